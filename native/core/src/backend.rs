@@ -1,0 +1,101 @@
+//! What a backend is to those who offer it, and what is kept of it.
+
+use std::hash::Hash;
+
+use hashbrown::Equivalent;
+
+use crate::sync::AtomicU64;
+
+/// A backend as it is offered to [`Balancer::reconcile`](crate::Balancer::reconcile).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend<O> {
+    /// Who it is. Unique within a list; what was counted for an id stays with it.
+    pub id: O,
+    /// What a pick hands out.
+    pub value: O,
+    /// Whose death takes it out of the rotation.
+    pub owner: Option<Owner>,
+    /// Its share beside the others, for the policies that weigh.
+    pub weight: u32,
+}
+
+impl<O> Backend<O> {
+    /// A backend of weight 1 that nobody owns.
+    pub fn new(id: O, value: O) -> Self {
+        Backend {
+            id,
+            value,
+            owner: None,
+            weight: 1,
+        }
+    }
+}
+
+/// Something that can become a `T`: compared with those that are held already, and made into one
+/// only where it is new.
+///
+/// Its `Hash` must agree with that of `T`, as [`Equivalent`] demands.
+pub trait Offer<T>: Eq + Hash + Equivalent<T> {
+    /// Makes the `T` that will be kept.
+    fn own(&self) -> T;
+}
+
+impl<T: Clone + Eq + Hash> Offer<T> for T {
+    fn own(&self) -> T {
+        self.clone()
+    }
+}
+
+/// The name of a process that owns backends. The core only compares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Owner(pub u64);
+
+/// Whoever can tell when an owner dies, and then calls
+/// [`Balancer::owner_down`](crate::Balancer::owner_down).
+pub trait Owners {
+    /// Starts to watch. `false` when the owner is dead already; then there is nothing to undo.
+    fn watch(&self, owner: Owner) -> bool;
+
+    /// Stops watching an owner that was watched.
+    fn unwatch(&self, owner: Owner);
+}
+
+/// For balancers whose backends have no owners: everybody lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Unowned;
+
+impl Owners for Unowned {
+    fn watch(&self, _owner: Owner) -> bool {
+        true
+    }
+
+    fn unwatch(&self, _owner: Owner) {}
+}
+
+/// Whether a backend can be picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It can.
+    Ready,
+    /// Its owner is dead. It stays listed, with what was counted for it, until a reconcile
+    /// leaves it out or brings it back with an owner that lives.
+    Down,
+}
+
+/// What outlives snapshots: shared by all of them that list the backend.
+pub(crate) struct Entry {
+    /// Where the backend stands in a shuffled list; drawn once, so that a reconcile moves nobody
+    /// who stays.
+    pub(crate) place: u64,
+    /// Picks through snapshots that are freed. Those of the others are still in their cursors.
+    pub(crate) picks: AtomicU64,
+}
+
+impl Entry {
+    pub(crate) fn new(place: u64) -> Self {
+        Entry {
+            place,
+            picks: AtomicU64::new(0),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The counter of the rotating policies: which turn is next.
+//!
+//! A cursor belongs to one snapshot. Turns are numbered from where it starts, so what it has
+//! counted says how often each backend of that snapshot was picked, and nothing else has to be
+//! written at a pick.
+
+use crossbeam_utils::CachePadded;
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// A counter for each of the first callers, and a last one that all others share. A cursor that
+/// everybody shares has only that one.
+pub(crate) struct Cursor(Box<[Lane]>);
+
+/// One counter, with a cache line to itself.
+struct Lane(CachePadded<Turns>);
+
+struct Turns {
+    first: u64,
+    next: AtomicU64,
+}
+
+impl Lane {
+    fn starting_at(first: u64) -> Self {
+        Lane(CachePadded::new(Turns {
+            first,
+            next: AtomicU64::new(first),
+        }))
+    }
+
+    fn next(&self) -> u64 {
+        // Relaxed: a count; picks that are under way on the old snapshot may or may not be in it.
+        self.0.next.load(Ordering::Relaxed)
+    }
+}
+
+impl Cursor {
+    /// One counter for all callers.
+    pub(crate) fn shared(first: u64) -> Self {
+        Self::per_caller(0, || first)
+    }
+
+    /// `callers` counters for the callers numbered below that, and one for all others.
+    pub(crate) fn per_caller(callers: usize, mut first: impl FnMut() -> u64) -> Self {
+        Cursor((0..=callers).map(|_| Lane::starting_at(first())).collect())
+    }
+
+    /// A new cursor that goes on where this one is.
+    pub(crate) fn continued(&self) -> Self {
+        let lanes = self.0.iter();
+        Cursor(lanes.map(|lane| Lane::starting_at(lane.next())).collect())
+    }
+
+    /// Takes the next turn. `caller` is unique among the callers alive.
+    #[inline]
+    pub(crate) fn take(&self, caller: usize) -> u64 {
+        let (others, own) = self.0.split_last().expect("there is a lane for the others");
+        match own.get(caller) {
+            Some(lane) => {
+                // Relaxed, and a load and a store: no other thread writes this lane. When the
+                // caller's number passes on to another thread, the claim of it orders what the
+                // last one stored.
+                let turn = lane.0.next.load(Ordering::Relaxed);
+                lane.0.next.store(turn + 1, Ordering::Relaxed);
+                turn
+            }
+            // Relaxed: every caller gets a turn of its own because the addition is atomic, and a
+            // turn publishes nothing.
+            None => others.0.next.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// How often each of `n` backends had its turn.
+    pub(crate) fn picks(&self, n: usize) -> Vec<u64> {
+        let mut picks = vec![0; n];
+        for lane in &self.0 {
+            let (first, next) = (lane.0.first, lane.next());
+            let rounds = (next - first) / n as u64;
+            let rest = ((next - first) % n as u64) as usize;
+            let offset = (first % n as u64) as usize;
+            for pick in &mut picks {
+                *pick += rounds;
+            }
+            for turn in offset..offset + rest {
+                picks[turn % n] += 1;
+            }
+        }
+        picks
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn picks_are_what_the_turns_say() {
+        for n in 1..7 {
+            for first in [0, 1, 5, 1_000_003] {
+                for turns in 0..20 {
+                    let cursor = Cursor::shared(first);
+                    let mut expected = vec![0; n];
+                    for _ in 0..turns {
+                        expected[(cursor.take(0) % n as u64) as usize] += 1;
+                    }
+                    assert_eq!(cursor.picks(n), expected, "{n} {first} {turns}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn callers_have_lanes_of_their_own_and_the_rest_share_one() {
+        let cursor = Cursor::per_caller(2, || 0);
+        assert_eq!([cursor.take(0), cursor.take(0), cursor.take(1)], [0, 1, 0]);
+        assert_eq!(
+            [cursor.take(2), cursor.take(900), cursor.take(2)],
+            [0, 1, 2]
+        );
+        assert_eq!(cursor.picks(3), [3, 2, 1]);
+    }
+
+    #[test]
+    fn a_continued_cursor_goes_on_and_counts_anew() {
+        let cursor = Cursor::shared(7);
+        cursor.take(0);
+        let next = cursor.continued();
+        assert_eq!(next.picks(3), [0, 0, 0]);
+        assert_eq!(next.take(0), 8);
+    }
+}

@@ -1,0 +1,53 @@
+//! Client-side load balancing: which backend takes the next call.
+//!
+//! A [`Balancer`] holds a list of backends and a [policy]. A pick reads one immutable snapshot,
+//! built off the hot path and published whole, and never locks, allocates or frees. A reconcile
+//! replaces the list: backends are known by their id, and what is counted for one belongs to its
+//! id and survives.
+//!
+//! ```
+//! use grpc_lb_core::policy::{round_robin, Policy};
+//! use grpc_lb_core::{Backend, Balancer, Caller, Unowned};
+//!
+//! let balancer = Balancer::new(Policy::RoundRobin(round_robin::Config::default()), 0);
+//! balancer.reconcile(&[Backend::new("a", "10.0.0.1"), Backend::new("b", "10.0.0.2")], &Unowned)?;
+//!
+//! let caller = Caller::claim(0).expect("fewer than 1,024 threads pick");
+//! assert_eq!(balancer.pick(&caller, |address| *address), Ok("10.0.0.1"));
+//! assert_eq!(balancer.pick(&caller, |address| *address), Ok("10.0.0.2"));
+//! # Ok::<(), grpc_lb_core::ReconcileError>(())
+//! ```
+//!
+//! The crate knows no BEAM: it is generic over the term type `T` that names and stands for a
+//! backend, takes its random seeds as arguments, and hears of dead owners through [`Owners`].
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | [`balancer`](Balancer) | the writer's side: reconcile, owner death, close, info |
+//! | `snapshot` | what a pick reads |
+//! | [policy] | one policy a file: config, `build`, `pick` |
+//! | `cursor` | the counter of the rotating policies |
+//! | `reclaim` | how snapshots are read without a lock and freed; the only `unsafe` |
+//! | `sync` | the only importer of atomics and locks |
+
+#![deny(unsafe_code)]
+
+mod backend;
+mod balancer;
+mod caller;
+mod cursor;
+mod live;
+pub mod policy;
+#[allow(unsafe_code)]
+mod reclaim;
+mod snapshot;
+mod sync;
+
+#[cfg(all(test, loom))]
+mod models;
+
+pub use backend::{Backend, Offer, Owner, Owners, State, Unowned};
+pub use balancer::{BackendInfo, Balancer, Changes, Info, ReconcileError};
+pub use caller::Caller;
+pub use live::{live_counts, LiveCounts};
+pub use snapshot::Unavailable;

@@ -1,0 +1,239 @@
+//! loom models: every interleaving of a few threads, with every reordering that the memory model
+//! allows. `make loom` runs them.
+
+use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed as Any};
+use std::sync::Arc as StdArc;
+
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::thread;
+
+use crate::cursor::Cursor;
+use crate::reclaim::{Published, Reader};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering};
+use crate::{policy::Policy, Backend, Balancer, Caller, Owner, Owners, State, Unavailable};
+
+/// A value whose reads and end loom watches: reading it after or while it is dropped fails.
+struct Watched {
+    number: UnsafeCell<usize>,
+    drops: StdArc<Count>,
+}
+
+// SAFETY: whether it may be shared is what the models find out; loom fails them if not.
+#[allow(unsafe_code)]
+unsafe impl Sync for Watched {}
+
+impl Watched {
+    fn new(number: usize, drops: &StdArc<Count>) -> Self {
+        Watched {
+            number: UnsafeCell::new(number),
+            drops: drops.clone(),
+        }
+    }
+
+    #[allow(unsafe_code)]
+    fn number(&self) -> usize {
+        // SAFETY: loom fails the model if another thread writes meanwhile.
+        self.number.with(|number| unsafe { *number })
+    }
+}
+
+impl Drop for Watched {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: loom fails the model if another thread reads meanwhile.
+        self.number
+            .with_mut(|number| unsafe { *number = usize::MAX });
+        self.drops.fetch_add(1, Any);
+    }
+}
+
+#[test]
+fn a_value_is_freed_once_and_never_under_a_reader() {
+    loom::model(|| {
+        let drops = StdArc::new(Count::new(0));
+        let published = Arc::new(Published::new(Watched::new(0, &drops)));
+        let reader = {
+            let published = published.clone();
+            thread::spawn(move || {
+                let reader = Reader::claim().unwrap();
+                let first = published.read(&reader, Watched::number);
+                let second = published.read(&reader, Watched::number);
+                assert!(first <= second && second <= 2);
+            })
+        };
+        let freed = |count: usize| assert_eq!(drops.load(Any), count);
+        published.publish(Watched::new(1, &drops));
+        drop(published.reclaim());
+        published.publish(Watched::new(2, &drops));
+        drop(published.reclaim());
+        reader.join().unwrap();
+        drop(published.reclaim());
+        freed(2);
+        drop(published);
+        freed(3);
+    });
+}
+
+#[test]
+fn two_readers_protect_the_same_value() {
+    // Three threads have too many interleavings to see all; a bug that needs more than two
+    // preemptions has not been heard of.
+    let mut bounded = loom::model::Builder::new();
+    bounded.preemption_bound = Some(2);
+    bounded.check(|| {
+        let drops = StdArc::new(Count::new(0));
+        let published = Arc::new(Published::new(Watched::new(0, &drops)));
+        let readers = [0, 1].map(|_| {
+            let published = published.clone();
+            thread::spawn(move || {
+                let reader = Reader::claim().unwrap();
+                assert!(published.read(&reader, Watched::number) <= 1);
+            })
+        });
+        published.publish(Watched::new(1, &drops));
+        drop(published.reclaim());
+        for reader in readers {
+            reader.join().unwrap();
+        }
+        drop(published);
+        assert_eq!(drops.load(Any), 2);
+    });
+}
+
+#[test]
+fn a_read_that_starts_after_publish_returned_sees_the_new_value() {
+    loom::model(|| {
+        let drops = StdArc::new(Count::new(0));
+        let published = Arc::new(Published::new(Watched::new(0, &drops)));
+        let returned = Arc::new(AtomicBool::new(false));
+        let reader = {
+            let (published, returned) = (published.clone(), returned.clone());
+            thread::spawn(move || {
+                let reader = Reader::claim().unwrap();
+                let returned = returned.load(Ordering::Acquire);
+                let number = published.read(&reader, Watched::number);
+                assert!(!returned || number == 1);
+            })
+        };
+        published.publish(Watched::new(1, &drops));
+        returned.store(true, Ordering::Release);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn readers_alive_have_slots_of_their_own() {
+    loom::model(|| {
+        let in_slot = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let threads = [0, 1].map(|_| {
+            let in_slot = in_slot.clone();
+            thread::spawn(move || {
+                let reader = Reader::claim().unwrap();
+                let slot = &in_slot[reader.index()];
+                assert_eq!(slot.fetch_add(1, Ordering::Relaxed), 0);
+                slot.fetch_sub(1, Ordering::Relaxed);
+            })
+        });
+        for thread in threads {
+            thread.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn every_caller_of_a_shared_cursor_gets_turns_of_its_own() {
+    loom::model(|| {
+        let cursor = Arc::new(Cursor::shared(0));
+        let other = {
+            let cursor = cursor.clone();
+            thread::spawn(move || [cursor.take(1), cursor.take(1)])
+        };
+        let mut turns = vec![cursor.take(0), cursor.take(0)];
+        turns.extend(other.join().unwrap());
+        turns.sort();
+        assert_eq!(turns, [0, 1, 2, 3]);
+        assert_eq!(cursor.picks(3), [2, 1, 1]);
+    });
+}
+
+#[test]
+fn no_turn_of_a_per_caller_cursor_is_lost() {
+    loom::model(|| {
+        // A lane for caller 0, and one that callers 1 and 2 share.
+        let cursor = Arc::new(Cursor::per_caller(1, || 0));
+        let others = [1, 2].map(|caller| {
+            let cursor = cursor.clone();
+            thread::spawn(move || cursor.take(caller))
+        });
+        assert_eq!([cursor.take(0), cursor.take(0)], [0, 1]);
+        let mut turns = others.map(|other| other.join().unwrap());
+        turns.sort();
+        assert_eq!(turns, [0, 1]);
+        assert_eq!(cursor.picks(2), [2, 2]);
+    });
+}
+
+#[test]
+fn a_lane_passes_on_to_the_next_owner_of_its_slot() {
+    loom::model(|| {
+        let cursor = Arc::new(Cursor::per_caller(2, || 0));
+        let threads = [0, 1].map(|_| {
+            let cursor = cursor.clone();
+            thread::spawn(move || {
+                let reader = Reader::claim().unwrap();
+                cursor.take(reader.index());
+            })
+        });
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(cursor.picks(1), [2]);
+    });
+}
+
+/// Owners that live until the model says otherwise.
+struct Living;
+
+impl Owners for Living {
+    fn watch(&self, _owner: Owner) -> bool {
+        true
+    }
+
+    fn unwatch(&self, _owner: Owner) {}
+}
+
+#[test]
+fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
+    loom::model(|| {
+        let owned = |id| Backend {
+            owner: Some(Owner(7)),
+            ..Backend::new(id, id)
+        };
+        let balancer = Arc::new(Balancer::<u32>::new(Policy::Random, 0));
+        balancer.reconcile(&[owned(1)], &Living).unwrap();
+        let death = {
+            let balancer = balancer.clone();
+            thread::spawn(move || balancer.owner_down(Owner(7), &Living))
+        };
+        balancer.close(&Living);
+        death.join().unwrap();
+        let caller = Caller::claim(0).unwrap();
+        assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
+    });
+    loom::model(|| {
+        let owned = |id| Backend {
+            owner: Some(Owner(7)),
+            ..Backend::new(id, id)
+        };
+        let balancer = Arc::new(Balancer::<u32>::new(Policy::Random, 0));
+        balancer.reconcile(&[owned(1)], &Living).unwrap();
+        let death = {
+            let balancer = balancer.clone();
+            thread::spawn(move || balancer.owner_down(Owner(7), &Living))
+        };
+        balancer.info(&Living);
+        death.join().unwrap();
+        assert_eq!(balancer.info(&Living).backends[0].state, State::Down);
+    });
+}

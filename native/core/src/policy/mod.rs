@@ -1,0 +1,102 @@
+//! The policies: each a file with the same three roles.
+//!
+//! A `Config` says what a user can choose. `build` prepares a picker for a list of backends, off
+//! the hot path. `pick` says which row of the snapshot is next, on the hot path: it does not
+//! allocate, lock or read a clock, and takes its randomness from the caller.
+
+pub mod pick_first;
+pub mod random;
+pub mod round_robin;
+
+use crate::caller::Caller;
+use crate::snapshot::Row;
+
+/// The rule that chooses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// The first backend that is ready.
+    PickFirst(pick_first::Config),
+    /// One after the other.
+    RoundRobin(round_robin::Config),
+    /// Any, each as likely as the others.
+    Random,
+}
+
+/// What a new snapshot comes from; some policies begin anew with a list, others go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A list that a user gave.
+    Reconcile,
+    /// A change of state of backends that stay listed.
+    StateChange,
+}
+
+/// A policy, prepared for one snapshot.
+pub(crate) enum Picker {
+    PickFirst,
+    RoundRobin(round_robin::Picker),
+    Random,
+}
+
+impl Policy {
+    /// The policy's name, as users write it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Policy::PickFirst(_) => "pick_first",
+            Policy::RoundRobin(_) => "round_robin",
+            Policy::Random => "random",
+        }
+    }
+
+    /// Whether the picks of each backend are known. A policy without a cursor would have to write
+    /// to a shared counter at every pick to know them.
+    pub(crate) fn counts_picks(&self) -> bool {
+        matches!(self, Policy::RoundRobin(_))
+    }
+
+    /// Puts the rows into the policy's order and prepares the picker for them.
+    pub(crate) fn build<T>(
+        &self,
+        rows: &mut [Row<T>],
+        last: Option<&Picker>,
+        cause: Cause,
+        random: &mut fastrand::Rng,
+    ) -> Picker {
+        match self {
+            Policy::PickFirst(config) => {
+                pick_first::build(config, rows);
+                Picker::PickFirst
+            }
+            Policy::RoundRobin(config) => {
+                let last = match last {
+                    Some(Picker::RoundRobin(last)) => Some(last),
+                    _ => None,
+                };
+                Picker::RoundRobin(round_robin::build(config, rows.len(), last, cause, random))
+            }
+            Policy::Random => Picker::Random,
+        }
+    }
+}
+
+impl Picker {
+    /// The index of the row to pick among `n`, which is not 0 and is the number of rows that the
+    /// picker was built for.
+    #[inline]
+    pub(crate) fn pick(&self, n: usize, caller: &Caller) -> usize {
+        match self {
+            Picker::PickFirst => pick_first::pick(),
+            Picker::RoundRobin(picker) => picker.pick(caller),
+            Picker::Random => random::pick(n, caller),
+        }
+    }
+
+    /// How often each of `n` rows was picked, for policies that can tell without counting at the
+    /// pick.
+    pub(crate) fn picks(&self, n: usize) -> Option<Vec<u64>> {
+        match self {
+            Picker::RoundRobin(picker) => Some(picker.picks(n)),
+            Picker::PickFirst | Picker::Random => None,
+        }
+    }
+}
