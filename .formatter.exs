@@ -1,0 +1,3 @@
+[
+  inputs: ["{mix,.formatter}.exs", "native/*.exs", "{lib,test,bench,examples}/**/*.{ex,exs}"]
+]

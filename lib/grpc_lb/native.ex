@@ -1,0 +1,131 @@
+defmodule GrpcLb.Native do
+  @moduledoc """
+  The NIFs, one stub a function, as the Rust library offers them.
+
+  `GrpcLb` is the face of the package: it takes backends and policies in the forms that people
+  write, validates them and calls this module. Call this module directly where the last
+  nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
+  call less away.
+
+  `pick/1` and `live_counts/0` run on the calling scheduler and never wait. All others run on a
+  dirty CPU scheduler.
+
+  ## Loading, and loading again
+
+  The library is looked for in the `priv` directory of `:grpc_lb`. When the module is loaded again
+  or upgraded in a running node, balancers live on: the library that made a balancer goes on to
+  serve it, also after another build was loaded. `live_counts/0` counts what the build that is
+  loaded now has made. Deleting and purging the module ends its balancers: they are freed like any
+  garbage, but no later load of the module knows them.
+  """
+
+  @on_load :load
+
+  @typedoc "A balancer: a reference to a NIF resource, valid on this node as long as it is held."
+  @type balancer :: reference()
+
+  @typedoc "A policy with all its options spelled out."
+  @type policy ::
+          :random
+          | {:pick_first, shuffle :: boolean()}
+          | {:round_robin, cursor :: :shared | :per_scheduler, start :: :first | :random,
+             on_reconcile :: :keep | :reset}
+
+  @typedoc "A backend with all its options spelled out; the weight is 1 to 4294967295."
+  @type backend :: {id :: term(), value :: term(), owner :: pid() | nil, weight :: pos_integer()}
+
+  @doc false
+  def load do
+    path = :filename.join(:code.priv_dir(:grpc_lb), ~c"grpc_lb_nif")
+    :erlang.load_nif(path, 0)
+  end
+
+  @doc """
+  Picks a backend and returns its value.
+
+  Runs on the calling scheduler. Takes no lock, sends no message and allocates nothing but the
+  answer on the heap of the caller.
+
+  Raises `ArgumentError` when `balancer` is not a balancer of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> GrpcLb.Native.pick(lb)
+      {:ok, :a}
+      iex> GrpcLb.Native.pick(lb)
+      {:ok, :b}
+  """
+  @spec pick(balancer()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
+  def pick(_balancer), do: not_loaded()
+
+  @doc """
+  Makes a balancer. See `GrpcLb.new/3`, which takes its arguments in more forms.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type, or two
+  backends have the same id.
+
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:only, 1, nil, 1}], nil)
+      iex> GrpcLb.Native.pick(lb)
+      {:ok, 1}
+  """
+  @spec new(policy(), [backend()], owner :: pid() | nil) :: {:ok, balancer()}
+  def new(_policy, _backends, _owner), do: not_loaded()
+
+  @doc """
+  Replaces the list of backends. See `GrpcLb.reconcile/2`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/3` does, and has changed nothing
+  then.
+
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil)
+      iex> GrpcLb.Native.reconcile(lb, [{:b, 2, nil, 1}])
+      {:ok, %{added: 1, removed: 1, kept: 0}}
+  """
+  @spec reconcile(balancer(), [backend()]) :: {:ok, GrpcLb.changes()} | {:error, :closed}
+  def reconcile(_balancer, _backends), do: not_loaded()
+
+  @doc """
+  Describes the balancer and its backends. See `GrpcLb.info/1`.
+
+  Runs on a dirty CPU scheduler.
+
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [], nil)
+      iex> GrpcLb.Native.info(lb)
+      %{policy: :random, generation: 1, closed: false, backends: []}
+  """
+  @spec info(balancer()) :: GrpcLb.info()
+  def info(_balancer), do: not_loaded()
+
+  @doc """
+  Closes the balancer. See `GrpcLb.close/1`.
+
+  Runs on a dirty CPU scheduler.
+
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil)
+      iex> GrpcLb.Native.close(lb)
+      :ok
+  """
+  @spec close(balancer()) :: :ok
+  def close(_balancer), do: not_loaded()
+
+  @doc """
+  Counts what the native library holds on this node, so that a test can prove that nothing leaks.
+
+    * `:balancers` - references that were made and not yet garbage collected
+    * `:snapshots` - lists of backends: one a balancer, and those that were replaced and that a
+      pick was reading when they should have been freed
+    * `:values` - ids and values that are kept as copies; atoms, local pids and ports, small
+      integers and `[]` need none
+
+  Runs on the calling scheduler.
+
+      iex> %{balancers: _, snapshots: _, values: _} = GrpcLb.Native.live_counts()
+  """
+  @spec live_counts() :: %{
+          balancers: non_neg_integer(),
+          snapshots: non_neg_integer(),
+          values: non_neg_integer()
+        }
+  def live_counts, do: not_loaded()
+
+  defp not_loaded, do: :erlang.nif_error(:nif_not_loaded)
+end

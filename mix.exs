@@ -1,0 +1,39 @@
+# Elixir loads each module as soon as it has compiled it, so the library of GrpcLb.Native must be
+# there before lib/ is compiled, and the task that builds it cannot be a part of lib/.
+Code.require_file("native/compiler.exs", __DIR__)
+
+defmodule GrpcLb.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+
+  def project do
+    [
+      app: :grpc_lb,
+      version: @version,
+      elixir: "~> 1.14",
+      description: "Client-side load balancing for the BEAM, the whole decision in one NIF call",
+      package: package(),
+      compilers: [:grpc_lb_native | Mix.compilers()],
+      elixirc_paths: elixirc_paths(Mix.env()),
+      start_permanent: Mix.env() == :prod,
+      deps: []
+    ]
+  end
+
+  def application do
+    [extra_applications: [:logger]]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+
+  defp package do
+    [
+      licenses: ["Apache-2.0"],
+      files:
+        ~w(lib native/compiler.exs native/*/src native/*/Cargo.toml native/*/build.rs Cargo.toml Cargo.lock
+                mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+    ]
+  end
+end

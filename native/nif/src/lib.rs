@@ -1,0 +1,59 @@
+//! The NIF library behind `GrpcLb.Native`: decodes terms, calls `grpc_lb_core`, encodes what
+//! comes back. Nothing in here decides.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `pick` | the hot NIF, registered raw |
+//! | `control` | all other NIFs, registered through rustler |
+//! | `decode` | policies and backends out of terms |
+//! | `value` | a term that outlives the call that brought it |
+//! | `resource` | the balancer as a term, and its process monitors |
+//! | `library` | the library's entry: load, and upgrade while balancers live |
+//! | `error` | ArgumentError |
+
+mod control;
+mod decode;
+mod error;
+mod library;
+mod pick;
+mod resource;
+mod value;
+
+mod atoms {
+    rustler::atoms! {
+        added,
+        backends,
+        balancers,
+        closed,
+        down,
+        error,
+        first,
+        generation,
+        id,
+        keep,
+        kept,
+        message,
+        nif_panicked,
+        nil,
+        no_backends,
+        ok,
+        per_scheduler,
+        pick_first,
+        picks,
+        policy,
+        random,
+        ready,
+        removed,
+        reset,
+        round_robin,
+        shared,
+        snapshots,
+        state,
+        value,
+        values,
+        weight,
+        argument_error = "Elixir.ArgumentError",
+        exception_mark = "__exception__",
+        struct_mark = "__struct__",
+    }
+}

@@ -1,0 +1,203 @@
+//! The library's entry, and how the module is loaded again or upgraded while balancers live.
+//!
+//! rustler's own entry cannot be upgraded, so this one is ours, made of the functions that
+//! rustler collected and the raw one. Two things can happen to a node that runs:
+//!
+//! - The module is loaded again and the file is the same. The loader hands out the library that
+//!   it has; `upgrade` takes the resource type over, and nothing else changes.
+//! - Another build is loaded from another file, as in a release upgrade. It takes the type over
+//!   too, but an object of the old build has the old build's layout, and its snapshots are
+//!   guarded by the old build's table of readers. So every object names the [`Library`] that
+//!   made it, and that library goes on to serve it: each NIF hands a foreign object's call to
+//!   the function of the same name over there. For that, no build is ever unloaded (`build.rs`).
+//!
+//! What builds share must therefore never change: the name of the resource type, [`Library`], and
+//! that an object begins with a pointer to it.
+
+use std::ffi::{c_int, c_void, CStr};
+use std::slice;
+use std::sync::OnceLock;
+
+use rustler::codegen_runtime::{internal_write_symbols, inventory};
+use rustler::sys::{
+    enif_init_resource_type, ErlNifEntry, ErlNifEnv, ErlNifFunc, ErlNifMonitor, ErlNifPid,
+    ErlNifResourceDown, ErlNifResourceDtor, ErlNifResourceFlags, ErlNifResourceType,
+    ErlNifResourceTypeInit, ErlNifTerm,
+};
+use rustler::{Env, Nif, Term};
+
+use crate::error::ArgumentError;
+use crate::{pick, resource};
+
+const MODULE: &CStr = c"Elixir.GrpcLb.Native";
+const RESOURCE_TYPE: &CStr = c"grpc_lb_balancer";
+
+/// What other builds know of this one.
+#[repr(C)]
+pub(crate) struct Library {
+    functions: unsafe extern "C" fn(count: *mut usize) -> *const ErlNifFunc,
+    destroy: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void),
+    down: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void, *const ErlNifPid, *const ErlNifMonitor),
+}
+
+pub(crate) static LIBRARY: Library = Library {
+    functions: shared_functions,
+    destroy: resource::destroy,
+    down: resource::down,
+};
+
+impl Library {
+    /// Has this library serve a call for an object that it made.
+    pub(crate) fn serve<'a>(
+        &self,
+        env: Env<'a>,
+        name: &CStr,
+        arguments: &[Term<'a>],
+    ) -> Result<Term<'a>, ArgumentError> {
+        let arguments: Vec<ErlNifTerm> = arguments.iter().map(Term::as_c_arg).collect();
+        // SAFETY: the arguments belong to `env`, which is that of the call that is under way.
+        let answer = unsafe { self.serve_raw(env.as_c_arg(), name, &arguments) };
+        // SAFETY: a NIF's answer belongs to the environment of its call.
+        answer.map(|answer| unsafe { Term::new(env, answer) })
+    }
+
+    /// As [`Library::serve`].
+    ///
+    /// # Safety
+    ///
+    /// As for any call of a NIF: `env` is that of the call that is under way, and the arguments
+    /// belong to it.
+    pub(crate) unsafe fn serve_raw(
+        &self,
+        env: *mut ErlNifEnv,
+        name: &CStr,
+        arguments: &[ErlNifTerm],
+    ) -> Result<ErlNifTerm, ArgumentError> {
+        let mut count = 0;
+        // SAFETY: it writes the length of what it returns to where it is told.
+        let first = unsafe { (self.functions)(&mut count) };
+        // SAFETY: such is the promise of `functions`, and no build is ever unloaded.
+        let functions = unsafe { slice::from_raw_parts(first, count) };
+        let function = functions.iter().find(|function| {
+            // SAFETY: the names of NIFs are C strings that live as long as their library.
+            let same_name = unsafe { CStr::from_ptr(function.name) } == name;
+            same_name && function.arity as usize == arguments.len()
+        });
+        let Some(function) = function else {
+            return Err(ArgumentError(format!(
+                "this balancer was made by a version of grpc_lb that has no {}/{}",
+                name.to_string_lossy(),
+                arguments.len()
+            )));
+        };
+        let argc = arguments.len() as c_int;
+        // SAFETY: the caller vouches for `env` and the arguments; the arity is right.
+        Ok(unsafe { (function.function)(env, argc, arguments.as_ptr()) })
+    }
+}
+
+/// The NIFs of this library.
+fn functions() -> &'static [ErlNifFunc] {
+    struct Functions(Vec<ErlNifFunc>);
+    // SAFETY: the pointers in an `ErlNifFunc` are to constants.
+    unsafe impl Send for Functions {}
+    // SAFETY: as above.
+    unsafe impl Sync for Functions {}
+
+    static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+    let Functions(functions) = FUNCTIONS.get_or_init(|| {
+        let through_rustler = inventory::iter::<Nif>().map(Nif::get_def);
+        Functions(through_rustler.chain([pick::function()]).collect())
+    });
+    functions
+}
+
+unsafe extern "C" fn shared_functions(count: *mut usize) -> *const ErlNifFunc {
+    let functions = functions();
+    // SAFETY: the caller gives a place for it.
+    unsafe { count.write(functions.len()) };
+    functions.as_ptr()
+}
+
+/// What the VM looks for in the file.
+#[no_mangle]
+extern "C" fn nif_init() -> *const ErlNifEntry {
+    struct Entry(ErlNifEntry);
+    // SAFETY: the pointers in an `ErlNifEntry` are to constants.
+    unsafe impl Send for Entry {}
+    // SAFETY: as above.
+    unsafe impl Sync for Entry {}
+
+    // SAFETY: rustler wants this before its first call into the VM, which is after this.
+    unsafe { internal_write_symbols() };
+    static ENTRY: OnceLock<Entry> = OnceLock::new();
+    let Entry(entry) = ENTRY.get_or_init(|| {
+        let mut entry = ErlNifEntry::new(MODULE, functions(), load);
+        entry.upgrade = Some(upgrade);
+        Entry(entry)
+    });
+    entry
+}
+
+/// The module is loaded, and no other version of it has a library.
+unsafe extern "C" fn load(
+    env: *mut ErlNifEnv,
+    _private: *mut *mut c_void,
+    _info: ErlNifTerm,
+) -> c_int {
+    use_type(open(env, ErlNifResourceFlags::ERL_NIF_RT_CREATE))
+}
+
+/// The module is loaded in the place of a version whose balancers may live on.
+unsafe extern "C" fn upgrade(
+    env: *mut ErlNifEnv,
+    _private: *mut *mut c_void,
+    _old_private: *mut *mut c_void,
+    _info: ErlNifTerm,
+) -> c_int {
+    use_type(open(env, ErlNifResourceFlags::ERL_NIF_RT_TAKEOVER))
+}
+
+fn open(env: *mut ErlNifEnv, flags: ErlNifResourceFlags) -> *const ErlNifResourceType {
+    let callbacks = ErlNifResourceTypeInit {
+        dtor: destroy_any as *const ErlNifResourceDtor,
+        stop: std::ptr::null(),
+        down: down_any as *const ErlNifResourceDown,
+        members: 3,
+        dyncall: std::ptr::null(),
+    };
+    let mut tried = ErlNifResourceFlags::ERL_NIF_RT_CREATE;
+    // SAFETY: `env` is that of the load or upgrade that is under way, and everything pointed to
+    // lives through the call.
+    unsafe { enif_init_resource_type(env, RESOURCE_TYPE.as_ptr(), &callbacks, flags, &mut tried) }
+}
+
+fn use_type(opened: *const ErlNifResourceType) -> c_int {
+    if opened.is_null() {
+        return 1;
+    }
+    resource::set_resource_type(opened);
+    pick::prepare();
+    0
+}
+
+/// Drops an object, whichever build made it.
+unsafe extern "C" fn destroy_any(env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: every object begins with a pointer to the library that made it.
+    let made_by = unsafe { *object.cast::<&Library>() };
+    // SAFETY: the VM's call is passed on as it is.
+    unsafe { (made_by.destroy)(env, object) };
+}
+
+/// Hears of a dead process, for an object of whichever build.
+unsafe extern "C" fn down_any(
+    env: *mut ErlNifEnv,
+    object: *mut c_void,
+    pid: *const ErlNifPid,
+    monitor: *const ErlNifMonitor,
+) {
+    // SAFETY: every object begins with a pointer to the library that made it.
+    let made_by = unsafe { *object.cast::<&Library>() };
+    // SAFETY: the VM's call is passed on as it is.
+    unsafe { (made_by.down)(env, object, pid, monitor) };
+}

@@ -1,0 +1,5 @@
+defmodule GrpcLb.BackendTest do
+  use ExUnit.Case, async: true
+
+  doctest GrpcLb.Backend
+end

@@ -1,0 +1,105 @@
+defmodule GrpcLb.OwnerTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Eventually
+  import GrpcLb.Test.Workers, only: [idle: 0, kill: 1]
+
+  defp states(lb), do: Enum.map(GrpcLb.info(lb).backends, &{&1.id, &1.state})
+
+  test "a backend leaves the rotation when its owner dies" do
+    [one, two] = [idle(), idle()]
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: one}, {:b, 2, owner: two}, {:c, 3}])
+    kill([one])
+    eventually(fn -> states(lb) == [a: :down, b: :ready, c: :ready] end)
+    assert Enum.sort(for(_ <- 1..4, do: GrpcLb.pick(lb))) == [ok: 2, ok: 2, ok: 3, ok: 3]
+    kill([two])
+    eventually(fn -> states(lb) == [a: :down, b: :down, c: :ready] end)
+    assert GrpcLb.pick(lb) == {:ok, 3}
+  end
+
+  test "any way to die will do" do
+    for how <- [:normal, :shutdown, :kill, :boom] do
+      owner =
+        spawn(fn ->
+          receive do
+            :die -> exit(how)
+          end
+        end)
+
+      {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: owner}])
+      send(owner, :die)
+      eventually(fn -> GrpcLb.pick(lb) == {:error, :no_backends} end)
+    end
+  end
+
+  test "one owner can own many backends, and others can share a balancer" do
+    owner = idle()
+    backends = for id <- 1..100, do: {id, id, owner: owner}
+    {:ok, lb} = GrpcLb.new(:round_robin, [:free | backends])
+    kill([owner])
+    eventually(fn -> Enum.count(states(lb), &match?({_, :down}, &1)) == 100 end)
+    assert for(_ <- 1..3, do: GrpcLb.pick(lb)) == [ok: :free, ok: :free, ok: :free]
+  end
+
+  test "an owner that is dead already is treated the same" do
+    owner = idle()
+    kill([owner])
+    eventually(fn -> not Process.alive?(owner) end)
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: owner}, {:b, 2}])
+    eventually(fn -> states(lb) == [a: :down, b: :ready] end)
+    GrpcLb.reconcile(lb, [{:a, 1, owner: owner}])
+    eventually(fn -> GrpcLb.pick(lb) == {:error, :no_backends} end)
+  end
+
+  test "a reconcile with an owner that lives brings a backend back, with its counts" do
+    [dead, alive] = [idle(), idle()]
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: dead}])
+    GrpcLb.pick(lb)
+    kill([dead])
+    eventually(fn -> states(lb) == [a: :down] end)
+    assert {:ok, %{kept: 1}} = GrpcLb.reconcile(lb, [{:a, 2, owner: alive}])
+    assert GrpcLb.pick(lb) == {:ok, 2}
+    assert [%{state: :ready, picks: 2}] = GrpcLb.info(lb).backends
+  end
+
+  test "an owner whose backends are gone does not matter any more" do
+    owner = idle()
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: owner}])
+    GrpcLb.reconcile(lb, [{:a, 1}])
+    generation = GrpcLb.info(lb).generation
+    kill([owner])
+    # The next death that does matter is seen after it.
+    other = idle()
+    GrpcLb.reconcile(lb, [{:a, 1}, {:b, 2, owner: other}])
+    kill([other])
+    eventually(fn -> states(lb) == [a: :ready, b: :down] end)
+    assert GrpcLb.info(lb).generation == generation + 2
+  end
+
+  test "a balancer closes when its owner dies" do
+    owner = idle()
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a], owner: owner)
+    assert GrpcLb.pick(lb) == {:ok, :a}
+    kill([owner])
+    eventually(fn -> GrpcLb.pick(lb) == {:error, :closed} end)
+    assert GrpcLb.info(lb).closed
+    assert {:ok, closed} = GrpcLb.new(:round_robin, [:a], owner: owner)
+    eventually(fn -> GrpcLb.pick(closed) == {:error, :closed} end)
+  end
+
+  test "a process can own a balancer and its backends, itself included" do
+    test = self()
+
+    owner =
+      spawn(fn ->
+        {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: self()}], owner: self())
+        send(test, {:lb, lb})
+        Process.sleep(:infinity)
+      end)
+
+    assert_receive {:lb, lb}, 10_000
+    assert GrpcLb.pick(lb) == {:ok, 1}
+    kill([owner])
+    eventually(fn -> GrpcLb.pick(lb) == {:error, :closed} end)
+  end
+end

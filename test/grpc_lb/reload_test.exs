@@ -1,0 +1,81 @@
+defmodule GrpcLb.ReloadTest do
+  use ExUnit.Case, async: false
+
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.Test.Peer
+
+  @moduletag timeout: 120_000
+
+  # Each in a VM of its own: the module that all other tests use is being replaced.
+  setup do
+    peer = Peer.start()
+    %{peer: peer, lb: Peer.run(peer, Peer.Reload, :hold_balancer)}
+  end
+
+  defp native(peer, function, args), do: Peer.run(peer, GrpcLb.Native, function, args)
+
+  test "loading the module again changes nothing for balancers", %{peer: peer, lb: holder} do
+    for _ <- 1..5 do
+      assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :load_again)
+      assert_alive(peer, holder)
+    end
+
+    assert native(peer, :live_counts, []).balancers == 1
+  end
+
+  test "r GrpcLb.Native in IEx, under picks", %{peer: peer, lb: holder} do
+    Peer.run(peer, Peer.Reload, :pick_under_reloads, [holder])
+    assert_alive(peer, holder)
+  end
+
+  test "another build takes over, and the old one goes on serving its balancers",
+       %{peer: peer, lb: holder} do
+    old = Peer.run(peer, Peer.Reload, :library_path)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    assert Peer.run(peer, Peer.Reload, :library_path) != old
+    # The build that is loaded now has made none yet.
+    assert native(peer, :live_counts, []) == %{balancers: 0, snapshots: 0, values: 0}
+
+    assert_alive(peer, holder)
+    assert Peer.run(peer, Peer.Reload, :use_everything, [holder]) == :ok
+
+    # Old code is gone for good; what it made is still served, and freed at the end.
+    Peer.run(peer, Peer.Reload, :purge)
+    assert_alive(peer, holder)
+    assert Peer.run(peer, Peer.Reload, :owner_dies, [holder]) == :ok
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+
+    new_holder = Peer.run(peer, Peer.Reload, :hold_balancer)
+    assert_alive(peer, new_holder)
+    assert native(peer, :live_counts, []).balancers == 1
+    Peer.run(peer, Peer.Reload, :drop, [new_holder])
+    eventually(fn -> native(peer, :live_counts, []).balancers == 0 end)
+  end
+
+  test "deleting and purging the module ends its balancers, not the VM", %{peer: peer, lb: holder} do
+    assert Peer.run(peer, Peer.Reload, :delete_and_load, [holder]) == :refused
+    new_holder = Peer.run(peer, Peer.Reload, :hold_balancer)
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+    assert_alive(peer, new_holder)
+  end
+
+  defp assert_alive(peer, holder) do
+    assert Peer.run(peer, Peer.Reload, :picks, [holder]) == [ok: "a", ok: :b]
+  end
+
+  # A copy under another path is another library to the loader, with statics of its own.
+  defp install_another_build do
+    root = Path.join(System.tmp_dir!(), "grpc_lb_reload_#{System.unique_integer([:positive])}")
+    directory = Path.join(root, "grpc_lb")
+    on_exit(fn -> File.rm_rf!(root) end)
+
+    for part <- ["ebin", "priv"] do
+      File.mkdir_p!(directory)
+      File.cp_r!(Application.app_dir(:grpc_lb, part), Path.join(directory, part))
+    end
+
+    directory
+  end
+end

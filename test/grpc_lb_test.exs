@@ -1,0 +1,179 @@
+defmodule GrpcLbTest do
+  use ExUnit.Case, async: true
+
+  doctest GrpcLb
+
+  defp values(lb, n), do: for(_ <- 1..n, do: elem(GrpcLb.pick(lb), 1))
+
+  describe "new/3" do
+    test "takes backends in every form" do
+      backends = [
+        %GrpcLb.Backend{id: 1, value: :a},
+        {2, :b},
+        {3, :c, weight: 2},
+        :d
+      ]
+
+      {:ok, lb} = GrpcLb.new(:round_robin, backends)
+      assert is_reference(lb)
+      assert values(lb, 4) == [:a, :b, :c, :d]
+      assert [1, 2, 3, :d] = Enum.map(GrpcLb.info(lb).backends, & &1.id)
+      assert [1, 1, 2, 1] = Enum.map(GrpcLb.info(lb).backends, & &1.weight)
+    end
+
+    test "says which backend is malformed, and why" do
+      for {backends, message} <- [
+            {:oops, "backends must be a proper list, got: :oops"},
+            {[:a | :b], "backends must be a proper list"},
+            {[:a, {:b, 1, :c}], "backend 1: expected {id, value, opts} with a keyword list"},
+            {[{:b, 1, color: :red}], "backend 0: unknown option :color, allowed are"},
+            {[{:b, 1, weight: 0}], "backend 0: weight must be an integer from 1 to 4294967295"},
+            {[{:b, 1, weight: 0x100000000}], "weight must be an integer"},
+            {[{:b, 1, weight: 1.0}], "weight must be an integer"},
+            {[{:b, 1, owner: :me}], "backend 0: owner must be nil or a pid of this node"},
+            {[%GrpcLb.Backend{id: 1, value: 1, owner: "me"}], "backend 0: owner must be"},
+            {[:a, :b, :a], "backends 0 and 2 have the same id"}
+          ] do
+        assert_raise ArgumentError, ~r/#{Regex.escape(message)}/, fn ->
+          GrpcLb.new(:round_robin, backends)
+        end
+      end
+    end
+
+    test "refuses unknown options and owners that are no local pids" do
+      assert_raise ArgumentError, ~r/unknown option :oner, allowed is :owner/, fn ->
+        GrpcLb.new(:random, [], oner: self())
+      end
+
+      assert_raise ArgumentError, ~r/option :owner must be a pid of this node/, fn ->
+        GrpcLb.new(:random, [], owner: :me)
+      end
+
+      assert_raise ArgumentError, ~r/options must be a keyword list/, fn ->
+        GrpcLb.new(:random, [], %{owner: self()})
+      end
+    end
+
+    test "ids that are equal but not the same term differ" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [1, 1.0])
+      assert values(lb, 2) == [1, 1.0]
+    end
+  end
+
+  describe "every function" do
+    test "raises ArgumentError for what is not a balancer" do
+      calls = [
+        &GrpcLb.pick/1,
+        &GrpcLb.info/1,
+        &GrpcLb.close/1,
+        &GrpcLb.reconcile(&1, []),
+        &GrpcLb.Native.pick/1,
+        &GrpcLb.Native.info/1,
+        &GrpcLb.Native.close/1,
+        &GrpcLb.Native.reconcile(&1, [])
+      ]
+
+      remote = :erlang.binary_to_term(<<131, 90, 0, 3, 119, 1, ?x, 1::32, 1::32, 2::32, 3::32>>)
+
+      for call <- calls,
+          {argument, kind} <- [
+            {make_ref(), "another reference"},
+            {remote, "another reference"},
+            {:atomics.new(1, []), "another reference"},
+            {self(), "a pid"},
+            {nil, "an atom"},
+            {[], "a list"},
+            {%{}, "a map"},
+            {"", "a binary"},
+            {1, "an integer"},
+            {1.5, "a float"},
+            {{}, "a tuple"},
+            {fn -> :ok end, "a function"}
+          ] do
+        error = assert_raise ArgumentError, fn -> call.(argument) end
+        assert error.message =~ "argument 1 is not a balancer"
+        assert error.message =~ "got " <> kind
+      end
+    end
+  end
+
+  describe "reconcile/2" do
+    test "counts ids, whatever else changes about them" do
+      {:ok, lb} = GrpcLb.new(:round_robin, a: 1, b: 2)
+
+      assert GrpcLb.reconcile(lb, [{:b, 3}, {:c, 4}]) ==
+               {:ok, %{added: 1, removed: 1, kept: 1}}
+
+      assert values(lb, 2) == [3, 4]
+      assert GrpcLb.reconcile(lb, []) == {:ok, %{added: 0, removed: 2, kept: 0}}
+      assert GrpcLb.pick(lb) == {:error, :no_backends}
+      assert GrpcLb.reconcile(lb, [:z]) == {:ok, %{added: 1, removed: 0, kept: 0}}
+      assert GrpcLb.pick(lb) == {:ok, :z}
+    end
+
+    test "keeps what was counted for an id" do
+      {:ok, lb} = GrpcLb.new(:round_robin, a: 1, b: 2)
+      values(lb, 10)
+      GrpcLb.reconcile(lb, b: 20, c: 3)
+      values(lb, 4)
+      assert [%{id: :b, picks: 7}, %{id: :c, picks: 2}] = GrpcLb.info(lb).backends
+      GrpcLb.reconcile(lb, c: 3)
+      GrpcLb.reconcile(lb, b: 2, c: 3)
+      assert [%{id: :b, picks: 0}, %{id: :c, picks: 2}] = GrpcLb.info(lb).backends
+    end
+
+    test "that is refused changes nothing" do
+      {:ok, lb} = GrpcLb.new(:round_robin, a: 1)
+      before = GrpcLb.info(lb)
+
+      for bad <- [[:b, :b], [{:b, 1, weight: -1}], :b, [:b | :c]] do
+        assert_raise ArgumentError, fn -> GrpcLb.reconcile(lb, bad) end
+      end
+
+      assert GrpcLb.info(lb) == before
+    end
+  end
+
+  describe "info/1" do
+    test "describes the balancer" do
+      {:ok, lb} = GrpcLb.new({:round_robin, cursor: :per_scheduler}, [{:a, "x", weight: 3}])
+      GrpcLb.pick(lb)
+
+      assert GrpcLb.info(lb) == %{
+               policy: :round_robin,
+               generation: 1,
+               closed: false,
+               backends: [%{id: :a, value: "x", state: :ready, weight: 3, picks: 1}]
+             }
+
+      GrpcLb.reconcile(lb, [])
+      GrpcLb.close(lb)
+      assert %{generation: 3, closed: true, backends: []} = GrpcLb.info(lb)
+    end
+
+    test "knows no picks where counting would cost the pick" do
+      for policy <- [:random, :pick_first] do
+        {:ok, lb} = GrpcLb.new(policy, [:a])
+        GrpcLb.pick(lb)
+        assert %{policy: ^policy, backends: [%{picks: nil}]} = GrpcLb.info(lb)
+      end
+    end
+  end
+
+  describe "close/1" do
+    test "is final and can be repeated" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+      assert GrpcLb.close(lb) == :ok
+      assert GrpcLb.close(lb) == :ok
+      assert GrpcLb.pick(lb) == {:error, :closed}
+      assert GrpcLb.reconcile(lb, [:a]) == {:error, :closed}
+    end
+
+    test "leaves other balancers alone" do
+      {:ok, one} = GrpcLb.new(:round_robin, [:a])
+      {:ok, other} = GrpcLb.new(:round_robin, [:a])
+      GrpcLb.close(one)
+      assert GrpcLb.pick(other) == {:ok, :a}
+    end
+  end
+end

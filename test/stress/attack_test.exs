@@ -1,0 +1,27 @@
+defmodule GrpcLb.Stress.AttackTest do
+  use ExUnit.Case, async: false
+
+  alias GrpcLb.Test.Peer
+
+  @moduletag timeout: 300_000
+  @calls 1_000_000
+
+  test "a million random calls with random arguments leave the VM up" do
+    peer = Peer.start()
+    outcomes = Peer.run(peer, Peer.Attack, :attack, [@calls, ExUnit.configuration()[:seed]])
+    assert Enum.sum(Map.values(outcomes)) == @calls
+    # The attack is one only if calls get through, and if others are refused.
+    for outcome <- [:ok, :error, :raised], do: assert(outcomes[outcome] > @calls / 100)
+    assert Peer.run(peer, GrpcLb, :new, [:random, [:a]])
+  end
+
+  test "deep and large terms are values like any other" do
+    peer = Peer.start()
+    assert Peer.run(peer, Peer.Attack, :large_terms) == :ok
+  end
+
+  test "100,000 backends come and go without a normal scheduler being held up" do
+    peer = Peer.start()
+    assert Peer.run(peer, Peer.Attack, :large_list) == :ok
+  end
+end

@@ -1,0 +1,31 @@
+defmodule GrpcLb.Test.Eventually do
+  @moduledoc """
+  Waits for what sends no message: a garbage collection, the VM's own clean-up after a process.
+  """
+
+  import ExUnit.Assertions
+
+  @deadline_ms 10_000
+  @pause_ms 5
+
+  @doc "Asserts that `check` becomes true; calls `describe` for the message if it does not."
+  def eventually(check, describe \\ fn -> "it never became true" end) do
+    wait(check, describe, System.monotonic_time(:millisecond) + @deadline_ms)
+  end
+
+  defp wait(check, describe, deadline) do
+    cond do
+      check.() ->
+        :ok
+
+      System.monotonic_time(:millisecond) > deadline ->
+        flunk(describe.())
+
+      true ->
+        receive do
+        after
+          @pause_ms -> wait(check, describe, deadline)
+        end
+    end
+  end
+end

@@ -1,0 +1,192 @@
+defmodule GrpcLb.Test.Peer.Attack do
+  @moduledoc "What `GrpcLb.Stress.AttackTest` has done in a VM of its own."
+
+  import GrpcLb.Test.Eventually
+
+  def attack(calls, seed) do
+    workers = 4
+
+    1..workers
+    |> Enum.map(fn worker ->
+      Task.async(fn ->
+        :rand.seed(:exsss, {seed, worker, 0})
+        attack(div(calls, workers), %{}, [make_ref()])
+      end)
+    end)
+    |> Task.await_many(:infinity)
+    |> Enum.reduce(&Map.merge(&1, &2, fn _outcome, one, other -> one + other end))
+  end
+
+  defp attack(0, outcomes, _balancers), do: outcomes
+
+  defp attack(calls, outcomes, balancers) do
+    {outcome, balancers} = call(:rand.uniform(10), balancers)
+    attack(calls - 1, Map.update(outcomes, outcome, 1, &(&1 + 1)), balancers)
+  end
+
+  defp call(1, balancers) do
+    module = Enum.random([GrpcLb, GrpcLb.Native])
+    {outcome, result} = guarded(fn -> module.new(policy(), backends(), owner()) end)
+
+    case result do
+      # A few, so that some get old and many are dropped.
+      {:ok, lb} -> {outcome, Enum.take([lb | balancers], 5)}
+      _other -> {outcome, balancers}
+    end
+  end
+
+  defp call(kind, balancers) do
+    lb = if :rand.uniform(20) == 1, do: term(2), else: Enum.random(balancers)
+    module = Enum.random([GrpcLb, GrpcLb.Native])
+
+    {outcome, _result} =
+      guarded(fn ->
+        case kind do
+          2 -> module.reconcile(lb, backends())
+          3 -> module.info(lb)
+          4 -> if :rand.uniform(10) == 1, do: module.close(lb), else: module.pick(lb)
+          5 -> apply(module, Enum.random([:pick, :info, :close]), [term(2)])
+          6 -> GrpcLb.Native.live_counts()
+          _ -> module.pick(lb)
+        end
+      end)
+
+    {outcome, balancers}
+  end
+
+  defp guarded(fun) do
+    case fun.() do
+      {:error, _reason} = error -> {:error, error}
+      result -> {:ok, result}
+    end
+  rescue
+    error in [ArgumentError, FunctionClauseError] -> {:raised, error}
+  end
+
+  defp policy do
+    Enum.random([
+      :round_robin,
+      {:round_robin, cursor: :per_scheduler},
+      {:round_robin, :shared, :random, :reset},
+      {:round_robin, :per_scheduler, :first, :keep},
+      {:pick_first, true},
+      :random,
+      term(2)
+    ])
+  end
+
+  defp owner do
+    Enum.random([nil, [], [owner: self()], self(), spawn(fn -> :ok end), term(1)])
+  end
+
+  defp backends do
+    case :rand.uniform(8) do
+      1 -> term(3)
+      2 -> [backend() | term(1)]
+      _ -> for(_ <- 1..:rand.uniform(6), do: backend())
+    end
+  end
+
+  defp backend do
+    case :rand.uniform(8) do
+      1 -> {term(2), term(3)}
+      2 -> {term(1), term(2), [weight: term(0)]}
+      3 -> {term(1), term(2), owner: spawn(fn -> :ok end)}
+      4 -> {term(1), term(2), term(1), term(0)}
+      5 -> term(3)
+      _ -> {:rand.uniform(20), term(2), nil, 1}
+    end
+  end
+
+  defp term(0) do
+    Enum.random([
+      :atom,
+      nil,
+      true,
+      0,
+      1,
+      -1,
+      1.5,
+      0x100000000,
+      0x1000000000000000000,
+      "",
+      "text",
+      :binary.copy("big", 100),
+      <<1::1>>,
+      [],
+      {},
+      self(),
+      make_ref(),
+      &is_atom/1
+    ])
+  end
+
+  defp term(depth) do
+    case :rand.uniform(7) do
+      1 -> for(_ <- 1..:rand.uniform(4), do: term(depth - 1))
+      2 -> [term(depth - 1) | term(depth - 1)]
+      3 -> {term(depth - 1), term(depth - 1)}
+      4 -> {term(depth - 1), term(depth - 1), term(depth - 1), term(depth - 1)}
+      5 -> %{term(depth - 1) => term(depth - 1)}
+      6 -> fn -> depth end
+      7 -> term(0)
+    end
+  end
+
+  def large_terms do
+    deep = Enum.reduce(1..1_000_000, [], fn _, term -> [term] end)
+    wide = List.to_tuple(Enum.to_list(1..1_000_000))
+    binary = :binary.copy(<<0>>, 50_000_000)
+    {:ok, lb} = GrpcLb.new(:round_robin, [{deep, 1}, {2, deep}, {3, wide}, {4, binary}])
+    {:ok, 1} = GrpcLb.pick(lb)
+    {:ok, ^deep} = GrpcLb.pick(lb)
+    {:ok, ^wide} = GrpcLb.pick(lb)
+    {:ok, ^binary} = GrpcLb.pick(lb)
+    assert_raised(fn -> GrpcLb.pick(deep) end)
+    assert_raised(fn -> GrpcLb.Native.new(wide, deep, binary) end)
+    :ok
+  end
+
+  defp assert_raised(fun) do
+    {:raised, %ArgumentError{message: message}} = guarded(fun)
+    true = byte_size(message) < 200
+  end
+
+  def large_list do
+    # `long_schedule` reports whatever holds up a normal scheduler, in milliseconds.
+    :erlang.system_monitor(self(), long_schedule: 50)
+    backends = for id <- 1..100_000, do: {id, "backend #{id}", nil, 1}
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(backends, &{elem(&1, 0), elem(&1, 1)}))
+    {:ok, %{kept: 100_000}} = GrpcLb.Native.reconcile(lb, backends)
+    {:ok, %{removed: 99_999}} = GrpcLb.Native.reconcile(lb, Enum.take(backends, 1))
+    {:ok, %{added: 99_999}} = GrpcLb.Native.reconcile(lb, backends)
+    100_000 = length(GrpcLb.Native.info(lb).backends)
+    :ok = GrpcLb.close(lb)
+    drop_a_large_balancer(backends)
+    self = self()
+
+    receive do
+      {:monitor, pid, :long_schedule, info} ->
+        if native?(info), do: {:held_up, pid == self, info}, else: :ok
+    after
+      0 -> :ok
+    end
+  end
+
+  # Freed by the garbage collection of its holder.
+  defp drop_a_large_balancer(backends) do
+    {pid, monitor} =
+      spawn_monitor(fn -> {:ok, _lb} = GrpcLb.Native.new(:random, backends, nil) end)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok
+    end
+
+    eventually(fn -> GrpcLb.Native.live_counts().values == 0 end)
+  end
+
+  # Other work of the VM, and of this busy machine, may be slow; our functions may not.
+  defp native?(info) do
+    Enum.any?([:in, :out], &match?({GrpcLb.Native, _, _}, info[&1]))
+  end
+end

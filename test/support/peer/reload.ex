@@ -1,0 +1,117 @@
+defmodule GrpcLb.Test.Peer.Reload do
+  @moduledoc "What `GrpcLb.ReloadTest` has done in a VM of its own, where a process holds the balancer."
+
+  import GrpcLb.Test.Eventually
+
+  def hold_balancer do
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, "a"}, :b])
+    holder = spawn(fn -> hold(lb) end)
+    {:holder, holder}
+  end
+
+  defp hold(lb) do
+    receive do
+      {:with, from, fun} ->
+        send(from, {self(), fun.(lb)})
+        __MODULE__.keep_holding(lb)
+
+      :drop ->
+        :ok
+    end
+  end
+
+  def keep_holding(lb), do: hold(lb)
+
+  defp with_balancer({:holder, holder}, fun) do
+    send(holder, {:with, self(), fun})
+
+    receive do
+      {^holder, result} -> result
+    end
+  end
+
+  def picks(holder), do: with_balancer(holder, &[GrpcLb.pick(&1), GrpcLb.pick(&1)])
+
+  def use_everything(holder) do
+    with_balancer(holder, fn lb ->
+      %{closed: false, backends: [%{id: :a}, %{id: :b}]} = GrpcLb.info(lb)
+      {:ok, %{added: 1, removed: 1, kept: 1}} = GrpcLb.reconcile(lb, [:b, {:c, %{big: "c"}}])
+      {:error, :raised} = refused(fn -> GrpcLb.reconcile(lb, [:b, :b]) end)
+      {:ok, _} = GrpcLb.reconcile(lb, [{:a, "a"}, :b])
+      :ok
+    end)
+  end
+
+  def owner_dies(holder) do
+    with_balancer(holder, fn lb ->
+      owner = spawn(fn -> Process.sleep(:infinity) end)
+      {:ok, _} = GrpcLb.reconcile(lb, [{:a, 1, owner: owner}])
+      {:ok, 1} = GrpcLb.pick(lb)
+      Process.exit(owner, :kill)
+      eventually(fn -> GrpcLb.pick(lb) == {:error, :no_backends} end)
+      GrpcLb.close(lb)
+      {:error, :closed} = GrpcLb.pick(lb)
+      :ok
+    end)
+  end
+
+  def drop({:holder, holder}) do
+    monitor = Process.monitor(holder)
+    send(holder, :drop)
+
+    receive do
+      {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
+    end
+  end
+
+  def load_again do
+    :code.purge(GrpcLb.Native)
+    :code.load_file(GrpcLb.Native)
+  end
+
+  def pick_under_reloads(holder) do
+    with_balancer(holder, fn lb ->
+      pickers =
+        for _ <- 1..8 do
+          Task.async(fn -> for _ <- 1..20_000, do: {:ok, _} = GrpcLb.pick(lb) end)
+        end
+
+      for _ <- 1..20, do: {:reloaded, _} = reload(GrpcLb.Native)
+      Task.await_many(pickers, 60_000)
+      # An even number of picks: the rotation is where it was.
+      :ok
+    end)
+  end
+
+  # What IEx's `r` does, for a module whose source need not be compiled anew.
+  defp reload(module) do
+    :code.purge(module)
+    {:module, ^module} = :code.load_file(module)
+    {:reloaded, module}
+  end
+
+  def upgrade_to(directory) do
+    true = :code.replace_path(:grpc_lb, String.to_charlist(Path.join(directory, "ebin")))
+    load_again()
+  end
+
+  def purge, do: :code.purge(GrpcLb.Native)
+  def library_path, do: :code.priv_dir(:grpc_lb)
+
+  def delete_and_load(holder) do
+    with_balancer(holder, fn lb ->
+      :code.purge(GrpcLb.Native)
+      true = :code.delete(GrpcLb.Native)
+      :code.purge(GrpcLb.Native)
+      {:module, GrpcLb.Native} = :code.load_file(GrpcLb.Native)
+      {:error, :raised} = refused(fn -> GrpcLb.pick(lb) end)
+      :refused
+    end)
+  end
+
+  defp refused(fun) do
+    fun.()
+  rescue
+    ArgumentError -> {:error, :raised}
+  end
+end
