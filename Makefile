@@ -1,0 +1,52 @@
+# The Rust target triple of this machine, and AddressSanitizer for the code and for the doc tests.
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+ASAN = -Zsanitizer=address
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test exunit loom asan lint bench matrix clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what building and testing need and this machine lacks
+	@scripts/setup
+
+demo: setup ## Run the library's main job over real sockets
+	mix grpc_lb.demo
+
+test: setup ## Run every test: Rust, loom models, ExUnit
+	cargo test --workspace --locked
+	$(MAKE) loom
+	$(MAKE) exunit
+
+exunit: ## Run the ExUnit suite, then its concurrency tests again on eight schedulers
+	mix test
+	ERL_FLAGS="+S 8:8" mix test --only concurrency
+
+loom: ## Run the loom models of the core's lock-free parts
+	RUSTFLAGS="--cfg loom" cargo test -p grpc_lb_core --release --locked --lib --target-dir target/loom
+
+asan: ## Run the core's tests under AddressSanitizer (nightly Rust)
+	@cargo +nightly --version >/dev/null 2>&1 || { \
+		echo "make asan needs nightly Rust, please run: rustup toolchain install nightly" >&2; exit 1; }
+	RUSTFLAGS="$(ASAN)" RUSTDOCFLAGS="$(ASAN)" \
+		cargo +nightly test -p grpc_lb_core --locked --target $(HOST) --target-dir target/asan
+
+lint: ## Check formatting, clippy, compiler warnings and dialyzer
+	@scripts/setup lint
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	mix format --check-formatted
+	mix compile --force --warnings-as-errors
+	MIX_ENV=test mix compile --force --warnings-as-errors
+	scripts/dialyzer
+
+bench: setup ## Run the benchmarks
+	ELIXIR_ERL_OPTIONS="+stbt db" MIX_ENV=prod mix run bench/run.exs
+
+matrix: ## Run the ExUnit suite on Debian 13, or on sid with MATRIX=sid
+	@scripts/setup matrix
+	scripts/matrix
+
+clean: ## Remove what the other targets built
+	rm -rf _build target bench/peers/target

@@ -1,0 +1,10 @@
+# The benchmark of the pick: `mix run bench/run.exs [--quick]`, in the prod environment.
+#
+# Everything that is timed is compiled: the modules below are required, never evaluated.
+
+for name <- ~w(channel backends contender contenders rounds stats picks tail reconcile memory
+               budgets machine json table bench) do
+  Code.require_file("support/#{name}.ex", __DIR__)
+end
+
+GrpcLb.Bench.main(System.argv(), Path.join(__DIR__, "results/latest.json"))

@@ -1,0 +1,155 @@
+defmodule GrpcLb.Bench do
+  @moduledoc false
+  # Runs every measurement, prints it, and writes it as JSON.
+
+  alias GrpcLb.Bench.{Budgets, Channel, Json, Machine, Memory, Picks, Reconcile, Table, Tail}
+
+  @full %{
+    sizes: [1, 5, 100, 1000],
+    setups: 5,
+    rounds: 5,
+    run_ns: 10_000_000,
+    windows: 8,
+    window_picks: 1_500_000,
+    reconcile_sizes: [5, 100, 1000, 10_000],
+    reconcile_rounds: 15
+  }
+
+  @quick %{
+    sizes: [1, 5, 100],
+    setups: 3,
+    rounds: 3,
+    run_ns: 4_000_000,
+    windows: 3,
+    window_picks: 500_000,
+    reconcile_sizes: [5, 100],
+    reconcile_rounds: 5
+  }
+
+  @doc "`argv` is empty, or `--quick` for a shorter and coarser run."
+  def main(argv, json_path) do
+    {options, []} = OptionParser.parse!(argv, strict: [quick: :boolean])
+    plan = if options[:quick], do: @quick, else: @full
+    machine = Machine.describe()
+    print_machine(machine)
+
+    picks =
+      for kind <- [:pid, :channel], size <- plan.sizes do
+        rows = Picks.measure(kind, size, plan.setups, plan.rounds, plan.run_ns)
+        print_picks(kind, size, rows)
+        rows
+      end
+
+    slowest = Tail.measure(plan.windows, plan.window_picks)
+    print_slowest(slowest)
+
+    reconciles = Reconcile.measure(plan.reconcile_sizes, plan.reconcile_rounds)
+    print_reconciles(reconciles)
+
+    memory = Memory.measure()
+    print_memory(memory)
+
+    results = %{
+      machine: machine,
+      quick: plan == @quick,
+      channel_words: channel_words(),
+      memory: memory,
+      picks: List.flatten(picks),
+      slowest_picks: slowest,
+      reconciles: reconciles
+    }
+
+    budgets = Budgets.judge(results)
+    print_budgets(budgets)
+
+    File.mkdir_p!(Path.dirname(json_path))
+    File.write!(json_path, Json.encode(Map.put(results, :budgets, budgets)))
+    IO.puts("\nWritten to #{Path.relative_to_cwd(json_path)}")
+  end
+
+  defp channel_words, do: :erts_debug.flat_size(Channel.new(1, self()))
+
+  defp print_machine(machine) do
+    IO.puts("""
+    #{machine.date}, grpc_lb #{machine.grpc_lb}
+    #{machine.cpu}, #{machine.cores} cores, load #{machine.load}
+    #{machine.os}
+    Erlang/OTP #{machine.otp} (#{machine.emulator}), Elixir #{machine.elixir}
+    #{machine.schedulers} schedulers, #{unless machine.schedulers_bound, do: "not "}bound to cores
+
+    Nanoseconds a pick, empty loop taken off, garbage collection of what picks allocate included.
+    With #{Picks.crowd()} processes: wall clock over all picks.
+    A channel is #{channel_words()} words.
+    "x atomics" and "x ETS" are ratios to :atomics.add_get/3 and to the way of elixir-grpc 1.0
+    (ETS + atomics + persistent_term) in the same case: medians of the ratios within each round.\
+    """)
+  end
+
+  defp print_picks(kind, size, rows) do
+    for {processes, rows} <- rows |> Enum.group_by(& &1.processes) |> Enum.sort() do
+      Table.print(
+        "pick of a #{kind}, #{size} backends, #{processes} processes",
+        ["", "min ns", "median ns", "x atomics", "x ETS", "Mpick/s"],
+        Enum.map(rows, &pick_line/1)
+      )
+    end
+  end
+
+  defp pick_line(row) do
+    [
+      row.title,
+      row.min_ns,
+      row.median_ns,
+      row.against.atomics,
+      row.against.ets_copy,
+      row.picks_per_second / 1.0e6
+    ]
+  end
+
+  defp print_slowest(rows) do
+    Table.print(
+      "slowest 0.1 % of picks (each with a reading of the clock): quiet / 100 changes a second",
+      ["", "begin ns", "mean ns", "begin ns", "mean ns", "ratio of begin"],
+      for row <- rows do
+        %{quiet: quiet, changing: changing} = row
+        ratio = changing.begins_ns / quiet.begins_ns
+        [row.title, quiet.begins_ns, quiet.mean_ns, changing.begins_ns, changing.mean_ns, ratio]
+      end
+    )
+  end
+
+  defp print_reconciles(rows) do
+    Table.print(
+      "change of the list, channels",
+      ["", "backends", "changed", "min us", "median us"],
+      for(row <- rows, do: [row.title, row.backends, row.change, row.min_us, row.median_us])
+    )
+  end
+
+  defp print_memory([]), do: IO.puts("\nmemory: not measured, for want of /proc/self/statm")
+
+  defp print_memory(rows) do
+    Table.print(
+      "memory of a balancer (growth of the resident set over many, values are small integers)",
+      ["backends", "balancers", "bytes each", "limit"],
+      for(row <- rows, do: [row.backends, row.balancers, row.bytes, row.limit])
+    )
+  end
+
+  defp print_budgets(rows) do
+    Table.print(
+      "budgets (medians of the ratios within each round; in brackets those of the best rounds)",
+      ["", "measured", "", "", "limit", "aim", ""],
+      for row <- rows do
+        best = if row.measured_best, do: "(#{Float.round(row.measured_best, 4)})"
+        [row.what, row.measured, best, row.bound, row.limit, row.aim, verdict(row)]
+      end
+    )
+  end
+
+  defp verdict(%{met: true}), do: "met"
+  defp verdict(%{met: false}), do: "MISSED"
+  defp verdict(%{met: nil, aim: nil}), do: "-"
+  defp verdict(%{met: nil, aim: aim, measured: measured}) when measured <= aim, do: "aim met"
+  defp verdict(%{met: nil}), do: "aim missed"
+end
