@@ -20,7 +20,7 @@ test: setup ## Run every test: Rust, loom models, ExUnit
 	$(MAKE) exunit
 
 exunit: ## Run the ExUnit suite, then its concurrency tests again on eight schedulers
-	mix test
+	mix test --warnings-as-errors
 	ERL_FLAGS="+S 8:8" mix test --only concurrency
 
 loom: ## Run the loom models of the core's lock-free parts

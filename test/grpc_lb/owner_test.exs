@@ -41,6 +41,14 @@ defmodule GrpcLb.OwnerTest do
     assert for(_ <- 1..3, do: GrpcLb.pick(lb)) == [ok: :free, ok: :free, ok: :free]
   end
 
+  test "thousands of owners can die at once" do
+    owners = for _ <- 1..5_000, do: idle()
+    {:ok, lb} = GrpcLb.new(:round_robin, [:free | for(pid <- owners, do: {pid, 1, owner: pid})])
+    kill(owners)
+    eventually(fn -> Enum.count(states(lb), &match?({_, :down}, &1)) == 5_000 end)
+    assert for(_ <- 1..3, do: GrpcLb.pick(lb)) == [ok: :free, ok: :free, ok: :free]
+  end
+
   test "an owner that is dead already is treated the same" do
     owner = idle()
     kill([owner])

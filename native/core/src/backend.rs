@@ -51,7 +51,8 @@ impl<T: Clone + Eq + Hash> Offer<T> for T {
 pub struct Owner(pub u64);
 
 /// Whoever can tell when an owner dies, and then calls
-/// [`Balancer::owner_down`](crate::Balancer::owner_down).
+/// [`Balancer::note_death`](crate::Balancer::note_death) and
+/// [`Balancer::settle`](crate::Balancer::settle).
 pub trait Owners {
     /// Starts to watch. `false` when the owner is dead already; then there is nothing to undo.
     fn watch(&self, owner: Owner) -> bool;

@@ -13,7 +13,7 @@ use crate::live::Counted;
 use crate::policy::{Cause, Policy};
 use crate::reclaim::Published;
 use crate::snapshot::{Row, Snapshot, Unavailable};
-use crate::sync::{Mutex, Ordering};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// A list of backends and the policy that chooses among them.
 ///
@@ -22,8 +22,10 @@ use crate::sync::{Mutex, Ordering};
 pub struct Balancer<T> {
     published: Published<Snapshot<T>>,
     writer: Mutex<Writer<T>>,
-    /// Owners whose death nobody has acted on yet; see [`Balancer::owner_down`].
+    /// Owners whose death nobody has acted on yet; see [`Balancer::note_death`].
     departed: Mutex<Vec<Owner>>,
+    /// How many backends are listed, to be known without the lock.
+    listed: AtomicUsize,
     _counted: Counted,
 }
 
@@ -134,6 +136,7 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
                 random,
             }),
             departed: Mutex::new(Vec::new()),
+            listed: AtomicUsize::new(0),
             _counted: Counted::balancer(),
         }
     }
@@ -191,14 +194,32 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
         drop(last);
     }
 
-    /// Takes all backends of a dead owner out of the rotation, and closes the balancer if the
-    /// owner was the balancer's.
+    /// Notes that an owner died, for the next [`Balancer::settle`] to act on: by whoever changes
+    /// the balancer next, or by whoever calls it for this death.
+    pub fn note_death(&self, owner: Owner) {
+        self.departed.lock().push(owner);
+    }
+
+    /// Takes the backends of owners that died out of the rotation, and closes the balancer if the
+    /// balancer's own owner is among them.
     ///
     /// Never waits: if another thread is changing the balancer, that thread does this as soon as
     /// its change is through.
-    pub fn owner_down(&self, owner: Owner, owners: &impl Owners) {
-        self.departed.lock().push(owner);
-        self.settle(owners);
+    pub fn settle(&self, owners: &impl Owners) {
+        loop {
+            if self.departed.lock().is_empty() {
+                return;
+            }
+            // If this fails, the holder of the lock has yet to look at `departed` again.
+            let Some(mut writer) = self.writer.try_lock() else {
+                return;
+            };
+            let departed = std::mem::take(&mut *self.departed.lock());
+            let last = writer.bury(&departed, &self.published, owners);
+            let free = self.leave(&writer);
+            drop(writer);
+            drop((last, free));
+        }
     }
 
     /// Empties the balancer for good: every pick that starts after this returns says
@@ -208,9 +229,10 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
         drop(last);
     }
 
-    /// How many backends are listed. Exclusive access needs no lock.
-    pub fn listed(&mut self) -> usize {
-        self.writer.get_mut().members.len()
+    /// About how many backends are listed: as many as there were after some recent change.
+    pub fn listed(&self) -> usize {
+        // Relaxed: a hint.
+        self.listed.load(Ordering::Relaxed)
     }
 
     /// The balancer as it is now.
@@ -257,35 +279,19 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
     ) -> R {
         let mut writer = self.writer.lock();
         let result = change(&mut writer, &self.published);
-        let free = self.reclaim();
+        let free = self.leave(&writer);
         drop(writer);
         drop(free);
         self.settle(owners);
         result
     }
 
-    /// Acts on owners that died, unless another thread holds the lock: it will come by here.
-    fn settle(&self, owners: &impl Owners) {
-        loop {
-            if self.departed.lock().is_empty() {
-                return;
-            }
-            // If this fails, the holder of the lock has yet to look at `departed` again.
-            let Some(mut writer) = self.writer.try_lock() else {
-                return;
-            };
-            let departed = std::mem::take(&mut *self.departed.lock());
-            let last = writer.bury(&departed, &self.published, owners);
-            let free = self.reclaim();
-            drop(writer);
-            drop((last, free));
-        }
-    }
-
-    /// Takes back the snapshots that no pick can hold, with their picks counted. Under the
-    /// writer's lock, so that a snapshot's picks are never counted twice or missed; to be dropped
-    /// after it.
-    fn reclaim(&self) -> Vec<Snapshot<T>> {
+    /// What every writer does last under its lock. Takes back the snapshots that no pick can
+    /// hold, with their picks counted: under the lock, so that no pick is counted twice or missed.
+    /// To be dropped after it.
+    fn leave(&self, writer: &Writer<T>) -> Vec<Snapshot<T>> {
+        // Relaxed: a hint.
+        self.listed.store(writer.members.len(), Ordering::Relaxed);
         let free = self.published.reclaim();
         for snapshot in &free {
             snapshot.settle();

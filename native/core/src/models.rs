@@ -203,6 +203,11 @@ impl Owners for Living {
     fn unwatch(&self, _owner: Owner) {}
 }
 
+fn die(balancer: &Balancer<u32>) {
+    balancer.note_death(Owner(7));
+    balancer.settle(&Living);
+}
+
 #[test]
 fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
     loom::model(|| {
@@ -214,7 +219,7 @@ fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
         balancer.reconcile(&[owned(1)], &Living).unwrap();
         let death = {
             let balancer = balancer.clone();
-            thread::spawn(move || balancer.owner_down(Owner(7), &Living))
+            thread::spawn(move || die(&balancer))
         };
         balancer.close(&Living);
         death.join().unwrap();
@@ -230,7 +235,7 @@ fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
         balancer.reconcile(&[owned(1)], &Living).unwrap();
         let death = {
             let balancer = balancer.clone();
-            thread::spawn(move || balancer.owner_down(Owner(7), &Living))
+            thread::spawn(move || die(&balancer))
         };
         balancer.info(&Living);
         death.join().unwrap();

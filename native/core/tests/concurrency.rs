@@ -313,7 +313,8 @@ fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
             let balancer = &balancer;
             scope.spawn(move || {
                 for owner in (half..OWNERS).step_by(2) {
-                    balancer.owner_down(Owner(owner), &Unowned);
+                    balancer.note_death(Owner(owner));
+                    balancer.settle(&Unowned);
                 }
             });
         }
@@ -364,9 +365,11 @@ fn the_death_of_its_owner_closes_a_balancer() {
     let balancer = Balancer::new(round_robin(), 0);
     balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
     balancer.set_owner(Owner(9), &Unowned);
-    balancer.owner_down(Owner(8), &Unowned);
+    balancer.note_death(Owner(8));
+    balancer.settle(&Unowned);
     assert_eq!(balancer.pick(&caller, |id| *id), Ok(1));
-    balancer.owner_down(Owner(9), &Unowned);
+    balancer.note_death(Owner(9));
+    balancer.settle(&Unowned);
     assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
 
     let balancer = Balancer::<u32>::new(round_robin(), 0);

@@ -249,7 +249,8 @@ proptest! {
                 Operation::Die(owner) => {
                     naive.die(&world, owner);
                     if world.watched.borrow_mut().remove(&owner) {
-                        balancer.owner_down(owner, &world);
+                        balancer.note_death(owner);
+ balancer.settle(&world);
                     }
                 }
                 Operation::Close => {

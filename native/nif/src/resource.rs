@@ -5,16 +5,16 @@ use std::ffi::c_void;
 use std::mem::{size_of, transmute, MaybeUninit};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::thread;
 
 use grpc_lb_core::{Balancer, Owner, Owners};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use rustler::sys::{
-    enif_alloc_resource, enif_demonitor_process, enif_get_resource, enif_make_resource,
-    enif_monitor_process, enif_release_resource, ErlNifEnv, ErlNifMonitor, ErlNifPid,
-    ErlNifResourceType, ErlNifTerm,
+    enif_alloc_resource, enif_demonitor_process, enif_get_resource, enif_keep_resource,
+    enif_make_resource, enif_monitor_process, enif_release_resource, ErlNifEnv, ErlNifMonitor,
+    ErlNifPid, ErlNifResourceType, ErlNifTerm,
 };
 use rustler::{Env, LocalPid, Monitor, Term};
 
@@ -39,6 +39,8 @@ pub(crate) struct Object {
     made_by: &'static Library,
     pub(crate) balancer: Balancer<Value>,
     monitors: Mutex<HashMap<Owner, Monitor>>,
+    /// Whether a thread is about to settle the deaths that were noted, see [`settle_later`].
+    settling: AtomicBool,
 }
 
 // The VM aligns resources for any C type, which is 8 bytes at least.
@@ -110,8 +112,17 @@ impl Handle {
                 made_by: &LIBRARY,
                 balancer,
                 monitors: Mutex::new(HashMap::new()),
+                settling: AtomicBool::new(false),
             });
         }
+        Handle(object)
+    }
+
+    /// One more reference to an object.
+    fn keep(object: &Object) -> Handle {
+        let object: *const Object = object;
+        // SAFETY: the object is alive, as the borrow shows.
+        unsafe { enif_keep_resource(object.cast()) };
         Handle(object)
     }
 
@@ -130,15 +141,25 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: gives up the reference that `enif_alloc_resource` gave us.
+        // SAFETY: gives up the reference that `new` or `keep` took.
         unsafe { enif_release_resource(self.0.cast()) };
     }
 }
 
-/// A balancer with more backends than this is freed on a thread of its own: the VM calls the
-/// destructor on whatever scheduler collects the garbage, and a thousand copied terms take most
-/// of a millisecond to free.
+// SAFETY: a reference to a resource may be given up on any thread, and an `Object` is shared
+// between threads as it is.
+unsafe impl Send for Handle {}
+
+/// With more backends than this, what the VM calls on a normal scheduler is done on a thread of
+/// its own: freeing a thousand copied terms, or building their list anew, takes some tenths of a
+/// millisecond.
 const LARGE: usize = 1_000;
+
+/// Starts a thread for such work. On an error the work was dropped undone.
+fn start_thread(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    let named = thread::Builder::new().name("grpc_lb".into());
+    named.spawn(work).map(drop)
+}
 
 /// Drops an object of this build.
 ///
@@ -150,11 +171,10 @@ pub(crate) unsafe extern "C" fn destroy(_env: *mut ErlNifEnv, object: *mut c_voi
     let _ = catch_unwind(|| {
         // SAFETY: the VM calls this once, for an object that `Handle::new` initialised, and frees
         // its memory afterwards without another look at it.
-        let mut object = unsafe { ptr::read(object.cast::<Object>()) };
+        let object = unsafe { ptr::read(object.cast::<Object>()) };
         if object.balancer.listed() > LARGE {
-            let dropping = thread::Builder::new().name("grpc_lb_drop".into());
-            // If there can be no thread, the closure is dropped here, and the object with it.
-            let _ = dropping.spawn(move || drop(object));
+            // If there can be no thread, the object is dropped here, with the work.
+            let _ = start_thread(move || drop(object));
         }
     });
 }
@@ -177,8 +197,38 @@ pub(crate) unsafe extern "C" fn down(
         // SAFETY: the VM passes a valid pid.
         let owner = owner_of(LocalPid::from_c_arg(unsafe { *pid }));
         object.monitors.lock().remove(&owner);
-        object.balancer.owner_down(owner, &Monitors { env, object });
+        object.balancer.note_death(owner);
+        if object.balancer.listed() > LARGE {
+            settle_later(env, object);
+        } else {
+            object.balancer.settle(&Monitors { env, object });
+        }
     }));
+}
+
+/// Has a thread settle the deaths that were noted. One thread for all that are noted before it
+/// comes to look, so that a thousand deaths at once do not build a large list a thousand times.
+fn settle_later(env: *mut ErlNifEnv, object: &Object) {
+    // AcqRel: the Release half hands the death that was noted to the thread whose swap reads this
+    // one; the Acquire half is for that thread's swap, below.
+    if object.settling.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let handle = Handle::keep(object);
+    let started = start_thread(move || {
+        let object = handle.object();
+        // Before it looks: a death that is noted after this has another thread started. AcqRel:
+        // pairs with the swap above, of whoever relied on this thread.
+        object.settling.swap(false, Ordering::AcqRel);
+        // No environment: the thread is none of the VM's.
+        let env = ptr::null_mut();
+        object.balancer.settle(&Monitors { env, object });
+    });
+    if started.is_err() {
+        // AcqRel: as in the thread.
+        object.settling.swap(false, Ordering::AcqRel);
+        object.balancer.settle(&Monitors { env, object });
+    }
 }
 
 /// The processes that own a balancer or its backends, watched with monitors of the VM.
