@@ -59,7 +59,7 @@ defmodule GrpcLb do
       true
 
       iex> GrpcLb.new(:fastest, [])
-      ** (ArgumentError) unknown policy :fastest, expected :pick_first or :random or :round_robin, or one of them with options: {name, opts}
+      ** (ArgumentError) unknown policy :fastest, expected :round_robin or :pick_first or :random, or one of them with options: {name, opts}
   """
   @spec new(Policy.t(), [Backend.form()], keyword()) :: {:ok, balancer()}
   def new(policy, backends, opts \\ []) do

@@ -1,16 +1,6 @@
 defmodule GrpcLb.Policy do
-  @options %{
-    pick_first: [
-      shuffle: [
-        default: false,
-        allowed: [false, true],
-        doc: """
-        whether a random order takes the place of the list's (gRFC A62), so that many clients
-        with one list do not all choose the same backend. A backend draws its place when it is
-        first listed and keeps it.
-        """
-      ]
-    ],
+  # In the order of the documentation.
+  @options [
     round_robin: [
       cursor: [
         default: :shared,
@@ -39,8 +29,21 @@ defmodule GrpcLb.Policy do
         """
       ]
     ],
+    pick_first: [
+      shuffle: [
+        default: false,
+        allowed: [false, true],
+        doc: """
+        whether a random order takes the place of the list's (gRFC A62), so that many clients
+        with one list do not all choose the same backend. A backend draws its place when it is
+        first listed and keeps it.
+        """
+      ]
+    ],
     random: []
-  }
+  ]
+
+  @names Keyword.keys(@options)
 
   @intro %{
     pick_first: "every pick takes the first backend in the list that is ready.",
@@ -53,7 +56,7 @@ defmodule GrpcLb.Policy do
 
   A policy is written as its name, or as `{name, opts}`.
 
-  #{for name <- [:round_robin, :pick_first, :random] do
+  #{for name <- @names do
     options = for {option, spec} <- @options[name] do
       doc = spec[:doc] |> String.trim() |> String.replace("\n", "\n    ")
       "  * `#{inspect(option)}` (default `#{inspect(spec[:default])}`) - #{doc}\n"
@@ -80,7 +83,7 @@ defmodule GrpcLb.Policy do
       ** (ArgumentError) option :cursor of :round_robin must be :shared or :per_scheduler, got: :mine
   """
   @spec to_native(t()) :: GrpcLb.Native.policy()
-  def to_native({name, opts}) when is_map_key(@options, name) do
+  def to_native({name, opts}) when name in @names do
     settings = settings!(name, opts)
 
     case name do
@@ -90,11 +93,11 @@ defmodule GrpcLb.Policy do
     end
   end
 
-  def to_native(name) when is_map_key(@options, name), do: to_native({name, []})
+  def to_native(name) when name in @names, do: to_native({name, []})
 
   def to_native(other) do
     raise ArgumentError,
-          "unknown policy #{inspect(other)}, expected #{one_of(Map.keys(@options))}, " <>
+          "unknown policy #{inspect(other)}, expected #{one_of(@names)}, " <>
             "or one of them with options: {name, opts}"
   end
 

@@ -10,7 +10,7 @@ defmodule GrpcLb.PolicyTest do
   describe "to_native/1" do
     test "says what is wrong and what is allowed" do
       for {policy, message} <- [
-            {:rr, "unknown policy :rr, expected :pick_first or :random or :round_robin"},
+            {:rr, "unknown policy :rr, expected :round_robin or :pick_first or :random"},
             {{:rr, []}, "unknown policy {:rr, []}"},
             {"round_robin", "unknown policy"},
             {{:round_robin, %{}}, "options of :round_robin must be a keyword list, got: %{}"},
