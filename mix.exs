@@ -1,7 +1,3 @@
-# Elixir loads each module as soon as it has compiled it, so the library of GrpcLb.Native must be
-# there before lib/ is compiled, and the task that builds it cannot be a part of lib/.
-Code.require_file("native/compiler.exs", __DIR__)
-
 defmodule GrpcLb.MixProject do
   use Mix.Project
 
@@ -14,7 +10,8 @@ defmodule GrpcLb.MixProject do
       elixir: "~> 1.14",
       description: "Client-side load balancing for the BEAM, the whole decision in one NIF call",
       package: package(),
-      compilers: [:grpc_lb_native | Mix.compilers()],
+      # The NIF is built after the Elixir code, because the task that builds it is part of it.
+      compilers: Mix.compilers() ++ [:grpc_lb_native],
       elixirc_paths: elixirc_paths(Mix.env()),
       start_permanent: Mix.env() == :prod,
       deps: []
@@ -31,8 +28,7 @@ defmodule GrpcLb.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
-      files:
-        ~w(lib native/compiler.exs native/*/src native/*/Cargo.toml native/*/build.rs Cargo.toml Cargo.lock
+      files: ~w(lib native/*/src native/*/Cargo.toml native/*/build.rs Cargo.toml Cargo.lock
                 mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
     ]
   end

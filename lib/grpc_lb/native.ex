@@ -19,6 +19,9 @@ defmodule GrpcLb.Native do
   garbage, but no later load of the module knows them.
   """
 
+  # Elixir would load the module as soon as it has compiled it, which is before its library is
+  # built.
+  @compile {:autoload, false}
   @on_load :load
 
   @typedoc "A balancer: a reference to a NIF resource, valid on this node as long as it is held."

@@ -7,6 +7,7 @@ defmodule GrpcLb.Stress.LeakTest do
   alias GrpcLb.Test.Peer
 
   @moduletag timeout: 180_000
+  @nothing %{balancers: 0, snapshots: 0, values: 0}
 
   setup do
     %{peer: Peer.start()}
@@ -35,6 +36,7 @@ defmodule GrpcLb.Stress.LeakTest do
   defp assert_nothing_left(peer, cycles) do
     # The first round loads code and fills the allocators' caches.
     Peer.run(peer, Peer.Leaks, cycles)
+    eventually(fn -> Peer.run(peer, Peer.Leaks, :inventory).counts == @nothing end)
     before = Peer.run(peer, Peer.Leaks, :inventory)
     for _ <- 1..3, do: Peer.run(peer, Peer.Leaks, cycles)
 

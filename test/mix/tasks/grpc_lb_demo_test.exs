@@ -30,7 +30,7 @@ defmodule Mix.Tasks.GrpcLb.DemoTest do
 
       {output, status} = await_end(demo, output)
       assert status == 1
-      assert output =~ ~r/checks failed: .*errors/
+      assert output =~ ~r/checks failed: .*processes/
     end
 
     for {time, output} <- [

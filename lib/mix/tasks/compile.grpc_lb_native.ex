@@ -4,7 +4,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
   @moduledoc """
   Builds the NIF library and installs it as `priv/grpc_lb_nif.so` of the compiled application.
 
-  `mix compile` runs it before the Elixir compiler, also where `grpc_lb` is a dependency of another
+  `mix compile` runs it after the Elixir compiler, also where `grpc_lb` is a dependency of another
   project. It needs a Rust toolchain (cargo >= 1.91, <https://rustup.rs>), and does nothing as long
   as the crates' sources and the installed library are what the last run left. `--force` runs
   cargo again all the same.
