@@ -37,12 +37,6 @@ defmodule GrpcLb.Native do
   @typedoc "A backend with all its options spelled out; the weight is 1 to 4294967295."
   @type backend :: {id :: term(), value :: term(), owner :: pid() | nil, weight :: pos_integer()}
 
-  @doc false
-  def load do
-    path = :filename.join(:code.priv_dir(:grpc_lb), ~c"grpc_lb_nif")
-    :erlang.load_nif(path, 0)
-  end
-
   @doc """
   Picks a backend and returns its value.
 
@@ -129,6 +123,11 @@ defmodule GrpcLb.Native do
           values: non_neg_integer()
         }
   def live_counts, do: not_loaded()
+
+  defp load do
+    path = :filename.join(:code.priv_dir(:grpc_lb), ~c"grpc_lb_nif")
+    :erlang.load_nif(path, 0)
+  end
 
   defp not_loaded, do: :erlang.nif_error(:nif_not_loaded)
 end
