@@ -1,6 +1,7 @@
 //! What a backend is to those who offer it, and what is kept of it.
 
 use std::hash::Hash;
+use std::sync::Arc;
 
 use hashbrown::Equivalent;
 
@@ -81,6 +82,12 @@ pub enum State {
     /// Its owner is dead. It stays listed, with what was counted for it, until a reconcile
     /// leaves it out or brings it back with an owner that lives.
     Down,
+}
+
+/// A backend in a snapshot.
+pub(crate) struct Row<T> {
+    pub(crate) value: T,
+    pub(crate) entry: Arc<Entry>,
 }
 
 /// What outlives snapshots: shared by all of them that list the backend.

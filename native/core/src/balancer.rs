@@ -7,12 +7,12 @@ use std::sync::Arc;
 use hashbrown::hash_map::Entry as Slot;
 use hashbrown::{HashMap, HashSet};
 
-use crate::backend::{Backend, Entry, Offer, Owner, Owners, State};
+use crate::backend::{Backend, Entry, Offer, Owner, Owners, Row, State};
 use crate::caller::Caller;
 use crate::live::Counted;
 use crate::policy::{Cause, Policy};
 use crate::reclaim::Published;
-use crate::snapshot::{Row, Snapshot, Unavailable};
+use crate::snapshot::{Snapshot, Unavailable};
 use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// A list of backends and the policy that chooses among them.

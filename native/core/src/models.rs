@@ -203,42 +203,44 @@ impl Owners for Living {
     fn unwatch(&self, _owner: Owner) {}
 }
 
-fn die(balancer: &Balancer<u32>) {
-    balancer.note_death(Owner(7));
-    balancer.settle(&Living);
+/// A backend whose owner dies on another thread while this one runs `change`.
+fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
+    let owned = Backend {
+        owner: Some(Owner(7)),
+        ..Backend::new(1, 1)
+    };
+    let balancer = Arc::new(Balancer::new(Policy::Random, 0));
+    balancer.reconcile(&[owned], &Living).unwrap();
+    let death = {
+        let balancer = balancer.clone();
+        thread::spawn(move || {
+            balancer.note_death(Owner(7));
+            balancer.settle(&Living);
+        })
+    };
+    change(&balancer);
+    death.join().unwrap();
+    balancer
 }
 
 #[test]
 fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
     loom::model(|| {
-        let owned = |id| Backend {
-            owner: Some(Owner(7)),
-            ..Backend::new(id, id)
-        };
-        let balancer = Arc::new(Balancer::<u32>::new(Policy::Random, 0));
-        balancer.reconcile(&[owned(1)], &Living).unwrap();
-        let death = {
-            let balancer = balancer.clone();
-            thread::spawn(move || die(&balancer))
-        };
-        balancer.close(&Living);
-        death.join().unwrap();
+        let balancer = death_during(|balancer| drop(balancer.info(&Living)));
+        // Seen by a pick: info would act on it now, if nobody had.
         let caller = Caller::claim(0).unwrap();
-        assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
-    });
-    loom::model(|| {
-        let owned = |id| Backend {
-            owner: Some(Owner(7)),
-            ..Backend::new(id, id)
-        };
-        let balancer = Arc::new(Balancer::<u32>::new(Policy::Random, 0));
-        balancer.reconcile(&[owned(1)], &Living).unwrap();
-        let death = {
-            let balancer = balancer.clone();
-            thread::spawn(move || die(&balancer))
-        };
-        balancer.info(&Living);
-        death.join().unwrap();
+        let picked = balancer.pick(&caller, |id| *id);
+        assert_eq!(picked, Err(Unavailable::NoBackends));
         assert_eq!(balancer.info(&Living).backends[0].state, State::Down);
+    });
+}
+
+#[test]
+fn a_death_during_a_close_leaves_the_balancer_closed() {
+    loom::model(|| {
+        let balancer = death_during(|balancer| balancer.close(&Living));
+        let caller = Caller::claim(0).unwrap();
+        let picked = balancer.pick(&caller, |id| *id);
+        assert_eq!(picked, Err(Unavailable::Closed));
     });
 }

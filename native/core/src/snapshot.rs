@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::backend::Entry;
+use crate::backend::{Entry, Row};
 use crate::caller::Caller;
 use crate::live::Counted;
 use crate::policy::Picker;
@@ -15,11 +15,6 @@ pub(crate) struct Snapshot<T> {
     /// What to say when there are no rows.
     empty: Unavailable,
     _counted: Counted,
-}
-
-pub(crate) struct Row<T> {
-    pub(crate) value: T,
-    pub(crate) entry: Arc<Entry>,
 }
 
 /// Why there is nothing to pick.

@@ -8,8 +8,8 @@ pub mod pick_first;
 pub mod random;
 pub mod round_robin;
 
+use crate::backend::Row;
 use crate::caller::Caller;
-use crate::snapshot::Row;
 
 /// The rule that chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]

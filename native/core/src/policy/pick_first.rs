@@ -3,7 +3,7 @@
 //! The connection's part of A62 and A61 (which address to dial, and when) is not here: the
 //! backends that a balancer holds are connected.
 
-use crate::snapshot::Row;
+use crate::backend::Row;
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
