@@ -18,10 +18,6 @@ defmodule GrpcLb.MixProject do
     ]
   end
 
-  def application do
-    [extra_applications: [:logger]]
-  end
-
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
 
@@ -29,7 +25,7 @@ defmodule GrpcLb.MixProject do
     [
       licenses: ["Apache-2.0"],
       files: ~w(lib native/*/src native/*/Cargo.toml native/*/build.rs Cargo.toml Cargo.lock
-                mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+                mix.exs .formatter.exs guides README.md CHANGELOG.md CONTRIBUTING.md LICENSE)
     ]
   end
 end

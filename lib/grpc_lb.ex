@@ -45,7 +45,8 @@ defmodule GrpcLb do
   ## Options
 
     * `:owner` - a pid of this node. When it dies the balancer closes, see `close/1`. Without an
-      owner a balancer lives as long as its reference is held.
+      owner a balancer lives as long as its reference is held. One that holds its own reference,
+      in the value of a backend, lives until it is closed.
 
   Raises `ArgumentError` when an argument is malformed or two backends have the same id.
 
@@ -135,6 +136,8 @@ defmodule GrpcLb do
 
   It takes the writer's lock and copies every backend: for people and tests, not for every call.
 
+  Raises `ArgumentError` when `balancer` is not a balancer of this node.
+
       iex> {:ok, lb} = GrpcLb.new(:round_robin, [a: 1])
       iex> GrpcLb.pick(lb)
       iex> GrpcLb.info(lb)
@@ -153,6 +156,8 @@ defmodule GrpcLb do
 
   Every pick that starts after this returns says `{:error, :closed}`. Closing again changes
   nothing. A balancer that nobody holds any more need not be closed.
+
+  Raises `ArgumentError` when `balancer` is not a balancer of this node.
 
       iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a])
       iex> GrpcLb.close(lb)

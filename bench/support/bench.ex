@@ -130,9 +130,9 @@ defmodule GrpcLb.Bench do
 
   defp print_memory(rows) do
     Table.print(
-      "memory of a balancer (growth of the resident set over many, values are small integers)",
-      ["backends", "balancers", "bytes each", "limit"],
-      for(row <- rows, do: [row.backends, row.balancers, row.bytes, row.limit])
+      "memory of a balancer (growth of the resident set over many)",
+      ["ids and values", "backends", "balancers", "bytes each", "limit"],
+      for(row <- rows, do: [row.kind, row.backends, row.balancers, row.bytes, row.limit])
     )
   end
 

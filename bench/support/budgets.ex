@@ -73,7 +73,7 @@ defmodule GrpcLb.Bench.Budgets do
   defp memory(rows) do
     for row <- rows do
       %{
-        what: "bytes of a balancer of #{count(row.backends)} / limit of #{row.limit}",
+        what: "bytes of a balancer of #{count(row.backends)}, #{row.kind} / #{row.limit}",
         measured: row.bytes / row.limit,
         measured_best: nil,
         bound: "at most",

@@ -10,7 +10,7 @@ defmodule GrpcLb.Bench.Json do
   defp value(atom, _line) when is_atom(atom), do: string(Atom.to_string(atom))
   defp value(text, _line) when is_binary(text), do: string(text)
   defp value(number, _line) when is_integer(number), do: Integer.to_string(number)
-  defp value(number, _line) when is_float(number), do: Float.to_string(Float.round(number, 3))
+  defp value(number, _line) when is_float(number), do: Float.to_string(Float.round(number, 6))
   defp value([], _line), do: "[]"
   defp value(list, line) when is_list(list), do: block(?[, list, ?], line, &value/2)
 

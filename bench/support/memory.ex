@@ -1,7 +1,9 @@
 defmodule GrpcLb.Bench.Memory do
   @moduledoc false
   # The memory of a balancer, seen from outside: how much the resident set of an operating-system
-  # process grows while many balancers over immediate values (small integers) are made and kept.
+  # process grows while many balancers are made and kept: over immediate terms (small integers are
+  # ids and values), and over backends with a string as id and a pid as value, of which the VM has
+  # an environment to keep each id in.
   # `:erlang.memory/0` does not see what Rust allocates. Each size has a VM of its own, so that
   # none is made of the memory that something else gave back. The first balancers are not counted:
   # they pay for what every VM has once. The list that keeps the balancers is counted.
@@ -9,18 +11,28 @@ defmodule GrpcLb.Bench.Memory do
   @statm "/proc/self/statm"
   @page_bytes 4096
   @sizes [{1, 40_000}, {5, 20_000}, {100, 2_000}, {1000, 200}]
+  @kinds [:integers, :strings_and_pids]
 
   @doc "A row a size, or none where the resident set cannot be read."
   def measure do
-    for {backends, balancers} <- @sizes, File.exists?(@statm) do
-      bytes = in_own_vm(:growth, [backends, balancers])
-      %{backends: backends, balancers: balancers, bytes: bytes, limit: limit(backends)}
+    for kind <- @kinds, {backends, balancers} <- @sizes, File.exists?(@statm) do
+      # Strings take more, so fewer will do.
+      balancers = if kind == :integers, do: balancers, else: div(balancers, 4)
+      bytes = in_own_vm(:growth, [kind, backends, balancers])
+
+      %{
+        kind: kind,
+        backends: backends,
+        balancers: balancers,
+        bytes: bytes,
+        limit: limit(backends)
+      }
     end
   end
 
   @doc "Bytes that one of so many balancers adds to the operating-system process that this is."
-  def growth(backends, balancers) do
-    values = Enum.to_list(1..backends)
+  def growth(kind, backends, balancers) do
+    values = for number <- 1..backends, do: backend(kind, number)
     kept = make(div(balancers, 4), values, [])
     before = resident_bytes()
     kept = make(balancers, values, kept)
@@ -28,6 +40,9 @@ defmodule GrpcLb.Bench.Memory do
     Enum.each(kept, &GrpcLb.close/1)
     grown / balancers
   end
+
+  defp backend(:integers, number), do: {number, number}
+  defp backend(:strings_and_pids, number), do: {"10.0.0.#{number}:50051", self()}
 
   defp limit(backends), do: backends * 256 + System.schedulers_online() * 128 + 1024
 

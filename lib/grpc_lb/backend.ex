@@ -9,8 +9,9 @@ defmodule GrpcLb.Backend do
     * `{id, value, opts}`, with the fields below as options
     * anything else: a value that is its own id
 
-  A tuple of two or three elements is always read as the second or third form. To balance over
-  such tuples themselves, say `{host_and_port, host_and_port}` or use the struct.
+  A tuple of two or three elements is always read as the second or third form, so
+  `{"10.0.0.1", 50051}` is the value `50051` under the id `"10.0.0.1"`. To balance over such tuples
+  themselves, write `{address, address}`.
 
   ## Fields
 

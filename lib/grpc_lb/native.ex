@@ -17,6 +17,10 @@ defmodule GrpcLb.Native do
   serve it, also after another build was loaded. `live_counts/0` counts what the build that is
   loaded now has made. Deleting and purging the module ends its balancers: they are freed like any
   garbage, but no later load of the module knows them.
+
+  A library stays in memory as long as the VM runs. One that is built anew under the same path is
+  therefore loaded by the next VM, not by `recompile/0` or `r/1` in this one; under another path, as
+  in a release upgrade, it is loaded at once.
   """
 
   # Elixir would load the module as soon as it has compiled it, which is before its library is
@@ -41,7 +45,7 @@ defmodule GrpcLb.Native do
   Picks a backend and returns its value.
 
   Runs on the calling scheduler. Takes no lock, sends no message and allocates nothing but the
-  answer on the heap of the caller.
+  answer on the heap of the caller. A value that is no single word is copied, like a message.
 
   Raises `ArgumentError` when `balancer` is not a balancer of this node.
 
@@ -83,7 +87,8 @@ defmodule GrpcLb.Native do
   @doc """
   Describes the balancer and its backends. See `GrpcLb.info/1`.
 
-  Runs on a dirty CPU scheduler.
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
+  node.
 
       iex> {:ok, lb} = GrpcLb.Native.new(:random, [], nil)
       iex> GrpcLb.Native.info(lb)
@@ -95,7 +100,8 @@ defmodule GrpcLb.Native do
   @doc """
   Closes the balancer. See `GrpcLb.close/1`.
 
-  Runs on a dirty CPU scheduler.
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
+  node.
 
       iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil)
       iex> GrpcLb.Native.close(lb)
@@ -110,7 +116,7 @@ defmodule GrpcLb.Native do
     * `:balancers` - references that were made and not yet garbage collected
     * `:snapshots` - lists of backends: one a balancer, and those that were replaced and that a
       pick was reading when they should have been freed
-    * `:values` - ids and values that are kept as copies; atoms, local pids and ports, small
+    * `:values` - backends whose id or value is kept as a copy; atoms, local pids and ports, small
       integers and `[]` need none
 
   Runs on the calling scheduler.
@@ -125,8 +131,14 @@ defmodule GrpcLb.Native do
   def live_counts, do: not_loaded()
 
   defp load do
-    path = :filename.join(:code.priv_dir(:grpc_lb), ~c"grpc_lb_nif")
-    :erlang.load_nif(path, 0)
+    # The code server finds applications by the names of their folders, and a folder can have
+    # another.
+    priv =
+      with {:error, :bad_name} <- :code.priv_dir(:grpc_lb) do
+        :filename.join([:filename.dirname(:code.which(__MODULE__)), ~c"..", ~c"priv"])
+      end
+
+    :erlang.load_nif(:filename.join(priv, ~c"grpc_lb_nif"), 0)
   end
 
   defp not_loaded, do: :erlang.nif_error(:nif_not_loaded)

@@ -20,8 +20,8 @@ defmodule GrpcLb.Stress.AttackTest do
     assert Peer.run(peer, Peer.Attack, :large_terms) == :ok
   end
 
-  test "100,000 backends come and go without a normal scheduler being held up" do
+  test "100,000 backends come and go, and no call holds a normal scheduler up" do
     peer = Peer.start()
-    assert Peer.run(peer, Peer.Attack, :large_list) == :ok
+    assert Peer.run(peer, Peer.Attack, :large_list) == []
   end
 end

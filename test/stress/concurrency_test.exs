@@ -36,50 +36,36 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
   end
 
   test "50 pickers x 100 picks while the balancer is closed" do
-    for _ <- 1..50 do
-      {:ok, lb} = GrpcLb.new(:round_robin, [:a, {:b, %{some: "struct"}}])
+    for _ <- 1..20 do
+      {:ok, lb} = GrpcLb.new(:pick_first, [{:a, %{some: "struct"}}])
 
-      results =
-        together(50, fn _ -> for(_ <- 1..100, do: GrpcLb.pick(lb)) end, fn ->
-          GrpcLb.close(lb)
-          assert GrpcLb.pick(lb) == {:error, :closed}
-        end)
-
-      for picks <- results do
-        {open, closed} = Enum.split_while(picks, &match?({:ok, _}, &1))
-        assert Enum.all?(open, &(&1 in [ok: :a, ok: %{some: "struct"}]))
-        assert Enum.all?(closed, &(&1 == {:error, :closed}))
+      for seen <- picking_during(50, fn -> GrpcLb.pick(lb) end, fn -> GrpcLb.close(lb) end) do
+        # Open, then closed, with nothing in between and no way back.
+        results = for {_phase, result} <- seen, do: result
+        assert Enum.dedup(results) == [{:ok, %{some: "struct"}}, {:error, :closed}]
+        refute {:after, {:ok, %{some: "struct"}}} in seen
       end
     end
   end
 
   test "30 pickers x 200 picks while 8 backends shrink to 2" do
     all = for id <- 1..8, do: {id, %{id: id, name: "backend #{id}"}}
-    survivors = Enum.take(all, 2)
 
-    for _ <- 1..50 do
+    for _ <- 1..20 do
       {:ok, lb} = GrpcLb.new(:round_robin, all)
-      shrunk = :atomics.new(1, [])
 
-      results =
-        together(
-          30,
-          fn _ ->
-            for _ <- 1..200 do
-              survivors_only = :atomics.get(shrunk, 1) == 1
-              {survivors_only, GrpcLb.pick(lb)}
-            end
-          end,
-          fn ->
-            assert {:ok, %{removed: 6, kept: 2}} = GrpcLb.reconcile(lb, survivors)
-            :atomics.put(shrunk, 1, 1)
-          end
-        )
-
-      for {survivors_only, result} <- List.flatten(results) do
-        assert {:ok, %{id: id}} = result
-        assert not survivors_only or id <= 2
+      pick = fn ->
+        {:ok, %{id: id}} = GrpcLb.pick(lb)
+        id
       end
+
+      shrink = fn ->
+        assert {:ok, %{removed: 6, kept: 2}} = GrpcLb.reconcile(lb, Enum.take(all, 2))
+      end
+
+      seen = 30 |> picking_during(pick, shrink, 200) |> List.flatten() |> MapSet.new()
+      assert for({:before, id} <- seen, uniq: true, do: id) |> Enum.sort() == Enum.to_list(1..8)
+      assert for({:after, id} <- seen, uniq: true, do: id) |> Enum.sort() == [1, 2]
     end
   end
 
@@ -88,21 +74,24 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
     list = fn number -> for id <- 1..5, do: {id, {number, String.duplicate("x", number)}} end
     {:ok, lb} = GrpcLb.new(:round_robin, list.(0))
 
-    results =
-      together(
-        16,
-        fn _ ->
-          for _ <- 1..2_000 do
-            {:ok, {number, text}} = GrpcLb.pick(lb)
-            ^number = String.length(text)
-            number
-          end
-        end,
-        fn -> for number <- 1..200, do: GrpcLb.reconcile(lb, list.(number)) end
-      )
+    pick = fn ->
+      {:ok, {number, text}} = GrpcLb.pick(lb)
+      ^number = String.length(text)
+      number
+    end
 
-    for numbers <- results, do: assert(numbers == Enum.sort(numbers))
-    assert {:ok, {200, _}} = GrpcLb.pick(lb)
+    change = fn -> for number <- 1..500, do: {:ok, _} = GrpcLb.reconcile(lb, list.(number)) end
+
+    seen =
+      for seen <- picking_during(8, pick, change) do
+        numbers = for {_phase, number} <- seen, do: number
+        assert numbers == Enum.sort(numbers)
+        assert List.last(seen) == {:after, 500}
+        numbers
+      end
+
+    # The picks did run between the changes, and not only before and after them.
+    assert seen |> List.flatten() |> Enum.uniq() |> length() > 10
   end
 
   test "reconciles from many processes are done one after the other" do
@@ -125,28 +114,9 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
     assert GrpcLb.info(lb).generation == 1 + 32 * 50
   end
 
-  test "callers that are killed at any point leave nothing behind" do
-    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, Map.new(1..50, &{&1, "#{&1}"})}, :b, :c])
-
-    pick_for_ever = fn pick_for_ever ->
-      {:ok, _} = GrpcLb.pick(lb)
-      pick_for_ever.(pick_for_ever)
-    end
-
-    reconcile_for_ever = fn reconcile_for_ever ->
-      {:ok, _} = GrpcLb.reconcile(lb, [:b, :c, {:d, "some text"}])
-      {:ok, _} = GrpcLb.reconcile(lb, [{:a, %{}}, :b])
-      GrpcLb.info(lb)
-      reconcile_for_ever.(reconcile_for_ever)
-    end
-
-    for _ <- 1..100 do
-      pickers = for _ <- 1..10, do: spawn(fn -> pick_for_ever.(pick_for_ever) end)
-      writers = for _ <- 1..3, do: spawn(fn -> reconcile_for_ever.(reconcile_for_ever) end)
-      for _ <- 1..20, do: GrpcLb.pick(lb)
-      kill(pickers ++ writers)
-    end
-
+  test "callers that are killed at any point leave the balancer as it should be" do
+    {:ok, lb} = GrpcLb.new(:round_robin, [:b])
+    GrpcLb.Test.Peer.Leaks.kill_callers(lb)
     # Whoever was killed inside of a reconcile has finished it: the lock is free.
     assert {:ok, _} = GrpcLb.reconcile(lb, [:x, :y])
     assert Enum.sort([GrpcLb.pick(lb), GrpcLb.pick(lb)]) == [ok: :x, ok: :y]
@@ -155,23 +125,24 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
   test "owners that die under picks and reconciles are all taken out" do
     {:ok, lb} = GrpcLb.new(:round_robin, [:stays])
 
-    together(
-      8,
-      fn _ -> for _ <- 1..5_000, do: {:ok, _} = GrpcLb.pick(lb) end,
-      fn ->
-        for _ <- 1..20 do
-          owners = for _ <- 1..25, do: idle()
-          owned = for owner <- owners, do: {owner, owner, owner: owner}
-          {:ok, %{added: 25}} = GrpcLb.reconcile(lb, [:stays | owned])
-          kill(owners)
+    pick = fn ->
+      {:ok, picked} = GrpcLb.pick(lb)
+      if picked == :stays, do: :stays, else: :owned
+    end
 
-          eventually(fn ->
-            Enum.count(GrpcLb.info(lb).backends, &(&1.state == :down)) == 25
-          end)
-
-          assert for(_ <- 1..5, do: GrpcLb.pick(lb)) == List.duplicate({:ok, :stays}, 5)
-        end
+    deaths = fn ->
+      for _ <- 1..20 do
+        owners = for _ <- 1..25, do: idle()
+        owned = for owner <- owners, do: {owner, owner, owner: owner}
+        {:ok, %{added: 25}} = GrpcLb.reconcile(lb, [:stays | owned])
+        kill(owners)
+        eventually(fn -> Enum.all?(1..26, fn _ -> GrpcLb.pick(lb) == {:ok, :stays} end) end)
+        assert Enum.count(GrpcLb.info(lb).backends, &(&1.state == :down)) == 25
       end
-    )
+    end
+
+    seen = 8 |> picking_during(pick, deaths) |> List.flatten()
+    assert {:before, :owned} in seen
+    refute {:after, :owned} in seen
   end
 end

@@ -5,7 +5,7 @@ defmodule GrpcLb.Test.Workers do
   Runs `fun` in `n` processes that wait for each other before they start. Returns what they
   returned, after all have ended.
   """
-  def together(n, fun, meanwhile \\ fn -> :ok end) do
+  def together(n, fun) do
     tasks =
       for i <- 1..n do
         Task.async(fn ->
@@ -16,9 +16,51 @@ defmodule GrpcLb.Test.Workers do
       end
 
     Enum.each(tasks, &send(&1.pid, :go))
-    meanwhile.()
     Task.await_many(tasks, :timer.minutes(1))
   end
+
+  @doc """
+  Has `n` processes call `pick` again and again while `change` runs: all of them have begun before
+  it starts, and each goes on for `after_change` calls once it has returned.
+
+  Returns for each process what it saw, in order and without repetitions, as `{phase, result}`. The
+  phase is `:after` for a call that began after `change` had returned, and `:before` otherwise.
+  """
+  def picking_during(n, pick, change, after_change \\ 100) do
+    changed = :atomics.new(1, [])
+    test = self()
+
+    tasks =
+      for _ <- 1..n do
+        Task.async(fn ->
+          first = {:before, pick.()}
+          send(test, {:picking, self()})
+          pick_until(changed, pick, after_change, [first])
+        end)
+      end
+
+    for %Task{pid: pid} <- tasks do
+      receive do
+        {:picking, ^pid} -> :ok
+      end
+    end
+
+    change.()
+    :atomics.put(changed, 1, 1)
+    Task.await_many(tasks, :timer.minutes(1))
+  end
+
+  defp pick_until(_changed, _pick, 0, seen), do: Enum.reverse(seen)
+
+  defp pick_until(changed, pick, left, seen) do
+    case :atomics.get(changed, 1) do
+      0 -> pick_until(changed, pick, left, see({:before, pick.()}, seen))
+      1 -> pick_until(changed, pick, left - 1, see({:after, pick.()}, seen))
+    end
+  end
+
+  defp see(same, [same | _] = seen), do: seen
+  defp see(other, seen), do: [other | seen]
 
   @doc "A process that does nothing until it is killed."
   def idle do

@@ -104,8 +104,16 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
 
   defp target_dir(root) do
     case System.get_env("CARGO_TARGET_DIR", "") do
-      "" -> Path.expand("../grpc_lb_native", Mix.Project.build_path())
+      "" -> Path.join(shared_build_path(), "grpc_lb_native")
       dir -> Path.expand(dir, root)
+    end
+  end
+
+  # Beside the environments' folders, or inside the one folder that MIX_BUILD_PATH names for all.
+  defp shared_build_path do
+    case System.get_env("MIX_BUILD_PATH", "") do
+      "" -> Path.dirname(Mix.Project.build_path())
+      path -> Path.expand(path)
     end
   end
 

@@ -37,13 +37,13 @@ impl<O> Backend<O> {
 ///
 /// Its `Hash` must agree with that of `T`, as [`Equivalent`] demands.
 pub trait Offer<T>: Eq + Hash + Equivalent<T> {
-    /// Makes the `T` that will be kept.
-    fn own(&self) -> T;
+    /// Makes the two that will be kept of a backend: they come and go together.
+    fn own(id: &Self, value: &Self) -> (T, T);
 }
 
 impl<T: Clone + Eq + Hash> Offer<T> for T {
-    fn own(&self) -> T {
-        self.clone()
+    fn own(id: &Self, value: &Self) -> (T, T) {
+        (id.clone(), value.clone())
     }
 }
 
@@ -52,14 +52,16 @@ impl<T: Clone + Eq + Hash> Offer<T> for T {
 pub struct Owner(pub u64);
 
 /// Whoever can tell when an owner dies, and then calls
-/// [`Balancer::note_death`](crate::Balancer::note_death) and
-/// [`Balancer::settle`](crate::Balancer::settle).
+/// [`Balancer::note_death`](crate::Balancer::note_death).
 pub trait Owners {
-    /// Starts to watch. `false` when the owner is dead already; then there is nothing to undo.
-    fn watch(&self, owner: Owner) -> bool;
+    /// What it takes to stop watching.
+    type Watch: Send;
 
-    /// Stops watching an owner that was watched.
-    fn unwatch(&self, owner: Owner);
+    /// Starts to watch. `None` when the owner is dead already; then there is nothing to undo.
+    fn watch(&self, owner: Owner) -> Option<Self::Watch>;
+
+    /// Stops watching, if the owner has not died meanwhile.
+    fn unwatch(&self, watch: Self::Watch);
 }
 
 /// For balancers whose backends have no owners: everybody lives.
@@ -67,11 +69,13 @@ pub trait Owners {
 pub struct Unowned;
 
 impl Owners for Unowned {
-    fn watch(&self, _owner: Owner) -> bool {
-        true
+    type Watch = ();
+
+    fn watch(&self, _owner: Owner) -> Option<()> {
+        Some(())
     }
 
-    fn unwatch(&self, _owner: Owner) {}
+    fn unwatch(&self, (): ()) {}
 }
 
 /// Whether a backend can be picked.

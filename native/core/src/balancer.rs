@@ -13,30 +13,32 @@ use crate::live::Counted;
 use crate::policy::{Cause, Policy};
 use crate::reclaim::Published;
 use crate::snapshot::{Snapshot, Unavailable};
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Patience};
 
 /// A list of backends and the policy that chooses among them.
 ///
 /// Picks run at any time, on any number of threads, and never wait. Everything else takes the
-/// writer's lock.
-pub struct Balancer<T> {
+/// writer's lock. `W` is what it takes to stop watching an owner, see [`Owners`].
+pub struct Balancer<T, W = ()> {
     published: Published<Snapshot<T>>,
-    writer: Mutex<Writer<T>>,
+    writer: Mutex<Writer<T, W>>,
     /// Owners whose death nobody has acted on yet; see [`Balancer::note_death`].
     departed: Mutex<Vec<Owner>>,
+    /// Whether somebody was asked to settle and has not begun yet.
+    settling: AtomicBool,
     /// How many backends are listed, to be known without the lock.
     listed: AtomicUsize,
     _counted: Counted,
 }
 
-struct Writer<T> {
+struct Writer<T, W> {
     policy: Policy,
     members: Vec<Member<T>>,
     /// Whose death closes the balancer.
     owner: Option<Owner>,
     /// The owners that are being watched: alive as far as is known, and of a member or of the
     /// balancer.
-    watched: HashSet<Owner>,
+    watched: HashMap<Owner, W>,
     generation: u64,
     closed: bool,
     random: fastrand::Rng,
@@ -119,7 +121,7 @@ pub struct BackendInfo<T> {
     pub picks: Option<u64>,
 }
 
-impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
+impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// An open balancer without backends. `seed` is where its random choices come from.
     pub fn new(policy: Policy, seed: u64) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
@@ -130,12 +132,13 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
                 policy,
                 members: Vec::new(),
                 owner: None,
-                watched: HashSet::new(),
+                watched: HashMap::new(),
                 generation: 0,
                 closed: false,
                 random,
             }),
             departed: Mutex::new(Vec::new()),
+            settling: AtomicBool::new(false),
             listed: AtomicUsize::new(0),
             _counted: Counted::balancer(),
         }
@@ -162,7 +165,7 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
     pub fn reconcile<O: Offer<T>>(
         &self,
         offered: &[Backend<O>],
-        owners: &impl Owners,
+        owners: &impl Owners<Watch = W>,
     ) -> Result<Changes, ReconcileError> {
         reject_duplicates(offered)?;
         self.write(owners, |writer, published| {
@@ -182,11 +185,10 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
 
     /// Ties the balancer to an owner: when it dies, the balancer closes. An owner that is dead
     /// already closes it now.
-    pub fn set_owner(&self, owner: Owner, owners: &impl Owners) {
+    pub fn set_owner(&self, owner: Owner, owners: &impl Owners<Watch = W>) {
         let last = self.write(owners, |writer, published| {
             writer.owner = Some(owner);
-            if writer.watched.contains(&owner) || owners.watch(owner) {
-                writer.watched.insert(owner);
+            if writer.watch(owner, owners) {
                 return Vec::new();
             }
             writer.close(published, owners)
@@ -194,10 +196,14 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
         drop(last);
     }
 
-    /// Notes that an owner died, for the next [`Balancer::settle`] to act on: by whoever changes
-    /// the balancer next, or by whoever calls it for this death.
-    pub fn note_death(&self, owner: Owner) {
+    /// Notes that an owner died. `true` if [`Balancer::settle`] has to be called for it, on any
+    /// thread; `false` if somebody who was told so has not begun yet, and will see this death too.
+    #[must_use]
+    pub fn note_death(&self, owner: Owner) -> bool {
         self.departed.lock().push(owner);
+        // AcqRel: the Release half hands the death that was noted to the one whose swap in
+        // `settle` reads this one; the Acquire half pairs with that swap.
+        !self.settling.swap(true, Ordering::AcqRel)
     }
 
     /// Takes the backends of owners that died out of the rotation, and closes the balancer if the
@@ -205,28 +211,21 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
     ///
     /// Never waits: if another thread is changing the balancer, that thread does this as soon as
     /// its change is through.
-    pub fn settle(&self, owners: &impl Owners) {
-        loop {
-            if self.departed.lock().is_empty() {
-                return;
-            }
-            // If this fails, the holder of the lock has yet to look at `departed` again.
-            let Some(mut writer) = self.writer.try_lock() else {
-                return;
-            };
-            let departed = std::mem::take(&mut *self.departed.lock());
-            let last = writer.bury(&departed, &self.published, owners);
-            let free = self.leave(&writer);
-            drop(writer);
-            drop((last, free));
-        }
+    pub fn settle(&self, owners: &impl Owners<Watch = W>) {
+        // Before it looks: a death that is noted after this asks for another one. AcqRel: see
+        // `note_death`.
+        self.settling.swap(false, Ordering::AcqRel);
+        self.act_on_deaths(owners);
     }
 
     /// Empties the balancer for good: every pick that starts after this returns says
     /// [`Unavailable::Closed`]. Closing again changes nothing.
-    pub fn close(&self, owners: &impl Owners) {
+    pub fn close(&self, owners: &impl Owners<Watch = W>) {
         let last = self.write(owners, |writer, published| writer.close(published, owners));
         drop(last);
+        // No later change will come by to free what a pick is holding just now.
+        let free = self.published.reclaim(Patience::long());
+        drop(free);
     }
 
     /// About how many backends are listed: as many as there were after some recent change.
@@ -236,7 +235,7 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
     }
 
     /// The balancer as it is now.
-    pub fn info(&self, owners: &impl Owners) -> Info<T> {
+    pub fn info(&self, owners: &impl Owners<Watch = W>) -> Info<T> {
         self.write(owners, |writer, published| {
             let mut unsettled: HashMap<*const Entry, u64> = HashMap::new();
             let mut add = |snapshot: &Snapshot<T>| {
@@ -274,25 +273,42 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
     /// that died meanwhile.
     fn write<R>(
         &self,
-        owners: &impl Owners,
-        change: impl FnOnce(&mut Writer<T>, &Published<Snapshot<T>>) -> R,
+        owners: &impl Owners<Watch = W>,
+        change: impl FnOnce(&mut Writer<T, W>, &Published<Snapshot<T>>) -> R,
     ) -> R {
         let mut writer = self.writer.lock();
         let result = change(&mut writer, &self.published);
-        let free = self.leave(&writer);
+        let free = self.leave(&writer, Patience::short());
         drop(writer);
         drop(free);
-        self.settle(owners);
+        self.act_on_deaths(owners);
         result
+    }
+
+    fn act_on_deaths(&self, owners: &impl Owners<Watch = W>) {
+        loop {
+            if self.departed.lock().is_empty() {
+                return;
+            }
+            // If this fails, the holder of the lock has yet to look at `departed` again.
+            let Some(mut writer) = self.writer.try_lock() else {
+                return;
+            };
+            let departed = std::mem::take(&mut *self.departed.lock());
+            let last = writer.bury(&departed, &self.published, owners);
+            let free = self.leave(&writer, Patience::none());
+            drop(writer);
+            drop((last, free));
+        }
     }
 
     /// What every writer does last under its lock. Takes back the snapshots that no pick can
     /// hold, with their picks counted: under the lock, so that no pick is counted twice or missed.
     /// To be dropped after it.
-    fn leave(&self, writer: &Writer<T>) -> Vec<Snapshot<T>> {
+    fn leave(&self, writer: &Writer<T, W>, patience: Patience) -> Vec<Snapshot<T>> {
         // Relaxed: a hint.
         self.listed.store(writer.members.len(), Ordering::Relaxed);
-        let free = self.published.reclaim();
+        let free = self.published.reclaim(patience);
         for snapshot in &free {
             snapshot.settle();
         }
@@ -300,7 +316,7 @@ impl<T: Clone + Eq + Hash + Send + Sync> Balancer<T> {
     }
 }
 
-impl<T: Clone + Eq + Hash + Send + Sync> Writer<T> {
+impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
     /// The members that the offered list makes of the present ones. Changes nothing.
     fn merge<O: Offer<T>>(&mut self, offered: &[Backend<O>]) -> (Vec<Member<T>>, Changes) {
         let listed: HashMap<&T, &Member<T>> = self
@@ -314,13 +330,15 @@ impl<T: Clone + Eq + Hash + Send + Sync> Writer<T> {
             .map(|backend| {
                 let last = listed.get(&Key(&backend.id)).copied();
                 kept += usize::from(last.is_some());
-                let (id, entry) = match last {
-                    Some(last) => (last.id.clone(), Arc::clone(&last.entry)),
-                    None => (backend.id.own(), Arc::new(Entry::new(self.random.u64(..)))),
+                let entry = match last {
+                    Some(last) => Arc::clone(&last.entry),
+                    None => Arc::new(Entry::new(self.random.u64(..))),
                 };
-                let value = match last {
-                    Some(last) if backend.value.equivalent(&last.value) => last.value.clone(),
-                    _ => backend.value.own(),
+                let (id, value) = match last {
+                    Some(last) if backend.value.equivalent(&last.value) => {
+                        (last.id.clone(), last.value.clone())
+                    }
+                    _ => O::own(&backend.id, &backend.value),
                 };
                 Member {
                     id,
@@ -340,38 +358,43 @@ impl<T: Clone + Eq + Hash + Send + Sync> Writer<T> {
         (members, changes)
     }
 
-    /// Watches owners that are not watched yet; the members of dead ones are down.
-    fn watch_members(&mut self, owners: &impl Owners) {
-        let mut dead = HashSet::new();
-        for member in &mut self.members {
-            let Some(owner) = member.owner else { continue };
-            if self.watched.contains(&owner) {
-                continue;
-            }
-            if !dead.contains(&owner) && owners.watch(owner) {
-                self.watched.insert(owner);
-            } else {
-                dead.insert(owner);
-                member.state = State::Down;
-            }
+    /// Watches an owner that may be watched already. `false` when it is dead.
+    fn watch(&mut self, owner: Owner, owners: &impl Owners<Watch = W>) -> bool {
+        match self.watched.entry(owner) {
+            Slot::Occupied(_) => true,
+            Slot::Vacant(slot) => match owners.watch(owner) {
+                Some(watch) => {
+                    slot.insert(watch);
+                    true
+                }
+                None => false,
+            },
         }
     }
 
+    /// Watches the members' owners; the members of dead ones are down.
+    fn watch_members(&mut self, owners: &impl Owners<Watch = W>) {
+        let mut members = std::mem::take(&mut self.members);
+        for member in &mut members {
+            if let Some(owner) = member.owner {
+                if !self.watch(owner, owners) {
+                    member.state = State::Down;
+                }
+            }
+        }
+        self.members = members;
+    }
+
     /// Stops watching owners that own nothing any more.
-    fn unwatch_strangers(&mut self, owners: &impl Owners) {
+    fn unwatch_strangers(&mut self, owners: &impl Owners<Watch = W>) {
         let known: HashSet<Owner> = self
             .members
             .iter()
             .filter_map(|member| member.owner)
             .chain(self.owner)
             .collect();
-        self.watched.retain(|owner| {
-            let keep = known.contains(owner);
-            if !keep {
-                owners.unwatch(*owner);
-            }
-            keep
-        });
+        let strangers = self.watched.extract_if(|owner, _| !known.contains(owner));
+        strangers.for_each(|(_, watch)| owners.unwatch(watch));
     }
 
     /// Takes the members of dead owners out of the rotation.
@@ -379,13 +402,13 @@ impl<T: Clone + Eq + Hash + Send + Sync> Writer<T> {
         &mut self,
         departed: &[Owner],
         published: &Published<Snapshot<T>>,
-        owners: &impl Owners,
+        owners: &impl Owners<Watch = W>,
     ) -> Vec<Member<T>> {
         // An owner that is not watched any more has nothing here: its name may be another's now.
         let departed: HashSet<Owner> = departed
             .iter()
             .copied()
-            .filter(|owner| self.watched.remove(owner))
+            .filter(|owner| self.watched.remove(owner).is_some())
             .collect();
         if self.owner.is_some_and(|owner| departed.contains(&owner)) {
             return self.close(published, owners);
@@ -406,7 +429,7 @@ impl<T: Clone + Eq + Hash + Send + Sync> Writer<T> {
     fn close(
         &mut self,
         published: &Published<Snapshot<T>>,
-        owners: &impl Owners,
+        owners: &impl Owners<Watch = W>,
     ) -> Vec<Member<T>> {
         if self.closed {
             return Vec::new();

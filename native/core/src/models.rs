@@ -10,8 +10,8 @@ use loom::thread;
 
 use crate::cursor::Cursor;
 use crate::reclaim::{Published, Reader};
-use crate::sync::{AtomicBool, AtomicUsize, Ordering};
-use crate::{policy::Policy, Backend, Balancer, Caller, Owner, Owners, State, Unavailable};
+use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
+use crate::{policy::Policy, Backend, Balancer, Caller, Owner, State, Unavailable, Unowned};
 
 /// A value whose reads and end loom watches: reading it after or while it is dropped fails.
 struct Watched {
@@ -64,11 +64,11 @@ fn a_value_is_freed_once_and_never_under_a_reader() {
         };
         let freed = |count: usize| assert_eq!(drops.load(Any), count);
         published.publish(Watched::new(1, &drops));
-        drop(published.reclaim());
+        drop(published.reclaim(Patience::none()));
         published.publish(Watched::new(2, &drops));
-        drop(published.reclaim());
+        drop(published.reclaim(Patience::none()));
         reader.join().unwrap();
-        drop(published.reclaim());
+        drop(published.reclaim(Patience::none()));
         freed(2);
         drop(published);
         freed(3);
@@ -92,7 +92,7 @@ fn two_readers_protect_the_same_value() {
             })
         });
         published.publish(Watched::new(1, &drops));
-        drop(published.reclaim());
+        drop(published.reclaim(Patience::none()));
         for reader in readers {
             reader.join().unwrap();
         }
@@ -192,17 +192,6 @@ fn a_lane_passes_on_to_the_next_owner_of_its_slot() {
     });
 }
 
-/// Owners that live until the model says otherwise.
-struct Living;
-
-impl Owners for Living {
-    fn watch(&self, _owner: Owner) -> bool {
-        true
-    }
-
-    fn unwatch(&self, _owner: Owner) {}
-}
-
 /// A backend whose owner dies on another thread while this one runs `change`.
 fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
     let owned = Backend {
@@ -210,12 +199,13 @@ fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
         ..Backend::new(1, 1)
     };
     let balancer = Arc::new(Balancer::new(Policy::Random, 0));
-    balancer.reconcile(&[owned], &Living).unwrap();
+    balancer.reconcile(&[owned], &Unowned).unwrap();
     let death = {
         let balancer = balancer.clone();
         thread::spawn(move || {
-            balancer.note_death(Owner(7));
-            balancer.settle(&Living);
+            if balancer.note_death(Owner(7)) {
+                balancer.settle(&Unowned);
+            }
         })
     };
     change(&balancer);
@@ -226,21 +216,47 @@ fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
 #[test]
 fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
     loom::model(|| {
-        let balancer = death_during(|balancer| drop(balancer.info(&Living)));
+        let balancer = death_during(|balancer| drop(balancer.info(&Unowned)));
         // Seen by a pick: info would act on it now, if nobody had.
         let caller = Caller::claim(0).unwrap();
         let picked = balancer.pick(&caller, |id| *id);
         assert_eq!(picked, Err(Unavailable::NoBackends));
-        assert_eq!(balancer.info(&Living).backends[0].state, State::Down);
+        assert_eq!(balancer.info(&Unowned).backends[0].state, State::Down);
     });
 }
 
 #[test]
 fn a_death_during_a_close_leaves_the_balancer_closed() {
     loom::model(|| {
-        let balancer = death_during(|balancer| balancer.close(&Living));
+        let balancer = death_during(|balancer| balancer.close(&Unowned));
         let caller = Caller::claim(0).unwrap();
         let picked = balancer.pick(&caller, |id| *id);
         assert_eq!(picked, Err(Unavailable::Closed));
+    });
+}
+
+#[test]
+fn of_deaths_at_the_same_time_somebody_settles_all() {
+    loom::model(|| {
+        let owned = |id| Backend {
+            owner: Some(Owner(id)),
+            ..Backend::new(id, id)
+        };
+        let balancer = Arc::new(Balancer::new(Policy::Random, 0));
+        balancer.reconcile(&[owned(1), owned(2)], &Unowned).unwrap();
+        let die = |balancer: &Balancer<u64>, owner| {
+            if balancer.note_death(owner) {
+                balancer.settle(&Unowned);
+            }
+        };
+        let other = {
+            let balancer = balancer.clone();
+            thread::spawn(move || die(&balancer, Owner(1)))
+        };
+        die(&balancer, Owner(2));
+        other.join().unwrap();
+        let caller = Caller::claim(0).unwrap();
+        let picked = balancer.pick(&caller, |id| *id);
+        assert_eq!(picked, Err(Unavailable::NoBackends));
     });
 }

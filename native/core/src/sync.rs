@@ -13,31 +13,60 @@ pub(crate) use loom::sync::atomic::{
     fence, AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering,
 };
 
+/// For the reader's half of a barrier whose other half the kernel runs, which no model has.
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic::compiler_fence;
+
 #[cfg(not(loom))]
 pub(crate) use parking_lot::Mutex;
 
 #[cfg(loom)]
 pub(crate) use self::modelled::Mutex;
 
-/// How long a writer waits for readers: some microseconds. It never gives up its processor, which
-/// could take milliseconds to get back: a reader that takes longer was itself preempted.
+/// How long a writer waits for readers.
 #[cfg(not(loom))]
-pub(crate) struct Patience(u32);
+pub(crate) struct Patience {
+    spins: u32,
+    naps: u32,
+}
 
 #[cfg(not(loom))]
 impl Patience {
-    pub(crate) fn new() -> Self {
-        Patience(0)
+    /// Looks once.
+    pub(crate) fn none() -> Self {
+        Patience { spins: 0, naps: 0 }
+    }
+
+    /// Some microseconds, without giving up the processor, which could take milliseconds to get
+    /// back: a reader that takes longer was itself preempted, or copies something large.
+    pub(crate) fn short() -> Self {
+        Patience { spins: 6, naps: 0 }
+    }
+
+    /// A tenth of a second, most of it asleep.
+    pub(crate) fn long() -> Self {
+        Patience {
+            spins: 6,
+            naps: 1_000,
+        }
     }
 
     /// Waits a moment, or says that it has waited long enough.
     pub(crate) fn wait(&mut self) -> bool {
-        const LONG_ENOUGH: u32 = 6;
-        for _ in 0..1 << self.0 {
-            std::hint::spin_loop();
+        const SPIN: u32 = 20;
+        const NAP: std::time::Duration = std::time::Duration::from_micros(100);
+
+        if self.spins > 0 {
+            self.spins -= 1;
+            (0..SPIN).for_each(|_| std::hint::spin_loop());
+            true
+        } else if self.naps > 0 {
+            self.naps -= 1;
+            std::thread::sleep(NAP);
+            true
+        } else {
+            false
         }
-        self.0 += 1;
-        self.0 <= LONG_ENOUGH
     }
 }
 
@@ -57,7 +86,15 @@ mod modelled {
     pub(crate) struct Patience;
 
     impl Patience {
-        pub(crate) fn new() -> Self {
+        pub(crate) fn none() -> Self {
+            Patience
+        }
+
+        pub(crate) fn short() -> Self {
+            Patience
+        }
+
+        pub(crate) fn long() -> Self {
             Patience
         }
 

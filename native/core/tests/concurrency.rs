@@ -143,8 +143,8 @@ impl hashbrown::Equivalent<Tracked> for Listed {
 }
 
 impl Offer<Tracked> for Listed {
-    fn own(&self) -> Tracked {
-        panic!("{} is held already", self.0)
+    fn own(id: &Self, _value: &Self) -> (Tracked, Tracked) {
+        panic!("{} is held already", id.0)
     }
 }
 
@@ -290,11 +290,19 @@ fn a_shrinking_list_is_seen_by_every_pick_after_it() {
 struct Dead(Vec<Owner>);
 
 impl Owners for Dead {
-    fn watch(&self, owner: Owner) -> bool {
-        !self.0.contains(&owner)
+    type Watch = ();
+
+    fn watch(&self, owner: Owner) -> Option<()> {
+        (!self.0.contains(&owner)).then_some(())
     }
 
-    fn unwatch(&self, _owner: Owner) {}
+    fn unwatch(&self, (): ()) {}
+}
+
+fn die(balancer: &Balancer<u64>, owner: Owner) {
+    if balancer.note_death(owner) {
+        balancer.settle(&Unowned);
+    }
 }
 
 #[test]
@@ -313,8 +321,7 @@ fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
             let balancer = &balancer;
             scope.spawn(move || {
                 for owner in (half..OWNERS).step_by(2) {
-                    balancer.note_death(Owner(owner));
-                    balancer.settle(&Unowned);
+                    die(balancer, Owner(owner));
                 }
             });
         }
@@ -365,14 +372,12 @@ fn the_death_of_its_owner_closes_a_balancer() {
     let balancer = Balancer::new(round_robin(), 0);
     balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
     balancer.set_owner(Owner(9), &Unowned);
-    balancer.note_death(Owner(8));
-    balancer.settle(&Unowned);
+    die(&balancer, Owner(8));
     assert_eq!(balancer.pick(&caller, |id| *id), Ok(1));
-    balancer.note_death(Owner(9));
-    balancer.settle(&Unowned);
+    die(&balancer, Owner(9));
     assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
 
-    let balancer = Balancer::<u32>::new(round_robin(), 0);
+    let balancer = Balancer::<u64>::new(round_robin(), 0);
     balancer.set_owner(Owner(9), &Dead(vec![Owner(9)]));
     assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
 }

@@ -8,7 +8,7 @@ use rustler::{Atom, Encoder, Env, NifResult, Term};
 
 use crate::error::{kind, ArgumentError};
 use crate::resource::{get, Found, Handle, Monitors};
-use crate::value::{live_copies, Value};
+use crate::value::{live_environments, Value};
 use crate::{atoms, decode};
 
 /// `new(policy, backends, owner) -> {:ok, balancer}`
@@ -98,7 +98,7 @@ fn live_counts(env: Env) -> NifResult<Term> {
     let counts = [
         (atoms::balancers(), live.balancers),
         (atoms::snapshots(), live.snapshots),
-        (atoms::values(), live_copies()),
+        (atoms::values(), live_environments()),
     ];
     Term::map_from_pairs(env, &counts)
 }

@@ -3,15 +3,13 @@
 //! `GrpcLb` validates what users write and never sends anything else; what is refused here came
 //! from a direct call.
 
-use std::mem::MaybeUninit;
-
 use grpc_lb_core::policy::{pick_first, round_robin, Policy};
 use grpc_lb_core::{Backend, Owner};
-use rustler::sys::{enif_system_info, ErlNifSysInfo};
 use rustler::{Atom, LocalPid, Term};
 
 use crate::atoms;
 use crate::error::{kind, ArgumentError};
+use crate::library::schedulers;
 use crate::resource::owner_of;
 use crate::value::Offered;
 
@@ -73,17 +71,6 @@ fn round_robin(cursor: Atom, start: Atom, on_reconcile: Atom) -> Result<Policy, 
         start,
         on_reconcile,
     }))
-}
-
-/// How many schedulers the VM was started with.
-fn schedulers() -> usize {
-    let mut info = MaybeUninit::<ErlNifSysInfo>::zeroed();
-    // SAFETY: the struct has the size that we tell.
-    unsafe { enif_system_info(info.as_mut_ptr(), size_of::<ErlNifSysInfo>()) };
-    // SAFETY: every field is an integer or a pointer, for which zeroes are valid, and the VM
-    // filled it in.
-    let info = unsafe { info.assume_init() };
-    usize::try_from(info.scheduler_threads).expect("a VM has schedulers")
 }
 
 /// A list of `{id, value, owner, weight}`; `argument` is its number among the arguments.

@@ -11,12 +11,19 @@
 //! | `library` | the library's entry: load, and upgrade while balancers live |
 //! | `error` | ArgumentError |
 
+#![deny(unsafe_code)]
+
+#[allow(unsafe_code)] // `rustler::nif` expands to it.
 mod control;
 mod decode;
 mod error;
+#[allow(unsafe_code)]
 mod library;
+#[allow(unsafe_code)]
 mod pick;
+#[allow(unsafe_code)]
 mod resource;
+#[allow(unsafe_code)]
 mod value;
 
 mod atoms {

@@ -15,14 +15,15 @@
 //! that an object begins with a pointer to it.
 
 use std::ffi::{c_int, c_void, CStr};
+use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::OnceLock;
 
 use rustler::codegen_runtime::{internal_write_symbols, inventory};
 use rustler::sys::{
-    enif_init_resource_type, ErlNifEntry, ErlNifEnv, ErlNifFunc, ErlNifMonitor, ErlNifPid,
-    ErlNifResourceDown, ErlNifResourceDtor, ErlNifResourceFlags, ErlNifResourceType,
-    ErlNifResourceTypeInit, ErlNifTerm,
+    enif_init_resource_type, enif_system_info, ErlNifEntry, ErlNifEnv, ErlNifFunc, ErlNifMonitor,
+    ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor, ErlNifResourceFlags, ErlNifResourceType,
+    ErlNifResourceTypeInit, ErlNifSysInfo, ErlNifTerm,
 };
 use rustler::{Env, Nif, Term};
 
@@ -32,15 +33,21 @@ use crate::{pick, resource};
 const MODULE: &CStr = c"Elixir.GrpcLb.Native";
 const RESOURCE_TYPE: &CStr = c"grpc_lb_balancer";
 
+/// Counts the versions of [`Library`]. Fields are only ever added at its end, with a new number.
+const ABI: u32 = 1;
+
 /// What other builds know of this one.
 #[repr(C)]
 pub(crate) struct Library {
+    /// For builds to come: which fields there are.
+    _abi: u32,
     functions: unsafe extern "C" fn(count: *mut usize) -> *const ErlNifFunc,
     destroy: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void),
     down: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void, *const ErlNifPid, *const ErlNifMonitor),
 }
 
 pub(crate) static LIBRARY: Library = Library {
+    _abi: ABI,
     functions: shared_functions,
     destroy: resource::destroy,
     down: resource::down,
@@ -128,10 +135,11 @@ extern "C" fn nif_init() -> *const ErlNifEntry {
     // SAFETY: as above.
     unsafe impl Sync for Entry {}
 
-    // SAFETY: rustler wants this before its first call into the VM, which is after this.
-    unsafe { internal_write_symbols() };
     static ENTRY: OnceLock<Entry> = OnceLock::new();
     let Entry(entry) = ENTRY.get_or_init(|| {
+        // SAFETY: rustler wants this before its first call into the VM, which is after this, and
+        // once, since it writes what such calls read.
+        unsafe { internal_write_symbols() };
         let mut entry = ErlNifEntry::new(MODULE, functions(), load);
         entry.upgrade = Some(upgrade);
         Entry(entry)
@@ -200,4 +208,15 @@ unsafe extern "C" fn down_any(
     let made_by = unsafe { *object.cast::<&Library>() };
     // SAFETY: the VM's call is passed on as it is.
     unsafe { (made_by.down)(env, object, pid, monitor) };
+}
+
+/// How many schedulers the VM was started with.
+pub(crate) fn schedulers() -> usize {
+    let mut info = MaybeUninit::<ErlNifSysInfo>::zeroed();
+    // SAFETY: the struct has the size that we tell.
+    unsafe { enif_system_info(info.as_mut_ptr(), size_of::<ErlNifSysInfo>()) };
+    // SAFETY: every field is an integer or a pointer, for which zeroes are valid, and the VM
+    // filled it in.
+    let info = unsafe { info.assume_init() };
+    usize::try_from(info.scheduler_threads).expect("a VM has schedulers")
 }

@@ -2,15 +2,14 @@
 //! on the processes that own it or its backends.
 
 use std::ffi::c_void;
+use std::io;
 use std::mem::{size_of, transmute, MaybeUninit};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::thread;
 
 use grpc_lb_core::{Balancer, Owner, Owners};
-use hashbrown::HashMap;
-use parking_lot::Mutex;
 use rustler::sys::{
     enif_alloc_resource, enif_demonitor_process, enif_get_resource, enif_keep_resource,
     enif_make_resource, enif_monitor_process, enif_release_resource, ErlNifEnv, ErlNifMonitor,
@@ -37,10 +36,7 @@ pub(crate) fn set_resource_type(opened: *const ErlNifResourceType) {
 #[repr(C)]
 pub(crate) struct Object {
     made_by: &'static Library,
-    pub(crate) balancer: Balancer<Value>,
-    monitors: Mutex<HashMap<Owner, Monitor>>,
-    /// Whether a thread is about to settle the deaths that were noted, see [`settle_later`].
-    settling: AtomicBool,
+    pub(crate) balancer: Balancer<Value, Monitor>,
 }
 
 // The VM aligns resources for any C type, which is 8 bytes at least.
@@ -100,7 +96,7 @@ pub(crate) fn not_a_balancer(term: Term) -> ArgumentError {
 pub(crate) struct Handle(*const Object);
 
 impl Handle {
-    pub(crate) fn new(balancer: Balancer<Value>) -> Handle {
+    pub(crate) fn new(balancer: Balancer<Value, Monitor>) -> Handle {
         // Relaxed: see `set_resource_type`.
         let resource_type = RESOURCE_TYPE.load(Ordering::Relaxed);
         // SAFETY: the type is open, because this library is loaded.
@@ -111,8 +107,6 @@ impl Handle {
             object.write(Object {
                 made_by: &LIBRARY,
                 balancer,
-                monitors: Mutex::new(HashMap::new()),
-                settling: AtomicBool::new(false),
             });
         }
         Handle(object)
@@ -150,13 +144,13 @@ impl Drop for Handle {
 // between threads as it is.
 unsafe impl Send for Handle {}
 
-/// With more backends than this, what the VM calls on a normal scheduler is done on a thread of
-/// its own: freeing a thousand copied terms, or building their list anew, takes some tenths of a
-/// millisecond.
+/// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
+/// deaths and to run destructors, is done on a thread of its own: freeing a thousand copied terms,
+/// or building their list anew, takes some tenths of a millisecond.
 const LARGE: usize = 1_000;
 
 /// Starts a thread for such work. On an error the work was dropped undone.
-fn start_thread(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+fn start_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let named = thread::Builder::new().name("grpc_lb".into());
     named.spawn(work).map(drop)
 }
@@ -196,39 +190,25 @@ pub(crate) unsafe extern "C" fn down(
         let object = unsafe { &*object.cast::<Object>() };
         // SAFETY: the VM passes a valid pid.
         let owner = owner_of(LocalPid::from_c_arg(unsafe { *pid }));
-        object.monitors.lock().remove(&owner);
-        object.balancer.note_death(owner);
-        if object.balancer.listed() > LARGE {
-            settle_later(env, object);
-        } else {
+        if !object.balancer.note_death(owner) {
+            return;
+        }
+        if object.balancer.listed() <= LARGE || settle_on_a_thread(object).is_err() {
             object.balancer.settle(&Monitors { env, object });
         }
     }));
 }
 
-/// Has a thread settle the deaths that were noted. One thread for all that are noted before it
-/// comes to look, so that a thousand deaths at once do not build a large list a thousand times.
-fn settle_later(env: *mut ErlNifEnv, object: &Object) {
-    // AcqRel: the Release half hands the death that was noted to the thread whose swap reads this
-    // one; the Acquire half is for that thread's swap, below.
-    if object.settling.swap(true, Ordering::AcqRel) {
-        return;
-    }
+/// One thread settles all deaths that are noted before it begins, so that a thousand at once do
+/// not build a large list a thousand times.
+fn settle_on_a_thread(object: &Object) -> io::Result<()> {
     let handle = Handle::keep(object);
-    let started = start_thread(move || {
+    start_thread(move || {
         let object = handle.object();
-        // Before it looks: a death that is noted after this has another thread started. AcqRel:
-        // pairs with the swap above, of whoever relied on this thread.
-        object.settling.swap(false, Ordering::AcqRel);
         // No environment: the thread is none of the VM's.
         let env = ptr::null_mut();
         object.balancer.settle(&Monitors { env, object });
-    });
-    if started.is_err() {
-        // AcqRel: as in the thread.
-        object.settling.swap(false, Ordering::AcqRel);
-        object.balancer.settle(&Monitors { env, object });
-    }
+    })
 }
 
 /// The processes that own a balancer or its backends, watched with monitors of the VM.
@@ -247,9 +227,9 @@ impl<'a> Monitors<'a> {
 }
 
 impl Owners for Monitors<'_> {
-    fn watch(&self, owner: Owner) -> bool {
-        // Locked until the monitor is listed: it may fire at once, and `down` takes it out.
-        let mut monitors = self.object.monitors.lock();
+    type Watch = Monitor;
+
+    fn watch(&self, owner: Owner) -> Option<Monitor> {
         let pid = pid_of(owner);
         let mut monitor = MaybeUninit::uninit();
         let object: *const Object = self.object;
@@ -264,18 +244,13 @@ impl Owners for Monitors<'_> {
             )
         };
         if failed != 0 {
-            return false;
+            return None;
         }
         // SAFETY: the call said that it wrote it.
-        let monitor = Monitor::from_c_arg(unsafe { monitor.assume_init() });
-        monitors.insert(owner, monitor);
-        true
+        Some(Monitor::from_c_arg(unsafe { monitor.assume_init() }))
     }
 
-    fn unwatch(&self, owner: Owner) {
-        let Some(monitor) = self.object.monitors.lock().remove(&owner) else {
-            return;
-        };
+    fn unwatch(&self, monitor: Monitor) {
         let object: *const Object = self.object;
         // A monitor that has fired meanwhile is gone already, which is as good.
         // SAFETY: as in `watch`.

@@ -14,12 +14,12 @@ use rustler::sys::{
 use rustler::{Env, Term};
 use std::mem::MaybeUninit;
 
-static COPIES: AtomicUsize = AtomicUsize::new(0);
+static ENVIRONMENTS: AtomicUsize = AtomicUsize::new(0);
 
-/// How many terms are kept in environments of their own.
-pub(crate) fn live_copies() -> usize {
+/// How many environments hold ids and values of backends.
+pub(crate) fn live_environments() -> usize {
     // Relaxed: a count orders nothing.
-    COPIES.load(Ordering::Relaxed)
+    ENVIRONMENTS.load(Ordering::Relaxed)
 }
 
 /// A term that is kept: an id or a value of a backend.
@@ -28,42 +28,43 @@ pub(crate) enum Value {
     /// A term that is one machine word and means the same in every environment.
     Immediate(ErlNifTerm),
     /// Any other, copied once when it came.
-    Copied(Arc<Copied>),
+    Copied(Arc<Environment>, ErlNifTerm),
 }
 
-/// A term in an environment of its own.
-pub(crate) struct Copied {
-    env: *mut ErlNifEnv,
-    term: ErlNifTerm,
-}
+/// An environment that belongs to no process. It holds the id and the value of a backend: an
+/// environment takes more memory than most terms.
+pub(crate) struct Environment(*mut ErlNifEnv);
 
-// SAFETY: the environment belongs to no process and is written only by `Copied::new`, before
-// anybody else can see it, and freed by `drop`, when nobody else can. In between it is only read:
-// `enif_make_copy`, `enif_is_identical` and `enif_hash` do not write what they read, and counts
-// inside of terms (of big binaries, of resources) are atomic.
-unsafe impl Send for Copied {}
+// SAFETY: the environment is written only by whoever makes it, before anybody else can see it, and
+// freed by `drop`, when nobody else can. In between it is only read: `enif_make_copy`,
+// `enif_is_identical` and `enif_hash` do not write what they read, and counts inside of terms (of
+// big binaries, of resources) are atomic.
+unsafe impl Send for Environment {}
 // SAFETY: as above.
-unsafe impl Sync for Copied {}
+unsafe impl Sync for Environment {}
 
-impl Copied {
-    fn new(term: ErlNifTerm) -> Self {
+impl Environment {
+    fn new() -> Self {
         // Relaxed: a count orders nothing.
-        COPIES.fetch_add(1, Ordering::Relaxed);
+        ENVIRONMENTS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: may be called on any thread.
-        let env = unsafe { enif_alloc_env() };
-        // SAFETY: `env` is fresh and ours; `term` is valid in the environment of the call that is
-        // under way, whose decoder handed it over.
-        let term = unsafe { enif_make_copy(env, term) };
-        Copied { env, term }
+        Environment(unsafe { enif_alloc_env() })
+    }
+
+    /// Copies a term into it, which must not be shared yet.
+    fn copy(&mut self, term: Term) -> ErlNifTerm {
+        // SAFETY: the environment is ours alone, as `&mut` shows; the term is valid in that of
+        // the call that is under way.
+        unsafe { enif_make_copy(self.0, term.as_c_arg()) }
     }
 }
 
-impl Drop for Copied {
+impl Drop for Environment {
     fn drop(&mut self) {
-        // SAFETY: `env` came from `enif_alloc_env` and nothing refers to it after this.
-        unsafe { enif_free_env(self.env) };
+        // SAFETY: it came from `enif_alloc_env` and nothing refers to it after this.
+        unsafe { enif_free_env(self.0) };
         // Relaxed: a count orders nothing.
-        COPIES.fetch_sub(1, Ordering::Relaxed);
+        ENVIRONMENTS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -75,7 +76,7 @@ impl Value {
             Value::Immediate(term) => *term,
             // SAFETY: `env` is the environment of the call that is under way; the source is only
             // read, and lives as long as `self`.
-            Value::Copied(copied) => unsafe { enif_make_copy(env, copied.term) },
+            Value::Copied(_environment, term) => unsafe { enif_make_copy(env, *term) },
         }
     }
 
@@ -89,8 +90,7 @@ impl Value {
     /// The term where it is kept, to compare it.
     fn kept(&self) -> ErlNifTerm {
         match self {
-            Value::Immediate(term) => *term,
-            Value::Copied(copied) => copied.term,
+            Value::Immediate(term) | Value::Copied(_, term) => *term,
         }
     }
 }
@@ -134,13 +134,29 @@ impl Equivalent<Value> for Offered<'_> {
 }
 
 impl Offer<Value> for Offered<'_> {
-    fn own(&self) -> Value {
-        let term = self.0.as_c_arg();
-        if is_immediate(self.0) {
-            Value::Immediate(term)
-        } else {
-            Value::Copied(Arc::new(Copied::new(term)))
+    fn own(id: &Self, value: &Self) -> (Value, Value) {
+        let immediate = [id, value].map(|offered| is_immediate(offered.0));
+        if immediate == [true, true] {
+            let [id, value] = [id, value].map(|offered| Value::Immediate(offered.0.as_c_arg()));
+            return (id, value);
         }
+        let mut environment = Environment::new();
+        let mut keep = |offered: &Self, immediate| match immediate {
+            true => offered.0.as_c_arg(),
+            false => environment.copy(offered.0),
+        };
+        let kept_id = keep(id, immediate[0]);
+        let kept_value = match id == value {
+            // A bare value is its own id: one copy serves both.
+            true => kept_id,
+            false => keep(value, immediate[1]),
+        };
+        let environment = Arc::new(environment);
+        let own = |kept, immediate| match immediate {
+            true => Value::Immediate(kept),
+            false => Value::Copied(Arc::clone(&environment), kept),
+        };
+        (own(kept_id, immediate[0]), own(kept_value, immediate[1]))
     }
 }
 

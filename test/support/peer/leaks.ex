@@ -1,6 +1,10 @@
 defmodule GrpcLb.Test.Peer.Leaks do
   @moduledoc "What `GrpcLb.Stress.LeakTest` has done in a VM of its own."
 
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.Test.Workers
+
   def inventory do
     Enum.each(Process.list(), &:erlang.garbage_collect/1)
 
@@ -8,8 +12,16 @@ defmodule GrpcLb.Test.Peer.Leaks do
       counts: GrpcLb.Native.live_counts(),
       ets: length(:ets.all()),
       persistent_terms: :persistent_term.info().count,
-      memory: :erlang.memory(:total)
+      resident: resident()
     }
+  end
+
+  # What the operating system counts, for the VM does not see what Rust allocates.
+  defp resident do
+    case File.read("/proc/self/statm") do
+      {:ok, statm} -> statm |> String.split() |> Enum.at(1) |> String.to_integer()
+      {:error, _} -> 0
+    end
   end
 
   def close_cycles do
@@ -92,6 +104,83 @@ defmodule GrpcLb.Test.Peer.Leaks do
     end
 
     :ok
+  end
+
+  # Pickers and writers that die wherever they are.
+  def killed_caller_cycles do
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, Map.new(1..50, &{&1, "#{&1}"})}, :b, :c])
+    kill_callers(lb)
+  end
+
+  def kill_callers(lb) do
+    forever = fn forever, fun ->
+      fun.()
+      forever.(forever, fun)
+    end
+
+    pick = fn -> {:ok, _} = GrpcLb.pick(lb) end
+
+    write = fn ->
+      {:ok, _} = GrpcLb.reconcile(lb, [:b, :c, {:d, "some text"}])
+      {:ok, _} = GrpcLb.reconcile(lb, [{:a, %{}}, :b])
+      GrpcLb.info(lb)
+    end
+
+    for _ <- 1..100 do
+      pickers = for _ <- 1..10, do: spawn(fn -> forever.(forever, pick) end)
+      writers = for _ <- 1..3, do: spawn(fn -> forever.(forever, write) end)
+      for _ <- 1..20, do: GrpcLb.pick(lb)
+      Workers.kill(pickers ++ writers)
+    end
+
+    :ok
+  end
+
+  # A large value, so that a pick is often under way when the balancer is closed.
+  def values_after_busy_close do
+    {:ok, lb} = GrpcLb.new(:pick_first, [{:a, Map.new(1..20_000, &{&1, &1})}])
+
+    Workers.picking_during(
+      4,
+      fn -> elem(GrpcLb.pick(lb), 0) end,
+      fn ->
+        GrpcLb.close(lb)
+        send(self(), GrpcLb.Native.live_counts().values)
+      end
+    )
+
+    {:error, :closed} = GrpcLb.pick(lb)
+
+    receive do
+      values -> values
+    end
+  end
+
+  # An owner is not monitored any more when nothing is left that it owns.
+  def monitors_of_an_owner do
+    owner = Workers.idle()
+    monitors = fn -> length(elem(Process.info(owner, :monitored_by), 1)) end
+    {:ok, lb} = GrpcLb.new(:random, [{:a, 1, owner: owner}, {:b, 2, owner: owner}])
+    one = monitors.()
+    {:ok, _} = GrpcLb.reconcile(lb, [{:b, 2, owner: owner}])
+    still_one = monitors.()
+    {:ok, _} = GrpcLb.reconcile(lb, [:b])
+    reconciled_away = monitors.()
+    {:ok, other} = GrpcLb.new(:random, [{:a, 1, owner: owner}], owner: owner)
+    :ok = GrpcLb.close(other)
+    closed = monitors.()
+    spawn_and_drop(fn -> GrpcLb.new(:random, [{:a, 1, owner: owner}]) end)
+    eventually(fn -> monitors.() == 0 end)
+    Workers.kill([owner])
+    [one, still_one, reconciled_away, closed]
+  end
+
+  defp spawn_and_drop(fun) do
+    {pid, monitor} = spawn_monitor(fun)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok
+    end
   end
 
   def values_after_close do

@@ -33,8 +33,7 @@ mod fences {
 
 #[cfg(all(target_os = "linux", not(loom)))]
 mod membarrier {
-    use crate::sync::{fence, AtomicBool, Ordering};
-    use std::sync::atomic::compiler_fence;
+    use crate::sync::{compiler_fence, fence, AtomicBool, Ordering};
     use std::sync::OnceLock;
 
     // linux/membarrier.h; the libc crate has the call's number but not its commands everywhere.

@@ -72,11 +72,10 @@ impl<S: Send + Sync> Published<S> {
         retired.push(Retired(last));
     }
 
-    /// Gives back the retired values that no reader can hold any more. Waits a few microseconds
-    /// for reads that are under way; what is still held after that stays for the next call.
-    pub(crate) fn reclaim(&self) -> Vec<S> {
+    /// Gives back the retired values that no reader can hold any more. Waits so long for reads
+    /// that are under way; what is still held after that stays for the next call.
+    pub(crate) fn reclaim(&self, mut patience: Patience) -> Vec<S> {
         let mut free = Vec::new();
-        let mut patience = Patience::new();
         loop {
             let mut retired = self.retired.lock();
             if retired.is_empty() {
