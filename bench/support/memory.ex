@@ -2,8 +2,7 @@ defmodule GrpcLb.Bench.Memory do
   @moduledoc false
   # The memory of a balancer, seen from outside: how much the resident set of an operating-system
   # process grows while many balancers are made and kept: over immediate terms (small integers are
-  # ids and values), and over backends with a string as id and a pid as value, of which the VM has
-  # an environment to keep each id in.
+  # ids and values), and over backends with a string as id and a pid as value.
   # `:erlang.memory/0` does not see what Rust allocates. Each size has a VM of its own, so that
   # none is made of the memory that something else gave back. The first balancers are not counted:
   # they pay for what every VM has once. The list that keeps the balancers is counted.

@@ -19,7 +19,8 @@ defmodule GrpcLb.Backend do
       it for as long as it is listed.
     * `:value` - what `GrpcLb.pick/1` returns, any term. Atoms, local pids, local ports, small
       integers and `[]` cost nothing to hand out; other terms are copied to the caller, like a
-      message.
+      message. A value that holds the balancer's own reference keeps the balancer alive until it is
+      closed.
     * `:owner` - a pid of this node, or `nil`, the default. When it dies, the backend is out of the
       rotation, without any process having to notice.
     * `:weight` - its share beside the others, 1 to 4294967295, by default 1. It is kept and shown

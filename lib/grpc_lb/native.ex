@@ -116,8 +116,8 @@ defmodule GrpcLb.Native do
     * `:balancers` - references that were made and not yet garbage collected
     * `:snapshots` - lists of backends: one a balancer, and those that were replaced and that a
       pick was reading when they should have been freed
-    * `:values` - backends whose id or value is kept as a copy; atoms, local pids and ports, small
-      integers and `[]` need none
+    * `:values` - environments in which ids and values are kept, one a backend; atoms, local pids
+      and ports, small integers, `[]` and binaries of up to 63 bytes need none
 
   Runs on the calling scheduler.
 

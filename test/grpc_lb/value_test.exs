@@ -3,6 +3,8 @@ defmodule GrpcLb.ValueTest do
 
   import Bitwise
 
+  alias GrpcLb.Test.Peer
+
   defmodule Point do
     defstruct [:x, :y]
   end
@@ -27,7 +29,11 @@ defmodule GrpcLb.ValueTest do
       -(1 <<< 5_000),
       1.5,
       -0.0,
+      "",
       "small",
+      :binary.copy("x", 63),
+      :binary.copy("x", 64),
+      :binary.copy("x", 65),
       big,
       binary_part(big, 3, 7),
       binary_part(big, 3, 50_000),
@@ -74,6 +80,18 @@ defmodule GrpcLb.ValueTest do
       assert back === term
       assert [%{id: ^term, value: ^term}] = GrpcLb.info(lb).backends
       assert GrpcLb.reconcile(lb, [{term, term}]) == {:ok, %{added: 0, removed: 0, kept: 1}}
+    end
+  end
+
+  test "only what is no single word and no short binary is kept in an environment" do
+    # In a VM of its own, for others make balancers here.
+    peer = Peer.start()
+
+    for {backends, environments} <- [
+          {[:a, 1, [], {"short", self()}, {"id", "value"}], 0},
+          {[{1, {:tuple}}, {{:tuple}, 1}, {{:one}, {:other}}, :binary.copy("x", 64)], 4}
+        ] do
+      assert Peer.run(peer, Peer.Leaks, :environments_of, [backends]) == environments
     end
   end
 

@@ -1,6 +1,7 @@
 //! A term that outlives the call that brought it.
 
 use std::hash::{Hash, Hasher};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -8,11 +9,10 @@ use grpc_lb_core::Offer;
 use hashbrown::Equivalent;
 use rustler::sys::{
     enif_alloc_env, enif_free_env, enif_get_local_pid, enif_get_local_port, enif_hash,
-    enif_is_atom, enif_is_empty_list, enif_is_identical, enif_make_copy, ErlNifEnv, ErlNifHash,
-    ErlNifPid, ErlNifPort, ErlNifTerm,
+    enif_is_atom, enif_is_empty_list, enif_is_identical, enif_make_copy, enif_make_new_binary,
+    ErlNifEnv, ErlNifHash, ErlNifPid, ErlNifPort, ErlNifTerm,
 };
-use rustler::{Env, Term};
-use std::mem::MaybeUninit;
+use rustler::{Binary, Env, Term};
 
 static ENVIRONMENTS: AtomicUsize = AtomicUsize::new(0);
 
@@ -27,13 +27,42 @@ pub(crate) fn live_environments() -> usize {
 pub(crate) enum Value {
     /// A term that is one machine word and means the same in every environment.
     Immediate(ErlNifTerm),
-    /// Any other, copied once when it came.
-    Copied(Arc<Environment>, ErlNifTerm),
+    /// A short binary, as most ids are. An environment would take 2.5 KB for it.
+    Short(Arc<ShortBinary>),
+    /// Any other.
+    Copied(Arc<Copied>),
 }
 
-/// An environment that belongs to no process. It holds the id and the value of a backend: an
-/// environment takes more memory than most terms.
-pub(crate) struct Environment(*mut ErlNifEnv);
+/// Up to 63 bytes; the VM copies binaries of that size wherever they go, too.
+#[derive(PartialEq, Eq, Hash)]
+pub(crate) struct ShortBinary {
+    length: u8,
+    bytes: [u8; 63],
+}
+
+impl ShortBinary {
+    fn of(term: Term) -> Option<Self> {
+        let binary: Binary = term.decode().ok()?;
+        let mut bytes = [0; 63];
+        bytes.get_mut(..binary.len())?.copy_from_slice(&binary);
+        let length = binary.len() as u8;
+        Some(ShortBinary { length, bytes })
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+}
+
+/// A term in an environment that it shares with the other term of its backend.
+pub(crate) struct Copied {
+    /// Kept for as long as the term is.
+    _environment: Arc<Environment>,
+    term: ErlNifTerm,
+}
+
+/// An environment that belongs to no process.
+struct Environment(*mut ErlNifEnv);
 
 // SAFETY: the environment is written only by whoever makes it, before anybody else can see it, and
 // freed by `drop`, when nobody else can. In between it is only read: `enif_make_copy`,
@@ -69,14 +98,23 @@ impl Drop for Environment {
 }
 
 impl Value {
+    /// Keeps a term that needs no environment.
+    fn without_environment(term: Term) -> Option<Self> {
+        if is_immediate(term) {
+            return Some(Value::Immediate(term.as_c_arg()));
+        }
+        Some(Value::Short(Arc::new(ShortBinary::of(term)?)))
+    }
+
     /// The term, in `env`.
     #[inline]
     pub(crate) fn to_raw(&self, env: *mut ErlNifEnv) -> ErlNifTerm {
         match self {
             Value::Immediate(term) => *term,
+            Value::Short(binary) => make_binary(env, binary.as_slice()),
             // SAFETY: `env` is the environment of the call that is under way; the source is only
             // read, and lives as long as `self`.
-            Value::Copied(_environment, term) => unsafe { enif_make_copy(env, *term) },
+            Value::Copied(copied) => unsafe { enif_make_copy(env, copied.term) },
         }
     }
 
@@ -86,18 +124,16 @@ impl Value {
         // SAFETY: `to_raw` made it in this environment.
         unsafe { Term::new(env, raw) }
     }
-
-    /// The term where it is kept, to compare it.
-    fn kept(&self) -> ErlNifTerm {
-        match self {
-            Value::Immediate(term) | Value::Copied(_, term) => *term,
-        }
-    }
 }
 
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
-        identical(self.kept(), other.kept())
+        match (self, other) {
+            (Value::Immediate(one), Value::Immediate(other)) => identical(*one, *other),
+            (Value::Short(one), Value::Short(other)) => one == other,
+            (Value::Copied(one), Value::Copied(other)) => identical(one.term, other.term),
+            _ => false,
+        }
     }
 }
 
@@ -105,7 +141,11 @@ impl Eq for Value {}
 
 impl Hash for Value {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        hash(self.kept(), state);
+        match self {
+            Value::Immediate(term) => hash(*term, state),
+            Value::Short(binary) => binary.hash(state),
+            Value::Copied(copied) => hash(copied.term, state),
+        }
     }
 }
 
@@ -123,40 +163,49 @@ impl Eq for Offered<'_> {}
 
 impl Hash for Offered<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        hash(self.0.as_c_arg(), state);
+        // As the `Value` that it would become.
+        match ShortBinary::of(self.0) {
+            Some(binary) => binary.hash(state),
+            None => hash(self.0.as_c_arg(), state),
+        }
     }
 }
 
 impl Equivalent<Value> for Offered<'_> {
     fn equivalent(&self, value: &Value) -> bool {
-        identical(self.0.as_c_arg(), value.kept())
+        match value {
+            Value::Immediate(term) => identical(self.0.as_c_arg(), *term),
+            Value::Short(binary) => ShortBinary::of(self.0).is_some_and(|own| own == **binary),
+            Value::Copied(copied) => identical(self.0.as_c_arg(), copied.term),
+        }
     }
 }
 
 impl Offer<Value> for Offered<'_> {
     fn own(id: &Self, value: &Self) -> (Value, Value) {
-        let immediate = [id, value].map(|offered| is_immediate(offered.0));
-        if immediate == [true, true] {
-            let [id, value] = [id, value].map(|offered| Value::Immediate(offered.0.as_c_arg()));
-            return (id, value);
+        let [own_id, own_value] = [id, value].map(|term| Value::without_environment(term.0));
+        if let (Some(id), Some(value)) = (&own_id, &own_value) {
+            return (id.clone(), value.clone());
         }
         let mut environment = Environment::new();
-        let mut keep = |offered: &Self, immediate| match immediate {
-            true => offered.0.as_c_arg(),
-            false => environment.copy(offered.0),
+        let mut copy = |offered: &Self, own: &Option<Value>| match own {
+            Some(_) => offered.0.as_c_arg(),
+            None => environment.copy(offered.0),
         };
-        let kept_id = keep(id, immediate[0]);
-        let kept_value = match id == value {
+        let id_copy = copy(id, &own_id);
+        let value_copy = match id == value {
             // A bare value is its own id: one copy serves both.
-            true => kept_id,
-            false => keep(value, immediate[1]),
+            true => id_copy,
+            false => copy(value, &own_value),
         };
         let environment = Arc::new(environment);
-        let own = |kept, immediate| match immediate {
-            true => Value::Immediate(kept),
-            false => Value::Copied(Arc::clone(&environment), kept),
+        let keep = |own: Option<Value>, term| {
+            own.unwrap_or_else(|| {
+                let _environment = Arc::clone(&environment);
+                Value::Copied(Arc::new(Copied { _environment, term }))
+            })
         };
-        (own(kept_id, immediate[0]), own(kept_value, immediate[1]))
+        (keep(own_id, id_copy), keep(own_value, value_copy))
     }
 }
 
@@ -172,6 +221,18 @@ fn hash<H: Hasher>(term: ErlNifTerm, state: &mut H) {
     state.write_u64(unsafe { enif_hash(ErlNifHash::ERL_NIF_INTERNAL_HASH, term, 0) });
 }
 
+/// A binary on the heap of `env`.
+fn make_binary(env: *mut ErlNifEnv, bytes: &[u8]) -> ErlNifTerm {
+    let mut term = MaybeUninit::uninit();
+    // SAFETY: `env` is the environment of the call that is under way, and `term` has room for the
+    // answer.
+    let data = unsafe { enif_make_new_binary(env, bytes.len(), term.as_mut_ptr()) };
+    // SAFETY: the VM has made room for so many bytes, which nobody else sees yet.
+    unsafe { data.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    // SAFETY: the call has written it.
+    unsafe { term.assume_init() }
+}
+
 /// Whether the term is one word that refers to no environment: an atom, a local pid or port, a
 /// small integer or the empty list.
 fn is_immediate(term: Term) -> bool {
@@ -182,18 +243,13 @@ fn is_immediate(term: Term) -> bool {
     let mut pid = MaybeUninit::<ErlNifPid>::uninit();
     let mut port = MaybeUninit::<ErlNifPort>::uninit();
     // SAFETY: the term belongs to the environment; asking writes nothing.
-    let is_atom = || unsafe { enif_is_atom(env, raw) != 0 };
+    let is_atom = unsafe { enif_is_atom(env, raw) != 0 };
+    // SAFETY: as above.
+    let is_empty_list = unsafe { enif_is_empty_list(env, raw) != 0 };
     // SAFETY: as above, and `pid` has room for the answer.
-    let is_local_pid = || unsafe { enif_get_local_pid(env, raw, pid.as_mut_ptr()) != 0 };
+    let is_local_pid = unsafe { enif_get_local_pid(env, raw, pid.as_mut_ptr()) != 0 };
     // SAFETY: as above, and `port` has room for the answer.
-    let is_local_port = || unsafe { enif_get_local_port(env, raw, port.as_mut_ptr()) != 0 };
-    // SAFETY: as for `is_atom`.
-    let is_empty_list = || unsafe { enif_is_empty_list(env, raw) != 0 };
-    let mut is_local_pid = is_local_pid;
-    let mut is_local_port = is_local_port;
-    is_atom()
-        || is_local_pid()
-        || term.decode().is_ok_and(|integer| SMALL.contains(&integer))
-        || is_local_port()
-        || is_empty_list()
+    let is_local_port = unsafe { enif_get_local_port(env, raw, port.as_mut_ptr()) != 0 };
+    let is_small_integer = || term.decode().is_ok_and(|integer| SMALL.contains(&integer));
+    is_atom || is_empty_list || is_local_pid || is_local_port || is_small_integer()
 }

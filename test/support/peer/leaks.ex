@@ -26,7 +26,7 @@ defmodule GrpcLb.Test.Peer.Leaks do
 
   def close_cycles do
     for i <- 1..500 do
-      {:ok, lb} = GrpcLb.new(:round_robin, [{:a, "value #{i}"}, {:b, %{i => self()}}])
+      {:ok, lb} = GrpcLb.new(:round_robin, [{:a, {:value, i}}, {:b, %{i => self()}}])
       {:ok, _} = GrpcLb.pick(lb)
       {:ok, _} = GrpcLb.reconcile(lb, [{:b, %{i => self()}}, {:c, [i]}])
       {:ok, _} = GrpcLb.pick(lb)
@@ -38,7 +38,7 @@ defmodule GrpcLb.Test.Peer.Leaks do
 
   def drop_cycles do
     for i <- 1..500 do
-      {:ok, lb} = GrpcLb.new({:round_robin, cursor: :per_scheduler}, [{:a, "value #{i}"}, :b])
+      {:ok, lb} = GrpcLb.new({:round_robin, cursor: :per_scheduler}, [{:a, {:value, i}}, :b])
       {:ok, _} = GrpcLb.pick(lb)
     end
 
@@ -46,11 +46,11 @@ defmodule GrpcLb.Test.Peer.Leaks do
   end
 
   def refused_cycles do
-    {:ok, lb} = GrpcLb.new(:random, [{:a, "value"}])
+    {:ok, lb} = GrpcLb.new(:random, [{:a, {:value}}])
 
     for i <- 1..500 do
-      {:error, :raised} = try_new([{:a, "value #{i}"}, {:a, "other"}])
-      {:error, :raised} = try_reconcile(lb, [{:b, "value #{i}"}, {:b, "other"}])
+      {:error, :raised} = try_new([{:a, {:value, i}}, {:a, {:other}}])
+      {:error, :raised} = try_reconcile(lb, [{:b, {:value, i}}, {:b, {:other}}])
     end
 
     :ok
@@ -74,7 +74,7 @@ defmodule GrpcLb.Test.Peer.Leaks do
 
       {owner, monitor} =
         spawn_monitor(fn ->
-          backends = for id <- 1..10, do: {id, "value #{i}", owner: self()}
+          backends = for id <- 1..10, do: {id, {:value, i}, owner: self()}
           {:ok, lb} = GrpcLb.new(:round_robin, backends, owner: self())
 
           pickers =
@@ -121,7 +121,7 @@ defmodule GrpcLb.Test.Peer.Leaks do
     pick = fn -> {:ok, _} = GrpcLb.pick(lb) end
 
     write = fn ->
-      {:ok, _} = GrpcLb.reconcile(lb, [:b, :c, {:d, "some text"}])
+      {:ok, _} = GrpcLb.reconcile(lb, [:b, :c, {:d, ~c"some text"}])
       {:ok, _} = GrpcLb.reconcile(lb, [{:a, %{}}, :b])
       GrpcLb.info(lb)
     end
@@ -183,8 +183,15 @@ defmodule GrpcLb.Test.Peer.Leaks do
     end
   end
 
+  def environments_of(backends) do
+    {:ok, lb} = GrpcLb.new(:random, backends)
+    environments = GrpcLb.Native.live_counts().values
+    GrpcLb.close(lb)
+    environments
+  end
+
   def values_after_close do
-    {:ok, lb} = GrpcLb.new(:round_robin, for(i <- 1..100, do: {i, "value #{i}"}))
+    {:ok, lb} = GrpcLb.new(:round_robin, for(i <- 1..100, do: {i, {:value, i}}))
     100 = GrpcLb.Native.live_counts().values
     GrpcLb.close(lb)
     values = GrpcLb.Native.live_counts().values
