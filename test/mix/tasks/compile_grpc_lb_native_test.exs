@@ -169,7 +169,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
     @describetag timeout: :timer.minutes(5)
 
     test "by path", %{dir: dir} do
-      assert_usable(dir, path: File.cwd!())
+      assert_usable(dir, [path: File.cwd!()], prebuilt())
     end
 
     test "by git, from what the package contains", %{dir: dir} do
@@ -186,7 +186,17 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
       git!(repository, ~w(add --all))
       git!(repository, ~w(commit --quiet --message package))
 
-      assert_usable(dir, git: "file://#{repository}")
+      # With cargo where there is one, so that a source that the package lacks is missed.
+      build = if System.find_executable("cargo"), do: from_source(), else: prebuilt()
+      assert_usable(dir, [git: "file://#{repository}"], build)
+    end
+
+    defp prebuilt, do: %{"GRPC_LB_NIF" => Application.app_dir(:grpc_lb, "priv/grpc_lb_nif.so")}
+
+    # In cargo's folder of this project, where the crates of others are built already.
+    defp from_source do
+      target = Path.expand("../grpc_lb_native", Mix.Project.build_path())
+      %{"GRPC_LB_NIF" => nil, "CARGO_TARGET_DIR" => target}
     end
   end
 
@@ -260,7 +270,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
 
   # The project's application picks when it starts, so a run of it in each environment and a start
   # of its release prove that the library is built, found and loaded there.
-  defp assert_usable(dir, dependency) do
+  defp assert_usable(dir, dependency, build) do
     user = Path.join(dir, "user")
 
     write(user, "mix.exs", """
@@ -289,15 +299,15 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
     end
     """)
 
-    run!("mix", ["deps.get"], user)
+    run!("mix", ["deps.get"], user, build)
 
     for env <- ~w(dev test prod) do
-      output = run!("mix", ["run"], user, %{"MIX_ENV" => env})
+      output = run!("mix", ["run"], user, Map.put(build, "MIX_ENV", env))
       assert output =~ "#{@picks} from #{user}/_build/#{env}/lib/grpc_lb/priv"
       refute output =~ "warning"
     end
 
-    run!("mix", ["release"], user, %{"MIX_ENV" => "prod"})
+    run!("mix", ["release"], user, Map.put(build, "MIX_ENV", "prod"))
     release = Path.join(user, "_build/prod/rel/user")
     output = run!("#{release}/bin/user", ["start"], user, %{"RELEASE_DISTRIBUTION" => "none"})
     assert output =~ "#{@picks} from #{release}/lib/grpc_lb-"
@@ -314,12 +324,8 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
           into: %{},
           do: {name, nil}
 
-    given = %{
-      "GRPC_LB_NIF" => Application.app_dir(:grpc_lb, "priv/grpc_lb_nif.so"),
-      "LC_ALL" => "C.UTF-8"
-    }
-
-    opts = [cd: dir, env: inherited |> Map.merge(given) |> Map.merge(env), stderr_to_stdout: true]
+    env = inherited |> Map.put("LC_ALL", "C.UTF-8") |> Map.merge(env)
+    opts = [cd: dir, env: env, stderr_to_stdout: true]
     {output, status} = System.cmd(command, args, opts)
     assert status == 0, "#{command} #{Enum.join(args, " ")} failed:\n#{output}"
     output
