@@ -22,7 +22,7 @@ defmodule GrpcLb.NativeTest do
             {fn -> Native.new({:round_robin, :shared, :first, :x}, [], nil) end, "on_reconcile"},
             {fn -> Native.new({:pick_first, :maybe}, [], nil) end, "argument 1 is not a policy"},
             {fn -> Native.new(:random, :none, nil) end, "argument 2 must be a proper list"},
-            {fn -> Native.new(:random, [{:a, 1, nil, 1} | :b], nil) end, "a proper list"},
+            {fn -> Native.new(:random, [{:a, 1, nil, 1} | :b], nil) end, "got an improper list"},
             {fn -> Native.new(:random, [:a], nil) end, "backend 0 must be {id, value, owner"},
             {fn -> Native.new(:random, [{:a, 1, 2, 1}], nil) end, "the owner of backend 0"},
             {fn -> Native.new(:random, [{:a, 1, nil, 0}], nil) end, "the weight of backend 0"},

@@ -80,9 +80,13 @@ pub(crate) fn backends<'a>(
 ) -> Result<Vec<Backend<Offered<'a>>>, ArgumentError> {
     // The length is asked first because the iterator stops at an improper tail without a word.
     if term.list_length().is_err() {
-        return Err(ArgumentError(format!(
-            "argument {argument} must be a proper list of backends, got {}",
+        let given = if term.is_list() {
+            "an improper list"
+        } else {
             kind(term)
+        };
+        return Err(ArgumentError(format!(
+            "argument {argument} must be a proper list of backends, got {given}"
         )));
     }
     let backends = term.into_list_iterator().expect("it is a list");
