@@ -2,7 +2,8 @@ defmodule Mix.Tasks.GrpcLb.DemoTest do
   # Not async: it takes all the processors there are.
   use ExUnit.Case
 
-  alias Mix.Tasks.GrpcLb.Demo.{Fleet.Member, Frame, Meter, Report, Stage, Style, Tally}
+  alias Mix.Tasks.GrpcLb.Demo.{Fleet.Member, Frame, Meter, Report, ServerProcess, Stage, Style}
+  alias Mix.Tasks.GrpcLb.Demo.Tally
 
   @moduletag timeout: 120_000
 
@@ -46,6 +47,14 @@ defmodule Mix.Tasks.GrpcLb.DemoTest do
         {_output, status} = await_end(demo, output)
         assert status == 128 + 9
       end
+    end
+
+    test "has servers that end when nobody reads what they say, though their stdin is open" do
+      # Which a server sees first of a parent that is killed is a matter of luck.
+      pipeline = ["-c", ~s("$@" | true), "sh" | ServerProcess.command()]
+      opts = [:binary, :exit_status, args: pipeline]
+      shell = Port.open({:spawn_executable, System.find_executable("sh")}, opts)
+      assert_receive {^shell, {:exit_status, 0}}, 30_000
     end
 
     test "refuses what it does not understand" do

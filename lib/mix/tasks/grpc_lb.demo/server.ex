@@ -15,8 +15,10 @@ defmodule Mix.Tasks.GrpcLb.Demo.Server do
   @hold_ms 2
 
   # Blocks for as long as the server lives. The end of stdin is the end of the parent, however
-  # it died; the end of the one connection is the end of the work.
+  # it died, and so is a stdout that nobody reads, which ends the port; the end of the one
+  # connection is the end of the work.
   def start do
+    :erlang.process_flag(:trap_exit, true)
     parent = :erlang.open_port({:fd, 0, 1}, [:binary, :eof])
 
     {:ok, listener} =
@@ -36,6 +38,7 @@ defmodule Mix.Tasks.GrpcLb.Demo.Server do
       {:DOWN, ^monitor, :process, _pid, :normal} -> :erlang.halt(0)
       {:DOWN, ^monitor, :process, _pid, _crash} -> :erlang.halt(1)
       {^parent, :eof} -> :erlang.halt(0)
+      {:EXIT, ^parent, _reason} -> :erlang.halt(0)
     end
   end
 

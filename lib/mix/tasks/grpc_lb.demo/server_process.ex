@@ -21,13 +21,18 @@ defmodule Mix.Tasks.GrpcLb.Demo.ServerProcess do
 
   # Returns at once; `await_listening/1` waits for the boot, so that several boot side by side.
   def open do
-    ebin = Server |> :code.which() |> Path.dirname()
-    args = @emulator ++ @runtime ++ ["-pa", ebin, "-s", Atom.to_string(Server), "start"]
+    [erl | args] = command()
 
     Port.open(
-      {:spawn_executable, Path.join([:code.root_dir(), "bin", "erl"])},
+      {:spawn_executable, erl},
       [:binary, :exit_status, line: 64, args: args, env: @environment]
     )
+  end
+
+  def command do
+    ebin = Server |> :code.which() |> Path.dirname()
+    erl = Path.join([:code.root_dir(), "bin", "erl"])
+    [erl | @emulator ++ @runtime ++ ["-pa", ebin, "-s", Atom.to_string(Server), "start"]]
   end
 
   def os_pid(port) do
