@@ -119,6 +119,11 @@ fn functions() -> &'static [ErlNifFunc] {
     functions
 }
 
+/// The NIFs of this library, for other builds.
+///
+/// # Safety
+///
+/// `count` must be a place for a number.
 unsafe extern "C" fn shared_functions(count: *mut usize) -> *const ErlNifFunc {
     let functions = functions();
     // SAFETY: the caller gives a place for it.
@@ -148,6 +153,10 @@ extern "C" fn nif_init() -> *const ErlNifEntry {
 }
 
 /// The module is loaded, and no other version of it has a library.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
 unsafe extern "C" fn load(
     env: *mut ErlNifEnv,
     _private: *mut *mut c_void,
@@ -157,6 +166,10 @@ unsafe extern "C" fn load(
 }
 
 /// The module is loaded in the place of a version whose balancers may live on.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
 unsafe extern "C" fn upgrade(
     env: *mut ErlNifEnv,
     _private: *mut *mut c_void,
@@ -190,6 +203,10 @@ fn use_type(opened: *const ErlNifResourceType) -> c_int {
 }
 
 /// Drops an object, whichever build made it.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
 unsafe extern "C" fn destroy_any(env: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: every object begins with a pointer to the library that made it.
     let made_by = unsafe { *object.cast::<&Library>() };
@@ -198,6 +215,10 @@ unsafe extern "C" fn destroy_any(env: *mut ErlNifEnv, object: *mut c_void) {
 }
 
 /// Hears of a dead process, for an object of whichever build.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
 unsafe extern "C" fn down_any(
     env: *mut ErlNifEnv,
     object: *mut c_void,

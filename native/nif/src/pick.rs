@@ -52,6 +52,10 @@ thread_local! {
 }
 
 /// `pick(balancer) -> {:ok, value} | {:error, :no_backends | :closed}`
+///
+/// # Safety
+///
+/// To be called by the VM alone.
 unsafe extern "C" fn pick(
     env: *mut ErlNifEnv,
     _argc: c_int,
