@@ -41,12 +41,18 @@ defmodule GrpcLbTest do
     end
 
     test "refuses unknown options and owners that are no local pids" do
-      assert_raise ArgumentError, ~r/unknown option :oner, allowed is :owner/, fn ->
-        GrpcLb.new(:random, [], oner: self())
-      end
+      assert_raise ArgumentError,
+                   ~r/unknown option :oner, allowed are :owner and :on_owner_death/,
+                   fn ->
+                     GrpcLb.new(:random, [], oner: self())
+                   end
 
       assert_raise ArgumentError, ~r/option :owner must be a pid of this node/, fn ->
         GrpcLb.new(:random, [], owner: :me)
+      end
+
+      assert_raise ArgumentError, ~r/option :on_owner_death must be :keep or :remove/, fn ->
+        GrpcLb.new(:random, [], on_owner_death: :forget)
       end
 
       assert_raise ArgumentError, ~r/options must be a keyword list/, fn ->
@@ -68,10 +74,15 @@ defmodule GrpcLbTest do
         &GrpcLb.info/1,
         &GrpcLb.close/1,
         &GrpcLb.reconcile(&1, []),
+        &GrpcLb.add(&1, []),
+        &GrpcLb.remove(&1, []),
+        &GrpcLb.pick(&1, :key),
         &GrpcLb.Native.pick/1,
         &GrpcLb.Native.info/1,
         &GrpcLb.Native.close/1,
-        &GrpcLb.Native.reconcile(&1, [])
+        &GrpcLb.Native.reconcile(&1, []),
+        &GrpcLb.Native.add(&1, []),
+        &GrpcLb.Native.remove(&1, [])
       ]
 
       remote = :erlang.binary_to_term(<<131, 90, 0, 3, 119, 1, ?x, 1::32, 1::32, 2::32, 3::32>>)
@@ -129,9 +140,87 @@ defmodule GrpcLbTest do
 
       for bad <- [[:b, :b], [{:b, 1, weight: -1}], :b, [:b | :c]] do
         assert_raise ArgumentError, fn -> GrpcLb.reconcile(lb, bad) end
+        assert_raise ArgumentError, fn -> GrpcLb.add(lb, bad) end
+      end
+
+      for bad <- [:a, [:a | :b], %{}] do
+        assert_raise ArgumentError, fn -> GrpcLb.remove(lb, bad) end
       end
 
       assert GrpcLb.info(lb) == before
+    end
+  end
+
+  describe "add/2 and remove/2" do
+    test "change what they name and leave the rest alone" do
+      {:ok, lb} = GrpcLb.new(:round_robin, a: 1, b: 2)
+      values(lb, 4)
+
+      assert GrpcLb.add(lb, [{:c, 3}, {:a, 10, weight: 5}]) ==
+               {:ok, %{added: 1, removed: 0, kept: 2}}
+
+      assert [
+               %{id: :a, value: 10, weight: 5, picks: 2},
+               %{id: :b, value: 2, picks: 2},
+               %{id: :c, value: 3, picks: 0}
+             ] = GrpcLb.info(lb).backends
+
+      assert Enum.sort(values(lb, 3)) == [2, 3, 10]
+      assert GrpcLb.remove(lb, [:b, :z, :b]) == {:ok, %{added: 0, removed: 1, kept: 2}}
+      assert Enum.sort(values(lb, 2)) == [3, 10]
+      assert [%{id: :a, picks: 4}, %{id: :c, picks: 2}] = GrpcLb.info(lb).backends
+    end
+
+    test "that name nothing change nothing" do
+      {:ok, lb} = GrpcLb.new(:round_robin, a: 1)
+      before = GrpcLb.info(lb)
+      assert GrpcLb.add(lb, []) == {:ok, %{added: 0, removed: 0, kept: 1}}
+      assert GrpcLb.remove(lb, []) == {:ok, %{added: 0, removed: 0, kept: 1}}
+      assert GrpcLb.remove(lb, [:z]) == {:ok, %{added: 0, removed: 0, kept: 1}}
+      assert GrpcLb.info(lb) == before
+    end
+
+    test "bring back what was removed, counted anew" do
+      {:ok, lb} = GrpcLb.new(:round_robin, a: 1, b: 2)
+      values(lb, 2)
+      GrpcLb.remove(lb, [:a])
+      GrpcLb.add(lb, a: 3)
+      assert [%{id: :b, picks: 1}, %{id: :a, value: 3, picks: 0}] = GrpcLb.info(lb).backends
+    end
+
+    test "keep to the list's order where it matters" do
+      {:ok, lb} = GrpcLb.new(:pick_first, [:a, :b, :c])
+      GrpcLb.remove(lb, [:a])
+      assert GrpcLb.pick(lb) == {:ok, :b}
+      GrpcLb.add(lb, [:a])
+      assert GrpcLb.pick(lb) == {:ok, :b}
+      GrpcLb.remove(lb, [:b])
+      assert GrpcLb.pick(lb) == {:ok, :c}
+    end
+
+    test "begin a rotation anew that is to be reset" do
+      {:ok, lb} = GrpcLb.new({:round_robin, on_reconcile: :reset}, [:a, :b, :c])
+      values(lb, 2)
+      GrpcLb.add(lb, [:d])
+      assert values(lb, 4) == [:a, :b, :c, :d]
+    end
+
+    test "are equal, one by one, to a list given at once" do
+      ids = Enum.to_list(1..1_000)
+      {:ok, lb} = GrpcLb.new(:round_robin, [])
+      for id <- ids, do: {:ok, %{added: 1}} = GrpcLb.add(lb, [{id, {:value, id}}])
+      assert values(lb, 1_000) == for(id <- ids, do: {:value, id})
+      for id <- Enum.take_every(ids, 2), do: {:ok, %{removed: 1}} = GrpcLb.remove(lb, [id])
+      left = ids -- Enum.take_every(ids, 2)
+      assert Enum.map(GrpcLb.info(lb).backends, & &1.id) == left
+      assert Enum.sort(values(lb, 500)) == for(id <- left, do: {:value, id})
+    end
+
+    test "say that the balancer is closed" do
+      {:ok, lb} = GrpcLb.new(:random, [:a])
+      GrpcLb.close(lb)
+      assert GrpcLb.add(lb, [:b]) == {:error, :closed}
+      assert GrpcLb.remove(lb, [:a]) == {:error, :closed}
     end
   end
 
@@ -144,7 +233,7 @@ defmodule GrpcLbTest do
                policy: :round_robin,
                generation: 1,
                closed: false,
-               backends: [%{id: :a, value: "x", state: :ready, weight: 3, picks: 1}]
+               backends: [%{id: :a, value: "x", state: :ready, owner: nil, weight: 3, picks: 1}]
              }
 
       GrpcLb.reconcile(lb, [])

@@ -64,20 +64,21 @@ defmodule GrpcLb.Native do
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type, or two
   backends have the same id.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:only, 1, nil, 1}], nil)
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:only, 1, nil, 1}], nil, :keep)
       iex> GrpcLb.Native.pick(lb)
       {:ok, 1}
   """
-  @spec new(policy(), [backend()], owner :: pid() | nil) :: {:ok, balancer()}
-  def new(_policy, _backends, _owner), do: not_loaded()
+  @spec new(policy(), [backend()], owner :: pid() | nil, on_owner_death :: :keep | :remove) ::
+          {:ok, balancer()}
+  def new(_policy, _backends, _owner, _on_owner_death), do: not_loaded()
 
   @doc """
   Replaces the list of backends. See `GrpcLb.reconcile/2`.
 
-  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/3` does, and has changed nothing
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/4` does, and has changed nothing
   then.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil)
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
       iex> GrpcLb.Native.reconcile(lb, [{:b, 2, nil, 1}])
       {:ok, %{added: 1, removed: 1, kept: 0}}
   """
@@ -85,12 +86,37 @@ defmodule GrpcLb.Native do
   def reconcile(_balancer, _backends), do: not_loaded()
 
   @doc """
+  Adds backends to the list. See `GrpcLb.add/2`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/4` does, and has changed nothing
+  then.
+
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
+      iex> GrpcLb.Native.add(lb, [{:b, 2, nil, 1}])
+      {:ok, %{added: 1, removed: 0, kept: 1}}
+  """
+  @spec add(balancer(), [backend()]) :: {:ok, GrpcLb.changes()} | {:error, :closed}
+  def add(_balancer, _backends), do: not_loaded()
+
+  @doc """
+  Removes backends from the list. See `GrpcLb.remove/2`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type.
+
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
+      iex> GrpcLb.Native.remove(lb, [:a])
+      {:ok, %{added: 0, removed: 1, kept: 0}}
+  """
+  @spec remove(balancer(), [id :: term()]) :: {:ok, GrpcLb.changes()} | {:error, :closed}
+  def remove(_balancer, _ids), do: not_loaded()
+
+  @doc """
   Describes the balancer and its backends. See `GrpcLb.info/1`.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
   node.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [], nil)
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [], nil, :keep)
       iex> GrpcLb.Native.info(lb)
       %{policy: :random, generation: 1, closed: false, backends: []}
   """
@@ -103,7 +129,7 @@ defmodule GrpcLb.Native do
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
   node.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil)
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
       iex> GrpcLb.Native.close(lb)
       :ok
   """

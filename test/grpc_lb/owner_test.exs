@@ -91,6 +91,45 @@ defmodule GrpcLb.OwnerTest do
     assert GrpcLb.info(lb).generation == generation + 2
   end
 
+  test "what is added has owners, too" do
+    [one, two] = [idle(), idle()]
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, 1, owner: one}])
+    GrpcLb.add(lb, [{:a, 2, owner: two}, {:b, 3, owner: two}])
+    # It owns nothing any more.
+    kill([one])
+    assert Enum.sort(picked(lb, 2)) == [2, 3]
+    assert [%{owner: ^two}, %{owner: ^two}] = GrpcLb.info(lb).backends
+    kill([two])
+    assert GrpcLb.pick(lb) == {:error, :no_backends}
+    assert [%{owner: nil, state: :down}, %{state: :down}] = GrpcLb.info(lb).backends
+  end
+
+  test "with on_owner_death: :remove, backends leave the list with their owner" do
+    [one, two] = [idle(), idle()]
+    list = [{:a, 1, owner: one}, {:b, 2, owner: one}, :free, {:c, 3, owner: two}]
+    {:ok, lb} = GrpcLb.new(:round_robin, list, on_owner_death: :remove)
+    kill([one])
+    eventually(fn -> states(lb) == [free: :ready, c: :ready] end)
+
+    dead = {:d, 4, owner: one}
+    assert GrpcLb.add(lb, [dead]) == {:ok, %{added: 0, removed: 0, kept: 2}}
+    assert GrpcLb.add(lb, [{:c, 3, owner: one}]) == {:ok, %{added: 0, removed: 1, kept: 1}}
+    assert GrpcLb.reconcile(lb, [dead, :x]) == {:ok, %{added: 1, removed: 1, kept: 0}}
+    assert states(lb) == [x: :ready]
+  end
+
+  test "a backend whose owner died is not picked once the death was seen" do
+    # In a list so long that a thread takes the dead out, some time later.
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(1..2_000, &{&1, :alive}))
+
+    for _ <- 1..100 do
+      owner = idle()
+      GrpcLb.add(lb, [{:mortal, :dead, owner: owner}])
+      kill([owner])
+      assert picked(lb, 2_001) == [:alive]
+    end
+  end
+
   test "a balancer closes when its owner dies" do
     owner = idle()
     {:ok, lb} = GrpcLb.new(:round_robin, [:a], owner: owner)

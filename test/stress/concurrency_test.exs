@@ -114,6 +114,51 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
     assert GrpcLb.info(lb).generation == 1 + 32 * 50
   end
 
+  test "adds and removes from many processes are each done, and picks see them in order" do
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:stays, :stays}])
+
+    churn = fn ->
+      together(8, fn i ->
+        for round <- 1..100 do
+          ids = for n <- 1..rem(i * round, 9), do: {i, n}
+          assert {:ok, %{added: added}} = GrpcLb.add(lb, for(id <- ids, do: {id, {:comes, id}}))
+          assert added == length(ids)
+          assert {:ok, %{removed: ^added}} = GrpcLb.remove(lb, ids)
+        end
+      end)
+    end
+
+    pick = fn ->
+      case GrpcLb.pick(lb) do
+        {:ok, :stays} -> :stays
+        {:ok, {:comes, {_i, _n}}} -> :comes
+      end
+    end
+
+    seen = 8 |> picking_during(pick, churn) |> List.flatten()
+    assert {:before, :comes} in seen
+    refute {:after, :comes} in seen
+    assert [%{id: :stays}] = GrpcLb.info(lb).backends
+  end
+
+  test "members that come and die are never picked by whoever saw them die" do
+    {:ok, lb} = GrpcLb.new(:round_robin, [:stays], on_owner_death: :remove)
+
+    deaths = fn ->
+      together(8, fn _ ->
+        for _ <- 1..100 do
+          owner = idle()
+          {:ok, %{added: 1}} = GrpcLb.add(lb, [{owner, owner, owner: owner}])
+          kill([owner])
+          refute Enum.any?(1..20, fn _ -> GrpcLb.pick(lb) == {:ok, owner} end)
+        end
+      end)
+    end
+
+    picking_during(8, fn -> {:ok, _} = GrpcLb.pick(lb) end, deaths)
+    assert [%{id: :stays}] = GrpcLb.info(lb).backends
+  end
+
   test "callers that are killed at any point leave the balancer as it should be" do
     {:ok, lb} = GrpcLb.new(:round_robin, [:b])
     GrpcLb.Test.Peer.Leaks.kill_callers(lb)

@@ -22,6 +22,10 @@ defmodule GrpcLb.Stress.LeakTest do
     assert_nothing_left(peer, :drop_cycles)
   end
 
+  test "backends that are added and removed, or die", %{peer: peer} do
+    assert_nothing_left(peer, :changed_cycles)
+  end
+
   test "new and reconcile that are refused", %{peer: peer} do
     assert_nothing_left(peer, :refused_cycles)
   end

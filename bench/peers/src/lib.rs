@@ -135,7 +135,7 @@ impl Hot for Core {
 
     #[inline]
     fn pick(&self, caller: &Caller) -> u64 {
-        self.0.pick(caller, |value| *value).unwrap_or(u64::MAX)
+        self.0.pick(caller, &Unowned, |value| *value).unwrap_or(u64::MAX)
     }
 
     fn replace(&self, values: Vec<u64>) {

@@ -1,10 +1,12 @@
 //! What a backend is to those who offer it, and what is kept of it.
 
 use std::hash::Hash;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::Equivalent;
 
+use crate::members::MemberKey;
 use crate::sync::AtomicU64;
 
 /// A backend as it is offered to [`Balancer::reconcile`](crate::Balancer::reconcile).
@@ -49,7 +51,7 @@ impl<T: Clone + Eq + Hash> Offer<T> for T {
 
 /// The name of a process that owns backends. The core only compares it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Owner(pub u64);
+pub struct Owner(pub NonZeroU64);
 
 /// Whoever can tell when an owner dies, and then calls
 /// [`Balancer::note_death`](crate::Balancer::note_death).
@@ -62,6 +64,10 @@ pub trait Owners {
 
     /// Stops watching, if the owner has not died meanwhile.
     fn unwatch(&self, watch: Self::Watch);
+
+    /// Whether an owner that was watched still lives. Asked by picks, and only between
+    /// [`Balancer::note_death`](crate::Balancer::note_death) and the end of the settling.
+    fn is_alive(&self, owner: Owner) -> bool;
 }
 
 /// For balancers whose backends have no owners: everybody lives.
@@ -76,6 +82,10 @@ impl Owners for Unowned {
     }
 
     fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, _owner: Owner) -> bool {
+        true
+    }
 }
 
 /// Whether a backend can be picked.
@@ -83,19 +93,35 @@ impl Owners for Unowned {
 pub enum State {
     /// It can.
     Ready,
-    /// Its owner is dead. It stays listed, with what was counted for it, until a reconcile
-    /// leaves it out or brings it back with an owner that lives.
+    /// Its owner is dead. It stays listed, with what was counted for it, until it is removed or
+    /// comes back with an owner that lives.
     Down,
 }
 
+/// What becomes of a backend whose owner dies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnOwnerDeath {
+    /// It stays listed, as [`State::Down`].
+    #[default]
+    Keep,
+    /// It is removed. One that is offered with a dead owner is not listed.
+    Remove,
+}
+
 /// A backend in a snapshot.
+#[derive(Clone)]
 pub(crate) struct Row<T> {
     pub(crate) value: T,
+    pub(crate) owner: Option<Owner>,
+    /// Its place in the list: the lower, the earlier.
+    pub(crate) rank: u64,
     pub(crate) entry: Arc<Entry>,
 }
 
 /// What outlives snapshots: shared by all of them that list the backend.
 pub(crate) struct Entry {
+    /// Which member it is.
+    pub(crate) key: MemberKey,
     /// Where the backend stands in a shuffled list; drawn once, so that a reconcile moves nobody
     /// who stays.
     pub(crate) place: u64,
@@ -104,8 +130,9 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn new(place: u64) -> Self {
+    pub(crate) fn new(key: MemberKey, place: u64) -> Self {
         Entry {
+            key,
             place,
             picks: AtomicU64::new(0),
         }

@@ -70,22 +70,19 @@ impl Cursor {
         }
     }
 
-    /// How often each of `n` backends had its turn.
-    pub(crate) fn picks(&self, n: usize) -> Vec<u64> {
-        let mut picks = vec![0; n];
+    /// Shows which of `n` backends had turns, and how many, in parts: no more of them than there
+    /// were turns.
+    pub(crate) fn for_each_turn(&self, n: usize, mut add: impl FnMut(usize, u64)) {
+        let mut rounds = 0;
         for lane in &self.0 {
             let (first, next) = (lane.0.first, lane.next());
-            let rounds = (next - first) / n as u64;
-            let rest = ((next - first) % n as u64) as usize;
-            let offset = (first % n as u64) as usize;
-            for pick in &mut picks {
-                *pick += rounds;
-            }
-            for turn in offset..offset + rest {
-                picks[turn % n] += 1;
-            }
+            rounds += (next - first) / n as u64;
+            let rest = (next - first) % n as u64;
+            (next - rest..next).for_each(|turn| add((turn % n as u64) as usize, 1));
         }
-        picks
+        if rounds > 0 {
+            (0..n).for_each(|index| add(index, rounds));
+        }
     }
 }
 
@@ -93,17 +90,23 @@ impl Cursor {
 mod tests {
     use super::*;
 
+    fn turns(cursor: &Cursor, n: usize) -> Vec<u64> {
+        let mut turns = vec![0; n];
+        cursor.for_each_turn(n, |index, more| turns[index] += more);
+        turns
+    }
+
     #[test]
-    fn picks_are_what_the_turns_say() {
+    fn turns_are_counted_for_whose_they_were() {
         for n in 1..7 {
             for first in [0, 1, 5, 1_000_003] {
-                for turns in 0..20 {
+                for count in 0..20 {
                     let cursor = Cursor::shared(first);
                     let mut expected = vec![0; n];
-                    for _ in 0..turns {
+                    for _ in 0..count {
                         expected[(cursor.take(0) % n as u64) as usize] += 1;
                     }
-                    assert_eq!(cursor.picks(n), expected, "{n} {first} {turns}");
+                    assert_eq!(turns(&cursor, n), expected, "{n} {first} {count}");
                 }
             }
         }
@@ -117,7 +120,7 @@ mod tests {
             [cursor.take(2), cursor.take(900), cursor.take(2)],
             [0, 1, 2]
         );
-        assert_eq!(cursor.picks(3), [3, 2, 1]);
+        assert_eq!(turns(&cursor, 3), [3, 2, 1]);
     }
 
     #[test]
@@ -125,7 +128,7 @@ mod tests {
         let cursor = Cursor::shared(7);
         cursor.take(0);
         let next = cursor.continued();
-        assert_eq!(next.picks(3), [0, 0, 0]);
+        assert_eq!(turns(&next, 3), [0, 0, 0]);
         assert_eq!(next.take(0), 8);
     }
 }

@@ -13,9 +13,9 @@
 //! balancer.reconcile(&[Backend::new("a", "10.0.0.1"), Backend::new("b", "10.0.0.2")], &Unowned)?;
 //!
 //! let caller = Caller::claim(0).expect("fewer than 1,024 threads pick");
-//! assert_eq!(balancer.pick(&caller, |address| *address), Ok("10.0.0.1"));
-//! assert_eq!(balancer.pick(&caller, |address| *address), Ok("10.0.0.2"));
-//! # Ok::<(), grpc_lb_core::ReconcileError>(())
+//! assert_eq!(balancer.pick(&caller, &Unowned, |address| *address), Ok("10.0.0.1"));
+//! assert_eq!(balancer.pick(&caller, &Unowned, |address| *address), Ok("10.0.0.2"));
+//! # Ok::<(), grpc_lb_core::ChangeError>(())
 //! ```
 //!
 //! The crate knows no BEAM: it is generic over the term type `T` that names and stands for a
@@ -23,8 +23,9 @@
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`balancer`](Balancer) | the writer's side: reconcile, owner death, close, info |
-//! | `snapshot` | what a pick reads |
+//! | [`balancer`](Balancer) | the writer's side: reconcile, add, remove, owner death, close, info |
+//! | `members`, `watched` | the backends that are listed, and their owners |
+//! | `snapshot`, `rows` | what a pick reads |
 //! | [policy] | one policy a file: config, `build`, `pick` |
 //! | `cursor` | the counter of the rotating policies |
 //! | `reclaim` | how snapshots are read without a lock and freed; the only `unsafe` |
@@ -37,17 +38,20 @@ mod balancer;
 mod caller;
 mod cursor;
 mod live;
+mod members;
 pub mod policy;
 #[allow(unsafe_code)]
 mod reclaim;
+mod rows;
 mod snapshot;
 mod sync;
+mod watched;
 
 #[cfg(all(test, loom))]
 mod models;
 
-pub use backend::{Backend, Offer, Owner, Owners, State, Unowned};
-pub use balancer::{BackendInfo, Balancer, Changes, Info, ReconcileError};
+pub use backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
+pub use balancer::{BackendInfo, Balancer, ChangeError, Changes, Config, Info};
 pub use caller::Caller;
 pub use live::{live_counts, LiveCounts};
 pub use snapshot::Unavailable;

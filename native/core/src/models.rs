@@ -1,6 +1,7 @@
 //! loom models: every interleaving of a few threads, with every reordering that the memory model
 //! allows. `make loom` runs them.
 
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed as Any};
 use std::sync::Arc as StdArc;
 
@@ -11,7 +12,9 @@ use loom::thread;
 use crate::cursor::Cursor;
 use crate::reclaim::{Published, Reader};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
-use crate::{policy::Policy, Backend, Balancer, Caller, Owner, State, Unavailable, Unowned};
+use crate::{
+    policy::Policy, Backend, Balancer, Caller, Owner, Owners, State, Unavailable, Unowned,
+};
 
 /// A value whose reads and end loom watches: reading it after or while it is dropped fails.
 struct Watched {
@@ -141,6 +144,12 @@ fn readers_alive_have_slots_of_their_own() {
     });
 }
 
+fn counted(cursor: &Cursor, n: usize) -> Vec<u64> {
+    let mut turns = vec![0; n];
+    cursor.for_each_turn(n, |index, more| turns[index] += more);
+    turns
+}
+
 #[test]
 fn every_caller_of_a_shared_cursor_gets_turns_of_its_own() {
     loom::model(|| {
@@ -153,7 +162,7 @@ fn every_caller_of_a_shared_cursor_gets_turns_of_its_own() {
         turns.extend(other.join().unwrap());
         turns.sort();
         assert_eq!(turns, [0, 1, 2, 3]);
-        assert_eq!(cursor.picks(3), [2, 1, 1]);
+        assert_eq!(counted(&cursor, 3), [2, 1, 1]);
     });
 }
 
@@ -170,7 +179,7 @@ fn no_turn_of_a_per_caller_cursor_is_lost() {
         let mut turns = others.map(|other| other.join().unwrap());
         turns.sort();
         assert_eq!(turns, [0, 1]);
-        assert_eq!(cursor.picks(2), [2, 2]);
+        assert_eq!(counted(&cursor, 2), [2, 2]);
     });
 }
 
@@ -188,14 +197,18 @@ fn a_lane_passes_on_to_the_next_owner_of_its_slot() {
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(cursor.picks(1), [2]);
+        assert_eq!(counted(&cursor, 1), [2]);
     });
+}
+
+fn owner(name: u64) -> Owner {
+    Owner(NonZeroU64::new(name).unwrap())
 }
 
 /// A backend whose owner dies on another thread while this one runs `change`.
 fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
     let owned = Backend {
-        owner: Some(Owner(7)),
+        owner: Some(owner(7)),
         ..Backend::new(1, 1)
     };
     let balancer = Arc::new(Balancer::new(Policy::Random, 0));
@@ -203,7 +216,7 @@ fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
     let death = {
         let balancer = balancer.clone();
         thread::spawn(move || {
-            if balancer.note_death(Owner(7)) {
+            if balancer.note_death(owner(7)) {
                 balancer.settle(&Unowned);
             }
         })
@@ -219,7 +232,7 @@ fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
         let balancer = death_during(|balancer| drop(balancer.info(&Unowned)));
         // Seen by a pick: info would act on it now, if nobody had.
         let caller = Caller::claim(0).unwrap();
-        let picked = balancer.pick(&caller, |id| *id);
+        let picked = balancer.pick(&caller, &Unowned, |id| *id);
         assert_eq!(picked, Err(Unavailable::NoBackends));
         assert_eq!(balancer.info(&Unowned).backends[0].state, State::Down);
     });
@@ -230,7 +243,7 @@ fn a_death_during_a_close_leaves_the_balancer_closed() {
     loom::model(|| {
         let balancer = death_during(|balancer| balancer.close(&Unowned));
         let caller = Caller::claim(0).unwrap();
-        let picked = balancer.pick(&caller, |id| *id);
+        let picked = balancer.pick(&caller, &Unowned, |id| *id);
         assert_eq!(picked, Err(Unavailable::Closed));
     });
 }
@@ -239,7 +252,7 @@ fn a_death_during_a_close_leaves_the_balancer_closed() {
 fn of_deaths_at_the_same_time_somebody_settles_all() {
     loom::model(|| {
         let owned = |id| Backend {
-            owner: Some(Owner(id)),
+            owner: Some(owner(id)),
             ..Backend::new(id, id)
         };
         let balancer = Arc::new(Balancer::new(Policy::Random, 0));
@@ -251,12 +264,61 @@ fn of_deaths_at_the_same_time_somebody_settles_all() {
         };
         let other = {
             let balancer = balancer.clone();
-            thread::spawn(move || die(&balancer, Owner(1)))
+            thread::spawn(move || die(&balancer, owner(1)))
         };
-        die(&balancer, Owner(2));
+        die(&balancer, owner(2));
         other.join().unwrap();
         let caller = Caller::claim(0).unwrap();
-        let picked = balancer.pick(&caller, |id| *id);
+        let picked = balancer.pick(&caller, &Unowned, |id| *id);
         assert_eq!(picked, Err(Unavailable::NoBackends));
+    });
+}
+
+/// One owner, dead or alive.
+struct Mortal(AtomicBool);
+
+impl Owners for Mortal {
+    type Watch = ();
+
+    fn watch(&self, owner: Owner) -> Option<()> {
+        self.is_alive(owner).then_some(())
+    }
+
+    fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, _owner: Owner) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn nobody_who_heard_of_a_death_picks_the_dead() {
+    loom::model(|| {
+        let owned = Backend {
+            owner: Some(owner(7)),
+            ..Backend::new(1, 1)
+        };
+        let mortal = Arc::new(Mortal(AtomicBool::new(true)));
+        let balancer = Arc::new(Balancer::new(Policy::Random, 0));
+        balancer
+            .reconcile(&[owned, Backend::new(2, 2)], &*mortal)
+            .unwrap();
+        let heard = Arc::new(AtomicBool::new(false));
+        let picker = {
+            let (balancer, mortal, heard) = (balancer.clone(), mortal.clone(), heard.clone());
+            thread::spawn(move || {
+                let caller = Caller::claim(0).unwrap();
+                let heard = heard.load(Ordering::Acquire);
+                let picked = balancer.pick(&caller, &*mortal, |id| *id);
+                assert!(matches!(picked, Ok(2)) || (picked == Ok(1) && !heard));
+            })
+        };
+        mortal.0.store(false, Ordering::Relaxed);
+        let settles = balancer.note_death(owner(7));
+        heard.store(true, Ordering::Release);
+        if settles {
+            balancer.settle(&*mortal);
+        }
+        picker.join().unwrap();
     });
 }

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::backend::{Entry, Row};
+use crate::backend::{Entry, Owner};
 use crate::caller::Caller;
 use crate::live::Counted;
 use crate::policy::Picker;
+use crate::rows::Rows;
 use crate::sync::Ordering;
 
 pub(crate) struct Snapshot<T> {
-    /// The backends that can be picked, in the policy's order.
-    rows: Box<[Row<T>]>,
+    /// The backends that can be picked.
+    rows: Rows<T>,
     picker: Picker,
     /// What to say when there are no rows.
     empty: Unavailable,
@@ -27,9 +28,9 @@ pub enum Unavailable {
 }
 
 impl<T> Snapshot<T> {
-    pub(crate) fn new(rows: Vec<Row<T>>, picker: Picker, empty: Unavailable) -> Self {
+    pub(crate) fn new(rows: Rows<T>, picker: Picker, empty: Unavailable) -> Self {
         Snapshot {
-            rows: rows.into_boxed_slice(),
+            rows,
             picker,
             empty,
             _counted: Counted::snapshot(),
@@ -38,32 +39,55 @@ impl<T> Snapshot<T> {
 
     #[inline]
     pub(crate) fn pick(&self, caller: &Caller) -> Result<&T, Unavailable> {
-        if self.rows.is_empty() {
-            return Err(self.empty);
+        Ok(&self.rows.get(self.choose(caller)?).value)
+    }
+
+    /// As `pick`, while some owner is dead and its backends are still among the rows: passes over
+    /// those to the next one in the list.
+    #[cold]
+    pub(crate) fn pick_living(
+        &self,
+        caller: &Caller,
+        is_alive: impl Fn(Owner) -> bool,
+    ) -> Result<&T, Unavailable> {
+        let chosen = self.choose(caller)?;
+        let mut rows = (chosen..self.rows.len())
+            .chain(0..chosen)
+            .map(|index| self.rows.get(index));
+        let living = rows.find(|row| row.owner.is_none_or(&is_alive));
+        living.map(|row| &row.value).ok_or(Unavailable::NoBackends)
+    }
+
+    #[inline]
+    fn choose(&self, caller: &Caller) -> Result<usize, Unavailable> {
+        match self.rows.len() {
+            0 => Err(self.empty),
+            n => Ok(self.picker.pick(n, caller)),
         }
-        let row = &self.rows[self.picker.pick(self.rows.len(), caller)];
-        Ok(&row.value)
+    }
+
+    pub(crate) fn rows(&self) -> &Rows<T> {
+        &self.rows
     }
 
     pub(crate) fn picker(&self) -> &Picker {
         &self.picker
     }
 
-    /// Each backend with the picks that this snapshot handed out. Empty for policies that do not
-    /// count.
-    pub(crate) fn picks(&self) -> impl Iterator<Item = (&Arc<Entry>, u64)> {
-        let picks = match self.rows.len() {
-            0 => Vec::new(),
-            n => self.picker.picks(n).unwrap_or_default(),
-        };
-        self.rows.iter().map(|row| &row.entry).zip(picks)
+    /// Shows each backend that this snapshot handed out and how often, possibly in parts. For
+    /// policies that count; in time that those picks have paid for.
+    pub(crate) fn for_each_picked(&self, mut add: impl FnMut(&Arc<Entry>, u64)) {
+        self.picker
+            .for_each_picked(self.rows.len(), |index, picks| {
+                add(&self.rows.get(index).entry, picks);
+            });
     }
 
     /// Adds this snapshot's picks to its backends. Once, when no pick can come any more.
     pub(crate) fn settle(&self) {
-        for (entry, picks) in self.picks() {
+        self.for_each_picked(|entry, picks| {
             // Relaxed: read under the writer's lock, which whoever calls this holds.
             entry.picks.fetch_add(picks, Ordering::Relaxed);
-        }
+        });
     }
 }

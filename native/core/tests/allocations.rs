@@ -1,4 +1,5 @@
-//! A pick allocates nothing and frees nothing, also while the list changes under it.
+//! What is asked of the heap: nothing by a pick, also while the list changes under it, and by a
+//! change of one backend no more than that backend is worth, however long the list.
 #![cfg(not(loom))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -9,28 +10,30 @@ use std::thread;
 use grpc_lb_core::policy::{pick_first, round_robin, Policy};
 use grpc_lb_core::{Backend, Balancer, Caller, Unowned};
 
-/// Counts the calls of each thread.
+/// Counts the calls of each thread, and the bytes it was given.
 struct Counting;
 
 thread_local! {
     static CALLS: Cell<u64> = const { Cell::new(0) };
+    static BYTES: Cell<usize> = const { Cell::new(0) };
 }
 
-fn count() {
+fn count(bytes: usize) {
     // Not when the thread is ending and its locals are gone.
     let _ = CALLS.try_with(|calls| calls.set(calls.get() + 1));
+    let _ = BYTES.try_with(|given| given.set(given.get() + bytes));
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
+        count(layout.size());
         // SAFETY: as the caller promised.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count();
+        count(0);
         // SAFETY: as the caller promised.
         unsafe { System.dealloc(pointer, layout) }
     }
@@ -75,7 +78,7 @@ fn picks_leave_the_heap_alone() {
                         let before = calls();
                         let mut picks = 0;
                         while !stop.load(Ordering::Relaxed) || picks < 100_000 {
-                            balancer.pick(&caller, String::len).unwrap();
+                            balancer.pick(&caller, &Unowned, String::len).unwrap();
                             picks += 1;
                         }
                         calls() - before
@@ -92,5 +95,37 @@ fn picks_leave_the_heap_alone() {
             }
         });
         assert!(calls() > before, "the writer's calls are counted");
+    }
+}
+
+/// The bytes that it takes to add a thousand backends one by one to a list, and to remove them
+/// again.
+fn bytes_for_a_thousand(listed: u64, policy: Policy) -> usize {
+    let balancer = Balancer::new(policy, 1);
+    let list: Vec<_> = (0..listed).map(|id| Backend::new(id, id)).collect();
+    balancer.reconcile(&list, &Unowned).unwrap();
+    let caller = Caller::claim(0).unwrap();
+    let before = BYTES.with(Cell::get);
+    for id in listed..listed + 1_000 {
+        balancer.add(&[Backend::new(id, id)], &Unowned).unwrap();
+        balancer.pick(&caller, &Unowned, |_| ()).unwrap();
+    }
+    for id in 0..1_000 {
+        balancer.remove(&[id], &Unowned).unwrap();
+        balancer.pick(&caller, &Unowned, |_| ()).unwrap();
+    }
+    BYTES.with(Cell::get) - before
+}
+
+#[test]
+fn the_cost_of_a_change_is_not_that_of_the_list() {
+    for policy in [
+        Policy::RoundRobin(round_robin::Config::default()),
+        Policy::Random,
+    ] {
+        let short = bytes_for_a_thousand(1_000, policy.clone());
+        let long = bytes_for_a_thousand(32_000, policy);
+        // Copying the list would make it 30 times as much.
+        assert!(long < 8 * short, "{short} and {long} bytes");
     }
 }

@@ -3,12 +3,16 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicIsize, Ordering};
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use grpc_lb_core::policy::{round_robin, Policy};
-use grpc_lb_core::{Backend, Balancer, Caller, Offer, Owner, Owners, State, Unavailable, Unowned};
+use grpc_lb_core::policy::{pick_first, round_robin, Policy};
+use grpc_lb_core::{
+    Backend, Balancer, Caller, Config, Offer, OnOwnerDeath, Owner, Owners, State, Unavailable,
+    Unowned,
+};
 
 /// A number that counts how many of its kind exist, and that can be seen to be dead.
 struct Tracked {
@@ -93,7 +97,7 @@ fn every_value_is_freed_once_and_none_is_seen_dead() {
                     let caller = Caller::claim(seed).unwrap();
                     while !stop.load(Ordering::Relaxed) {
                         balancer
-                            .pick(&caller, |value| assert_eq!(*value.alive, ALIVE))
+                            .pick(&caller, &Unowned, |value| assert_eq!(*value.alive, ALIVE))
                             .unwrap();
                     }
                 });
@@ -199,7 +203,7 @@ fn pick_from_threads(balancer: &Balancer<u32>, threads: u64, picks: usize) -> Ha
                     let mut counts = HashMap::new();
                     start.wait();
                     for _ in 0..picks {
-                        let value = balancer.pick(&caller, |value| *value).unwrap();
+                        let value = balancer.pick(&caller, &Unowned, |value| *value).unwrap();
                         *counts.entry(value).or_insert(0) += 1;
                     }
                     counts
@@ -236,7 +240,7 @@ fn picks_are_counted_across_snapshots() {
                     let caller = Caller::claim(seed).unwrap();
                     let mut picked = 0;
                     while !stop.load(Ordering::Relaxed) {
-                        balancer.pick(&caller, |_| ()).unwrap();
+                        balancer.pick(&caller, &Unowned, |_| ()).unwrap();
                         picked += 1;
                     }
                     picked
@@ -275,7 +279,7 @@ fn a_shrinking_list_is_seen_by_every_pick_after_it() {
                     let caller = Caller::claim(seed).unwrap();
                     for _ in 0..200 {
                         let survivors_only = shrunk.load(Ordering::SeqCst);
-                        let id = balancer.pick(&caller, |id| *id).unwrap();
+                        let id = balancer.pick(&caller, &Unowned, |id| *id).unwrap();
                         assert!(!survivors_only || id < 2);
                     }
                 });
@@ -297,6 +301,14 @@ impl Owners for Dead {
     }
 
     fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, owner: Owner) -> bool {
+        !self.0.contains(&owner)
+    }
+}
+
+fn owner(name: u64) -> Owner {
+    Owner(NonZeroU64::new(name).unwrap())
 }
 
 fn die(balancer: &Balancer<u64>, owner: Owner) {
@@ -309,9 +321,9 @@ fn die(balancer: &Balancer<u64>, owner: Owner) {
 fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
     const OWNERS: u64 = 64;
     let balancer = Balancer::new(round_robin(), 0);
-    let owned: Vec<_> = (0..OWNERS)
+    let owned: Vec<_> = (1..=OWNERS)
         .map(|id| Backend {
-            owner: Some(Owner(id)),
+            owner: Some(owner(id)),
             ..Backend::new(id, id)
         })
         .collect();
@@ -320,8 +332,8 @@ fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
         for half in 0..2 {
             let balancer = &balancer;
             scope.spawn(move || {
-                for owner in (half..OWNERS).step_by(2) {
-                    die(balancer, Owner(owner));
+                for name in (1 + half..=OWNERS).step_by(2) {
+                    die(balancer, owner(name));
                 }
             });
         }
@@ -342,24 +354,27 @@ fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
         "{states:?}"
     );
     let caller = Caller::claim(0).unwrap();
-    assert_eq!(balancer.pick(&caller, |_| ()), Err(Unavailable::NoBackends));
+    assert_eq!(
+        balancer.pick(&caller, &Unowned, |_| ()),
+        Err(Unavailable::NoBackends)
+    );
 }
 
 #[test]
 fn a_dead_owner_is_the_same_before_and_after_it_is_listed() {
     let owned = Backend {
-        owner: Some(Owner(1)),
+        owner: Some(owner(1)),
         ..Backend::new(1, 1)
     };
     let balancer = Balancer::new(round_robin(), 0);
-    let dead = Dead(vec![Owner(1)]);
+    let dead = Dead(vec![owner(1)]);
     balancer
         .reconcile(std::slice::from_ref(&owned), &dead)
         .unwrap();
     assert_eq!(balancer.info(&dead).backends[0].state, State::Down);
     // Another owner brings it back.
     let brought_back = Backend {
-        owner: Some(Owner(2)),
+        owner: Some(owner(2)),
         ..owned
     };
     balancer.reconcile(&[brought_back], &dead).unwrap();
@@ -371,15 +386,21 @@ fn the_death_of_its_owner_closes_a_balancer() {
     let caller = Caller::claim(0).unwrap();
     let balancer = Balancer::new(round_robin(), 0);
     balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
-    balancer.set_owner(Owner(9), &Unowned);
-    die(&balancer, Owner(8));
-    assert_eq!(balancer.pick(&caller, |id| *id), Ok(1));
-    die(&balancer, Owner(9));
-    assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
+    balancer.set_owner(owner(9), &Unowned);
+    die(&balancer, owner(8));
+    assert_eq!(balancer.pick(&caller, &Unowned, |id| *id), Ok(1));
+    die(&balancer, owner(9));
+    assert_eq!(
+        balancer.pick(&caller, &Unowned, |id| *id),
+        Err(Unavailable::Closed)
+    );
 
     let balancer = Balancer::<u64>::new(round_robin(), 0);
-    balancer.set_owner(Owner(9), &Dead(vec![Owner(9)]));
-    assert_eq!(balancer.pick(&caller, |id| *id), Err(Unavailable::Closed));
+    balancer.set_owner(owner(9), &Dead(vec![owner(9)]));
+    assert_eq!(
+        balancer.pick(&caller, &Unowned, |id| *id),
+        Err(Unavailable::Closed)
+    );
 }
 
 #[test]
@@ -388,7 +409,9 @@ fn a_pick_inside_a_pick_of_the_same_caller_panics() {
     let caller = Caller::claim(0).unwrap();
     let balancer = Balancer::new(round_robin(), 0);
     balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
-    let _ = balancer.pick(&caller, |_| balancer.pick(&caller, |id| *id));
+    let _ = balancer.pick(&caller, &Unowned, |_| {
+        balancer.pick(&caller, &Unowned, |id| *id)
+    });
 }
 
 #[test]
@@ -397,8 +420,87 @@ fn a_caller_can_pick_again_after_a_panic() {
     let balancer = Balancer::new(round_robin(), 0);
     balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let _ = balancer.pick(&caller, |_| panic!("in the caller's code"));
+        let _ = balancer.pick(&caller, &Unowned, |_| panic!("in the caller's code"));
     }));
     assert!(panicked.is_err());
-    assert_eq!(balancer.pick(&caller, |id| *id), Ok(1));
+    assert_eq!(balancer.pick(&caller, &Unowned, |id| *id), Ok(1));
+}
+
+/// Owners who die when they are told to.
+struct Mortals([AtomicBool; MORTALS]);
+
+const MORTALS: usize = 512;
+
+impl Owners for Mortals {
+    type Watch = ();
+
+    fn watch(&self, owner: Owner) -> Option<()> {
+        self.is_alive(owner).then_some(())
+    }
+
+    fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, owner: Owner) -> bool {
+        !self.0[owner.0.get() as usize - 1].load(Ordering::Acquire)
+    }
+}
+
+#[test]
+fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
+    for policy in [
+        round_robin(),
+        per_caller(2),
+        Policy::Random,
+        Policy::PickFirst(pick_first::Config { shuffle: true }),
+    ] {
+        let world = Mortals([const { AtomicBool::new(false) }; MORTALS]);
+        // As many as have died, in the order of their names, and been noted.
+        let dead = AtomicU64::new(0);
+        let balancer = Balancer::new(
+            Config {
+                policy,
+                on_owner_death: OnOwnerDeath::Remove,
+            },
+            3,
+        );
+        // The one that stays lives for ever, so that there is always one to pick.
+        balancer.reconcile(&[Backend::new(0, 0)], &world).unwrap();
+        thread::scope(|scope| {
+            let (balancer, world, dead) = (&balancer, &world, &dead);
+            for seed in 0..2 {
+                scope.spawn(move || {
+                    let caller = Caller::claim(seed).unwrap();
+                    while dead.load(Ordering::Acquire) < MORTALS as u64 {
+                        let gone = dead.load(Ordering::Acquire);
+                        let id = balancer.pick(&caller, world, |id| *id).unwrap();
+                        assert!(id == 0 || id > gone, "picked {id} after {gone} had died");
+                    }
+                });
+            }
+            scope.spawn(move || {
+                // Keeps the lock busy, so that deaths have to wait for it.
+                while dead.load(Ordering::Acquire) < MORTALS as u64 {
+                    balancer.info(world);
+                }
+            });
+            for name in 1..=MORTALS as u64 {
+                let owned = Backend {
+                    owner: Some(owner(name)),
+                    ..Backend::new(name, name)
+                };
+                balancer.add(&[owned], world).unwrap();
+                if name % 8 == 0 {
+                    for name in name - 7..=name {
+                        world.0[name as usize - 1].store(true, Ordering::Release);
+                        let settles = balancer.note_death(owner(name));
+                        dead.store(name, Ordering::Release);
+                        if settles {
+                            balancer.settle(world);
+                        }
+                    }
+                }
+            }
+        });
+        assert_eq!(balancer.info(&world).backends.len(), 1);
+    }
 }

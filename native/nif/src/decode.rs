@@ -4,8 +4,8 @@
 //! from a direct call.
 
 use grpc_lb_core::policy::{pick_first, round_robin, Policy};
-use grpc_lb_core::{Backend, Owner};
-use rustler::{Atom, LocalPid, Term};
+use grpc_lb_core::{Backend, OnOwnerDeath, Owner};
+use rustler::{Atom, ListIterator, LocalPid, Term};
 
 use crate::atoms;
 use crate::error::{kind, ArgumentError};
@@ -73,11 +73,39 @@ fn round_robin(cursor: Atom, start: Atom, on_reconcile: Atom) -> Result<Policy, 
     }))
 }
 
+/// `:keep | :remove`
+pub(crate) fn on_owner_death(term: Term) -> Result<OnOwnerDeath, ArgumentError> {
+    match term.decode::<Atom>() {
+        Ok(atom) if atom == atoms::keep() => Ok(OnOwnerDeath::Keep),
+        Ok(atom) if atom == atoms::remove() => Ok(OnOwnerDeath::Remove),
+        _ => Err(ArgumentError(
+            "argument 4, what to do on the death of an owner, must be :keep or :remove".into(),
+        )),
+    }
+}
+
 /// A list of `{id, value, owner, weight}`; `argument` is its number among the arguments.
 pub(crate) fn backends<'a>(
     term: Term<'a>,
     argument: usize,
 ) -> Result<Vec<Backend<Offered<'a>>>, ArgumentError> {
+    let backends = proper_list(term, argument, "backends")?.enumerate();
+    backends
+        .map(|(position, term)| backend(position, term))
+        .collect()
+}
+
+/// A list of ids.
+pub(crate) fn ids<'a>(term: Term<'a>, argument: usize) -> Result<Vec<Offered<'a>>, ArgumentError> {
+    let ids = proper_list(term, argument, "ids")?;
+    Ok(ids.map(Offered).collect())
+}
+
+fn proper_list<'a>(
+    term: Term<'a>,
+    argument: usize,
+    of: &str,
+) -> Result<ListIterator<'a>, ArgumentError> {
     // The length is asked first because the iterator stops at an improper tail without a word.
     if term.list_length().is_err() {
         let given = if term.is_list() {
@@ -86,14 +114,10 @@ pub(crate) fn backends<'a>(
             kind(term)
         };
         return Err(ArgumentError(format!(
-            "argument {argument} must be a proper list of backends, got {given}"
+            "argument {argument} must be a proper list of {of}, got {given}"
         )));
     }
-    let backends = term.into_list_iterator().expect("it is a list");
-    backends
-        .enumerate()
-        .map(|(position, term)| backend(position, term))
-        .collect()
+    Ok(term.into_list_iterator().expect("it is a list"))
 }
 
 fn backend(position: usize, term: Term) -> Result<Backend<Offered>, ArgumentError> {

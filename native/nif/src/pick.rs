@@ -12,7 +12,7 @@ use rustler::sys::{
 use rustler::{Encoder, Env, Term};
 
 use crate::atoms;
-use crate::resource::{find, not_a_balancer, Found};
+use crate::resource::{find, not_a_balancer, Found, Monitors};
 
 const NAME: &CStr = c"pick";
 
@@ -81,7 +81,12 @@ fn answer(env: *mut ErlNifEnv, argument: ErlNifTerm) -> ErlNifTerm {
     };
     let answers = ANSWERS.get().expect("the library is loaded");
     let picked = CALLER.with(|caller| match caller {
-        Some(caller) => object.balancer.pick(caller, |value| value.to_raw(env)),
+        Some(caller) => {
+            let monitors = Monitors::in_call(env, object);
+            object
+                .balancer
+                .pick(caller, &monitors, |value| value.to_raw(env))
+        }
         None => panic!("more threads pick than there are places for"),
     });
     let pair = match picked {

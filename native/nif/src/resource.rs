@@ -4,6 +4,7 @@
 use std::ffi::c_void;
 use std::io;
 use std::mem::{size_of, transmute, MaybeUninit};
+use std::num::NonZeroU64;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -11,9 +12,9 @@ use std::thread;
 
 use grpc_lb_core::{Balancer, Owner, Owners};
 use rustler::sys::{
-    enif_alloc_resource, enif_demonitor_process, enif_get_resource, enif_keep_resource,
-    enif_make_resource, enif_monitor_process, enif_release_resource, ErlNifEnv, ErlNifMonitor,
-    ErlNifPid, ErlNifResourceType, ErlNifTerm,
+    enif_alloc_resource, enif_demonitor_process, enif_get_resource, enif_is_process_alive,
+    enif_keep_resource, enif_make_resource, enif_monitor_process, enif_release_resource, ErlNifEnv,
+    ErlNifMonitor, ErlNifPid, ErlNifResourceType, ErlNifTerm,
 };
 use rustler::{Env, LocalPid, Monitor, Term};
 
@@ -219,10 +220,13 @@ pub(crate) struct Monitors<'a> {
 
 impl<'a> Monitors<'a> {
     pub(crate) fn new(env: Env, object: &'a Object) -> Self {
-        Monitors {
-            env: env.as_c_arg(),
-            object,
-        }
+        Self::in_call(env.as_c_arg(), object)
+    }
+
+    /// `env` is that of the call that is under way.
+    #[inline]
+    pub(crate) fn in_call(env: *mut ErlNifEnv, object: &'a Object) -> Self {
+        Monitors { env, object }
     }
 }
 
@@ -256,15 +260,21 @@ impl Owners for Monitors<'_> {
         // SAFETY: as in `watch`.
         unsafe { enif_demonitor_process(self.env, object.cast(), monitor.as_c_arg()) };
     }
+
+    fn is_alive(&self, owner: Owner) -> bool {
+        // SAFETY: `env` is that of the call that is under way, and asking writes nothing.
+        unsafe { enif_is_process_alive(self.env, pid_of(owner).as_c_arg()) != 0 }
+    }
 }
 
 /// A local pid is one word that means the same everywhere on the node.
 pub(crate) fn owner_of(pid: LocalPid) -> Owner {
     // SAFETY: an `ErlNifPid` is a C struct of one term, which is one word.
-    Owner(unsafe { transmute::<ErlNifPid, u64>(*pid.as_c_arg()) })
+    let word = unsafe { transmute::<ErlNifPid, u64>(*pid.as_c_arg()) };
+    Owner(NonZeroU64::new(word).expect("no term is all zeroes"))
 }
 
-fn pid_of(owner: Owner) -> LocalPid {
+pub(crate) fn pid_of(owner: Owner) -> LocalPid {
     // SAFETY: `owner_of` made it from such a pid.
-    LocalPid::from_c_arg(unsafe { transmute::<u64, ErlNifPid>(owner.0) })
+    LocalPid::from_c_arg(unsafe { transmute::<u64, ErlNifPid>(owner.0.get()) })
 }

@@ -13,6 +13,7 @@ use rustler::sys::{
     ErlNifEnv, ErlNifHash, ErlNifPid, ErlNifPort, ErlNifTerm,
 };
 use rustler::{Binary, Env, Term};
+use triomphe::ThinArc;
 
 static ENVIRONMENTS: AtomicUsize = AtomicUsize::new(0);
 
@@ -28,30 +29,17 @@ pub(crate) enum Value {
     /// A term that is one machine word and means the same in every environment.
     Immediate(ErlNifTerm),
     /// A short binary, as most ids are. An environment would take 2.5 KB for it.
-    Short(Arc<ShortBinary>),
+    Short(ThinArc<(), u8>),
     /// Any other.
     Copied(Arc<Copied>),
 }
 
-/// Up to 63 bytes; the VM copies binaries of that size wherever they go, too.
-#[derive(PartialEq, Eq, Hash)]
-pub(crate) struct ShortBinary {
-    length: u8,
-    bytes: [u8; 63],
-}
+/// The VM copies binaries of up to so many bytes wherever they go, too.
+const SHORT: usize = 63;
 
-impl ShortBinary {
-    fn of(term: Term) -> Option<Self> {
-        let binary: Binary = term.decode().ok()?;
-        let mut bytes = [0; 63];
-        bytes.get_mut(..binary.len())?.copy_from_slice(&binary);
-        let length = binary.len() as u8;
-        Some(ShortBinary { length, bytes })
-    }
-
-    fn as_slice(&self) -> &[u8] {
-        &self.bytes[..usize::from(self.length)]
-    }
+fn short_binary(term: Term<'_>) -> Option<&[u8]> {
+    let binary: Binary = term.decode().ok()?;
+    (binary.len() <= SHORT).then_some(binary.as_slice())
 }
 
 /// A term in an environment that it shares with the other term of its backend.
@@ -103,7 +91,8 @@ impl Value {
         if is_immediate(term) {
             return Some(Value::Immediate(term.as_c_arg()));
         }
-        Some(Value::Short(Arc::new(ShortBinary::of(term)?)))
+        let bytes = short_binary(term)?;
+        Some(Value::Short(ThinArc::from_header_and_slice((), bytes)))
     }
 
     /// The term, in `env`.
@@ -111,7 +100,7 @@ impl Value {
     pub(crate) fn to_raw(&self, env: *mut ErlNifEnv) -> ErlNifTerm {
         match self {
             Value::Immediate(term) => *term,
-            Value::Short(binary) => make_binary(env, binary.as_slice()),
+            Value::Short(binary) => make_binary(env, &binary.slice),
             // SAFETY: `env` is the environment of the call that is under way; the source is only
             // read, and lives as long as `self`.
             Value::Copied(copied) => unsafe { enif_make_copy(env, copied.term) },
@@ -143,7 +132,7 @@ impl Hash for Value {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
             Value::Immediate(term) => hash(*term, state),
-            Value::Short(binary) => binary.hash(state),
+            Value::Short(binary) => binary.slice.hash(state),
             Value::Copied(copied) => hash(copied.term, state),
         }
     }
@@ -164,8 +153,8 @@ impl Eq for Offered<'_> {}
 impl Hash for Offered<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // As the `Value` that it would become.
-        match ShortBinary::of(self.0) {
-            Some(binary) => binary.hash(state),
+        match short_binary(self.0) {
+            Some(bytes) => bytes.hash(state),
             None => hash(self.0.as_c_arg(), state),
         }
     }
@@ -175,7 +164,7 @@ impl Equivalent<Value> for Offered<'_> {
     fn equivalent(&self, value: &Value) -> bool {
         match value {
             Value::Immediate(term) => identical(self.0.as_c_arg(), *term),
-            Value::Short(binary) => ShortBinary::of(self.0).is_some_and(|own| own == **binary),
+            Value::Short(binary) => short_binary(self.0) == Some(&binary.slice),
             Value::Copied(copied) => identical(self.0.as_c_arg(), copied.term),
         }
     }

@@ -26,7 +26,7 @@ defmodule GrpcLb.Test.Peer.Attack do
 
   defp call(1, balancers) do
     module = Enum.random([GrpcLb, GrpcLb.Native])
-    {outcome, result} = guarded(fn -> module.new(policy(), backends(), owner()) end)
+    {outcome, result} = guarded(fn -> new(module) end)
 
     case result do
       # A few, so that some get old and many are dropped.
@@ -47,11 +47,19 @@ defmodule GrpcLb.Test.Peer.Attack do
           4 -> if :rand.uniform(10) == 1, do: module.close(lb), else: module.pick(lb)
           5 -> apply(module, Enum.random([:pick, :info, :close]), [term(2)])
           6 -> GrpcLb.Native.live_counts()
+          7 -> module.add(lb, backends())
+          8 -> module.remove(lb, Enum.random([Enum.to_list(1..:rand.uniform(9)), term(2)]))
           _ -> module.pick(lb)
         end
       end)
 
     {outcome, balancers}
+  end
+
+  defp new(GrpcLb), do: GrpcLb.new(policy(), backends(), options())
+
+  defp new(GrpcLb.Native) do
+    GrpcLb.Native.new(policy(), backends(), owner(), Enum.random([:keep, :remove, term(1)]))
   end
 
   defp guarded(fun) do
@@ -75,8 +83,12 @@ defmodule GrpcLb.Test.Peer.Attack do
     ])
   end
 
+  defp options do
+    Enum.random([[], [owner: self()], [on_owner_death: :remove], [owner: owner()], term(1)])
+  end
+
   defp owner do
-    Enum.random([nil, [], [owner: self()], self(), spawn(fn -> :ok end), term(1)])
+    Enum.random([nil, self(), spawn(fn -> :ok end), term(1)])
   end
 
   defp backends do
@@ -143,7 +155,7 @@ defmodule GrpcLb.Test.Peer.Attack do
     {:ok, ^wide} = GrpcLb.pick(lb)
     {:ok, ^binary} = GrpcLb.pick(lb)
     assert_raised(fn -> GrpcLb.pick(deep) end)
-    assert_raised(fn -> GrpcLb.Native.new(wide, deep, binary) end)
+    assert_raised(fn -> GrpcLb.Native.new(wide, deep, binary, wide) end)
     :ok
   end
 
@@ -159,7 +171,7 @@ defmodule GrpcLb.Test.Peer.Attack do
     {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(backends, &{elem(&1, 0), elem(&1, 1)}))
     {:ok, %{kept: 100_000}} = GrpcLb.Native.reconcile(lb, backends)
     {:ok, %{removed: 99_999}} = GrpcLb.Native.reconcile(lb, Enum.take(backends, 1))
-    {:ok, %{added: 99_999}} = GrpcLb.Native.reconcile(lb, backends)
+    {:ok, %{added: 99_999}} = GrpcLb.Native.add(lb, backends)
     100_000 = length(GrpcLb.Native.info(lb).backends)
     :ok = GrpcLb.close(lb)
     drop_a_large_balancer(backends)
@@ -180,7 +192,7 @@ defmodule GrpcLb.Test.Peer.Attack do
   # Freed by the garbage collection of its holder.
   defp drop_a_large_balancer(backends) do
     {pid, monitor} =
-      spawn_monitor(fn -> {:ok, _lb} = GrpcLb.Native.new(:random, backends, nil) end)
+      spawn_monitor(fn -> {:ok, _lb} = GrpcLb.Native.new(:random, backends, nil, :keep) end)
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok

@@ -45,6 +45,24 @@ defmodule GrpcLb.Test.Peer.Leaks do
     :ok
   end
 
+  def changed_cycles do
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:stays, {:value}}], on_owner_death: :remove)
+
+    for i <- 1..500 do
+      mortal = Workers.idle()
+      backends = [{:a, {:value, i}}, {{:b, i}, self()}, {:mortal, {i}, owner: mortal}]
+      {:ok, %{added: 3}} = GrpcLb.add(lb, backends)
+      {:ok, _} = GrpcLb.pick(lb)
+      {:ok, %{kept: 4}} = GrpcLb.add(lb, [{:a, {:other, i}}])
+      :ok = Workers.kill([mortal])
+      {:ok, _} = GrpcLb.pick(lb)
+      {:ok, _} = GrpcLb.remove(lb, [:a, {:b, i}, :mortal])
+    end
+
+    1 = length(GrpcLb.info(lb).backends)
+    :ok
+  end
+
   def refused_cycles do
     {:ok, lb} = GrpcLb.new(:random, [{:a, {:value}}])
 

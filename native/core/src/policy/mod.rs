@@ -8,8 +8,8 @@ pub mod pick_first;
 pub mod random;
 pub mod round_robin;
 
-use crate::backend::Row;
 use crate::caller::Caller;
+use crate::rows::Rows;
 
 /// The rule that chooses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub enum Policy {
 /// What a new snapshot comes from; some policies begin anew with a list, others go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
-    /// A list that a user gave.
+    /// A list that a user gave or changed.
     Reconcile,
     /// A change of state of backends that stay listed.
     StateChange,
@@ -33,7 +33,7 @@ pub(crate) enum Cause {
 
 /// A policy, prepared for one snapshot.
 pub(crate) enum Picker {
-    PickFirst,
+    PickFirst(pick_first::Picker),
     RoundRobin(round_robin::Picker),
     Random,
 }
@@ -54,19 +54,16 @@ impl Policy {
         matches!(self, Policy::RoundRobin(_))
     }
 
-    /// Puts the rows into the policy's order and prepares the picker for them.
+    /// Prepares the picker for these rows.
     pub(crate) fn build<T>(
         &self,
-        rows: &mut [Row<T>],
+        rows: &Rows<T>,
         last: Option<&Picker>,
         cause: Cause,
         random: &mut fastrand::Rng,
     ) -> Picker {
         match self {
-            Policy::PickFirst(config) => {
-                pick_first::build(config, rows);
-                Picker::PickFirst
-            }
+            Policy::PickFirst(config) => Picker::PickFirst(pick_first::build(config, rows)),
             Policy::RoundRobin(config) => {
                 let last = match last {
                     Some(Picker::RoundRobin(last)) => Some(last),
@@ -85,18 +82,18 @@ impl Picker {
     #[inline]
     pub(crate) fn pick(&self, n: usize, caller: &Caller) -> usize {
         match self {
-            Picker::PickFirst => pick_first::pick(),
+            Picker::PickFirst(picker) => picker.pick(),
             Picker::RoundRobin(picker) => picker.pick(caller),
             Picker::Random => random::pick(n, caller),
         }
     }
 
-    /// How often each of `n` rows was picked, for policies that can tell without counting at the
-    /// pick.
-    pub(crate) fn picks(&self, n: usize) -> Option<Vec<u64>> {
+    /// Shows which of `n` rows were picked, and how often, in parts, for policies that can tell
+    /// without counting at the pick.
+    pub(crate) fn for_each_picked(&self, n: usize, add: impl FnMut(usize, u64)) {
         match self {
-            Picker::RoundRobin(picker) => Some(picker.picks(n)),
-            Picker::PickFirst | Picker::Random => None,
+            Picker::RoundRobin(picker) if n > 0 => picker.for_each_turn(n, add),
+            _ => {}
         }
     }
 }

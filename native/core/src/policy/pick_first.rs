@@ -3,7 +3,7 @@
 //! The connection's part of A62 and A61 (which address to dial, and when) is not here: the
 //! backends that a balancer holds are connected.
 
-use crate::backend::Row;
+use crate::rows::Rows;
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,14 +17,23 @@ pub struct Config {
     pub shuffle: bool,
 }
 
-/// Puts the row to pick in front.
-pub(crate) fn build<T>(config: &Config, rows: &mut [Row<T>]) {
-    if config.shuffle {
-        rows.sort_by_key(|row| row.entry.place);
-    }
+/// Which row every pick takes.
+pub(crate) struct Picker(usize);
+
+pub(crate) fn build<T>(config: &Config, rows: &Rows<T>) -> Picker {
+    let first = rows.iter().enumerate().min_by_key(|(_, row)| {
+        if config.shuffle {
+            row.entry.place
+        } else {
+            row.rank
+        }
+    });
+    Picker(first.map_or(0, |(index, _)| index))
 }
 
-#[inline]
-pub(crate) fn pick() -> usize {
-    0
+impl Picker {
+    #[inline]
+    pub(crate) fn pick(&self) -> usize {
+        self.0
+    }
 }

@@ -95,7 +95,7 @@ impl Picker {
         (self.cursor.take(caller.reader().index()) % self.backends) as usize
     }
 
-    pub(crate) fn picks(&self, n: usize) -> Vec<u64> {
-        self.cursor.picks(n)
+    pub(crate) fn for_each_turn(&self, n: usize, add: impl FnMut(usize, u64)) {
+        self.cursor.for_each_turn(n, add);
     }
 }

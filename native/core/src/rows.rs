@@ -1,0 +1,194 @@
+//! The backends that can be picked, in chunks that one snapshot shares with the next: a change of
+//! one backend copies its chunk and not the list.
+
+use std::sync::Arc;
+
+use crate::backend::Row;
+
+/// A row is found with one division by this, which is a power of two; a change copies so many rows
+/// and one pointer for so many rows more.
+const CHUNK: usize = 64;
+
+/// All chunks are full but the last one.
+pub(crate) struct Rows<T> {
+    chunks: Box<[Arc<[Row<T>]>]>,
+    len: usize,
+}
+
+impl<T> Rows<T> {
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, index: usize) -> &Row<T> {
+        &self.chunks[index / CHUNK][index % CHUNK]
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Row<T>> {
+        self.chunks.iter().flat_map(|chunk| chunk.iter())
+    }
+}
+
+impl<T: Clone> Rows<T> {
+    /// The same rows, to be changed.
+    pub(crate) fn edit(&self) -> Draft<T> {
+        Draft {
+            chunks: self.chunks.iter().cloned().map(Chunk::Shared).collect(),
+            len: self.len,
+        }
+    }
+}
+
+/// Rows that are being changed.
+pub(crate) struct Draft<T> {
+    chunks: Vec<Chunk<T>>,
+    len: usize,
+}
+
+enum Chunk<T> {
+    Shared(Arc<[Row<T>]>),
+    Own(Vec<Row<T>>),
+}
+
+impl<T> Draft<T> {
+    pub(crate) fn new() -> Self {
+        Draft {
+            chunks: Vec::new(),
+            len: 0,
+        }
+    }
+
+    pub(crate) fn finish(self) -> Rows<T> {
+        let chunks = self.chunks.into_iter().map(|chunk| match chunk {
+            Chunk::Shared(rows) => rows,
+            Chunk::Own(rows) => rows.into(),
+        });
+        Rows {
+            chunks: chunks.collect(),
+            len: self.len,
+        }
+    }
+}
+
+impl<T: Clone> Draft<T> {
+    /// Adds a row at the end, and says where that is.
+    pub(crate) fn push(&mut self, row: Row<T>) -> usize {
+        let index = self.len;
+        if index.is_multiple_of(CHUNK) {
+            self.chunks.push(Chunk::Own(Vec::new()));
+        }
+        self.own(index / CHUNK).push(row);
+        self.len += 1;
+        index
+    }
+
+    pub(crate) fn replace(&mut self, index: usize, row: Row<T>) {
+        self.own(index / CHUNK)[index % CHUNK] = row;
+    }
+
+    /// Removes a row. The last one takes its place, and is returned unless it was the one to go.
+    pub(crate) fn swap_remove(&mut self, index: usize) -> Option<&Row<T>> {
+        let last = self.pop();
+        if index == self.len {
+            return None;
+        }
+        self.replace(index, last);
+        self.own(index / CHUNK).get(index % CHUNK)
+    }
+
+    fn pop(&mut self) -> Row<T> {
+        self.len -= 1;
+        let row = self.own(self.len / CHUNK).pop();
+        if self.len.is_multiple_of(CHUNK) {
+            self.chunks.pop();
+        }
+        row.expect("chunks are full but the last, which is not empty")
+    }
+
+    /// A chunk that is no longer shared.
+    fn own(&mut self, chunk: usize) -> &mut Vec<Row<T>> {
+        let chunk = &mut self.chunks[chunk];
+        if let Chunk::Shared(rows) = chunk {
+            *chunk = Chunk::Own(rows.to_vec());
+        }
+        match chunk {
+            Chunk::Own(rows) => rows,
+            Chunk::Shared(_) => unreachable!("it was made our own"),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::backend::Entry;
+
+    fn row(value: u32) -> Row<u32> {
+        Row {
+            value,
+            owner: None,
+            rank: u64::from(value),
+            entry: Arc::new(Entry::new(0, 0)),
+        }
+    }
+
+    fn values(rows: &Rows<u32>) -> Vec<u32> {
+        let values: Vec<u32> = rows.iter().map(|row| row.value).collect();
+        for (index, value) in values.iter().enumerate() {
+            assert_eq!(rows.get(index).value, *value);
+        }
+        assert_eq!(rows.len(), values.len());
+        values
+    }
+
+    #[test]
+    fn edits_do_what_they_do_to_a_vec_and_leave_the_original_alone() {
+        let mut random = fastrand::Rng::with_seed(3);
+        let mut naive: Vec<u32> = Vec::new();
+        let mut rows = Draft::new().finish();
+        for value in 0..3_000 {
+            let (before, last) = (values(&rows), rows);
+            let mut draft = last.edit();
+            for value in [value, value + 10_000, value + 20_000] {
+                // Grows at first and shrinks later.
+                match random.u32(0..3_000) {
+                    dice if naive.is_empty() || dice > value % 10_000 => {
+                        assert_eq!(draft.push(row(value)), naive.len());
+                        naive.push(value);
+                    }
+                    dice if dice % 4 == 0 => {
+                        let index = random.usize(..naive.len());
+                        draft.replace(index, row(value));
+                        naive[index] = value;
+                    }
+                    _ => {
+                        let index = random.usize(..naive.len());
+                        naive.swap_remove(index);
+                        let moved = draft.swap_remove(index).map(|row| row.value);
+                        assert_eq!(moved, naive.get(index).copied());
+                    }
+                }
+            }
+            rows = draft.finish();
+            assert_eq!(values(&rows), naive);
+            assert_eq!(values(&last), before);
+        }
+    }
+
+    #[test]
+    fn a_change_of_one_row_copies_one_chunk() {
+        let mut draft = Draft::new();
+        for value in 0..1_000 {
+            draft.push(row(value));
+        }
+        let before = draft.finish();
+        let mut draft = before.edit();
+        draft.replace(500, row(7));
+        let after = draft.finish();
+        let shared = before.chunks.iter().zip(&after.chunks);
+        let copied = shared.filter(|(one, other)| !Arc::ptr_eq(one, other));
+        assert_eq!(copied.count(), 1);
+    }
+}

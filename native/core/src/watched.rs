@@ -1,0 +1,66 @@
+//! The owners that are being watched, and what each of them owns.
+
+use hashbrown::hash_map::Entry as Slot;
+use hashbrown::HashMap;
+use smallvec::SmallVec;
+
+use crate::backend::{Owner, Owners};
+use crate::members::MemberKey;
+
+/// Owners that are alive as far as is known.
+pub(crate) struct Watched<W>(HashMap<Owner, Owned<W>>);
+
+/// Most owners own one member.
+pub(crate) type Keys = SmallVec<[MemberKey; 2]>;
+
+struct Owned<W> {
+    watch: W,
+    members: Keys,
+}
+
+impl<W> Watched<W> {
+    pub(crate) fn new() -> Self {
+        Watched(HashMap::new())
+    }
+
+    /// Watches an owner that may be watched already. `None` when it is dead.
+    pub(crate) fn watch(
+        &mut self,
+        owner: Owner,
+        owners: &impl Owners<Watch = W>,
+    ) -> Option<&mut Keys> {
+        let owned = match self.0.entry(owner) {
+            Slot::Occupied(slot) => slot.into_mut(),
+            Slot::Vacant(slot) => slot.insert(Owned {
+                watch: owners.watch(owner)?,
+                members: Keys::new(),
+            }),
+        };
+        Some(&mut owned.members)
+    }
+
+    /// An owner no longer owns a member. It is watched on, until `unwatch_idle`.
+    pub(crate) fn disown(&mut self, owner: Owner, key: MemberKey) {
+        // An owner that died is not here any more.
+        if let Some(owned) = self.0.get_mut(&owner) {
+            let index = owned.members.iter().position(|other| *other == key);
+            owned
+                .members
+                .swap_remove(index.expect("it owns what it owns"));
+        }
+    }
+
+    /// Stops watching an owner that owns no member.
+    pub(crate) fn unwatch_idle(&mut self, owner: Owner, owners: &impl Owners<Watch = W>) {
+        if let Slot::Occupied(slot) = self.0.entry(owner) {
+            if slot.get().members.is_empty() {
+                owners.unwatch(slot.remove().watch);
+            }
+        }
+    }
+
+    /// Forgets an owner that died. What it owned, unless it was not watched.
+    pub(crate) fn bury(&mut self, owner: Owner) -> Option<Keys> {
+        self.0.remove(&owner).map(|owned| owned.members)
+    }
+}
