@@ -10,11 +10,10 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::cursor::Cursor;
+use crate::policy::{pick_first, Policy};
 use crate::reclaim::{Published, Reader};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
-use crate::{
-    policy::Policy, Backend, Balancer, Caller, Owner, Owners, State, Unavailable, Unowned,
-};
+use crate::{Backend, Balancer, Caller, Owner, Owners, State, Unavailable, Unowned};
 
 /// A value whose reads and end loom watches: reading it after or while it is dropped fails.
 struct Watched {
@@ -299,7 +298,9 @@ fn nobody_who_heard_of_a_death_picks_the_dead() {
             ..Backend::new(1, 1)
         };
         let mortal = Arc::new(Mortal(AtomicBool::new(true)));
-        let balancer = Arc::new(Balancer::new(Policy::Random, 0));
+        // Would pick the one that dies.
+        let policy = Policy::PickFirst(pick_first::Config::default());
+        let balancer = Arc::new(Balancer::new(policy, 0));
         balancer
             .reconcile(&[owned, Backend::new(2, 2)], &*mortal)
             .unwrap();
