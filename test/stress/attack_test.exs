@@ -24,4 +24,9 @@ defmodule GrpcLb.Stress.AttackTest do
     peer = Peer.start()
     assert Peer.run(peer, Peer.Attack, :large_list) == []
   end
+
+  test "arguments that are erased during the call are still there for it" do
+    peer = Peer.start()
+    assert Peer.run(peer, Peer.Attack, :erased_arguments) == :ok
+  end
 end

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `pick` | the hot NIF, registered raw |
 //! | `control` | all other NIFs, registered through rustler |
+//! | `dirty` | the way into those of `control` that are dirty |
 //! | `decode` | policies and backends out of terms |
 //! | `value` | a term that outlives the call that brought it |
 //! | `resource` | the balancer as a term, and its process monitors |
@@ -16,6 +17,8 @@
 #[allow(unsafe_code)] // `rustler::nif` expands to it.
 mod control;
 mod decode;
+#[allow(unsafe_code)]
+mod dirty;
 mod error;
 #[allow(unsafe_code)]
 mod library;

@@ -28,7 +28,7 @@ use rustler::sys::{
 use rustler::{Env, Nif, Term};
 
 use crate::error::ArgumentError;
-use crate::{pick, resource};
+use crate::{dirty, pick, resource};
 
 const MODULE: &CStr = c"Elixir.GrpcLb.Native";
 const RESOURCE_TYPE: &CStr = c"grpc_lb_balancer";
@@ -103,29 +103,36 @@ impl Library {
     }
 }
 
-/// The NIFs of this library.
+/// The NIFs of this library, as the VM calls them.
 fn functions() -> &'static [ErlNifFunc] {
-    struct Functions(Vec<ErlNifFunc>);
-    // SAFETY: the pointers in an `ErlNifFunc` are to constants.
-    unsafe impl Send for Functions {}
-    // SAFETY: as above.
-    unsafe impl Sync for Functions {}
-
     static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
     let Functions(functions) = FUNCTIONS.get_or_init(|| {
-        let through_rustler = inventory::iter::<Nif>().map(Nif::get_def);
-        Functions(through_rustler.chain([pick::function()]).collect())
+        let normal = all().filter(|function| function.flags == 0);
+        Functions(normal.chain(dirty::entrances()).collect())
     });
     functions
 }
 
-/// The NIFs of this library, for other builds.
+/// The NIFs of this library as they are.
+fn all() -> impl Iterator<Item = ErlNifFunc> {
+    let through_rustler = inventory::iter::<Nif>().map(Nif::get_def);
+    through_rustler.chain([pick::function()])
+}
+
+struct Functions(Vec<ErlNifFunc>);
+// SAFETY: the pointers in an `ErlNifFunc` are to constants.
+unsafe impl Send for Functions {}
+// SAFETY: as above.
+unsafe impl Sync for Functions {}
+
+/// The NIFs of this library, for other builds: a call has passed an entrance over there.
 ///
 /// # Safety
 ///
 /// `count` must be a place for a number.
 unsafe extern "C" fn shared_functions(count: *mut usize) -> *const ErlNifFunc {
-    let functions = functions();
+    static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+    let Functions(functions) = FUNCTIONS.get_or_init(|| Functions(all().collect()));
     // SAFETY: the caller gives a place for it.
     unsafe { count.write(functions.len()) };
     functions.as_ptr()

@@ -178,6 +178,35 @@ defmodule GrpcLb.Test.Peer.Attack do
     reports_of_native_calls()
   end
 
+  # Calls whose arguments are erased under them: a literal is freed when no heap refers to it.
+  def erased_arguments do
+    for i <- 1..500, call <- [:new, :reconcile, :add, :remove, :info, :close, :pick] do
+      key = {__MODULE__, call, i}
+      put(key)
+      :erlang.garbage_collect()
+      {lb, list} = :persistent_term.get(key)
+      :persistent_term.erase(key)
+      call(call, lb, list)
+    end
+
+    :erlang.garbage_collect()
+    eventually(fn -> GrpcLb.Native.live_counts().balancers == 0 end)
+  end
+
+  defp put(key) do
+    list = for id <- 1..50, do: {id, {:value, id}, nil, 1}
+    {:ok, lb} = GrpcLb.Native.new(:random, list, nil, :keep)
+    :persistent_term.put(key, {lb, list})
+  end
+
+  defp call(:new, _lb, list), do: {:ok, _lb} = GrpcLb.Native.new(:random, list, nil, :keep)
+  defp call(:reconcile, lb, list), do: {:ok, %{kept: 50}} = GrpcLb.Native.reconcile(lb, list)
+  defp call(:add, lb, list), do: {:ok, %{added: 0}} = GrpcLb.Native.add(lb, list)
+  defp call(:remove, lb, list), do: {:ok, %{removed: 0}} = GrpcLb.Native.remove(lb, list)
+  defp call(:info, lb, _list), do: %{closed: false} = GrpcLb.Native.info(lb)
+  defp call(:close, lb, _list), do: :ok = GrpcLb.Native.close(lb)
+  defp call(:pick, lb, _list), do: {:ok, {:value, _id}} = GrpcLb.Native.pick(lb)
+
   # Other work of the VM, and of a busy machine, may hold a scheduler up; our functions may not.
   defp reports_of_native_calls do
     receive do
