@@ -1,0 +1,45 @@
+defmodule GrpcLb.Resolver.Static do
+  @moduledoc """
+  Resolves the targets that say their addresses themselves: `ipv4:`, `ipv6:`, `unix:`, `static:` and
+  `{:static, list}`, see `GrpcLb.Target`.
+
+  It has no options, and what it returns never changes.
+  """
+
+  @behaviour GrpcLb.Resolver
+
+  alias GrpcLb.Target
+
+  @impl true
+  def validate!(target, []) do
+    _addresses = addresses!(target)
+    :ok
+  end
+
+  def validate!(_target, [{option, _setting} | _more]) do
+    raise ArgumentError,
+          "unknown option #{inspect(option)} of #{inspect(__MODULE__)}, it has none"
+  end
+
+  @doc """
+  Returns the addresses of the target, in its order.
+
+  Raises `ArgumentError` when the target is malformed, or of the scheme `dns`.
+
+      iex> GrpcLb.Resolver.Static.resolve("unix:/run/app.sock", [])
+      {:ok, %{addresses: [%GrpcLb.Address{ip: {:local, "/run/app.sock"}, port: 0}], ttl: nil}}
+  """
+  @impl true
+  def resolve(target, _opts), do: {:ok, %{addresses: addresses!(target), ttl: nil}}
+
+  defp addresses!(target) do
+    case Target.parse!(target) do
+      %Target{scheme: :dns} ->
+        raise ArgumentError,
+              "#{inspect(__MODULE__)} resolves no names, got the target: #{inspect(target)}"
+
+      %Target{addresses: addresses} ->
+        addresses
+    end
+  end
+end

@@ -1,0 +1,558 @@
+defmodule GrpcLb.Resolver.DNSTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Eventually
+  import GrpcLb.Test.Workers
+
+  alias GrpcLb.{Address, Resolver}
+  alias GrpcLb.Resolver.DNS
+  alias GrpcLb.Test.{DnsServer, Peer}
+
+  doctest DNS
+
+  @ipv6 {0x2001, 0xDB8, 0, 0, 0, 0, 0, 1}
+
+  describe "A and AAAA" do
+    test "both are asked for, and what both bring is the result" do
+      server = serve(%{{"a.example", :a} => {30, [ip(1)]}, {"a.example", :aaaa} => {60, [@ipv6]}})
+
+      assert {:ok, %{addresses: addresses, ttl: 30}} = ask(server, "a.example:50051")
+
+      assert addresses == [
+               %Address{ip: ip(1), port: 50051, host: "a.example"},
+               %Address{ip: @ipv6, port: 50051, host: "a.example"}
+             ]
+
+      assert Enum.sort(asked(server)) == [
+               {"a.example", :a},
+               {"a.example", :aaaa}
+             ]
+    end
+
+    test "one of them is enough" do
+      server =
+        serve(%{{"v4.example", :a} => {30, [ip(1)]}, {"v6.example", :aaaa} => {40, [@ipv6]}})
+
+      assert ips(ask(server, "v4.example")) == {[ip(1)], 30}
+      assert ips(ask(server, "v6.example")) == {[@ipv6], 40}
+    end
+
+    test "one of them is enough when the other fails, and it is soon asked again" do
+      for failure <- [:servfail, :refused, :notimp, :silence, {:garbage, "no message"}] do
+        server = serve(%{{"a.example", :a} => failure, {"a.example", :aaaa} => {100, [@ipv6]}})
+        assert {failure, ips(ask(server, "a.example", timeout: 2_000))} == {failure, {[@ipv6], 5}}
+
+        DnsServer.put(server, %{
+          {"a.example", :a} => {100, [ip(1)]},
+          {"a.example", :aaaa} => failure
+        })
+
+        assert {failure, ips(ask(server, "a.example", timeout: 2_000))} == {failure, {[ip(1)], 5}}
+      end
+    end
+
+    test "a server that says that the other does not exist has answered" do
+      server = serve(%{{"a.example", :a} => {100, [ip(1)]}, {"a.example", :aaaa} => :nxdomain})
+      assert ips(ask(server, "a.example")) == {[ip(1)], 100}
+    end
+
+    test "aliases are followed, and their TTL counts" do
+      server =
+        serve(%{
+          {"alias.example", :cname} => {20, [~c"a.example"]},
+          {"a.example", :a} => {30, [ip(1)]}
+        })
+
+      assert {:ok, %{addresses: [address], ttl: 20}} = ask(server, "alias.example:1")
+      assert address == %Address{ip: ip(1), port: 1, host: "alias.example"}
+    end
+
+    test "the order in which a server lists them makes no difference" do
+      server = serve(%{})
+
+      results =
+        for order <- [[1, 2, 3], [3, 1, 2], [2, 3, 1, 2]] do
+          DnsServer.put(server, %{{"a.example", :a} => {30, Enum.map(order, &ip/1)}})
+          ips(ask(server, "a.example"))
+        end
+
+      assert Enum.uniq(results) == [{[ip(1), ip(2), ip(3)], 30}]
+    end
+
+    test "what changes is seen by the next question" do
+      server = serve(%{{"a.example", :a} => {300, [ip(1), ip(2)]}})
+      assert ips(ask(server, "a.example")) == {[ip(1), ip(2)], 300}
+
+      DnsServer.put(server, %{{"a.example", :a} => {300, [ip(2), ip(3)]}})
+      assert ips(ask(server, "a.example")) == {[ip(2), ip(3)], 300}
+
+      DnsServer.put(server, %{})
+      assert ask(server, "a.example") == {:error, :nxdomain}
+    end
+
+    test "more addresses than a datagram holds" do
+      v4 = for i <- 1..400, do: {10, 0, div(i, 256), rem(i, 256)}
+      v6 = for i <- 1..400, do: put_elem(@ipv6, 7, i)
+      server = serve(%{{"a.example", :a} => {30, v4}, {"a.example", :aaaa} => {30, v6}})
+
+      assert ips(ask(server, "a.example")) == {v4 ++ v6, 30}
+      assert {:tcp, "a.example", :aaaa} in DnsServer.questions(server)
+    end
+  end
+
+  describe "errors" do
+    test "no such name" do
+      assert ask(serve(%{}), "a.example") == {:error, :nxdomain}
+    end
+
+    test "a name without addresses" do
+      server = serve(%{{"a.example", :mx} => {30, [{10, ~c"mail.example"}]}})
+      assert ask(server, "a.example") == {:error, :no_addresses}
+    end
+
+    test "a server that cannot or does not want to" do
+      for {failure, reason} <- [
+            servfail: :servfail,
+            refused: :refused,
+            notimp: :notimp,
+            garbage: :formerr
+          ] do
+        answer = if failure == :garbage, do: {:garbage, "no message"}, else: failure
+        server = serve(%{{"a.example", :a} => answer, {"a.example", :aaaa} => answer})
+        assert ask(server, "a.example") == {:error, reason}
+      end
+    end
+
+    test "SERVFAIL is said at once: nobody waits for another try" do
+      server = serve(%{{"a.example", :a} => :servfail, {"a.example", :aaaa} => :servfail})
+      assert ask(server, "a.example", timeout: 60_000) == {:error, :servfail}
+      # Three tries of both would be six.
+      assert length(DnsServer.questions(server)) < 6
+    end
+
+    test "no answer, over UDP or over TCP" do
+      for silence <- [:silence, {:tcp, :silence}] do
+        server = serve(%{{"a.example", :a} => silence, {"a.example", :aaaa} => silence})
+        assert {silence, ask(server, "a.example", timeout: 200)} == {silence, {:error, :timeout}}
+      end
+    end
+
+    test "no server" do
+      assert DNS.resolve("dns://127.0.0.1:1/a.example", []) == {:error, :econnrefused}
+    end
+  end
+
+  describe "TTL" do
+    test "is the shortest of the answers', between floor and ceiling" do
+      server = serve(%{{"a.example", :a} => {30, [ip(1)]}, {"a.example", :aaaa} => {20, [@ipv6]}})
+
+      for {opts, ttl} <- [
+            {[], 20},
+            {[min_ttl: 25], 25},
+            {[max_ttl: 10], 10},
+            {[min_ttl: 20, max_ttl: 20], 20}
+          ] do
+        assert {:ok, %{ttl: ^ttl}} = ask(server, "a.example", opts)
+      end
+    end
+
+    test "by default from 5 to 300 seconds" do
+      for {given, ttl} <- [{0, 5}, {5, 5}, {6, 6}, {300, 300}, {86_400, 300}] do
+        server = serve(%{{"a.example", :a} => {given, [ip(1)]}})
+        assert {:ok, %{ttl: ^ttl}} = ask(server, "a.example")
+      end
+    end
+  end
+
+  describe "names" do
+    test "an address is taken as it is, and nobody is asked" do
+      server = serve(%{})
+
+      for {text, ip} <- [
+            {"10.0.0.1:50051", {10, 0, 0, 1}},
+            {"[::1]:50051", {0, 0, 0, 0, 0, 0, 0, 1}}
+          ] do
+        assert ask(server, text) ==
+                 {:ok, %{addresses: [%Address{ip: ip, port: 50051}], ttl: nil}}
+      end
+
+      assert DnsServer.questions(server) == []
+    end
+
+    test "the host of an address has no dot at its end" do
+      server = serve(%{{"a.example", :a} => {30, [ip(1)]}})
+      assert {:ok, %{addresses: [%Address{host: "a.example"}]}} = ask(server, "a.example.")
+    end
+
+    test "a server that is named is asked for what is in the hosts file too, as it is" do
+      server = serve(%{{"localhost", :a} => {30, [ip(7)]}})
+      assert ips(ask(server, "localhost")) == {[ip(7)], 30}
+    end
+  end
+
+  describe "name servers" do
+    test "the one in the target is asked in place of those in the options" do
+      named = serve(%{{"a.example", :a} => {30, [ip(1)]}})
+      other = serve(%{{"a.example", :a} => {30, [ip(2)]}})
+      {ip, port} = DnsServer.address(named)
+
+      target = "dns://#{:inet.ntoa(ip)}:#{port}/a.example"
+      result = DNS.resolve(target, nameservers: [DnsServer.address(other)])
+
+      assert ips(result) == {[ip(1)], 30}
+      assert DnsServer.questions(other) == []
+    end
+
+    test "the next is asked when one cannot answer" do
+      works = serve(%{{"a.example", :a} => {30, [ip(1)]}})
+
+      for failure <- [:servfail, :refused] do
+        fails = serve(%{{"a.example", :a} => failure, {"a.example", :aaaa} => failure})
+        servers = Enum.map([fails, works], &DnsServer.address/1)
+        assert ips(DNS.resolve("a.example", nameservers: servers)) == {[ip(1)], 30}
+        assert DnsServer.questions(fails) != []
+      end
+    end
+
+    test "can be written in every form of an address" do
+      server = serve(%{{"a.example", :a} => {30, [ip(1)]}})
+      {ip, port} = DnsServer.address(server)
+
+      for form <- [{ip, port}, {"127.0.0.1", port}, "127.0.0.1:#{port}"] do
+        assert ips(DNS.resolve("a.example", nameservers: [form])) == {[ip(1)], 30}
+      end
+    end
+  end
+
+  describe "SRV" do
+    test "brings hosts, ports and weights; the port of the target is not used" do
+      server =
+        serve(%{
+          {"_grpc._tcp.example", :srv} =>
+            {60, [{1, 10, 5001, ~c"a.example"}, {1, 30, 5002, ~c"b.example"}]},
+          {"a.example", :a} => {50, [ip(1), ip(2)]},
+          {"b.example", :aaaa} => {40, [@ipv6]}
+        })
+
+      assert {:ok, %{addresses: addresses, ttl: 40}} =
+               ask(server, "_grpc._tcp.example:9", srv: true)
+
+      assert addresses == [
+               %Address{ip: ip(1), port: 5001, host: "a.example", weight: 10},
+               %Address{ip: ip(2), port: 5001, host: "a.example", weight: 10},
+               %Address{ip: @ipv6, port: 5002, host: "b.example", weight: 30}
+             ]
+    end
+
+    test "its own TTL counts too" do
+      server =
+        serve(%{
+          {"s", :srv} => {20, [{1, 1, 1, ~c"a.example"}]},
+          {"a.example", :a} => {50, [ip(1)]}
+        })
+
+      assert {:ok, %{ttl: 20}} = ask(server, "s", srv: true)
+    end
+
+    test "weight 0 is a small share beside others, and a full one among its like" do
+      zone = for i <- 1..3, into: %{}, do: {{"h#{i}", :a}, {30, [ip(i)]}}
+      server = serve(zone)
+
+      for {weights, expected} <- [{[0, 0, 0], [1, 1, 1]}, {[0, 1, 20], [1, 100, 2000]}] do
+        records = for {weight, i} <- Enum.with_index(weights, 1), do: {1, weight, 1, ~c"h#{i}"}
+        DnsServer.put(server, Map.put(zone, {"s", :srv}, {30, records}))
+
+        assert {:ok, %{addresses: addresses}} = ask(server, "s", srv: true)
+        assert Enum.map(addresses, & &1.weight) == expected
+      end
+    end
+
+    test "the lowest priority number alone is taken, as long as a name in it can be resolved" do
+      zone = %{
+        {"s", :srv} => {30, [{20, 1, 1, ~c"h3"}, {10, 1, 1, ~c"h1"}, {10, 1, 1, ~c"h2"}]},
+        {"h1", :a} => {30, [ip(1)]},
+        {"h2", :a} => {30, [ip(2)]},
+        {"h3", :a} => {30, [ip(3)]}
+      }
+
+      server = serve(zone)
+      assert ips(ask(server, "s", srv: true)) == {[ip(1), ip(2)], 30}
+      refute Enum.any?(DnsServer.questions(server), &match?({_, "h3", _}, &1))
+
+      DnsServer.put(server, Map.delete(zone, {"h1", :a}))
+      assert ips(ask(server, "s", srv: true)) == {[ip(2)], 30}
+
+      DnsServer.put(server, Map.drop(zone, [{"h1", :a}, {"h2", :a}]))
+      assert ips(ask(server, "s", srv: true)) == {[ip(3)], 30}
+    end
+
+    test "a host that fails keeps nobody else out, and is soon asked for again" do
+      zone = %{
+        {"s", :srv} => {30, [{20, 1, 1, ~c"h3"}, {10, 1, 1, ~c"h1"}, {10, 1, 1, ~c"h2"}]},
+        {"h1", :a} => :servfail,
+        {"h1", :aaaa} => :servfail,
+        {"h2", :a} => {30, [ip(2)]},
+        {"h3", :a} => {30, [ip(3)]}
+      }
+
+      server = serve(zone)
+      assert ips(ask(server, "s", srv: true)) == {[ip(2)], 5}
+
+      DnsServer.put(server, Map.delete(zone, {"h2", :a}))
+      assert ips(ask(server, "s", srv: true)) == {[ip(3)], 5}
+
+      DnsServer.put(server, zone |> Map.delete({"h2", :a}) |> Map.delete({"h3", :a}))
+      assert ask(server, "s", srv: true) == {:error, :servfail}
+    end
+
+    test "a service that is not offered, or whose hosts nobody knows, has no addresses" do
+      for records <- [[{0, 0, 0, ~c"."}], [{0, 0, 1, ~c"."}], [{1, 1, 0, ~c"a.example"}]] do
+        server = serve(%{{"s", :srv} => {30, records}, {"a.example", :a} => {30, [ip(1)]}})
+        assert ask(server, "s", srv: true) == {:error, :no_addresses}
+      end
+
+      server = serve(%{{"s", :srv} => {30, [{1, 1, 1, ~c"a.example"}]}})
+      assert ask(server, "s", srv: true) == {:error, :no_addresses}
+      assert ask(server, "other", srv: true) == {:error, :nxdomain}
+    end
+
+    test "many hosts" do
+      hosts = 1..200
+
+      zone =
+        for i <- hosts, into: %{} do
+          {{"host-#{i}.example", :a}, {30, [ip(i)]}}
+        end
+
+      records = for i <- hosts, do: {1, i, 50_000 + i, ~c"host-#{i}.example"}
+      server = serve(Map.put(zone, {"s", :srv}, {30, records}))
+
+      assert {:ok, %{addresses: addresses}} = ask(server, "s", srv: true)
+
+      expected =
+        for i <- hosts do
+          %Address{ip: ip(i), port: 50_000 + i, host: "host-#{i}.example", weight: i}
+        end
+
+      assert addresses == expected
+    end
+  end
+
+  describe "timeout" do
+    # With the time of one question for each of them, one after the other, it would take longer.
+    @tag timeout: 20_000
+    test "is that of all questions together" do
+      hosts = 1..80
+      records = for i <- hosts, do: {1, 1, 1, ~c"host-#{i}.example"}
+
+      zone =
+        for i <- hosts, type <- [:a, :aaaa], into: %{{"s", :srv} => {30, records}} do
+          {{"host-#{i}.example", type}, :silence}
+        end
+
+      assert ask(serve(zone), "s", srv: true, timeout: 500) == {:error, :timeout}
+    end
+  end
+
+  describe "what the system says" do
+    setup :system
+
+    test "a name in the hosts file has its addresses, and DNS is not asked", %{
+      server: server,
+      resolve: resolve
+    } do
+      DnsServer.put(server, %{{"both.example", :a} => {30, [ip(9)]}})
+
+      assert resolve.("localhost:50051") ==
+               {:ok,
+                %{
+                  addresses: [
+                    %Address{ip: {127, 0, 0, 1}, port: 50051, host: "localhost"},
+                    %Address{ip: {0, 0, 0, 0, 0, 0, 0, 1}, port: 50051, host: "localhost"}
+                  ],
+                  ttl: nil
+                }}
+
+      assert ips(resolve.("both.example")) == {[ip(1), ip(2)], nil}
+      assert ips(resolve.("BOTH.example.")) == {[ip(1), ip(2)], nil}
+      assert DnsServer.questions(server) == []
+    end
+
+    test "the system's name servers are asked, with its search list", %{
+      server: server,
+      resolve: resolve
+    } do
+      DnsServer.put(server, %{
+        {"db.two.example", :a} => {30, [ip(1)]},
+        {"empty.one.example", :mx} => {30, [{10, ~c"mail.example"}]},
+        {"empty.two.example", :a} => {30, [ip(2)]},
+        {"_grpc._tcp.db.two.example", :srv} => {30, [{1, 1, 7, ~c"db.two.example"}]}
+      })
+
+      assert ips(resolve.("db")) == {[ip(1)], 30}
+      assert names(server) == ["db.one.example", "db.two.example"]
+      assert {:ok, %{addresses: [%Address{host: "db"}]}} = resolve.("db")
+
+      assert ips(resolve.("empty")) == {[ip(2)], 30}
+      assert DnsServer.questions(server) != []
+
+      assert resolve.("no.db") == {:error, :nxdomain}
+      assert names(server) == ["no.db", "no.db.one.example", "no.db.two.example"]
+
+      assert resolve.("db.") == {:error, :nxdomain}
+      assert names(server) == ["db"]
+    end
+
+    test "a failure ends the search", %{server: server, resolve: resolve} do
+      DnsServer.put(server, %{
+        {"db.one.example", :a} => :refused,
+        {"db.one.example", :aaaa} => :refused,
+        {"db.two.example", :a} => {30, [ip(1)]}
+      })
+
+      assert resolve.("db") == {:error, :refused}
+    end
+  end
+
+  describe "options" do
+    test "are checked, with a message that says what is allowed" do
+      for {option, setting, allowed} <- [
+            {:nameservers, [], "with one at least"},
+            {:nameservers, "10.0.0.53", "a list of"},
+            {:nameservers, ["ns.example"], "a list of"},
+            {:nameservers, ["unix:/a"], "a list of"},
+            {:nameservers, ["10.0.0.53" | :more], "a list of"},
+            {:nameservers, [{{10, 0, 0, 53}, 0}], "a list of"},
+            {:timeout, 0, "milliseconds"},
+            {:timeout, :infinity, "milliseconds"},
+            {:timeout, 0x100000000, "milliseconds"},
+            {:srv, nil, "a boolean"},
+            {:min_ttl, 0, "seconds, 1 at least"},
+            {:max_ttl, 1.5, "seconds"},
+            {:max_ttl, 4, ":min_ttl at least"}
+          ] do
+        message = "option #{inspect(option)} of GrpcLb.Resolver.DNS must be "
+
+        for check <- [&DNS.validate!/2, &DNS.resolve/2] do
+          error = assert_raise ArgumentError, fn -> check.("a.example", [{option, setting}]) end
+          assert error.message =~ message
+          assert error.message =~ allowed
+          assert error.message =~ "got: #{inspect(setting)}"
+        end
+      end
+
+      assert_raise ArgumentError, ~r/unknown option :ttl .* expected :nameservers or/, fn ->
+        DNS.validate!("a.example", ttl: 5)
+      end
+
+      assert_raise ArgumentError, ~r/must be a keyword list, got: :srv/, fn ->
+        apply(DNS, :validate!, ["a.example", :srv])
+      end
+    end
+
+    test "that are right are taken" do
+      assert DNS.validate!("a.example", []) == :ok
+
+      assert DNS.validate!("a.example",
+               nameservers: ["10.0.0.53", "[::1]:5353", {"::1", 53}],
+               timeout: 1,
+               srv: true,
+               min_ttl: 300,
+               max_ttl: 300
+             ) == :ok
+
+      assert DNS.validate!("a.example", nameservers: :system) == :ok
+    end
+  end
+
+  describe "in many processes" do
+    @describetag :concurrency
+
+    test "each gets the answer to its own question" do
+      zone = for i <- 1..50, into: %{}, do: {{"h#{i}.example", :a}, {30, [ip(i)]}}
+      server = serve(zone)
+
+      results = together(50, fn i -> for _ <- 1..10, do: ips(ask(server, "h#{i}.example")) end)
+      assert results == for(i <- 1..50, do: List.duplicate({[ip(i)], 30}, 10))
+    end
+
+    test "one that is killed while it waits leaves no process and no socket" do
+      server = serve(%{{"a.example", :a} => :silence, {"a.example", :aaaa} => :silence})
+      sockets = MapSet.new(Port.list())
+
+      asking = for _ <- 1..10, do: spawn(fn -> ask(server, "a.example", timeout: 60_000) end)
+      eventually(fn -> server |> DnsServer.questions() |> length() > 0 end)
+      eventually(fn -> Enum.all?(asking, &(length(linked(&1)) == 2)) end)
+      tasks = Enum.flat_map(asking, &linked/1)
+      eventually(fn -> Enum.all?(tasks, &(sockets_of(&1) != [])) end)
+      opened = Enum.flat_map(tasks, &sockets_of/1)
+      assert Enum.all?(opened, &(&1 not in sockets))
+
+      kill(asking)
+      eventually(fn -> not Enum.any?(tasks, &Process.alive?/1) end)
+      eventually(fn -> Enum.all?(opened, &(Port.info(&1) == nil)) end)
+    end
+  end
+
+  # A VM that has our directory in place of /etc, and our server. As resolv.conf cannot say the port of
+  # a server, that stands in an inetrc, as an alternative one: resolv.conf does not replace those.
+  defp system(_context) do
+    server = serve(%{})
+    {ip, port} = DnsServer.address(server)
+    etc = Path.join(System.tmp_dir!(), "dns-test-#{System.unique_integer([:positive])}")
+    inetrc = Path.join(etc, "inetrc")
+
+    File.mkdir_p!(etc)
+    on_exit(fn -> File.rm_rf!(etc) end)
+
+    File.write!(inetrc, "{alt_nameserver, #{:io_lib.write(ip)}, #{port}}.\n")
+    File.write!(Path.join(etc, "resolv.conf"), "search one.example two.example\n")
+
+    File.write!(Path.join(etc, "hosts"), """
+    127.0.0.1 localhost
+    ::1 localhost
+    10.0.0.2 both.example
+    10.0.0.1 both.example
+    """)
+
+    args = ["-env", "ERL_INET_ETC_DIR", etc, "-kernel", "inetrc", inspect(inetrc)]
+    peer = args |> Enum.map(&String.to_charlist/1) |> Peer.start()
+
+    %{server: server, resolve: &Peer.run(peer, DNS, :resolve, [&1, []])}
+  end
+
+  defp serve(zone) do
+    start_supervised!(%{id: make_ref(), start: {DnsServer, :start_link, [zone]}})
+  end
+
+  defp ask(server, name, opts \\ []) do
+    result = DNS.resolve("dns:///" <> name, [{:nameservers, [DnsServer.address(server)]} | opts])
+    assert Resolver.check(result) == result
+    result
+  end
+
+  # What was asked over UDP. A client that is kept waiting asks again, so that the same may come twice.
+  defp asked(server) do
+    Enum.uniq(for {:udp, name, type} <- DnsServer.questions(server), do: {name, type})
+  end
+
+  defp names(server), do: for({name, :a} <- asked(server), do: name)
+
+  defp ips({:ok, %{addresses: addresses, ttl: ttl}}), do: {Enum.map(addresses, & &1.ip), ttl}
+
+  defp ip(n), do: {10, 0, 0, n}
+
+  defp linked(pid) do
+    case Process.info(pid, :links) do
+      {:links, links} -> Enum.filter(links, &is_pid/1)
+      nil -> []
+    end
+  end
+
+  defp sockets_of(pid) do
+    case Process.info(pid, :links) do
+      {:links, links} -> Enum.filter(links, &is_port/1)
+      nil -> []
+    end
+  end
+end
