@@ -18,6 +18,10 @@ defmodule GrpcLb.MixProject do
     ]
   end
 
+  def application do
+    [mod: {GrpcLb.Application, []}]
+  end
+
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
 

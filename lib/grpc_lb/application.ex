@@ -1,0 +1,20 @@
+defmodule GrpcLb.Application do
+  @moduledoc false
+
+  use Application
+
+  @impl true
+  def start(_type, _args) do
+    # A keeper without its entry in the registry could be found by nobody, and a connection needs
+    # both: hence the order, and that what comes later starts again with what came before.
+    Supervisor.start_link(
+      [
+        {Registry, keys: :unique, name: GrpcLb.Registry},
+        {DynamicSupervisor, name: GrpcLb.Keepers},
+        {DynamicSupervisor, name: GrpcLb.Connections}
+      ],
+      strategy: :rest_for_one,
+      name: GrpcLb.Supervisor
+    )
+  end
+end

@@ -1,0 +1,485 @@
+defmodule GrpcLb.Connection do
+  @moduledoc """
+  A connection to all backends of a target: it resolves the target, opens a transport to every
+  address, keeps a balancer over those that are open, and follows what changes.
+
+      {:ok, connection} =
+        GrpcLb.Connection.connect("dns:///api.example.com:50051", transport: MyApp.Transport)
+
+      GrpcLb.Connection.run(connection, fn transport -> MyApp.Transport.call(transport, request) end)
+
+      :ok = GrpcLb.Connection.disconnect(connection)
+
+  Or in a supervision tree, where it starts at once and connects when it can:
+
+      children = [
+        {GrpcLb.Connection,
+         name: MyApp.Api, target: "dns:///api.example.com:50051", transport: MyApp.Transport}
+      ]
+
+      GrpcLb.Connection.handle!(MyApp.Api)
+
+  A handle is a small struct with the balancer's reference in it. A pick through it asks no process
+  and reads no table.
+
+  ## What it does by itself
+
+    * A new resolution: what is new is opened, all at once; what is gone leaves the rotation first
+      and is closed after `:drain_timeout`; what stays is not touched. The backends are listed in the
+      order of the resolution. An address that is in it twice is listed once, with both weights.
+    * A resolution that fails or is empty: the last known backends stay, and it is tried again after a
+      backoff.
+    * A transport goes down: it leaves the rotation at once, is opened again after a backoff, and the
+      target is resolved again.
+    * No transport is open: picks say `{:error, :no_backends}`, and go on when one is open again.
+
+  ## When its process dies
+
+  Under a supervisor, picks go on from the last known backends. The process that the supervisor
+  starts takes over the balancer and everything that is open, and the handle stays valid. For that it
+  needs its name: `child_spec/1` makes one if none is given. When nobody takes over within 5 seconds,
+  as when its restart is `:temporary`, the balancer is closed, and so are the transports. When it was
+  started without a supervisor, that happens at once.
+
+  A connection that `connect/2` made has a small supervisor of its own. It is not linked to who
+  connected: it lives until it is disconnected.
+
+  ## When it ends
+
+  The balancer is closed first, so that picks say `{:error, :closed}`, and then all transports, at
+  once and together, those with calls in flight and those that drain too. A transport has 3 seconds
+  to close. So a connection ends within 5 seconds, which is the shutdown of its child
+  specification.
+
+  ## Options
+
+  #{GrpcLb.Connection.Options.docs()}
+
+  The examples below use this transport, for which every address is well:
+
+      defmodule MyApp.Transport do
+        @behaviour GrpcLb.Transport
+
+        @impl true
+        def open(address, _opts), do: {:ok, "to " <> GrpcLb.Address.id(address)}
+
+        @impl true
+        def close(_value), do: :ok
+      end
+  """
+
+  alias GrpcLb.{Keeper, Native}
+  alias GrpcLb.Connection.{Options, Server}
+
+  @enforce_keys [:name, :balancer]
+  defstruct [:name, :balancer]
+
+  @typedoc "A handle: what picks need. It stays valid when the connection's process is started anew."
+  @type t :: %__MODULE__{name: name(), balancer: GrpcLb.balancer()}
+
+  @typedoc "Any term."
+  @type name :: term()
+
+  @typedoc "A connection by its handle, its name, or its process. A name is looked up before a process."
+  @type ref :: t() | name() | pid()
+
+  @typedoc """
+  Why `connect/2` failed.
+
+    * `{:resolve, reason}` - the target could not be resolved. The reason is the resolver's, or
+      `:timeout`, or what its process ended with
+    * `:no_addresses` - the resolver knows none
+    * `{:open, id, reason}` - no transport could be opened; this one failed first. The reason is the
+      transport's, see `GrpcLb.Transport`, or `:timeout`
+    * `{:already_started, pid}` - there is a connection with this name
+    * `:timeout` - `:ready_timeout` is over
+    * `:closed` - somebody disconnected it meanwhile
+  """
+  @type connect_error ::
+          {:resolve, term()}
+          | :no_addresses
+          | {:open, id :: String.t(), term()}
+          | {:already_started, pid()}
+          | :timeout
+          | :closed
+
+  @doc """
+  Connects, and returns when a pick can succeed: as soon as one transport is open. Others join the
+  rotation as they open.
+
+  Every address is tried once, all at the same time. When none can be opened, or the target cannot
+  be resolved, it fails with the first error, and nothing is left of it. Likewise when the calling
+  process dies.
+
+    * `{:ok, handle}`
+    * `{:error, reason}`, see `t:connect_error/0`
+
+  Raises `ArgumentError` when the target or an option is wrong.
+
+      iex> {:ok, connection} =
+      ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.pick(connection)
+      {:ok, "to 10.0.0.1:50051"}
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+
+      iex> GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, shape: 1)
+      ** (ArgumentError) unknown option :shape, allowed are :target and :transport, :name, :policy, \
+  :resolver, :connect_timeout, :ready_timeout, :drain_timeout, :check_interval, :resolve_interval, \
+  :min_resolve_interval, :backoff
+  """
+  @spec connect(target :: term(), keyword()) :: {:ok, t()} | {:error, connect_error()}
+  def connect(target, opts) do
+    options = Options.new!(target, opts)
+
+    with {:ok, balancer} <- GrpcLb.Connection.Supervisor.connect(options) do
+      {:ok, %__MODULE__{name: options.name, balancer: balancer}}
+    end
+  end
+
+  @doc """
+  Starts a connection, linked to the calling process, and returns at once. It retries until it is
+  connected.
+
+  Takes the options of `connect/2`, with `:target` among them.
+
+    * `{:ok, pid}`
+    * `{:error, {:already_started, pid}}` - there is a connection with this name
+
+  Raises `ArgumentError` when an option is wrong.
+
+      iex> {:ok, pid} =
+      ...>   GrpcLb.Connection.start_link(target: "ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.await_ready(pid)
+      :ok
+      iex> GrpcLb.Connection.disconnect(pid)
+      :ok
+  """
+  @spec start_link(keyword()) :: GenServer.on_start()
+  def start_link(opts), do: opts |> Options.new!() |> Server.start_link()
+
+  @doc """
+  The child specification of a connection, for a supervisor.
+
+  Its id is `{GrpcLb.Connection, name}`. It is `:transient`: started again when it crashes, and not
+  when it is disconnected.
+
+      iex> spec = {GrpcLb.Connection, name: :api, target: "ipv4:10.0.0.1:50051", transport: MyApp.Transport}
+      iex> %{id: id, restart: restart} = Supervisor.child_spec(spec, [])
+      iex> {id, restart}
+      {{GrpcLb.Connection, :api}, :transient}
+  """
+  @spec child_spec(keyword()) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    # The name has to be the same after a restart.
+    opts = Options.put_name(opts)
+
+    %{
+      id: {__MODULE__, opts[:name]},
+      start: {__MODULE__, :start_link, [opts]},
+      restart: :transient,
+      shutdown: Server.shutdown_ms()
+    }
+  end
+
+  @doc """
+  Waits until a pick can succeed, at most `timeout` milliseconds.
+
+    * `:ok`
+    * `{:error, :timeout}`
+    * `{:error, :closed}` - there is no such connection, or it ended meanwhile
+
+  A connection whose process is just being started anew is waited for.
+
+      iex> GrpcLb.Connection.await_ready(:nobody)
+      {:error, :closed}
+  """
+  @spec await_ready(ref(), timeout()) :: :ok | {:error, :timeout | :closed}
+  def await_ready(connection, timeout \\ 15_000)
+
+  def await_ready(connection, :infinity), do: await_until(connection, :infinity)
+
+  def await_ready(connection, timeout) when is_integer(timeout) and timeout in 0..0xFFFFFFFF do
+    await_until(connection, System.monotonic_time(:millisecond) + timeout)
+  end
+
+  def await_ready(_connection, timeout) do
+    raise ArgumentError,
+          "timeout must be :infinity or a number of milliseconds from 0 to #{0xFFFFFFFF}, " <>
+            "got: #{inspect(timeout)}"
+  end
+
+  defp await_until(connection, deadline) do
+    case server(connection, left(deadline)) do
+      {:ok, pid} ->
+        try do
+          GenServer.call(pid, {:await_ready, left(deadline)}, :infinity)
+        catch
+          :exit, _it_has_ended -> await_until(connection, deadline)
+        end
+
+      {:error, :timeout} ->
+        {:error, :timeout}
+
+      {:error, :released} ->
+        {:error, :closed}
+    end
+  end
+
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
+
+  @doc """
+  Finds the handle of a connection by its name or its process. Reads a table and asks no process, so
+  it is cheap; a pick through a handle that was kept is cheaper.
+
+    * `{:ok, handle}`
+    * `{:error, :not_found}` - there is none, or `connect/2` has not returned yet
+
+      iex> {:ok, connection} =
+      ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, name: :api)
+      iex> GrpcLb.Connection.handle(:api) == {:ok, connection}
+      true
+      iex> GrpcLb.Connection.disconnect(:api)
+      iex> GrpcLb.Connection.handle(:api)
+      {:error, :not_found}
+  """
+  @spec handle(name() | pid()) :: {:ok, t()} | {:error, :not_found}
+  def handle(name) do
+    with :error <- published(name),
+         {:ok, name} <- name_of(name),
+         :error <- published(name) do
+      {:error, :not_found}
+    else
+      :error -> {:error, :not_found}
+      {:ok, handle} -> {:ok, handle}
+    end
+  end
+
+  defp published(name) do
+    with {:ok, _keeper, %{balancer: balancer}} <- Keeper.fetch({__MODULE__, name}) do
+      {:ok, %__MODULE__{name: name, balancer: balancer}}
+    end
+  end
+
+  defp name_of(pid) when is_pid(pid), do: Server.name(pid)
+  defp name_of(_other), do: :error
+
+  @doc """
+  Finds the handle of a connection like `handle/1`, or raises `ArgumentError`.
+
+      iex> GrpcLb.Connection.handle!(:nobody)
+      ** (ArgumentError) there is no connection :nobody
+  """
+  @spec handle!(name() | pid()) :: t()
+  def handle!(name) do
+    case handle(name) do
+      {:ok, handle} -> handle
+      {:error, :not_found} -> raise ArgumentError, "there is no connection #{inspect(name)}"
+    end
+  end
+
+  @doc """
+  Picks a backend and returns the value of its transport. As `GrpcLb.pick/1`, and as cheap.
+
+    * `{:ok, value}`
+    * `{:error, :no_backends}` - no transport is open at the moment
+    * `{:error, :closed}` - the connection has ended
+
+  Raises `ArgumentError` when `handle` is none.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.pick(connection)
+      {:ok, "to 10.0.0.1:50051"}
+      iex> GrpcLb.Connection.disconnect(connection)
+      iex> GrpcLb.Connection.pick(connection)
+      {:error, :closed}
+  """
+  @spec pick(t()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
+  def pick(%__MODULE__{balancer: balancer}), do: Native.pick(balancer)
+  def pick(other), do: no_handle!(other)
+
+  @doc """
+  Picks a backend for a key, for policies that choose by one. There is none yet: `:round_robin`,
+  `:pick_first` and `:random` ignore it.
+
+  Returns and raises what `pick/1` does.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.pick(connection, "user 7")
+      {:ok, "to 10.0.0.1:50051"}
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+  """
+  @spec pick(t(), key :: term()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
+  def pick(handle, _key), do: pick(handle)
+
+  @doc """
+  Picks a backend, calls `fun` with its value, and returns what that returns.
+
+  Without a pick `fun` is not called, and the error of `pick/1` is returned.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.run(connection, &String.upcase/1)
+      "TO 10.0.0.1:50051"
+      iex> GrpcLb.Connection.disconnect(connection)
+      iex> GrpcLb.Connection.run(connection, &String.upcase/1)
+      {:error, :closed}
+  """
+  @spec run(t(), (value :: term() -> result)) :: result | {:error, :no_backends | :closed}
+        when result: term()
+  def run(handle, fun) when is_function(fun, 1) do
+    with {:ok, value} <- pick(handle), do: fun.(value)
+  end
+
+  def run(_handle, other), do: no_fun!(other)
+
+  @doc """
+  Picks a backend for a key, see `pick/2`, and goes on as `run/2`.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.run(connection, "user 7", &String.length/1)
+      17
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+  """
+  @spec run(t(), key :: term(), (value :: term() -> result)) ::
+          result | {:error, :no_backends | :closed}
+        when result: term()
+  def run(handle, key, fun) when is_function(fun, 1) do
+    with {:ok, value} <- pick(handle, key), do: fun.(value)
+  end
+
+  def run(_handle, _key, other), do: no_fun!(other)
+
+  @doc """
+  Asks for a resolution now, and returns at once.
+
+  It is done as soon as `:min_resolve_interval` allows. Asking again meanwhile, or for a connection
+  that does not exist, changes nothing.
+
+      iex> GrpcLb.Connection.resolve_now(:nobody)
+      :ok
+  """
+  @spec resolve_now(ref()) :: :ok
+  def resolve_now(connection) do
+    with {:ok, name, _keeper} <- find(connection), pid when is_pid(pid) <- Server.whereis(name) do
+      GenServer.cast(pid, :resolve_now)
+    end
+
+    :ok
+  end
+
+  @doc """
+  Ends a connection: closes its balancer, so that picks fail, and then its transports. On return
+  both are closed, and the name is free. Does nothing when there is no such connection.
+
+  One in a supervision tree is not started again, see `child_spec/1`.
+
+      iex> GrpcLb.Connection.disconnect(:nobody)
+      :ok
+  """
+  @spec disconnect(ref()) :: :ok
+  def disconnect(connection) do
+    with {:ok, pid} <- server(connection, :infinity) do
+      try do
+        GenServer.stop(pid)
+      catch
+        # It ended in another way. If that was a crash, a supervisor may have started it anew.
+        :exit, _reason -> disconnect(connection)
+      end
+    end
+
+    :ok
+  end
+
+  @doc """
+  Describes a connection as it is now, for people and tests. It asks the connection's process.
+
+    * `:name`, `:target` - as they were given
+    * `:ready` - whether there is a backend to pick
+    * `:resolution` - the last one: `:pending`, `:ok` or `{:error, reason}`
+    * `:backends` - a map for each, in the order of the last resolution, with
+      * `:id`, `:address`
+      * `:state` - `:opening`, `:up`, `:backoff`, or, when it is not in the resolution any more,
+        `:draining` or `:closing`
+      * `:error` - why its transport failed last; `nil` while it is open
+
+  Raises `ArgumentError` when there is no such connection.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> %{ready: true, resolution: :ok, backends: [backend]} = GrpcLb.Connection.info(connection)
+      iex> {backend.id, backend.state, backend.error}
+      {"10.0.0.1:50051", :up, nil}
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+  """
+  @spec info(ref()) :: %{
+          name: name(),
+          target: term(),
+          ready: boolean(),
+          resolution: :pending | :ok | {:error, reason :: term()},
+          backends: [
+            %{
+              id: String.t(),
+              address: GrpcLb.Address.t(),
+              state: :opening | :up | :backoff | :draining | :closing,
+              error: term()
+            }
+          ]
+        }
+  def info(connection) do
+    case server(connection, :infinity) do
+      {:ok, pid} ->
+        try do
+          GenServer.call(pid, :info, :infinity)
+        catch
+          :exit, _it_has_ended -> info(connection)
+        end
+
+      {:error, _none} ->
+        raise ArgumentError, "there is no connection #{inspect(connection)}"
+    end
+  end
+
+  # The process of a connection, as soon as there is one.
+  defp server(connection, timeout) do
+    with {:ok, _name, keeper} <- find(connection),
+         {:ok, pid} when pid == self() <- Keeper.holder(keeper, timeout) do
+      raise ArgumentError,
+            "a telemetry handler cannot wait for the connection in whose process it runs"
+    end
+  end
+
+  # A handle means its own connection, and not the next one with the same name.
+  defp find(%__MODULE__{name: name, balancer: balancer}) do
+    case Keeper.fetch({__MODULE__, name}) do
+      {:ok, keeper, %{balancer: ^balancer}} -> {:ok, name, keeper}
+      _another_or_none -> {:error, :released}
+    end
+  end
+
+  defp find(name) do
+    case Keeper.whereis({__MODULE__, name}) do
+      nil -> find_by_process(name)
+      keeper -> {:ok, name, keeper}
+    end
+  end
+
+  defp find_by_process(pid) do
+    with {:ok, name} <- name_of(pid),
+         keeper when is_pid(keeper) <- Keeper.whereis({__MODULE__, name}) do
+      {:ok, name, keeper}
+    else
+      _none -> {:error, :released}
+    end
+  end
+
+  defp no_handle!(other) do
+    raise ArgumentError, "expected a handle, a %GrpcLb.Connection{}, got: #{inspect(other)}"
+  end
+
+  defp no_fun!(other) do
+    raise ArgumentError, "expected a function that takes the value, got: #{inspect(other)}"
+  end
+end

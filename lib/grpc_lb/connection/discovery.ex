@@ -1,0 +1,149 @@
+defmodule GrpcLb.Connection.Discovery do
+  @moduledoc false
+  # When a connection resolves its target, for its process: at first, when a TTL or the interval is
+  # over, when it is asked to but not too often, and after a backoff when it failed. The work is done
+  # by a `ResolverWorker`.
+
+  alias GrpcLb.Connection.{Backoff, Options, ResolverWorker}
+  alias GrpcLb.Resolver
+
+  # A TTL is any number; a timer is not.
+  @longest_ms 0xFFFFFFFF
+
+  @enforce_keys [:options, :backoff, :last]
+  defstruct [
+    :options,
+    :backoff,
+    # When the last resolution ended.
+    :last,
+    worker: nil,
+    # :resolving or :idle with a worker, :restarting without.
+    phase: :restarting,
+    timer: nil,
+    # When the timer is due, of :idle only.
+    due: nil,
+    # When the resolution began, in native time units.
+    since: nil,
+    again?: false,
+    killed: nil
+  ]
+
+  @type t :: %__MODULE__{options: Options.t(), phase: :resolving | :idle | :restarting}
+
+  @doc "Starts to resolve."
+  @spec start(Options.t()) :: t()
+  def start(options) do
+    begin(%__MODULE__{options: options, backoff: options.backoff, last: nil})
+  end
+
+  @doc "Ends whatever the resolver does."
+  @spec stop(t()) :: true
+  def stop(%{worker: nil}), do: true
+  def stop(%{worker: worker}), do: Process.exit(worker, :kill)
+
+  @doc "Asks for a resolution as soon as `:min_resolve_interval` allows."
+  @spec request(t()) :: t()
+  def request(%{phase: :idle} = discovery) do
+    due = discovery.last + discovery.options.min_resolve_interval
+
+    if discovery.due == nil or due < discovery.due,
+      do: idle(discovery, max(due - now(), 0)),
+      else: discovery
+  end
+
+  # What is being found out now may be older than the reason to ask.
+  def request(%{phase: :resolving} = discovery), do: %{discovery | again?: true}
+  def request(%{phase: :restarting} = discovery), do: discovery
+
+  @doc "The worker has a result. Says how long it took, in native time units."
+  @spec resolved(t(), pid(), Resolver.result()) :: {:ok, duration :: integer(), t()} | :stale
+  def resolved(%{worker: worker, phase: :resolving} = discovery, worker, result) do
+    duration = System.monotonic_time() - discovery.since
+    discovery = %{discovery | last: now()}
+    {:ok, duration, after_result(discovery, result)}
+  end
+
+  def resolved(_discovery, _worker_of_before, _result), do: :stale
+
+  @doc "A linked process has ended. Says why and after how long, if it was the worker."
+  @spec ended(t(), pid(), reason :: term()) ::
+          {:ok, reason :: term(), duration :: integer(), t()} | :other
+  def ended(%{worker: worker} = discovery, worker, reason) do
+    {wait, backoff} = Backoff.next(discovery.backoff)
+    duration = System.monotonic_time() - discovery.since
+    discovery = %{discovery | last: now(), backoff: backoff, worker: nil, phase: :restarting}
+    {:ok, discovery.killed || plain(reason), duration, timer(discovery, wait)}
+  end
+
+  def ended(_discovery, _pid, _reason), do: :other
+
+  defp plain({:shutdown, reason}), do: reason
+  defp plain(reason), do: reason
+
+  @doc "A timer has run out."
+  @spec timeout(t(), reference()) :: t()
+  def timeout(%{timer: timer} = discovery, timer) do
+    case discovery.phase do
+      :restarting ->
+        begin(discovery)
+
+      :idle ->
+        ResolverWorker.resolve(discovery.worker)
+        resolving(discovery)
+
+      :resolving ->
+        Process.exit(discovery.worker, :kill)
+        %{discovery | killed: :timeout}
+    end
+  end
+
+  def timeout(discovery, _stopped_too_late), do: discovery
+
+  defp begin(%{options: options} = discovery) do
+    worker = ResolverWorker.start_link(options.resolver, options.target)
+    resolving(%{discovery | worker: worker, killed: nil})
+  end
+
+  defp resolving(discovery) do
+    %{discovery | phase: :resolving, since: System.monotonic_time(), again?: false, due: nil}
+    |> timer(discovery.options.connect_timeout)
+  end
+
+  defp after_result(%{options: options} = discovery, {:ok, %{addresses: [_ | _], ttl: ttl}}) do
+    discovery = %{discovery | backoff: Backoff.reset(discovery.backoff)}
+
+    cond do
+      discovery.again? -> idle(discovery, options.min_resolve_interval)
+      ttl -> idle(discovery, max(ttl * 1_000, options.min_resolve_interval))
+      true -> idle(discovery, options.resolve_interval)
+    end
+  end
+
+  defp after_result(discovery, _failed_or_empty) do
+    {wait, backoff} = Backoff.next(discovery.backoff)
+    idle(%{discovery | backoff: backoff}, wait)
+  end
+
+  defp idle(discovery, :infinity) do
+    %{stop_timer(discovery) | phase: :idle, due: nil}
+  end
+
+  defp idle(discovery, wait) do
+    wait = min(wait, @longest_ms)
+    timer(%{discovery | phase: :idle, due: now() + wait}, wait)
+  end
+
+  defp timer(discovery, ms) do
+    timer = :erlang.start_timer(ms, self(), :discovery)
+    %{stop_timer(discovery) | timer: timer}
+  end
+
+  defp stop_timer(%{timer: nil} = discovery), do: discovery
+
+  defp stop_timer(discovery) do
+    :erlang.cancel_timer(discovery.timer)
+    %{discovery | timer: nil}
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
+end

@@ -1,0 +1,351 @@
+defmodule GrpcLb.Connection.Server do
+  @moduledoc false
+  # The process of a connection. It never waits for a resolver or a transport: these run in processes
+  # of their own and send messages, which are sorted here. What they lead to is in `Discovery` and
+  # `Backends`.
+
+  use GenServer
+
+  alias GrpcLb.{Connection, Keeper, Telemetry}
+  alias GrpcLb.Connection.{Backends, Discovery, Options, Subchannel, Waiters}
+
+  @enforce_keys [:options, :keeper, :balancer, :backends, :discovery, :since]
+  defstruct @enforce_keys ++
+              [
+                # Who waits in connect/2: its monitor and how to tell it.
+                caller: nil,
+                # As the balancer has it; nil when that is not known.
+                listed: [],
+                ready?: false,
+                resolution: :pending,
+                reconcile_pending?: false,
+                waiters: %{}
+              ]
+
+  @doc "How long it may take to end: a little more than its transports may take to close."
+  @spec shutdown_ms() :: pos_integer()
+  def shutdown_ms, do: Subchannel.close_ms() + 2_000
+
+  @spec start_link(Options.t()) :: GenServer.on_start()
+  def start_link(options), do: GenServer.start_link(__MODULE__, options, name: via(options.name))
+
+  @doc "The process of the connection with this name."
+  @spec whereis(name :: term()) :: pid() | nil
+  def whereis(name), do: GenServer.whereis(via(name))
+
+  @doc "The name of the connection with this process."
+  @spec name(pid()) :: {:ok, name :: term()} | :error
+  def name(pid) do
+    names = for {Connection, name} <- Registry.keys(GrpcLb.Registry, pid), do: {:ok, name}
+    List.first(names, :error)
+  end
+
+  defp via(name), do: {:via, Registry, {GrpcLb.Registry, {Connection, name}}}
+
+  @impl true
+  def init(options) do
+    Process.flag(:trap_exit, true)
+
+    case Keeper.claim({Connection, options.name}, make(options.policy), release(about(options))) do
+      {:ok, keeper, kept, claim} ->
+        :erlang.monitor(:process, keeper, tag: :keeper_down)
+        {:ok, begin(options, keeper, kept, claim)}
+
+      {:error, reason} ->
+        {:stop, reason}
+    end
+  end
+
+  defp make(policy) do
+    fn ->
+      {:ok, balancer} = GrpcLb.new(policy, [], owner: self())
+      {:ok, subchannels} = DynamicSupervisor.start_link(strategy: :one_for_one)
+      %{balancer: balancer, subchannels: subchannels, since: System.monotonic_time()}
+    end
+  end
+
+  defp release(about) do
+    fn kept, reason ->
+      GrpcLb.close(kept.balancer)
+      Subchannel.stop_all(kept.subchannels)
+
+      Telemetry.execute(
+        [:grpc_lb, :connection, :disconnected],
+        %{duration: System.monotonic_time() - kept.since},
+        Map.put(about, :reason, reason)
+      )
+    end
+  end
+
+  defp begin(options, keeper, kept, claim) do
+    state = %__MODULE__{
+      options: options,
+      keeper: keeper,
+      balancer: kept.balancer,
+      backends: Backends.new(options, kept.subchannels),
+      discovery: Discovery.start(options),
+      since: System.monotonic_time()
+    }
+
+    case claim do
+      :new -> state
+      {:taken_over, nil} -> state
+      {:taken_over, addresses} -> take_over(state, addresses)
+    end
+    |> publish_or_watch_caller()
+  end
+
+  defp take_over(state, addresses) do
+    backends = Backends.adopt(state.backends, addresses)
+    ready? = Backends.listed(backends) != []
+    reconcile_soon(%{state | backends: backends, listed: nil, ready?: ready?, resolution: :ok})
+  end
+
+  # connect/2 publishes when it is ready, and ends when its caller does.
+  defp publish_or_watch_caller(%{options: %{caller: {pid, reply_to}}} = state) do
+    case Keeper.fetch({Connection, state.options.name}) do
+      {:ok, _keeper, _kept} -> state
+      :error -> %{state | caller: {:erlang.monitor(:process, pid, tag: :caller_down), reply_to}}
+    end
+  end
+
+  defp publish_or_watch_caller(state) do
+    Keeper.publish(state.keeper)
+    state
+  end
+
+  @impl true
+  def handle_call({:await_ready, _timeout}, _from, %{ready?: true} = state) do
+    {:reply, :ok, state}
+  end
+
+  def handle_call({:await_ready, timeout}, from, state) do
+    {:noreply, %{state | waiters: Waiters.add(state.waiters, from, timeout)}}
+  end
+
+  def handle_call(:info, _from, state) do
+    info = %{
+      name: state.options.name,
+      target: state.options.target,
+      ready: state.ready?,
+      resolution: state.resolution,
+      backends: Backends.describe(state.backends)
+    }
+
+    {:reply, info, state}
+  end
+
+  @impl true
+  def handle_cast(:resolve_now, state) do
+    {:noreply, %{state | discovery: Discovery.request(state.discovery)}}
+  end
+
+  @impl true
+  def handle_info({:resolved, worker, result}, state) do
+    case Discovery.resolved(state.discovery, worker, result) do
+      {:ok, duration, discovery} ->
+        resolution(%{state | discovery: discovery}, result, duration)
+
+      :stale ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({:pushed, _worker, result}, state), do: resolution(state, result, 0)
+
+  def handle_info({:backend_up, id, pid, value, owner}, state) do
+    backends = Backends.up(state.backends, id, pid, value, owner)
+    {:noreply, reconcile_soon(%{state | backends: backends})}
+  end
+
+  def handle_info({:backend_checked, id, pid}, state) do
+    {:noreply, %{state | backends: Backends.checked(state.backends, id, pid)}}
+  end
+
+  def handle_info({:backend_down, id, pid, reason}, state) do
+    state.backends |> Backends.down(id, pid, reason) |> perhaps_lost(state)
+  end
+
+  def handle_info({{:backend_ended, id}, _monitor, :process, _pid, reason}, state) do
+    state.backends |> Backends.ended(id, reason) |> perhaps_lost(state)
+  end
+
+  def handle_info({:timeout, timer, {:backend, id, what}}, state) do
+    {:noreply, %{state | backends: Backends.timeout(state.backends, id, timer, what)}}
+  end
+
+  def handle_info({:timeout, timer, :discovery}, state) do
+    {:noreply, %{state | discovery: Discovery.timeout(state.discovery, timer)}}
+  end
+
+  def handle_info({:timeout, _timer, {:waiter, monitor}}, state) do
+    {:noreply, %{state | waiters: Waiters.timeout(state.waiters, monitor)}}
+  end
+
+  def handle_info(:reconcile, state), do: reconcile(%{state | reconcile_pending?: false})
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
+    {:noreply, %{state | waiters: Waiters.down(state.waiters, monitor)}}
+  end
+
+  def handle_info({:caller_down, monitor, :process, _pid, _reason}, state) do
+    case state.caller do
+      {^monitor, _reply_to} -> {:stop, {:shutdown, :caller_down}, state}
+      _connected -> {:noreply, state}
+    end
+  end
+
+  # The balancer is closed. A supervisor makes a new one by starting this process anew.
+  def handle_info({:keeper_down, _monitor, :process, _pid, reason}, state) do
+    {:stop, {:keeper_down, reason}, state}
+  end
+
+  def handle_info({:EXIT, pid, reason}, state) do
+    case Discovery.ended(state.discovery, pid, reason) do
+      {:ok, reason, duration, discovery} ->
+        resolution(%{state | discovery: discovery}, {:error, reason}, duration)
+
+      :other ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, state) do
+    Discovery.stop(state.discovery)
+    if on_purpose?(reason), do: Keeper.release(state.keeper, reason)
+  end
+
+  # Otherwise the keeper finds out whether somebody takes over.
+  defp on_purpose?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
+
+  defp perhaps_lost({:lost, backends}, state) do
+    discovery = Discovery.request(state.discovery)
+    fail_if_hopeless(reconcile_soon(%{state | backends: backends, discovery: discovery}))
+  end
+
+  defp perhaps_lost({:expected, backends}, state), do: {:noreply, %{state | backends: backends}}
+
+  defp resolution(state, {:ok, %{addresses: [_ | _] = addresses}}, duration) do
+    Keeper.note(state.keeper, addresses)
+    backends = Backends.update(state.backends, addresses)
+    resolved(state, length(backends.ids), duration, :ok)
+    reconcile(%{state | backends: backends, resolution: :ok})
+  end
+
+  defp resolution(state, failed_or_empty, duration) do
+    reason =
+      case failed_or_empty do
+        {:ok, %{addresses: []}} -> :no_addresses
+        {:error, reason} -> reason
+      end
+
+    state = %{state | resolution: {:error, reason}}
+
+    case state.backends.ids do
+      [] ->
+        resolved(state, 0, duration, {:failed, reason})
+        error = if reason == :no_addresses, do: :no_addresses, else: {:resolve, reason}
+        emit(state, :connect_error, %{duration: duration}, %{reason: error})
+        fail(state, error)
+
+      _last_known ->
+        resolved(state, 0, duration, {:kept, reason})
+        {:noreply, state}
+    end
+  end
+
+  # What is in the mailbox already is reconciled together.
+  defp reconcile_soon(%{reconcile_pending?: true} = state), do: state
+
+  defp reconcile_soon(state) do
+    send(self(), :reconcile)
+    %{state | reconcile_pending?: true}
+  end
+
+  defp reconcile(state) do
+    case Backends.listed(state.backends) do
+      same when same == state.listed ->
+        {:noreply, state}
+
+      listed ->
+        began = System.monotonic_time()
+
+        case GrpcLb.reconcile(state.balancer, listed) do
+          {:ok, changes} ->
+            measurements = Map.put(changes, :duration, System.monotonic_time() - began)
+            emit(state, :reconciled, measurements, %{})
+            reconciled(%{state | listed: listed})
+
+          {:error, :closed} ->
+            # By somebody who has the handle, and so meant it; or because the keeper has died, of
+            # which there will be a message.
+            if Process.alive?(state.keeper),
+              do: {:stop, {:shutdown, :balancer_closed}, state},
+              else: {:noreply, state}
+        end
+    end
+  end
+
+  defp reconciled(%{ready?: ready?, listed: listed} = state) do
+    case {ready?, listed != []} do
+      {same, same} ->
+        {:noreply, state}
+
+      {true, false} ->
+        {:noreply, %{state | ready?: false, since: System.monotonic_time()}}
+
+      {false, true} ->
+        duration = System.monotonic_time() - state.since
+        emit(state, :connected, %{duration: duration}, %{})
+        waiters = Waiters.reply_all(state.waiters, :ok)
+        {:noreply, tell_caller(%{state | ready?: true, waiters: waiters})}
+    end
+  end
+
+  defp tell_caller(%{caller: nil} = state), do: state
+
+  defp tell_caller(%{caller: {monitor, reply_to}} = state) do
+    Keeper.publish(state.keeper)
+    Process.demonitor(monitor, [:flush])
+    send(reply_to, {reply_to, {:ok, state.balancer}})
+    %{state | caller: nil}
+  end
+
+  defp fail_if_hopeless(%{caller: nil} = state), do: {:noreply, state}
+
+  defp fail_if_hopeless(state) do
+    case Backends.failure(state.backends) do
+      nil -> {:noreply, state}
+      error -> fail(state, error)
+    end
+  end
+
+  # Only connect/2 gives up.
+  defp fail(%{caller: nil} = state, _error), do: {:noreply, state}
+
+  defp fail(%{caller: {_monitor, reply_to}} = state, error) do
+    send(reply_to, {reply_to, {:error, error}})
+    {:stop, {:shutdown, :connect_error}, state}
+  end
+
+  defp resolved(state, addresses, duration, result) do
+    Telemetry.execute(
+      [:grpc_lb, :resolver, :resolved],
+      %{addresses: addresses, duration: duration},
+      Map.put(about(state.options), :result, result)
+    )
+  end
+
+  defp emit(state, event, measurements, metadata) do
+    Telemetry.execute(
+      [:grpc_lb, :connection, event],
+      measurements,
+      Map.merge(about(state.options), metadata)
+    )
+  end
+
+  defp about(options), do: %{name: options.name, target: options.target}
+end

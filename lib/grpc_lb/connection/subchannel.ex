@@ -1,0 +1,172 @@
+defmodule GrpcLb.Connection.Subchannel do
+  @moduledoc false
+  # One transport: opens it, watches it, checks it, closes it, and ends. It tells the connection's
+  # process by name, because that may be started anew meanwhile, and leaves in the registry what
+  # that one needs to go on with it. That it could not open is told by the reason of its exit.
+
+  @close_ms 3_000
+
+  use GenServer, restart: :temporary, shutdown: @close_ms
+
+  alias GrpcLb.{Address, Connection}
+  alias GrpcLb.Connection.Callback
+
+  @type state :: :opening | {:up, value :: term(), owner :: pid()} | :closing
+
+  @doc "How long a transport may take to close."
+  @spec close_ms() :: pos_integer()
+  def close_ms, do: @close_ms
+
+  @spec start(supervisor :: pid(), name :: term(), {module(), term()}, Address.t()) :: pid()
+  def start(supervisor, name, transport, address) do
+    {:ok, pid} =
+      DynamicSupervisor.start_child(supervisor, {__MODULE__, {name, transport, address}})
+
+    pid
+  end
+
+  @doc "Has it open its transport. Apart from the start, so that it is monitored before it can fail."
+  @spec open(pid()) :: :ok
+  def open(pid), do: GenServer.cast(pid, :open)
+
+  @doc "Has it check its transport. It sends `{:backend_checked, id, pid}`, or ends."
+  @spec check(pid()) :: :ok
+  def check(pid), do: GenServer.cast(pid, :check)
+
+  @doc "Has it close its transport and end."
+  @spec close(pid()) :: :ok
+  def close(pid), do: GenServer.cast(pid, :close)
+
+  @doc "All that live under a supervisor."
+  @spec all(supervisor :: pid()) :: [{pid(), Address.t(), state()}]
+  def all(supervisor) do
+    for {_id, pid, _type, _modules} <- DynamicSupervisor.which_children(supervisor),
+        {^pid, {address, state}} <- Registry.lookup(GrpcLb.Registry, {__MODULE__, pid}) do
+      {pid, address, state}
+    end
+  end
+
+  @doc "Ends all under a supervisor, and the supervisor. Those that are opening have nothing to close."
+  @spec stop_all(supervisor :: pid()) :: :ok
+  def stop_all(supervisor) do
+    for {pid, _address, :opening} <- all(supervisor), do: Process.exit(pid, :kill)
+    Supervisor.stop(supervisor)
+  end
+
+  @doc false
+  def start_link(arg), do: GenServer.start_link(__MODULE__, arg)
+
+  @impl true
+  def init({name, {module, opts}, address}) do
+    Process.flag(:trap_exit, true)
+    {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {address, :opening})
+    [supervisor | _] = Process.get(:"$ancestors")
+
+    state = %{
+      name: name,
+      supervisor: supervisor,
+      module: module,
+      opts: opts,
+      address: address,
+      opened: nil,
+      monitor: nil
+    }
+
+    {:ok, state}
+  end
+
+  @impl true
+  def handle_cast(:open, %{opened: nil} = state) do
+    case opened(Callback.call(state.module, :open, [state.address, state.opts])) do
+      {:ok, value, owner} ->
+        # A process that ended while the transport was being opened, as that of a first attempt
+        # inside of it, says nothing about what is open now.
+        flush_exits(state.supervisor)
+        put_state({:up, value, owner})
+        tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
+        monitor = if owner != self(), do: Process.monitor(owner)
+        {:noreply, %{state | opened: {:ok, value}, monitor: monitor}}
+
+      {:error, reason} ->
+        {:stop, {:shutdown, reason}, state}
+    end
+  end
+
+  # Who took over could not know that it had been told.
+  def handle_cast(:open, state), do: {:noreply, state}
+
+  def handle_cast(:check, state) do
+    {:ok, value} = state.opened
+
+    case Callback.call(state.module, :check, [value]) do
+      {:ok, :ok} ->
+        tell(state, {:backend_checked, Address.id(state.address), self()})
+        {:noreply, state}
+
+      {:ok, {:error, reason}} ->
+        down({:check, reason}, state)
+
+      {:ok, other} ->
+        down({:check, {:bad_return, other}}, state)
+
+      {:error, reason} ->
+        down({:check, reason}, state)
+    end
+  end
+
+  def handle_cast(:close, state), do: {:stop, {:shutdown, :closed}, state}
+
+  @impl true
+  def handle_info({:DOWN, monitor, :process, _owner, reason}, %{monitor: monitor} = state) do
+    down({:down, reason}, state)
+  end
+
+  def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
+
+  def handle_info({:EXIT, _pid, reason}, state), do: down({:down, reason}, state)
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp opened({:ok, {:ok, value}}), do: {:ok, value, self()}
+
+  defp opened({:ok, {:ok, value, owner}}) when is_pid(owner) and node(owner) == node(),
+    do: {:ok, value, owner}
+
+  defp opened({:ok, {:error, reason}}), do: {:error, reason}
+  defp opened({:ok, other}), do: {:error, {:bad_return, other}}
+  defp opened({:error, reason}), do: {:error, reason}
+
+  defp flush_exits(supervisor) do
+    receive do
+      {:EXIT, pid, _reason} when pid != supervisor -> flush_exits(supervisor)
+    after
+      0 -> :ok
+    end
+  end
+
+  # Told before it is closed, which may take its time.
+  defp down(reason, state) do
+    put_state(:closing)
+    tell(state, {:backend_down, Address.id(state.address), self(), reason})
+    {:stop, {:shutdown, reason}, state}
+  end
+
+  @impl true
+  def terminate(_reason, %{opened: {:ok, value}, module: module}) do
+    put_state(:closing)
+    Callback.call(module, :close, [value])
+  end
+
+  def terminate(_reason, _state), do: :ok
+
+  # First what can be looked up, then the message: a process that takes over in between sees either.
+  defp put_state(new) do
+    Registry.update_value(GrpcLb.Registry, {__MODULE__, self()}, fn {address, _before} ->
+      {address, new}
+    end)
+  end
+
+  defp tell(state, message) do
+    if pid = Connection.Server.whereis(state.name), do: send(pid, message)
+  end
+end

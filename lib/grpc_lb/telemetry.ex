@@ -1,0 +1,166 @@
+defmodule GrpcLb.Telemetry do
+  # In the order of the documentation.
+  @about [
+    name: "the connection's name",
+    target: "its target, as it was given"
+  ]
+  @backend [
+    id: "the backend's id, see `GrpcLb.Address.id/1`",
+    address: "its `GrpcLb.Address`"
+  ]
+  @events [
+    %{
+      name: [:grpc_lb, :connection, :connected],
+      doc: "A connection has a backend to pick, after it had none.",
+      measurements: [duration: "since it was started, or since it had none"],
+      metadata: @about
+    },
+    %{
+      name: [:grpc_lb, :connection, :connect_error],
+      doc: "A transport could not be opened, or a connection knows no address.",
+      measurements: [duration: "how long the attempt took"],
+      metadata:
+        @about ++
+          [
+            reason: """
+            `{:open, id, reason}`, `{:resolve, reason}` or `:no_addresses`, as in the errors of
+            `GrpcLb.Connection.connect/2`
+            """
+          ]
+    },
+    %{
+      name: [:grpc_lb, :connection, :disconnected],
+      doc: """
+      A connection has ended, its balancer is closed and its transports too. Also for one that was
+      never connected.
+      """,
+      measurements: [duration: "since it was started"],
+      metadata:
+        @about ++
+          [
+            reason: """
+            `:normal` after `GrpcLb.Connection.disconnect/1`; what its process ended with; when no
+            supervisor brought that back, `:not_taken_over`, or what that supervisor ended with; `{:shutdown, :connect_error}`
+            when `GrpcLb.Connection.connect/2` failed
+            """
+          ]
+    },
+    %{
+      name: [:grpc_lb, :connection, :reconciled],
+      doc: "A balancer got a new list of backends.",
+      measurements: [
+        added: "number of ids that came",
+        removed: "number of ids that went",
+        kept: "number of ids that stayed",
+        duration: "how long the reconcile took"
+      ],
+      metadata: @about
+    },
+    %{
+      name: [:grpc_lb, :resolver, :resolved],
+      doc: "A resolver answered, failed, or pushed.",
+      measurements: [
+        addresses: "number of different addresses that it gave, 0 when it failed",
+        duration: "how long it took, 0 when it pushed"
+      ],
+      metadata:
+        @about ++
+          [
+            result: """
+            `:ok`, `{:kept, reason}` when it failed and the last known addresses were kept, or
+            `{:failed, reason}` when none were known. A reason is the resolver's, or
+            `:no_addresses`
+            """
+          ]
+    },
+    %{
+      name: [:grpc_lb, :backend, :up],
+      doc: "A transport is open.",
+      measurements: [duration: "how long it took to open"],
+      metadata: @about ++ @backend
+    },
+    %{
+      name: [:grpc_lb, :backend, :down],
+      doc: "A transport that was open, and was not closed on purpose, is gone.",
+      measurements: [duration: "how long it was open, at most since its connection was restarted"],
+      metadata:
+        @about ++
+          @backend ++
+          [
+            reason: """
+            `{:down, reason}` when its owner or a linked process ended, `{:check, reason}` when a
+            check failed, `{:check, :timeout}` when it took too long, else what its subchannel
+            ended with
+            """
+          ]
+    }
+  ]
+
+  list = fn fields ->
+    Enum.map_join(fields, "\n", fn {key, doc} ->
+      "  * `#{inspect(key)}` - #{doc |> String.trim() |> String.replace("\n", "\n    ")}"
+    end)
+  end
+
+  @moduledoc """
+  The events that connections emit through `:telemetry`.
+
+  The package has no dependency: `:telemetry` is called when it is there, which is looked up for
+  every event. All durations are in native time units, see `System.convert_time_unit/3`.
+
+  Handlers run in a process of the connection. It does nothing else meanwhile, so they have to be
+  quick, and `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/1` raise `ArgumentError`
+  there, because it cannot wait for itself. `GrpcLb.Connection.handle/1` and picks are fine.
+
+  #{for event <- @events do
+    """
+    ## `#{inspect(event.name)}`
+
+    #{event.doc}
+
+    Measurements:
+
+    #{list.(event.measurements)}
+
+    Metadata:
+
+    #{list.(event.metadata)}
+
+    """
+  end}
+  """
+
+  @typedoc "An event: its name, and what each measurement and each piece of metadata is."
+  @type event :: %{
+          name: [atom()],
+          doc: String.t(),
+          measurements: [{atom(), String.t()}],
+          metadata: [{atom(), String.t()}]
+        }
+
+  @doc """
+  All events, as data.
+
+      iex> for %{name: [:grpc_lb, :backend, name]} <- GrpcLb.Telemetry.events(), do: name
+      [:up, :down]
+  """
+  @spec events() :: [event()]
+  def events, do: @events
+
+  @doc """
+  Calls the handlers that are attached to an event, if there is a `:telemetry`.
+
+      iex> GrpcLb.Telemetry.execute([:grpc_lb, :backend, :up], %{duration: 1}, %{id: "[::1]:1"})
+      :ok
+  """
+  @spec execute([atom()], %{atom() => number()}, %{atom() => term()}) :: :ok
+  def execute(event, measurements, metadata) do
+    # Whoever has attached a handler has loaded the module.
+    if function_exported?(:telemetry, :execute, 3) do
+      arguments = [event, measurements, metadata]
+      apply(:telemetry, :execute, arguments)
+    end
+
+    :ok
+  end
+end

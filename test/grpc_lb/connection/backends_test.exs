@@ -1,0 +1,174 @@
+defmodule GrpcLb.Connection.BackendsTest do
+  use ExUnit.Case, async: true
+
+  alias GrpcLb.{Address, Connection}
+  alias GrpcLb.Connection.{Backends, Backoff, Options, Subchannel}
+
+  # Every step is told to the test, and waits for it.
+  defmodule Steps do
+    @behaviour GrpcLb.Transport
+
+    @impl true
+    def open(address, test) do
+      Process.put(:test, test)
+      ask({:open, address.port})
+    end
+
+    @impl true
+    def close(value), do: ask({:close, value})
+
+    defp ask(question) do
+      send(Process.get(:test), {question, self()})
+
+      receive do
+        {:answer, answer} -> answer
+      end
+    end
+  end
+
+  @a %Address{ip: {10, 0, 0, 1}, port: 1}
+  @b %Address{ip: {10, 0, 0, 1}, port: 2}
+
+  # The test is the connection's process: subchannels find it by the name.
+  setup do
+    options =
+      Options.new!("ipv4:10.0.0.1:1",
+        transport: {Steps, self()},
+        drain_timeout: 3_600_000,
+        backoff: [initial: 1, max: 1]
+      )
+
+    {:ok, _} = Registry.register(GrpcLb.Registry, {Connection, options.name}, nil)
+    supervisor = start_supervised!({DynamicSupervisor, []})
+    %{options: options, backends: Backends.new(options, supervisor)}
+  end
+
+  defp states(backends), do: Map.new(Backends.describe(backends), &{&1.id, &1.state})
+  defp ids(backends), do: for({id, _value, _opts} <- Backends.listed(backends), do: id)
+
+  defp step(question, answer) do
+    assert_receive {^question, pid}, 10_000
+    send(pid, {:answer, answer})
+    pid
+  end
+
+  defp opened(backends, port) do
+    step({:open, port}, {:ok, port})
+    assert_receive {:backend_up, id, pid, ^port, owner}, 10_000
+    Backends.up(backends, id, pid, port, owner)
+  end
+
+  defp ended(backends, pid) do
+    assert_receive {{:backend_ended, id}, _monitor, :process, ^pid, reason}, 10_000
+    Backends.ended(backends, id, reason)
+  end
+
+  # A process that is linked to the subchannel ends.
+  defp break(backends, pid) do
+    send(pid, {:EXIT, self(), :broken})
+    assert_receive {:backend_down, id, ^pid, reason}, 10_000
+    assert reason == {:down, :broken}
+    Backends.down(backends, id, pid, reason)
+  end
+
+  defp subchannel(backends, id), do: backends.entries[id].pid
+
+  test "what is wanted is opened, listed in order, and what is not is drained", context do
+    backends = context.backends |> Backends.update([@a, @b]) |> opened(2)
+    assert ids(backends) == ["10.0.0.1:2"]
+    backends = opened(backends, 1)
+    assert ids(backends) == ["10.0.0.1:1", "10.0.0.1:2"]
+    backends = Backends.update(backends, [@b])
+    assert ids(backends) == ["10.0.0.1:2"]
+    assert states(backends) == %{"10.0.0.1:1" => :draining, "10.0.0.1:2" => :up}
+    backends = Backends.update(backends, [@b, @a])
+    assert ids(backends) == ["10.0.0.1:2", "10.0.0.1:1"]
+  end
+
+  test "one that goes down is out before it is closed, and opened again after a backoff",
+       context do
+    backends = context.backends |> Backends.update([@a]) |> opened(1)
+    pid = subchannel(backends, "10.0.0.1:1")
+    assert {:lost, backends} = break(backends, pid)
+    assert Backends.listed(backends) == []
+    step({:close, 1}, :ok)
+    assert {:expected, backends} = ended(backends, pid)
+    assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)
+    assert_receive {:timeout, timer, {:backend, id, :retry}}, 10_000
+    backends = backends |> Backends.timeout(id, timer, :retry) |> opened(1)
+    assert [%{state: :up, error: nil}] = Backends.describe(backends)
+  end
+
+  test "one that went down and does not close is killed", context do
+    backends = context.backends |> Backends.update([@a]) |> opened(1)
+    pid = subchannel(backends, "10.0.0.1:1")
+    {:lost, backends} = break(backends, pid)
+    assert_receive {{:close, 1}, ^pid}, 10_000
+    # Its deadline is seconds away, and is not waited for here.
+    timer = backends.entries["10.0.0.1:1"].timer
+    assert :erlang.read_timer(timer) in 1..Subchannel.close_ms()
+    backends = Backends.timeout(backends, "10.0.0.1:1", timer, :deadline)
+    assert {:expected, backends} = ended(backends, pid)
+    assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)
+  end
+
+  test "a transport that opens makes the waits short again", context do
+    options = %{context.options | backoff: Backoff.new!(initial: 1, multiplier: 2, jitter: 0)}
+    backends = %{context.backends | options: options} |> Backends.update([@a])
+    wait = fn backends -> elem(Backoff.next(backends.entries["10.0.0.1:1"].backoff), 0) end
+
+    backends =
+      for failures <- 1..3, reduce: backends do
+        backends ->
+          {:lost, backends} = ended(backends, step({:open, 1}, {:error, :no}))
+          assert wait.(backends) == Integer.pow(2, failures)
+          assert_receive {:timeout, timer, {:backend, id, :retry}}, 10_000
+          Backends.timeout(backends, id, timer, :retry)
+      end
+
+    assert wait.(opened(backends, 1)) == 1
+  end
+
+  test "one that goes down while it drains is not taken back, but opened anew", context do
+    backends = context.backends |> Backends.update([@a, @b]) |> opened(1) |> opened(2)
+    pid = subchannel(backends, "10.0.0.1:1")
+    backends = Backends.update(backends, [@b])
+    assert {:expected, backends} = break(backends, pid)
+    backends = Backends.update(backends, [@a, @b])
+    assert ids(backends) == ["10.0.0.1:2"]
+    step({:close, 1}, :ok)
+    assert {:expected, backends} = ended(backends, pid)
+    backends = opened(backends, 1)
+    assert ids(backends) == ["10.0.0.1:1", "10.0.0.1:2"]
+  end
+
+  test "one that is not wanted any more while it opens is killed", context do
+    backends = context.backends |> Backends.update([@a]) |> Backends.update([@b])
+    pid = subchannel(backends, "10.0.0.1:1")
+    assert {:expected, backends} = ended(backends, pid)
+    assert states(backends) == %{"10.0.0.1:2" => :opening}
+  end
+
+  test "a failure counts when nothing is open and nothing is on its way", context do
+    backends = Backends.update(context.backends, [@a, @b])
+    pid = step({:open, 1}, {:error, :first})
+    assert {:lost, backends} = ended(backends, pid)
+    assert Backends.failure(backends) == nil
+    pid = step({:open, 2}, {:error, :second})
+    assert {:lost, backends} = ended(backends, pid)
+    assert Backends.failure(backends) == {:open, "10.0.0.1:1", :first}
+  end
+
+  test "what lives is adopted, each as it is", context do
+    %{backends: backends, options: options} = context
+    before = backends |> Backends.update([@a, @b]) |> opened(1)
+    # Its successor has the same name and the same supervisor.
+    adopted = options |> Backends.new(before.supervisor) |> Backends.adopt([@b, @a])
+    assert states(adopted) == %{"10.0.0.1:1" => :up, "10.0.0.1:2" => :opening}
+    adopted = opened(adopted, 2)
+    assert ids(adopted) == ["10.0.0.1:2", "10.0.0.1:1"]
+    assert subchannel(adopted, "10.0.0.1:1") == subchannel(before, "10.0.0.1:1")
+    # Asked twice to open, it did so once.
+    refute_received {{:open, _port}, _pid}
+  end
+end

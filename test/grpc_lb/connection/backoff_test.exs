@@ -1,0 +1,75 @@
+defmodule GrpcLb.Connection.BackoffTest do
+  use ExUnit.Case, async: true
+
+  alias GrpcLb.Connection.Backoff
+
+  doctest Backoff
+
+  # The waits after `n` failures.
+  defp waits(backoff, n, random) do
+    {waits, _backoff} = Enum.map_reduce(1..n, backoff, fn _, b -> Backoff.next(b, random) end)
+    waits
+  end
+
+  test "has gRPC's numbers by default" do
+    backoff = Backoff.new!([])
+
+    assert waits(backoff, 13, 0.5) ==
+             [1_000, 1_600, 2_560, 4_096, 6_554, 10_486, 16_777, 26_844, 42_950, 68_719, 109_951] ++
+               [120_000, 120_000]
+
+    assert waits(backoff, 2, 0.0) == [800, 1_280]
+    assert waits(backoff, 2, 1.0) == [1_200, 1_920]
+  end
+
+  test "takes other numbers" do
+    backoff = Backoff.new!(initial: 10, multiplier: 3, jitter: 0, max: 50)
+    assert waits(backoff, 4, 0.9) == [10, 30, 50, 50]
+    assert waits(Backoff.new!(initial: 100, max: 20, jitter: 0), 2, 0.5) == [20, 20]
+    assert waits(Backoff.new!(initial: 100, jitter: 1), 1, 0.0) == [0]
+  end
+
+  test "starts again after a success" do
+    backoff = Backoff.new!(initial: 10, jitter: 0)
+    {10, backoff} = Backoff.next(backoff)
+    {16, backoff} = Backoff.next(backoff)
+    assert waits(Backoff.reset(backoff), 2, 0.5) == [10, 16]
+  end
+
+  test "draws the jitter from the whole range" do
+    backoff = Backoff.new!(initial: 1_000)
+    waits = for _ <- 1..1_000, do: elem(Backoff.next(backoff), 0)
+    assert Enum.all?(waits, &(&1 in 800..1_200))
+    assert Enum.min(waits) < 900
+    assert Enum.max(waits) > 1_100
+  end
+
+  test "never leaves the range of a timer" do
+    backoff = Backoff.new!(initial: 0xFFFFFFFF, multiplier: 100, jitter: 1, max: 0xFFFFFFFF)
+
+    for wait <- waits(backoff, 3, 1.0),
+        do: :erlang.cancel_timer(:erlang.start_timer(wait, self(), 1))
+  end
+
+  test "names the option that is wrong" do
+    for {opts, says} <- [
+          {:soon, ":backoff"},
+          {[1], ":backoff"},
+          {[initial: 0], ":initial"},
+          {[initial: 1.5], ":initial"},
+          {[initial: 0xFFFFFFFF + 1], ":initial"},
+          {[max: 0], ":max"},
+          {[max: :infinity], ":max"},
+          {[multiplier: 0.9], ":multiplier"},
+          {[multiplier: 1.0e308], ":multiplier"},
+          {[multiplier: nil], ":multiplier"},
+          {[jitter: -0.1], ":jitter"},
+          {[jitter: 1.1], ":jitter"},
+          {[jitter: "0.2"], ":jitter"},
+          {[later: 1], ":later"}
+        ] do
+      error = assert_raise ArgumentError, fn -> apply(Backoff, :new!, [opts]) end
+      assert error.message =~ says
+    end
+  end
+end

@@ -1,0 +1,172 @@
+defmodule GrpcLb.Connection.DiscoveryTest do
+  use ExUnit.Case, async: true
+
+  alias GrpcLb.Address
+  alias GrpcLb.Connection.{Discovery, Options}
+
+  # Its target is the test, which answers every call.
+  defmodule Asking do
+    @behaviour GrpcLb.Resolver
+
+    @impl true
+    def resolve(test, _opts) do
+      send(test, {:resolving, self()})
+
+      receive do
+        {:answer, answer} -> answer
+      end
+    end
+  end
+
+  @address %Address{ip: {10, 0, 0, 1}, port: 1}
+  # Far longer than a test runs: what happens before it is over happens for another reason.
+  @never 3_600_000
+
+  setup do
+    # As the connection's process does.
+    Process.flag(:trap_exit, true)
+    :ok
+  end
+
+  defp start(opts) do
+    opts =
+      Keyword.merge(
+        [
+          transport: MyApp.Transport,
+          resolver: Asking,
+          resolve_interval: @never,
+          min_resolve_interval: @never,
+          backoff: [initial: 1, max: 1]
+        ],
+        opts
+      )
+
+    Discovery.start(Options.new!(self(), opts))
+  end
+
+  defp answer(discovery, answer) do
+    assert_receive {:resolving, worker}, 10_000
+    send(worker, {:answer, answer})
+    assert_receive {:resolved, ^worker, result}, 10_000
+    assert {:ok, duration, discovery} = Discovery.resolved(discovery, worker, result)
+    assert is_integer(duration) and duration >= 0
+    discovery
+  end
+
+  defp resolution(ttl), do: {:ok, %{addresses: [@address], ttl: ttl}}
+
+  defp tick(discovery) do
+    assert_receive {:timeout, timer, :discovery}, 10_000
+    Discovery.timeout(discovery, timer)
+  end
+
+  # Milliseconds until the next resolution.
+  defp left(discovery), do: :erlang.read_timer(discovery.timer)
+
+  test "resolves at once, and again after the interval" do
+    discovery = start(resolve_interval: 1) |> answer(resolution(nil))
+    assert discovery.phase == :idle
+    discovery = tick(discovery)
+    assert discovery.phase == :resolving
+    answer(discovery, resolution(nil))
+  end
+
+  test "without an interval it waits for a reason" do
+    discovery = start(resolve_interval: :infinity, min_resolve_interval: 0)
+    discovery = answer(discovery, resolution(nil))
+    assert discovery.timer == nil
+    discovery |> Discovery.request() |> tick() |> answer(resolution(nil))
+  end
+
+  test "goes by the TTL, but for the least interval" do
+    discovery = start(resolve_interval: 1, min_resolve_interval: 0) |> answer(resolution(1_000))
+    assert left(discovery) in 900_000..1_000_000
+    discovery = start(resolve_interval: 1, min_resolve_interval: 50_000) |> answer(resolution(1))
+    assert left(discovery) in 40_000..50_000
+    # No timer takes as much.
+    discovery = start([]) |> answer(resolution(Integer.pow(10, 30)))
+    assert left(discovery) in 4_000_000_000..0xFFFFFFFF
+  end
+
+  test "is asked for as often as one likes, and done once the least interval is over" do
+    discovery = start(min_resolve_interval: 50_000) |> answer(resolution(nil))
+    assert left(discovery) > 3_000_000
+    asked = Enum.reduce(1..10, discovery, fn _, discovery -> Discovery.request(discovery) end)
+    assert left(asked) in 40_000..50_000
+    refute_received {:timeout, _timer, :discovery}
+    # The timers of before have been stopped.
+    assert :erlang.read_timer(discovery.timer) == false
+  end
+
+  test "asked for meanwhile it is done once more" do
+    discovery = start(min_resolve_interval: 1) |> Discovery.request() |> Discovery.request()
+    discovery = discovery |> answer(resolution(nil)) |> tick() |> answer(resolution(nil))
+    assert left(discovery) > 3_000_000
+  end
+
+  test "is not put off by being asked for" do
+    discovery = start(resolve_interval: 10_000, min_resolve_interval: 50_000)
+    discovery = answer(discovery, resolution(nil))
+    assert left(Discovery.request(discovery)) in 1..10_000
+  end
+
+  test "failed or empty, it is tried again after a backoff that grows until it succeeds" do
+    opts = [backoff: [initial: 100_000, multiplier: 2, jitter: 0, max: 1_000_000]]
+    discovery = start(opts) |> answer({:error, :no})
+    assert left(discovery) in 90_000..100_000
+
+    for {ms, result} <- [{200_000, {:ok, %{addresses: [], ttl: 1}}}, {400_000, {:error, :no}}],
+        reduce: discovery do
+      discovery ->
+        discovery = Discovery.timeout(discovery, discovery.timer) |> answer(result)
+        assert left(discovery) in (ms - 10_000)..ms
+        discovery
+    end
+
+    discovery = Discovery.timeout(discovery, discovery.timer) |> answer(resolution(nil))
+    discovery = Discovery.timeout(discovery, discovery.timer) |> answer({:error, :no})
+    assert left(discovery) in 90_000..100_000
+  end
+
+  test "a worker that dies is replaced after a backoff" do
+    discovery = start([])
+    assert_receive {:resolving, worker}, 10_000
+    Process.exit(worker, :kill)
+    assert_receive {:EXIT, ^worker, reason}, 10_000
+    assert {:ok, :killed, _duration, discovery} = Discovery.ended(discovery, worker, reason)
+    assert discovery.worker == nil
+    # Nobody resolves now, and somebody will: there is nothing to ask for.
+    assert Discovery.request(discovery) == discovery
+    discovery = discovery |> tick() |> answer(resolution(nil))
+    assert discovery.worker != worker
+    assert Discovery.ended(discovery, worker, :killed) == :other
+    assert Discovery.ended(discovery, self(), :killed) == :other
+  end
+
+  test "a worker that takes too long is replaced" do
+    discovery = start(connect_timeout: 1)
+    assert_receive {:resolving, worker}, 10_000
+    discovery = tick(discovery)
+    assert_receive {:EXIT, ^worker, reason}, 10_000
+    assert {:ok, :timeout, _duration, discovery} = Discovery.ended(discovery, worker, reason)
+    discovery = tick(discovery)
+    assert_receive {:resolving, second}, 10_000
+    assert second != worker
+    # What the first one had sent before it died is not taken for an answer.
+    assert Discovery.resolved(discovery, worker, resolution(nil)) == :stale
+  end
+
+  test "timers that were stopped too late do nothing" do
+    discovery = start([]) |> answer(resolution(nil))
+    assert Discovery.timeout(discovery, make_ref()) == discovery
+  end
+
+  test "stops with its worker" do
+    discovery = start([])
+    worker = discovery.worker
+    Discovery.stop(discovery)
+    assert_receive {:EXIT, ^worker, :killed}, 10_000
+    {:ok, _reason, _duration, discovery} = Discovery.ended(discovery, worker, :killed)
+    assert Discovery.stop(discovery)
+  end
+end

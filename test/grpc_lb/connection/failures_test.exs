@@ -1,0 +1,423 @@
+defmodule GrpcLb.Connection.FailuresTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Connections
+  import GrpcLb.Test.Eventually
+  import GrpcLb.Test.Workers, only: [idle: 0, kill: 1]
+
+  alias GrpcLb.Connection
+  alias GrpcLb.Test.{Loopback, ScriptedResolver, ScriptedTransport}
+
+  @moduletag capture_log: true
+
+  # One backend, every step of which the test decides.
+  defp scripted(opts \\ []) do
+    transport = {ScriptedTransport, self()}
+    {handle, _pid} = supervised!([target: "ipv4:127.0.0.1:1", transport: transport] ++ opts)
+    handle
+  end
+
+  @id "127.0.0.1:1"
+
+  describe "a server" do
+    test "that dies is out of the rotation, and back when it is back" do
+      servers = [a, b, c] = for _ <- 1..3, do: Loopback.start()
+      handle = connect!(servers)
+      await_ids(handle, servers)
+
+      for _ <- 1..3 do
+        Loopback.become(b, :refuse)
+        await_ids(handle, [a, c])
+        assert Loopback.id(b) not in picked(handle, 30)
+        Loopback.become(b, :echo)
+        await_ids(handle, servers)
+        assert Loopback.id(b) in picked(handle, 3)
+      end
+
+      assert {Loopback.accepted(a), Loopback.accepted(c)} == {1, 1}
+    end
+
+    test "that hangs up once is dialled again" do
+      server = Loopback.start()
+      handle = connect!([server])
+      Loopback.become(server, :hang_up)
+      eventually(fn -> Loopback.accepted(server) > 2 end)
+      Loopback.become(server, :echo)
+      eventually(fn -> match?({:ok, {:ok, "back"}}, {:ok, echo(handle, "back")}) end)
+    end
+
+    test "that stalls is given up after connect_timeout, again and again" do
+      stalled = Loopback.start(:stall)
+      server = Loopback.start()
+
+      {handle, _pid} = supervised!(target: static([stalled, server]), connect_timeout: 50)
+
+      await_ids(handle, [server])
+      eventually(fn -> Loopback.accepted(stalled) > 2 end)
+      Loopback.become(stalled, :echo)
+      await_ids(handle, [stalled, server])
+      await_clients([stalled, server], 1)
+    end
+  end
+
+  describe "all servers down" do
+    test "picks say so, and the connection recovers by itself" do
+      servers = for _ <- 1..3, do: Loopback.start()
+      handle = connect!(servers)
+      await_ids(handle, servers)
+
+      for _ <- 1..3 do
+        Enum.each(servers, &Loopback.become(&1, :refuse))
+        await_ids(handle, [])
+        assert Connection.pick(handle) == {:error, :no_backends}
+        assert Connection.run(handle, fn _ -> flunk("called") end) == {:error, :no_backends}
+        Enum.each(servers, &Loopback.become(&1, :echo))
+        await_ids(handle, servers)
+        assert Connection.await_ready(handle) == :ok
+        assert {:ok, _} = echo(handle)
+      end
+
+      await_clients(servers, 1)
+    end
+
+    test "await_ready waits for the first to be back" do
+      server = Loopback.start()
+      handle = connect!([server])
+      Loopback.become(server, :refuse)
+      await_ids(handle, [])
+      waiting = Task.async(fn -> Connection.await_ready(handle) end)
+      assert Connection.await_ready(handle, 10) == {:error, :timeout}
+      Loopback.become(server, :echo)
+      assert Task.await(waiting) == :ok
+      assert {:ok, _} = Connection.pick(handle)
+    end
+
+    test "moved elsewhere they are found, for a failure resolves again" do
+      [old, new] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([old])
+      ScriptedResolver.set(names, [new])
+      Loopback.become(old, :refuse)
+      await_ids(handle, [new])
+      assert {:ok, _} = echo(handle)
+    end
+  end
+
+  describe "a transport's process" do
+    test "that is killed is out of the rotation at once, and comes back" do
+      servers = [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, pid} = supervised!(target: static(servers))
+      await_ids(handle, servers)
+      # No process of the connection need help.
+      :sys.suspend(pid)
+      {_name, transport} = transport_to(handle, a)
+      kill([transport])
+      await_ids(handle, [b])
+      assert Enum.uniq(picked(handle, 20)) == [Loopback.id(b)]
+      :sys.resume(pid)
+      await_ids(handle, servers)
+      assert {_name, another} = transport_to(handle, a)
+      assert another != transport
+      await_clients(servers, 1)
+    end
+
+    test "killed again and again always comes back, and leaves no sockets" do
+      servers = for _ <- 1..3, do: Loopback.start()
+      handle = connect!(servers)
+      await_ids(handle, servers)
+
+      for _ <- 1..20 do
+        {:ok, {_name, transport}} = Connection.pick(handle)
+        kill([transport])
+        await_ids(handle, servers)
+      end
+
+      await_clients(servers, 1)
+    end
+
+    test "that is not linked to anybody is watched all the same" do
+      handle = scripted()
+      owner = idle()
+      ScriptedTransport.answer(ScriptedTransport.opening(@id), fn -> {:ok, :value, owner} end)
+      assert Connection.await_ready(handle) == :ok
+      assert Connection.pick(handle) == {:ok, :value}
+      kill([owner])
+      await_ids(handle, [])
+      # What the owner leaves behind is closed first.
+      ScriptedTransport.let_close(:value)
+      ScriptedTransport.let_open(@id)
+      assert Connection.await_ready(handle) == :ok
+      assert Connection.pick(handle) == {:ok, @id}
+    end
+
+    test "that is dead when it is handed over counts for nothing" do
+      handle = scripted()
+      owner = idle()
+      kill([owner])
+      ScriptedTransport.answer(ScriptedTransport.opening(@id), fn -> {:ok, :dead, owner} end)
+      ScriptedTransport.let_close(:dead)
+      ScriptedTransport.let_open(@id)
+      eventually(fn -> Connection.pick(handle) == {:ok, @id} end)
+    end
+
+    test "that failed inside of open, before another was started, does not matter" do
+      handle = scripted(check_interval: 1)
+
+      ScriptedTransport.answer(ScriptedTransport.opening(@id), fn ->
+        first = spawn_link(fn -> exit(:first_attempt) end)
+        monitor = Process.monitor(first)
+
+        receive do
+          {:DOWN, ^monitor, :process, ^first, _reason} -> {:ok, @id}
+        end
+      end)
+
+      # A transport that is checked again is up.
+      for _ <- 1..2 do
+        ScriptedTransport.answer(ScriptedTransport.checking(@id), fn -> :ok end)
+      end
+
+      assert ids(handle) == [@id]
+    end
+
+    test "that is linked to the transport takes it along" do
+      handle = scripted()
+      test = self()
+
+      ScriptedTransport.answer(ScriptedTransport.opening(@id), fn ->
+        send(test, {:linked, spawn_link(fn -> Process.sleep(:infinity) end)})
+        {:ok, @id}
+      end)
+
+      assert_receive {:linked, linked}, 10_000
+      assert Connection.await_ready(handle) == :ok
+      kill([linked])
+      ScriptedTransport.let_close(@id)
+      ScriptedTransport.let_open(@id)
+      await_ids(handle, [@id])
+    end
+
+    test "without an owner, the process that opened it is the owner" do
+      handle = scripted()
+      holder = ScriptedTransport.let_open(@id)
+      assert Connection.await_ready(handle) == :ok
+      kill([holder])
+      await_ids(handle, [])
+      ScriptedTransport.let_open(@id)
+      await_ids(handle, [@id])
+    end
+  end
+
+  describe "a transport whose open" do
+    for {what, fun} <- [
+          raises: quote(do: fn -> raise "no" end),
+          throws: quote(do: fn -> throw(:no) end),
+          exits: quote(do: fn -> exit(:no) end),
+          "is killed": quote(do: fn -> Process.exit(self(), :kill) end),
+          "returns rubbish": quote(do: fn -> :rubbish end),
+          "returns no pid": quote(do: fn -> {:ok, :value, :no_pid} end),
+          "returns an error": quote(do: fn -> {:error, :no} end)
+        ] do
+      test "#{what} makes connect fail, and leaves nothing" do
+        name = make_ref()
+        opts = opts(name: name, transport: {ScriptedTransport, self()})
+        connecting = Task.async(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
+        pid = ScriptedTransport.opening(@id)
+        ScriptedTransport.answer(pid, unquote(fun))
+        assert {:error, reason} = Task.await(connecting)
+        assert inspect(reason) =~ unquote(if(what == :"is killed", do: "kill", else: ""))
+        assert Connection.handle(name) == {:error, :not_found}
+        eventually(fn -> not Process.alive?(pid) end)
+        refute_received {:asking, _pid, _question}
+      end
+
+      test "#{what} is tried again by a supervised connection" do
+        handle = scripted()
+
+        for _ <- 1..3 do
+          ScriptedTransport.answer(ScriptedTransport.opening(@id), unquote(fun))
+        end
+
+        assert Connection.pick(handle) == {:error, :no_backends}
+        ScriptedTransport.let_open(@id)
+        assert Connection.await_ready(handle) == :ok
+        assert Connection.pick(handle) == {:ok, @id}
+      end
+    end
+  end
+
+  defmodule FailsAtOnce do
+    @behaviour GrpcLb.Transport
+
+    @impl true
+    def open(_address, reason), do: {:error, reason}
+
+    @impl true
+    def close(_value), do: :ok
+  end
+
+  test "a transport that fails at once says why" do
+    transport = {FailsAtOnce, :because}
+
+    for _ <- 1..50 do
+      assert Connection.connect("ipv4:127.0.0.1:1", opts(transport: transport)) ==
+               {:error, {:open, @id, :because}}
+    end
+  end
+
+  describe "a transport whose close" do
+    for {what, fun} <- [
+          raises: quote(do: fn -> raise "no" end),
+          exits: quote(do: fn -> exit(:no) end),
+          "is killed": quote(do: fn -> Process.exit(self(), :kill) end)
+        ] do
+      test "#{what} disturbs nobody" do
+        handle = scripted()
+        ScriptedTransport.let_open(@id)
+        assert Connection.await_ready(handle) == :ok
+        disconnecting = Task.async(fn -> Connection.disconnect(handle) end)
+        closing = ScriptedTransport.closing(@id)
+        ScriptedTransport.answer(closing, unquote(fun))
+        assert Task.await(disconnecting, 20_000) == :ok
+        refute Process.alive?(closing)
+      end
+    end
+  end
+
+  describe "a health check" do
+    test "that fails takes the backend out, and it is opened again" do
+      server = Loopback.start()
+      other = Loopback.start()
+      handle = connect!([server, other], check_interval: 10, connect_timeout: 1_000)
+      await_ids(handle, [server, other])
+      # The socket stays open, and nothing comes back.
+      Loopback.become(server, :stall)
+      await_ids(handle, [other])
+      Loopback.become(server, :echo)
+      await_ids(handle, [server, other])
+      await_clients([server, other], 1)
+    end
+
+    test "is repeated as long as it succeeds" do
+      handle = scripted(check_interval: 1)
+      ScriptedTransport.let_open(@id)
+
+      for _ <- 1..5 do
+        ScriptedTransport.answer(ScriptedTransport.checking(@id), fn -> :ok end)
+      end
+
+      assert Connection.pick(handle) == {:ok, @id}
+    end
+
+    for {what, fun} <- [
+          raises: quote(do: fn -> raise "no" end),
+          exits: quote(do: fn -> exit(:no) end),
+          "says rubbish": quote(do: fn -> :rubbish end),
+          "says no": quote(do: fn -> {:error, :no} end)
+        ] do
+      test "that #{what} fails" do
+        handle = scripted(check_interval: 1)
+        ScriptedTransport.let_open(@id)
+        ScriptedTransport.answer(ScriptedTransport.checking(@id), unquote(fun))
+        await_ids(handle, [])
+        # Out of the rotation first, then closed, then opened again.
+        ScriptedTransport.let_close(@id)
+        ScriptedTransport.let_open(@id)
+        assert Connection.await_ready(handle) == :ok
+      end
+    end
+
+    test "that hangs is ended after connect_timeout and has failed" do
+      handle = scripted(check_interval: 1, connect_timeout: 1_000)
+      ScriptedTransport.let_open(@id)
+      checking = ScriptedTransport.checking(@id)
+      await_ids(handle, [])
+      eventually(fn -> not Process.alive?(checking) end)
+      ScriptedTransport.let_open(@id)
+      assert Connection.await_ready(handle) == :ok
+    end
+
+    test "that hangs does not hang the connection" do
+      handle = scripted(check_interval: 1)
+      ScriptedTransport.let_open(@id)
+      ScriptedTransport.checking(@id)
+      assert Connection.pick(handle) == {:ok, @id}
+      assert Connection.info(handle)
+      assert Connection.disconnect(handle) == :ok
+      assert Connection.pick(handle) == {:error, :closed}
+    end
+  end
+
+  describe "a resolver that fails at the start" do
+    for {what, fun} <- [
+          raises: quote(do: fn -> raise "no" end),
+          throws: quote(do: fn -> throw(:no) end),
+          exits: quote(do: fn -> exit(:no) end),
+          "is killed": quote(do: fn -> Process.exit(self(), :kill) end),
+          "returns rubbish": quote(do: fn -> :rubbish end),
+          "returns an error": quote(do: fn -> {:error, :no} end),
+          "finds nothing": []
+        ] do
+      test "because it #{what} makes connect fail, and leaves nothing" do
+        name = make_ref()
+        names = ScriptedResolver.start(unquote(fun))
+        opts = opts(name: name, resolver: ScriptedResolver)
+        assert {:error, _reason} = Connection.connect(names, opts)
+        assert_receive {:resolving, worker}, 10_000
+        assert Connection.handle(name) == {:error, :not_found}
+        eventually(fn -> not Process.alive?(worker) end)
+        refute_received {:resolving, _worker}
+      end
+
+      test "because it #{what} is asked again by a supervised connection" do
+        server = Loopback.start()
+        names = ScriptedResolver.start(unquote(fun))
+        {handle, pid} = supervised!(target: names, resolver: ScriptedResolver)
+        for _ <- 1..3, do: assert_receive({:resolving, _worker}, 10_000)
+        assert Connection.pick(handle) == {:error, :no_backends}
+        ScriptedResolver.set(names, [server])
+        assert Connection.await_ready(handle) == :ok
+        assert {:ok, _} = echo(handle)
+        assert Process.alive?(pid)
+      end
+    end
+  end
+
+  describe "strange messages" do
+    test "disturb no process of a connection" do
+      server = Loopback.start()
+      {handle, pid} = supervised!(target: static([server]))
+      assert Connection.await_ready(handle) == :ok
+
+      for message <- [
+            :hello,
+            {:EXIT, idle(), :normal},
+            {:EXIT, idle(), :boom},
+            {:DOWN, make_ref(), :process, idle(), :boom},
+            {make_ref(), :late_reply},
+            {:tcp_closed, :no_port}
+          ] do
+        send(pid, message)
+      end
+
+      assert Connection.info(handle)
+      assert Process.alive?(pid)
+      assert {:ok, _} = echo(handle)
+      assert Loopback.accepted(server) == 1
+    end
+  end
+
+  defp transport_to(handle, server) do
+    id = Loopback.id(server)
+    {:ok, {name, pid}} = Connection.pick(handle)
+    if name == id, do: {name, pid}, else: transport_to(handle, server)
+  end
+
+  test "values are handed out as the transport gave them" do
+    handle = scripted()
+    value = %{deep: [1, {2, "three"}], pid: self()}
+    ScriptedTransport.answer(ScriptedTransport.opening(@id), fn -> {:ok, value} end)
+    assert Connection.await_ready(handle) == :ok
+    assert Connection.pick(handle) == {:ok, value}
+    assert Connection.run(handle, &(&1 == value))
+  end
+end

@@ -1,0 +1,99 @@
+defmodule GrpcLb.Connection.OptionsTest do
+  use ExUnit.Case, async: true
+
+  alias GrpcLb.Connection.{Backoff, Options}
+
+  doctest Options
+
+  @good [target: "ipv6:[::1]:1", transport: MyApp.Transport]
+
+  test "spells out what is left out" do
+    assert %Options{
+             target: "ipv6:[::1]:1",
+             transport: {MyApp.Transport, []},
+             policy: :round_robin,
+             resolver: {GrpcLb.Resolver.Static, []},
+             connect_timeout: 20_000,
+             ready_timeout: 30_000,
+             drain_timeout: 5_000,
+             check_interval: 10_000,
+             resolve_interval: 30_000,
+             min_resolve_interval: 5_000,
+             backoff: %Backoff{initial: 1_000, multiplier: 1.6, jitter: 0.2, max: 120_000},
+             caller: nil
+           } = Options.new!(@good)
+  end
+
+  test "gives every connection a name of its own, or the one that it was given" do
+    names = for _ <- 1..2, do: Options.new!(@good).name
+    assert [one, other] = names
+    assert is_reference(one) and is_reference(other) and one != other
+
+    for name <- [nil, false, :a, "a", {:a, 1}, self(), %{}] do
+      assert Options.new!([name: name] ++ @good).name == name
+      assert Options.put_name([name: name] ++ @good)[:name] == name
+    end
+
+    assert is_reference(Options.put_name(@good)[:name])
+  end
+
+  test "takes the bounds of every time" do
+    for option <- [:connect_timeout, :ready_timeout, :check_interval, :resolve_interval] do
+      for ms <- [1, 0xFFFFFFFF], do: assert(Map.get(new(option, ms), option) == ms)
+    end
+
+    for option <- [:drain_timeout, :min_resolve_interval] do
+      for ms <- [0, 0xFFFFFFFF], do: assert(Map.get(new(option, ms), option) == ms)
+    end
+
+    for option <- [:check_interval, :resolve_interval] do
+      assert Map.get(new(option, :infinity), option) == :infinity
+    end
+  end
+
+  defp new(option, setting), do: Options.new!(Keyword.put(@good, option, setting))
+
+  test "names what is wrong, and what is allowed" do
+    for {opts, says} <- [
+          {:none, "keyword list"},
+          {[{:target, "ipv6:[::1]:1"} | :improper], "keyword list"},
+          {[1], "keyword list"},
+          {[], ":target is required"},
+          {[target: "ipv6:[::1]:1"], ":transport is required"},
+          {@good ++ [target: "ipv6:[::1]:2"], ":target is given twice"},
+          {[shape: :round] ++ @good, "unknown option :shape"},
+          {[caller: {self(), make_ref()}] ++ @good, "unknown option :caller"},
+          {[transport: Enum, target: "ipv6:[::1]:1"],
+           ":transport must be a module that exports open/2"},
+          {[transport: NoSuchModule, target: "ipv6:[::1]:1"], "NoSuchModule"},
+          {[transport: {MyApp.Transport}, target: "ipv6:[::1]:1"], ":transport"},
+          {[transport: {MyApp.Transport, 1, 2}, target: "ipv6:[::1]:1"], ":transport"},
+          {[transport: "text", target: "ipv6:[::1]:1"], ":transport"},
+          {[policy: :fastest] ++ @good, ":fastest"},
+          {[resolver: Enum] ++ @good, ":resolver"},
+          {[backoff: 1] ++ @good, ":backoff"},
+          {[connect_timeout: 0] ++ @good,
+           ":connect_timeout must be a number of milliseconds from 1"},
+          {[connect_timeout: :infinity] ++ @good, ":connect_timeout"},
+          {[ready_timeout: 0xFFFFFFFF + 1] ++ @good, ":ready_timeout"},
+          {[drain_timeout: -1] ++ @good,
+           ":drain_timeout must be a number of milliseconds from 0"},
+          {[drain_timeout: 1.0] ++ @good, ":drain_timeout"},
+          {[min_resolve_interval: :infinity] ++ @good, ":min_resolve_interval"},
+          {[check_interval: 0] ++ @good, "or :infinity"},
+          {[resolve_interval: nil] ++ @good, ":resolve_interval"}
+        ] do
+      error = assert_raise ArgumentError, fn -> apply(Options, :new!, [opts]) end
+      assert error.message =~ says
+    end
+
+    error = assert_raise ArgumentError, fn -> Options.new!("ipv4:nowhere", @good -- @good) end
+    assert error.message =~ ":transport"
+  end
+
+  test "documents every option" do
+    docs = Options.docs()
+    fields = Map.keys(Options.new!(@good)) -- [:__struct__, :target, :caller]
+    for option <- fields, do: assert(docs =~ "  * `#{inspect(option)}`")
+  end
+end

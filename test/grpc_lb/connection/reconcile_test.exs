@@ -1,0 +1,361 @@
+defmodule GrpcLb.Connection.ReconcileTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Connections
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.{Address, Connection}
+
+  alias GrpcLb.Test.{
+    Loopback,
+    PushingResolver,
+    ScriptedResolver,
+    ScriptedTransport,
+    TcpTransport
+  }
+
+  @moduletag capture_log: true
+
+  defp resolve_to(handle, names, answer) do
+    ScriptedResolver.set(names, answer)
+    Connection.resolve_now(handle)
+  end
+
+  # Backends, every step of which the test decides.
+  defp scripted(ids, opts \\ []) do
+    addresses = for "127.0.0.1:" <> port <- ids, do: address(String.to_integer(port))
+    names = ScriptedResolver.start(addresses)
+
+    scripted = [
+      target: names,
+      resolver: ScriptedResolver,
+      transport: {ScriptedTransport, self()}
+    ]
+
+    {handle, _pid} = supervised!(scripted ++ opts)
+    {handle, names}
+  end
+
+  defp address(port), do: %Address{ip: {127, 0, 0, 1}, port: port}
+
+  describe "a new resolution" do
+    test "is followed: what is new comes, what is gone goes, the rest stays as it is" do
+      [a, b, c, d] = servers = for _ <- 1..4, do: Loopback.start()
+      {handle, names} = connect_scripted!([a, b])
+      await_ids(handle, [a, b])
+      resolve_to(handle, names, [b, c, d])
+      await_ids(handle, [b, c, d])
+      await_clients([a], 0)
+      resolve_to(handle, names, [d])
+      await_ids(handle, [d])
+      await_clients([a, b, c], 0)
+      assert Enum.map(servers, &Loopback.accepted/1) == [1, 1, 1, 1]
+    end
+
+    test "can swap every address" do
+      servers = for _ <- 1..6, do: Loopback.start()
+      {old, new} = Enum.split(servers, 3)
+      {handle, names} = connect_scripted!(old)
+      await_ids(handle, old)
+      resolve_to(handle, names, new)
+      await_ids(handle, new)
+      await_clients(old, 0)
+      assert Enum.sort(Enum.uniq(picked(handle, 30))) == Enum.sort(Enum.map(new, &Loopback.id/1))
+      assert {:ok, _} = echo(handle)
+    end
+
+    test "gives the order of the rotation" do
+      servers = for _ <- 1..5, do: Loopback.start()
+      {handle, names} = connect_scripted!(servers)
+      await_ids(handle, servers)
+
+      for _ <- 1..5 do
+        shuffled = Enum.shuffle(servers)
+        resolve_to(handle, names, shuffled)
+        await_ids(handle, shuffled)
+      end
+
+      assert Enum.map(servers, &Loopback.accepted/1) == [1, 1, 1, 1, 1]
+    end
+
+    test "that says the same changes nothing" do
+      servers = for _ <- 1..3, do: Loopback.start()
+      {handle, names} = connect_scripted!(servers)
+      await_ids(handle, servers)
+      generation = GrpcLb.info(handle.balancer).generation
+      flush()
+
+      for _ <- 1..3 do
+        resolve_to(handle, names, servers)
+        assert_receive {:resolving, _pid}, 10_000
+      end
+
+      # Another change, that comes after.
+      resolve_to(handle, names, tl(servers))
+      await_ids(handle, tl(servers))
+      assert GrpcLb.info(handle.balancer).generation == generation + 1
+    end
+
+    test "with an address twice has it once" do
+      [a, b] = servers = for _ <- 1..2, do: Loopback.start()
+      {handle, _names} = connect_scripted!([a, b, a, a, b])
+      await_ids(handle, [a, b])
+      assert Enum.map(servers, &Loopback.accepted/1) == [1, 1]
+    end
+
+    test "brings weights, and changes them" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+
+      weights = fn x, y ->
+        [%{Loopback.address(a) | weight: x}, %{Loopback.address(b) | weight: y}]
+      end
+
+      {handle, names} = connect_scripted!(weights.(3, 1))
+      await_ids(handle, [a, b])
+      shown = fn -> Enum.map(GrpcLb.info(handle.balancer).backends, & &1.weight) end
+      assert shown.() == [3, 1]
+      resolve_to(handle, names, weights.(3, 0xFFFFFFFF))
+      eventually(fn -> shown.() == [3, 0xFFFFFFFF] end)
+      assert Loopback.accepted(b) == 1
+    end
+
+    test "comes by itself after resolve_interval" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a], resolve_interval: 20)
+      ScriptedResolver.set(names, [b])
+      await_ids(handle, [b])
+      for _ <- 1..3, do: assert_receive({:resolving, _pid}, 10_000)
+    end
+
+    test "can be pushed" do
+      [a, b, c] = for _ <- 1..3, do: Loopback.start()
+      handle = connect!(ScriptedResolver.start([a]), resolver: {PushingResolver, test: self()})
+      await_ids(handle, [a])
+      assert_receive {:watching, watcher}, 10_000
+      PushingResolver.push(watcher, [b, c])
+      await_ids(handle, [b, c])
+      PushingResolver.push(watcher, {:error, :lost})
+      PushingResolver.push(watcher, [])
+      PushingResolver.push(watcher, [c])
+      await_ids(handle, [c])
+      await_clients([a, b], 0)
+    end
+
+    test "of hundreds of addresses" do
+      servers = for _ <- 1..100, do: Loopback.start()
+      {handle, names} = connect_scripted!(servers)
+      await_ids(handle, servers)
+      half = Enum.take_every(servers, 2)
+      resolve_to(handle, names, half)
+      await_ids(handle, half)
+      await_clients(servers -- half, 0)
+    end
+  end
+
+  describe "a resolution that helps nobody" do
+    test "keeps the last known backends" do
+      servers = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!(servers)
+      await_ids(handle, servers)
+
+      for answer <- [
+            [],
+            fn -> {:error, :nxdomain} end,
+            fn -> raise "no" end,
+            fn -> exit(:no) end,
+            fn -> throw(:no) end,
+            fn -> :rubbish end,
+            fn -> {:ok, :rubbish} end,
+            fn -> {:ok, %{addresses: :rubbish, ttl: nil}} end,
+            fn -> {:ok, %{addresses: [:rubbish | :improper], ttl: nil}} end,
+            fn ->
+              {:ok, ScriptedResolver.resolution([Loopback.address(hd(servers)), :rubbish])}
+            end,
+            fn -> {:ok, ScriptedResolver.resolution([%{address(1) | weight: 0}])} end,
+            fn -> {:ok, ScriptedResolver.resolution([%{address(1) | port: :rubbish}])} end,
+            fn -> {:ok, ScriptedResolver.resolution([%{address(1) | ip: "rubbish"}])} end,
+            fn -> {:ok, %{addresses: [Loopback.address(hd(servers))], ttl: :rubbish}} end
+          ] do
+        flush()
+        resolve_to(handle, names, answer)
+        assert_receive {:resolving, _pid}, 10_000
+        # The next resolution begins when this one is done with.
+        Connection.resolve_now(handle)
+        assert_receive {:resolving, _pid}, 10_000
+        assert ids(handle) == Enum.map(servers, &Loopback.id/1)
+        assert {:ok, _} = echo(handle)
+      end
+
+      resolve_to(handle, names, tl(servers))
+      await_ids(handle, tl(servers))
+    end
+  end
+
+  describe "transports" do
+    test "are opened in parallel" do
+      ids = for port <- 1..10, do: "127.0.0.1:#{port}"
+      {handle, _names} = scripted(ids)
+      opening = for id <- ids, do: {id, ScriptedTransport.opening(id)}
+      for {id, pid} <- opening, do: ScriptedTransport.answer(pid, fn -> {:ok, id} end)
+      await_ids(handle, ids)
+    end
+
+    test "that take long hold up no other" do
+      {handle, _names} = scripted(["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"])
+      slow = ScriptedTransport.opening("127.0.0.1:1")
+      ScriptedTransport.let_open("127.0.0.1:2")
+      assert Connection.await_ready(handle) == :ok
+      assert Connection.pick(handle) == {:ok, "127.0.0.1:2"}
+      ScriptedTransport.let_open("127.0.0.1:3")
+      await_ids(handle, ["127.0.0.1:2", "127.0.0.1:3"])
+      ScriptedTransport.answer(slow, fn -> {:ok, "127.0.0.1:1"} end)
+      await_ids(handle, ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"])
+    end
+
+    test "that are gone before they are open are not kept" do
+      {handle, names} = scripted(["127.0.0.1:1", "127.0.0.1:2"])
+      slow = ScriptedTransport.opening("127.0.0.1:1")
+      ScriptedTransport.let_open("127.0.0.1:2")
+      await_ids(handle, ["127.0.0.1:2"])
+      resolve_to(handle, names, [address(2), address(3)])
+      ScriptedTransport.let_open("127.0.0.1:3")
+      await_ids(handle, ["127.0.0.1:2", "127.0.0.1:3"])
+      ScriptedTransport.answer(slow, fn -> {:ok, "127.0.0.1:1"} end)
+      eventually(fn -> not Process.alive?(slow) end)
+      assert ids(handle) == ["127.0.0.1:2", "127.0.0.1:3"]
+    end
+
+    test "leave the rotation before they are closed" do
+      {handle, names} = scripted(["127.0.0.1:1", "127.0.0.1:2"])
+      ScriptedTransport.let_open("127.0.0.1:1")
+      ScriptedTransport.let_open("127.0.0.1:2")
+      await_ids(handle, ["127.0.0.1:1", "127.0.0.1:2"])
+      resolve_to(handle, names, [address(2)])
+      closing = ScriptedTransport.closing("127.0.0.1:1")
+      for _ <- 1..10, do: assert(Connection.pick(handle) == {:ok, "127.0.0.1:2"})
+      ScriptedTransport.answer(closing, fn -> :ok end)
+      eventually(fn -> not Process.alive?(closing) end)
+    end
+  end
+
+  describe "draining" do
+    test "lets calls in flight end" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a], drain_timeout: 60_000)
+      {:ok, in_flight} = Connection.pick(handle)
+      resolve_to(handle, names, [b])
+      await_ids(handle, [b])
+      assert TcpTransport.call(in_flight, "still") == {:ok, "still"}
+      assert Loopback.clients(a) == 1
+      # A disconnect does not wait for it.
+      assert Connection.disconnect(handle) == :ok
+      await_clients([a, b], 0)
+    end
+
+    test "ends after drain_timeout" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a], drain_timeout: 20)
+      {:ok, in_flight} = Connection.pick(handle)
+      resolve_to(handle, names, [b])
+      await_clients([a], 0)
+      assert TcpTransport.call(in_flight, "too late") == {:error, :closed}
+    end
+
+    test "of 0 closes at once" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a], drain_timeout: 0)
+      resolve_to(handle, names, [b])
+      await_clients([a], 0)
+      await_ids(handle, [b])
+    end
+
+    test "is undone when the address comes back" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a, b], drain_timeout: 60_000)
+      await_ids(handle, [a, b])
+      {:ok, first} = Connection.pick(handle)
+      resolve_to(handle, names, [b])
+      await_ids(handle, [b])
+      resolve_to(handle, names, [b, a])
+      await_ids(handle, [b, a])
+      assert {:ok, _} = TcpTransport.call(first, "the same, or not")
+      Connection.disconnect(handle)
+      await_clients([a, b], 0)
+    end
+
+    test "comes too late to be undone when it is being closed: it is opened anew" do
+      {handle, names} = scripted(["127.0.0.1:1", "127.0.0.1:2"])
+      ScriptedTransport.let_open("127.0.0.1:1")
+      ScriptedTransport.let_open("127.0.0.1:2")
+      await_ids(handle, ["127.0.0.1:1", "127.0.0.1:2"])
+      resolve_to(handle, names, [address(2)])
+      closing = ScriptedTransport.closing("127.0.0.1:1")
+      resolve_to(handle, names, [address(2), address(1), address(3)])
+      # Not before it is closed.
+      ScriptedTransport.let_open("127.0.0.1:3")
+      await_ids(handle, ["127.0.0.1:2", "127.0.0.1:3"])
+      refute_received {:asking, _pid, {:open, "127.0.0.1:1"}}
+      ScriptedTransport.answer(closing, fn -> :ok end)
+      ScriptedTransport.let_open("127.0.0.1:1")
+      await_ids(handle, ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:3"])
+    end
+
+    test "a transport that dies meanwhile is not opened again" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a], drain_timeout: 60_000)
+      resolve_to(handle, names, [b])
+      await_ids(handle, [b])
+      Loopback.become(a, :hang_up)
+      await_clients([a], 0)
+      resolve_to(handle, names, [b])
+      assert {:ok, _} = echo(handle)
+      assert Loopback.accepted(a) == 1
+    end
+  end
+
+  describe "pick_first" do
+    test "follows a swap" do
+      [a, b, c] = for _ <- 1..3, do: Loopback.start()
+      {handle, names} = connect_scripted!([a, b], policy: :pick_first)
+      await_ids(handle, [a, b])
+      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(a)]
+      resolve_to(handle, names, [c, b])
+      await_ids(handle, [c, b])
+      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(c)]
+      resolve_to(handle, names, [b, c])
+      await_ids(handle, [b, c])
+      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(b)]
+    end
+
+    test "goes to the next while the first is down, and back" do
+      servers = [a, b] = for _ <- 1..2, do: Loopback.start()
+      handle = connect!(servers, policy: :pick_first)
+      await_ids(handle, servers)
+      Loopback.become(a, :refuse)
+      await_ids(handle, [b])
+      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(b)]
+      Loopback.become(a, :echo)
+      await_ids(handle, [a, b])
+      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(a)]
+    end
+  end
+
+  test "other policies are taken with their options" do
+    server = Loopback.start()
+
+    for policy <- [:random, {:pick_first, shuffle: true}, {:round_robin, cursor: :per_scheduler}] do
+      handle = connect!([server], policy: policy)
+      assert {:ok, _} = echo(handle)
+      name = if is_tuple(policy), do: elem(policy, 0), else: policy
+      assert GrpcLb.info(handle.balancer).policy == name
+    end
+  end
+
+  defp flush do
+    receive do
+      {:resolving, _pid} -> flush()
+    after
+      0 -> :ok
+    end
+  end
+end

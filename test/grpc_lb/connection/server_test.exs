@@ -1,0 +1,110 @@
+defmodule GrpcLb.Connection.ServerTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.Connection
+
+  # Opens, and is gone before anybody can pick it.
+  defmodule Gone do
+    @behaviour GrpcLb.Transport
+
+    @impl true
+    def open(_address, _opts) do
+      {owner, monitor} = spawn_monitor(fn -> :ok end)
+
+      receive do
+        {:DOWN, ^monitor, :process, ^owner, _reason} -> {:ok, :gone, owner}
+      end
+    end
+
+    @impl true
+    def close(:gone), do: :ok
+  end
+
+  defp start(opts \\ []) do
+    opts = Keyword.merge([target: "ipv4:10.0.0.1:1", transport: MyApp.Transport], opts)
+    pid = start_supervised!({Connection, opts})
+    {:ok, handle} = Connection.handle(pid)
+    {pid, handle}
+  end
+
+  # As a telemetry handler does.
+  defp in_process(pid, fun) do
+    test = self()
+
+    :sys.replace_state(pid, fn state ->
+      send(test, {:result, fun.()})
+      state
+    end)
+
+    assert_receive {:result, result}, 10_000
+    result
+  end
+
+  test "does not wait for itself" do
+    {pid, handle} = start()
+    assert Connection.await_ready(handle) == :ok
+
+    for wait <- [&Connection.info/1, &Connection.await_ready/1, &Connection.disconnect/1],
+        ref <- [pid, handle, handle.name] do
+      assert %ArgumentError{} = in_process(pid, fn -> catch_error(wait.(ref)) end)
+    end
+
+    assert in_process(pid, fn -> Connection.resolve_now(handle) end) == :ok
+    assert in_process(pid, fn -> Connection.handle(pid) end) == {:ok, handle}
+    assert {:ok, _value} = in_process(pid, fn -> Connection.pick(handle) end)
+    assert Connection.info(handle).ready
+  end
+
+  test "ends when somebody closes its balancer" do
+    {pid, handle} = start(transport: Gone, backoff: [initial: 1, max: 1])
+    monitor = Process.monitor(pid)
+    GrpcLb.close(handle.balancer)
+    # With the next change of the list.
+    assert_receive {:DOWN, ^monitor, :process, ^pid, {:shutdown, :balancer_closed}}, 10_000
+    assert Connection.handle(handle.name) == {:error, :not_found}
+  end
+
+  test "makes a new balancer when the keeper is killed" do
+    {pid, handle} = start(name: {:kept, self()})
+    assert Connection.await_ready(handle) == :ok
+    monitor = Process.monitor(pid)
+    keeper = GrpcLb.Keeper.whereis({Connection, handle.name})
+
+    ExUnit.CaptureLog.capture_log(fn ->
+      Process.exit(keeper, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, {:keeper_down, :killed}}, 10_000
+    end)
+
+    eventually(fn -> Connection.await_ready(handle.name) == :ok end)
+    assert {:ok, _value} = Connection.pick(Connection.handle!(handle.name))
+    assert Connection.pick(handle) == {:error, :closed}
+  end
+
+  test "finds its balancer closed before it hears of the keeper's death" do
+    {pid, handle} = start(target: "ipv4:10.0.0.1:1,10.0.0.1:2")
+    eventually(fn -> length(GrpcLb.info(handle.balancer).backends) == 2 end)
+    monitor = Process.monitor(pid)
+    :ok = :sys.suspend(pid)
+    address = GrpcLb.Address.new!("10.0.0.1:1")
+    send(pid, {:pushed, self(), {:ok, %{addresses: [address], ttl: nil}}})
+
+    ExUnit.CaptureLog.capture_log(fn ->
+      Process.exit(GrpcLb.Keeper.whereis({Connection, handle.name}), :kill)
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      :ok = :sys.resume(pid)
+      # A crash, after which its supervisor starts it again.
+      assert_receive {:DOWN, ^monitor, :process, ^pid, {:keeper_down, :killed}}, 10_000
+    end)
+  end
+
+  test "tells connect/2 of a transport that was open for no time" do
+    opts = [transport: Gone, backoff: [initial: 1, max: 1]]
+    # Whether the backend was in the rotation before it was found dead is a matter of time.
+    case Connection.connect("ipv4:10.0.0.1:1", opts) do
+      {:error, reason} -> assert reason == {:open, "10.0.0.1:1", {:down, :noproc}}
+      {:ok, handle} -> assert Connection.disconnect(handle) == :ok
+    end
+  end
+end

@@ -1,0 +1,541 @@
+defmodule GrpcLb.Connection.SupervisionTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Connections
+  import GrpcLb.Test.Eventually
+  import GrpcLb.Test.Workers
+
+  alias GrpcLb.Connection
+  alias GrpcLb.Test.{Loopback, PushingResolver, ScriptedResolver, ScriptedTransport}
+
+  @moduletag capture_log: true
+
+  defp supervisor(children, opts \\ []) do
+    opts = Keyword.merge([strategy: :one_for_one, max_restarts: 1_000], opts)
+    {:ok, pid} = Supervisor.start_link(children, opts)
+    # A test that kills it is not to die with it.
+    Process.unlink(pid)
+    on_exit(fn -> stop(pid) end)
+    pid
+  end
+
+  defp stop(supervisor) do
+    Supervisor.stop(supervisor)
+  catch
+    :exit, _it_was_killed -> :ok
+  end
+
+  # The connection's process under this supervisor, once it is another than `before`.
+  defp restarted(supervisor, before) do
+    current = fn ->
+      [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
+      pid
+    end
+
+    eventually(fn -> is_pid(current.()) and current.() != before end)
+    current.()
+  end
+
+  defp start(opts, supervisor_opts \\ []) do
+    opts = opts([name: make_ref()] ++ opts)
+    supervisor = supervisor([{Connection, opts}], supervisor_opts)
+    [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
+    {:ok, handle} = Connection.handle(opts[:name])
+    %{supervisor: supervisor, pid: pid, handle: handle}
+  end
+
+  describe "in a supervision tree" do
+    test "two connections have ids of their own" do
+      spec = Connection.child_spec(opts(name: :a, target: "ipv4:127.0.0.1:1"))
+      assert spec.id == {Connection, :a}
+      servers = [one, other] = for _ <- 1..2, do: Loopback.start()
+      names = [{:one, self()}, {:other, self()}]
+
+      children =
+        for {server, name} <- Enum.zip(servers, names) do
+          {Connection, opts(name: name, target: static([server]))}
+        end
+
+      supervisor(children)
+      assert Enum.map(names, &Connection.await_ready/1) == [:ok, :ok]
+      handles = Enum.map(names, &Connection.handle!/1)
+      assert Enum.map(handles, &picked(&1, 1)) == [[Loopback.id(one)], [Loopback.id(other)]]
+    end
+
+    test "one starts at once, and connects when the server is there" do
+      server = Loopback.start(:refuse)
+      %{handle: handle} = start(target: static([server]))
+      assert Connection.pick(handle) == {:error, :no_backends}
+      Loopback.become(server, :echo)
+      assert Connection.await_ready(handle) == :ok
+      assert {:ok, _} = echo(handle)
+    end
+
+    test "one starts at once while its resolver hangs, and while its server does" do
+      names = ScriptedResolver.start(fn -> Process.sleep(:infinity) end)
+      %{handle: handle} = start(target: names, resolver: ScriptedResolver)
+      assert Connection.pick(handle) == {:error, :no_backends}
+      assert Connection.info(handle)
+      %{handle: handle} = start(target: static([Loopback.start(:stall)]))
+      assert Connection.pick(handle) == {:error, :no_backends}
+      assert Connection.info(handle)
+    end
+
+    test "wrong options raise where they are given" do
+      for opts <- [[], opts(), opts(target: "ipv4:127.0.0.1:1", backoff: 1), :no_list] do
+        assert_raise ArgumentError, fn -> apply(Connection, :start_link, [opts]) end
+      end
+    end
+
+    test "a name is given once" do
+      %{handle: handle, pid: pid} = start(target: static([Loopback.start()]))
+      opts = opts(name: handle.name, target: static([Loopback.start()]))
+      assert Connection.start_link(opts) == {:error, {:already_started, pid}}
+      assert Connection.await_ready(handle) == :ok
+    end
+
+    test "ended by its supervisor it leaves nothing, and starts anew" do
+      server = Loopback.start()
+      %{handle: old, supervisor: supervisor} = start(target: static([server]))
+      assert Connection.await_ready(old) == :ok
+      child = {Connection, old.name}
+      :ok = Supervisor.terminate_child(supervisor, child)
+      assert Connection.pick(old) == {:error, :closed}
+      assert Connection.handle(old.name) == {:error, :not_found}
+      await_clients([server], 0)
+      {:ok, _pid} = Supervisor.restart_child(supervisor, child)
+      new = Connection.handle!(old.name)
+      assert new.balancer != old.balancer
+      assert Connection.await_ready(new) == :ok
+      assert {:ok, _} = echo(new)
+      assert Connection.pick(old) == {:error, :closed}
+    end
+
+    test "disconnected it stays away" do
+      server = Loopback.start()
+      %{handle: handle, supervisor: supervisor} = start(target: static([server]))
+      assert Connection.await_ready(handle) == :ok
+      assert Connection.disconnect(handle) == :ok
+      await_clients([server], 0)
+      # Asked after it has seen its child's end.
+      refute Enum.any?(Supervisor.which_children(supervisor), fn {_, pid, _, _} -> is_pid(pid) end)
+
+      assert Connection.handle(handle.name) == {:error, :not_found}
+    end
+  end
+
+  describe "killed under a supervisor" do
+    @tag :concurrency
+    test "picks go on, and the new process takes over what is open" do
+      servers = for _ <- 1..3, do: Loopback.start()
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static(servers))
+      await_ids(handle, servers)
+
+      seen =
+        picking_during(
+          4,
+          fn -> elem(Connection.pick(handle), 0) end,
+          fn ->
+            for _ <- 1..5, reduce: pid do
+              pid ->
+                kill([pid])
+                restarted(supervisor, pid)
+            end
+          end
+        )
+
+      assert Enum.uniq(seen) == [[before: :ok, after: :ok]]
+      assert Connection.handle(handle.name) == {:ok, handle}
+      assert Connection.await_ready(handle) == :ok
+      await_ids(handle, servers)
+      assert {:ok, _} = echo(handle)
+      # Adopted, none opened again.
+      assert Enum.map(servers, &Loopback.accepted/1) == [1, 1, 1]
+    end
+
+    test "or crashed, the same" do
+      server = Loopback.start()
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(handle) == :ok
+
+      crashes = [
+        fn pid -> :sys.terminate(pid, :boom) end,
+        # A message of a kind that only a bug would send.
+        fn pid -> GenServer.cast(pid, {:no, :such, :request}) end
+      ]
+
+      for crash <- crashes, reduce: pid do
+        pid ->
+          monitor = Process.monitor(pid)
+          crash.(pid)
+          assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
+          assert {:ok, _} = echo(handle)
+          restarted(supervisor, pid)
+      end
+
+      assert Connection.handle(handle.name) == {:ok, handle}
+      assert Connection.await_ready(handle) == :ok
+      assert Loopback.accepted(server) == 1
+    end
+
+    test "the new process does all the old one did" do
+      [a, b, c] = servers = for _ <- 1..3, do: Loopback.start()
+      names = ScriptedResolver.start([a, b])
+
+      %{handle: handle, supervisor: supervisor, pid: pid} =
+        start(target: names, resolver: ScriptedResolver)
+
+      await_ids(handle, [a, b])
+      kill([pid])
+      new = restarted(supervisor, pid)
+      # Resolves, opens what is new, closes what is gone.
+      ScriptedResolver.set(names, [b, c])
+      Connection.resolve_now(handle)
+      await_ids(handle, [b, c])
+      await_clients([a], 0)
+      # Notices deaths.
+      Loopback.become(b, :refuse)
+      await_ids(handle, [c])
+      Loopback.become(b, :echo)
+      await_ids(handle, [b, c])
+      # Ends.
+      assert Connection.disconnect(handle) == :ok
+      refute Process.alive?(new)
+      assert Connection.pick(handle) == {:error, :closed}
+      await_clients(servers, 0)
+    end
+
+    test "what went away meanwhile is seen by the new process" do
+      [a, b, c] = for _ <- 1..3, do: Loopback.start()
+      names = ScriptedResolver.start([a, b])
+
+      %{handle: handle, supervisor: supervisor, pid: pid} =
+        start(target: names, resolver: ScriptedResolver)
+
+      await_ids(handle, [a, b])
+      # The supervisor can not start it again before it is let go on.
+      :sys.suspend(supervisor)
+      kill([pid])
+      ScriptedResolver.set(names, [a, c])
+      Loopback.become(a, :refuse)
+      await_ids(handle, [b])
+      assert {:ok, _} = echo(handle)
+      Loopback.become(a, :echo)
+      :sys.resume(supervisor)
+      await_ids(handle, [a, c])
+      await_clients([b], 0)
+    end
+
+    test "until it is back its name is its own, and disconnect waits for it" do
+      server = Loopback.start()
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(handle) == :ok
+      :sys.suspend(supervisor)
+      kill([pid])
+      assert Connection.handle(handle.name) == {:ok, handle}
+      assert {:ok, _} = echo(handle)
+      assert Connection.resolve_now(handle) == :ok
+      assert Connection.await_ready(handle, 20) == {:error, :timeout}
+
+      assert {:error, {:already_started, _pid}} =
+               Connection.connect(static([server]), opts(name: handle.name))
+
+      disconnecting = Task.async(fn -> Connection.disconnect(handle) end)
+      eventually(fn -> waiting?(disconnecting.pid) end)
+      :sys.resume(supervisor)
+      assert Task.await(disconnecting) == :ok
+      assert Connection.pick(handle) == {:error, :closed}
+      await_clients([server], 0)
+      assert Loopback.accepted(server) == 1
+    end
+
+    test "before it was ever ready it starts over" do
+      server = Loopback.start(:refuse)
+
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+
+      kill([pid])
+      restarted(supervisor, pid)
+      assert Connection.handle(handle.name) == {:ok, handle}
+      Loopback.become(server, :echo)
+      assert Connection.await_ready(handle) == :ok
+      assert {:ok, _} = echo(handle)
+    end
+
+    test "while a dial is under way, no transport comes twice or is lost" do
+      %{handle: handle, supervisor: supervisor, pid: pid} =
+        start(target: "ipv4:127.0.0.1:1", transport: {ScriptedTransport, self()})
+
+      first = ScriptedTransport.opening("127.0.0.1:1")
+      kill([pid])
+      restarted(supervisor, pid)
+      opening = open_until_ready(handle, [first])
+      assert Connection.pick(handle) == {:ok, "127.0.0.1:1"}
+      disconnecting = Task.async(fn -> Connection.disconnect(handle) end)
+      ScriptedTransport.let_close("127.0.0.1:1")
+      assert Task.await(disconnecting) == :ok
+      eventually(fn -> not Enum.any?(opening, &Process.alive?/1) end)
+    end
+
+    # The one that was opening may be adopted, or another may take its place: both are right.
+    defp open_until_ready(handle, [pid | _] = opening) do
+      ScriptedTransport.answer(pid, fn -> {:ok, "127.0.0.1:1"} end)
+
+      receive do
+        {:asking, pid, {:open, _id}} -> open_until_ready(handle, [pid | opening])
+      after
+        10 ->
+          case Connection.await_ready(handle, 0) do
+            :ok -> opening
+            {:error, :timeout} -> open_until_ready(handle, opening)
+          end
+      end
+    end
+
+    test "those who wait for it go on waiting" do
+      server = Loopback.start(:refuse)
+
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+
+      waiting = for _ <- 1..5, do: Task.async(fn -> Connection.await_ready(handle) end)
+      eventually(fn -> Enum.all?(waiting, &waiting?(&1.pid)) end)
+      kill([pid])
+      restarted(supervisor, pid)
+      Loopback.become(server, :echo)
+      # A restart is nothing that somebody who waits has to know of.
+      assert Enum.uniq(Task.await_many(waiting, 20_000)) == [:ok]
+    end
+
+    test "with the supervisor itself it leaves nothing" do
+      server = Loopback.start()
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(handle) == :ok
+      kill([supervisor, pid])
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      eventually(fn -> Connection.handle(handle.name) == {:error, :not_found} end)
+      await_clients([server], 0)
+    end
+
+    test "more often than the supervisor bears it leaves nothing" do
+      server = Loopback.start()
+
+      %{handle: handle, supervisor: supervisor, pid: pid} =
+        start([target: static([server])], max_restarts: 0)
+
+      assert Connection.await_ready(handle) == :ok
+      monitor = Process.monitor(supervisor)
+      kill([pid])
+      assert_receive {:DOWN, ^monitor, :process, _pid, :shutdown}, 10_000
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      await_clients([server], 0)
+    end
+
+    test "and not started again it leaves nothing" do
+      server = Loopback.start()
+      opts = opts(name: make_ref(), target: static([server]))
+      supervisor = supervisor([Supervisor.child_spec({Connection, opts}, restart: :temporary)])
+      [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
+      handle = Connection.handle!(opts[:name])
+      assert Connection.await_ready(handle) == :ok
+      kill([pid])
+      # Once it is plain that nobody takes it over.
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      await_clients([server], 0)
+      eventually(fn -> Connection.handle(handle.name) == {:error, :not_found} end)
+    end
+  end
+
+  describe "what keeps the balancer meanwhile" do
+    test "is killed: all starts over, with another balancer under the same name" do
+      server = Loopback.start()
+      %{handle: old, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(old) == :ok
+      kill([GrpcLb.Keeper.whereis({Connection, old.name})])
+      eventually(fn -> Connection.pick(old) == {:error, :closed} end)
+      restarted(supervisor, pid)
+      assert Connection.await_ready(old.name) == :ok
+      new = Connection.handle!(old.name)
+      assert new.balancer != old.balancer
+      assert {:ok, _} = echo(new)
+      assert Connection.await_ready(old) == {:error, :closed}
+      await_clients([server], 1)
+    end
+
+    test "is killed while it waits for the next process: that one starts over" do
+      server = Loopback.start()
+      %{handle: old, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(old) == :ok
+      :sys.suspend(supervisor)
+      kill([pid])
+      kill([GrpcLb.Keeper.whereis({Connection, old.name})])
+      eventually(fn -> Connection.pick(old) == {:error, :closed} end)
+      await_clients([server], 0)
+      :sys.resume(supervisor)
+      restarted(supervisor, pid)
+      assert Connection.await_ready(old.name) == :ok
+      assert {:ok, _} = echo(Connection.handle!(old.name))
+    end
+  end
+
+  describe "killed without a supervisor" do
+    test "it leaves nothing" do
+      servers = for _ <- 1..3, do: Loopback.start()
+      test = self()
+
+      starter =
+        spawn(fn ->
+          Process.flag(:trap_exit, true)
+          {:ok, pid} = Connection.start_link(opts(name: test, target: static(servers)))
+          send(test, {:pid, pid})
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive {:pid, pid}, 10_000
+      handle = Connection.handle!(test)
+      await_ids(handle, servers)
+      kill([pid])
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      eventually(fn -> Connection.handle(test) == {:error, :not_found} end)
+      await_clients(servers, 0)
+      kill([starter])
+    end
+
+    test "it ends with the process that started it" do
+      server = Loopback.start()
+      test = self()
+
+      starter =
+        spawn(fn ->
+          {:ok, _pid} = Connection.start_link(opts(name: test, target: static([server])))
+          send(test, :started)
+          Process.sleep(:infinity)
+        end)
+
+      assert_receive :started, 10_000
+      handle = Connection.handle!(test)
+      assert Connection.await_ready(handle) == :ok
+      kill([starter])
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      await_clients([server], 0)
+    end
+
+    test "its name is free for another" do
+      server = Loopback.start()
+      Process.flag(:trap_exit, true)
+      opts = opts(name: make_ref(), target: static([server]))
+      {:ok, pid} = Connection.start_link(opts)
+      old = Connection.handle!(opts[:name])
+      assert Connection.await_ready(old) == :ok
+      Process.exit(pid, :kill)
+      assert_receive {:EXIT, ^pid, :killed}, 10_000
+      eventually(fn -> Connection.handle(opts[:name]) == {:error, :not_found} end)
+      {:ok, _pid} = Connection.start_link(opts)
+      new = Connection.handle!(opts[:name])
+      assert Connection.await_ready(new) == :ok
+      assert Connection.pick(old) == {:error, :closed}
+      assert Connection.disconnect(opts[:name]) == :ok
+    end
+  end
+
+  describe "a connection made by connect/2" do
+    test "is brought back when its process is killed" do
+      server = Loopback.start()
+      handle = connect!([server])
+
+      {:error, {:already_started, pid}} =
+        Connection.connect(static([server]), opts(name: handle.name))
+
+      kill([pid])
+      assert {:ok, _} = echo(handle)
+
+      eventually(fn ->
+        match?(
+          {:error, {:already_started, new}} when new != pid,
+          Connection.connect(static([server]), opts(name: handle.name))
+        )
+      end)
+
+      assert Connection.await_ready(handle) == :ok
+      assert {:ok, _} = echo(handle)
+      assert Loopback.accepted(server) == 1
+    end
+
+    test "that is killed again and again takes no other with it" do
+      server = Loopback.start()
+      other = connect!([Loopback.start()])
+      handle = connect!([server])
+      target = static([server])
+
+      eventually(fn ->
+        case Connection.connect(target, opts(name: handle.name)) do
+          {:error, {:already_started, pid}} -> kill([pid])
+          {:ok, new} -> Connection.disconnect(new)
+          {:error, _other} -> :ok
+        end
+
+        Connection.pick(handle) == {:error, :closed}
+      end)
+
+      assert {:ok, _} = echo(other)
+      assert Process.whereis(GrpcLb.Registry)
+      assert {:ok, _} = echo(connect!(target, name: handle.name))
+    end
+  end
+
+  describe "resolver's process" do
+    test "killed is started again" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      test = self()
+
+      hold = fn ->
+        send(test, {:held, self()})
+        Process.sleep(:infinity)
+      end
+
+      {handle, names} = connect_scripted!([a])
+      ScriptedResolver.set(names, hold)
+      Connection.resolve_now(handle)
+      assert_receive {:held, worker}, 10_000
+      ScriptedResolver.set(names, [b])
+      kill([worker])
+      # Nobody asked for it again.
+      await_ids(handle, [b])
+      assert {:ok, _} = echo(handle)
+    end
+
+    test "killed again and again does not take the connection down" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      {handle, names} = connect_scripted!([a])
+
+      {:error, {:already_started, pid}} =
+        Connection.connect(names, opts(name: handle.name, resolver: ScriptedResolver))
+
+      ScriptedResolver.set(names, fn -> Process.exit(self(), :kill) end)
+
+      for _ <- 1..20 do
+        Connection.resolve_now(handle)
+        assert_receive {:resolving, _worker}, 10_000
+      end
+
+      assert Process.alive?(pid)
+      assert {:ok, _} = echo(handle)
+      ScriptedResolver.set(names, [b])
+      await_ids(handle, [b])
+    end
+
+    test "that watches is started again when it is killed" do
+      [a, b, c] = for _ <- 1..3, do: Loopback.start()
+      opts = [resolver: {PushingResolver, test: self()}]
+      handle = connect!(ScriptedResolver.start([a]), opts)
+      assert_receive {:watching, watcher}, 10_000
+      PushingResolver.push(watcher, [b])
+      await_ids(handle, [b])
+      kill([watcher])
+      assert_receive {:watching, new}, 10_000
+      PushingResolver.push(new, [c])
+      await_ids(handle, [c])
+      assert Connection.disconnect(handle) == :ok
+      eventually(fn -> not Process.alive?(new) end)
+    end
+  end
+end

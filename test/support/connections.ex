@@ -1,0 +1,86 @@
+defmodule GrpcLb.Test.Connections do
+  @moduledoc "Connections to loopback servers, and what can be seen of them from outside."
+
+  import ExUnit.Assertions
+  import ExUnit.Callbacks, only: [on_exit: 1, start_supervised!: 1]
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.Connection
+  alias GrpcLb.Test.{Loopback, ScriptedResolver, TcpTransport}
+
+  # Quick, so that a test has not to wait for what is tested elsewhere.
+  @defaults [
+    transport: TcpTransport,
+    backoff: [initial: 5, max: 50],
+    drain_timeout: 5,
+    min_resolve_interval: 1
+  ]
+
+  @doc "The options with which tests connect, and those given."
+  def opts(opts \\ []), do: Keyword.merge(@defaults, opts)
+
+  @doc "The servers as a target."
+  def static(servers), do: {:static, Enum.map(servers, &Loopback.address/1)}
+
+  @doc "Connects and disconnects when the test ends. Takes a target, or a list of servers."
+  def connect!(target, opts \\ [])
+
+  def connect!([server | _] = servers, opts) when is_pid(server) do
+    connect!(static(servers), opts)
+  end
+
+  def connect!(target, opts) do
+    {:ok, handle} = Connection.connect(target, opts(opts))
+    on_exit(fn -> Connection.disconnect(handle) end)
+    handle
+  end
+
+  @doc "Connects to what a scripted resolver answers; returns it too."
+  def connect_scripted!(answer, opts \\ []) do
+    names = ScriptedResolver.start(answer)
+    {connect!(names, [resolver: ScriptedResolver] ++ opts), names}
+  end
+
+  @doc "Starts a connection under the test's supervisor; returns its handle and its process."
+  def supervised!(opts) do
+    opts = Keyword.put_new_lazy(opts(opts), :name, &make_ref/0)
+    pid = start_supervised!({Connection, opts})
+    {Connection.handle!(opts[:name]), pid}
+  end
+
+  @doc "The ids in the rotation, in their order."
+  def ids(handle) do
+    for %{id: id, state: :ready} <- GrpcLb.info(handle.balancer).backends, do: id
+  end
+
+  @doc "Waits until these are the ids in the rotation. Takes servers or ids."
+  def await_ids(handle, servers) do
+    ids = Enum.map(servers, &if(is_pid(&1), do: Loopback.id(&1), else: &1))
+
+    eventually(fn -> ids(handle) == ids end, fn ->
+      "expected #{inspect(ids)}, have: #{inspect(GrpcLb.info(handle.balancer))}"
+    end)
+  end
+
+  @doc "The names of the servers that `n` picks gave, one after the other."
+  def picked(handle, n) do
+    for _ <- 1..n do
+      assert {:ok, {name, pid}} = Connection.pick(handle)
+      assert is_pid(pid)
+      name
+    end
+  end
+
+  @doc "Has a server say something back, through the connection."
+  def echo(handle, line \\ "hello"), do: Connection.run(handle, &TcpTransport.call(&1, line))
+
+  @doc "Whether a process waits for a message."
+  def waiting?(pid), do: Process.info(pid, :status) == {:status, :waiting}
+
+  @doc "Waits until this many connections are open at each of the servers."
+  def await_clients(servers, n) do
+    eventually(fn -> Enum.all?(servers, &(Loopback.clients(&1) == n)) end, fn ->
+      "expected #{n} at each, have: #{inspect(Enum.map(servers, &Loopback.clients/1))}"
+    end)
+  end
+end
