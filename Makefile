@@ -3,10 +3,10 @@ HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 ASAN = -Zsanitizer=address
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan lint bench matrix clean
+.PHONY: help setup demo test exunit loom asan lint bench matrix integration clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and testing need and this machine lacks
 	@scripts/setup
@@ -48,5 +48,8 @@ matrix: ## Run the ExUnit suite on Debian 13, or on sid with MATRIX=sid
 	@scripts/setup matrix
 	scripts/matrix
 
+integration: setup ## Run the suites that need packages from Hex, if Hex answers
+	scripts/integration
+
 clean: ## Remove what the other targets built
-	rm -rf _build target bench/peers/target
+	rm -rf _build target bench/peers/target integration/*/_build integration/*/deps

@@ -6,9 +6,11 @@ defmodule GrpcLb.Bench.Backends do
   alias GrpcLb.Bench.Channel
 
   def start(count, kind) do
+    connection = make_ref()
+
     for index <- 1..count do
       {:ok, pid} = Agent.start_link(fn -> nil end)
-      {pid, value(kind, index, pid)}
+      {pid, value(kind, index, pid, connection)}
     end
   end
 
@@ -16,6 +18,6 @@ defmodule GrpcLb.Bench.Backends do
 
   def values(backends), do: Enum.map(backends, fn {_id, value} -> value end)
 
-  defp value(:pid, _index, pid), do: pid
-  defp value(:channel, index, pid), do: Channel.new(index, pid)
+  defp value(:pid, _index, pid, _connection), do: pid
+  defp value(:channel, index, pid, connection), do: Channel.new(index, pid, connection)
 end

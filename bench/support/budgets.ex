@@ -25,11 +25,14 @@ defmodule GrpcLb.Bench.Budgets do
     limits = %{1 => 0.6, 5 => 0.3, 100 => 0.012}
 
     for backends <- sizes(picks),
-        {base, limit, aim} <- [
-          {:ets_copy, limits[backends], nil},
-          {:persistent_tuple, nil, 1.0}
+        {key, base, limit, aim} <- [
+          {:native_shared, :ets_copy, limits[backends], nil},
+          {:policy, :ets_copy, limits[backends], nil},
+          {:policy_updated, :ets_copy, limits[backends], nil},
+          {:native_shared, :persistent_tuple, nil, 1.0},
+          {:policy, :persistent_tuple, nil, 1.0}
         ] do
-      at_most(picks, :channel, backends, :native_shared, base, limit, aim)
+      at_most(picks, :channel, backends, key, base, limit, aim)
     end
   end
 

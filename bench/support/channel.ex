@@ -1,7 +1,7 @@
 defmodule GrpcLb.Bench.Channel do
   @moduledoc false
   # A struct of the fields and of the size (46 words) of elixir-grpc's channel: the value that the
-  # first user of this library picks.
+  # first user of this library picks. All channels of a connection have its `ref`.
 
   defstruct [
     :host,
@@ -18,12 +18,12 @@ defmodule GrpcLb.Bench.Channel do
     :headers
   ]
 
-  def new(index, conn_pid) do
+  def new(index, conn_pid, ref \\ make_ref()) do
     %__MODULE__{
       host: "10.0.0.#{10 + rem(index, 90)}",
       port: 50_000 + div(index, 90),
       scheme: "http",
-      ref: make_ref(),
+      ref: ref,
       adapter: GRPC.Client.Adapters.Gun,
       adapter_payload: %{conn_pid: conn_pid},
       codec: GRPC.Codec.Proto,

@@ -6,6 +6,7 @@ defmodule GrpcLb.Bench.Contenders do
 
   alias GrpcLb.Bench.Contenders.{
     AtomicsUnit,
+    ElixirGrpc,
     EmptyLoop,
     EtsCopy,
     Native,
@@ -38,11 +39,25 @@ defmodule GrpcLb.Bench.Contenders do
     contender(:ets_copy, "ETS + atomics + persistent_term", EtsCopy, :rotation)
   end
 
+  @doc "The policy module for elixir-grpc, with the channels that `init/1` was given."
+  def policy do
+    contender(:policy, "ElixirGrpc.RoundRobin", ElixirGrpc, :rotation, init: :same)
+  end
+
+  @doc "The same, with channels that came later, so that none is in the state."
+  def policy_updated do
+    title = "ElixirGrpc.RoundRobin, all updated"
+    contender(:policy_updated, title, ElixirGrpc, :rotation, init: :others)
+  end
+
   def persistent_tuple do
     contender(:persistent_tuple, "persistent_term tuple + atomics", PersistentTuple, :rotation)
   end
 
-  def all do
+  @doc "Those that can pick this kind of value."
+  def all(:channel), do: all(:pid) ++ [policy(), policy_updated()]
+
+  def all(:pid) do
     [
       unit(),
       native_shared(),

@@ -23,20 +23,22 @@ defmodule GrpcLb.Bench.Picks do
 
     times =
       for _ <- 1..setups, reduce: %{} do
-        times -> Map.merge(times, run(backends, rounds, run_ns), fn _key, a, b -> a ++ b end)
+        times ->
+          Map.merge(times, run(kind, backends, rounds, run_ns), fn _key, a, b -> a ++ b end)
       end
 
     Backends.stop(backends)
 
-    for processes <- [1, @crowd], contender <- Contenders.all() do
+    for processes <- [1, @crowd], contender <- Contenders.all(kind) do
       row(kind, count, processes, contender, times)
     end
   end
 
   # Called anew several times for a case: where in memory things happen to lie makes one and the
   # same contender up to a third slower or faster, for as long as they lie there.
-  defp run(backends, rounds, run_ns) do
-    contenders = for c <- [Contenders.empty() | Contenders.all()], do: {c, set_up(c, backends)}
+  defp run(kind, backends, rounds, run_ns) do
+    contenders =
+      for c <- [Contenders.empty() | Contenders.all(kind)], do: {c, set_up(c, backends)}
 
     entries =
       for {contender, state} <- contenders, processes <- [1, @crowd] do

@@ -1,0 +1,20 @@
+defmodule GrpcLbElixirGrpc.MixProject do
+  use Mix.Project
+
+  def project do
+    [
+      app: :grpc_lb_elixir_grpc,
+      version: "0.1.0",
+      elixir: "~> 1.15",
+      elixirc_paths: ["test/support"],
+      deps: [
+        {:grpc, "~> 1.0"},
+        {:grpc_server, "~> 1.0"},
+        {:gun, "~> 2.4"},
+        {:grpc_lb, path: "../.."}
+      ]
+    ]
+  end
+
+  def application, do: [extra_applications: [:logger]]
+end

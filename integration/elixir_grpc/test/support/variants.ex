@@ -1,0 +1,64 @@
+defmodule GrpcLbElixirGrpc.Variants do
+  @moduledoc """
+  `GRPC.Client.Connection` as it is, and as the patches make it. One of them is loaded at a time.
+  Connections that another one made stay as they are, so that a run can take turns between them.
+  """
+
+  alias GrpcLbElixirGrpc.Patch
+
+  @module GRPC.Client.Connection
+  @patches %{policy_module: "policy_module.ex", balancer_reference: "balancer_reference.ex"}
+
+  @doc "`:own`, and the patches that apply to the version of elixir-grpc that is here."
+  def all do
+    for variant <- [:own, :policy_module, :balancer_reference],
+        match?({:ok, _binary}, binary(variant)),
+        do: variant
+  end
+
+  @doc "The patches that do not apply, and the functions that they miss."
+  def left_out do
+    for {variant, _file} <- @patches, {:error, missing} <- [binary(variant)], into: %{} do
+      {variant, missing}
+    end
+  end
+
+  @doc "Loads one of `all/0`."
+  def load(variant) do
+    {:ok, binary} = binary(variant)
+    :code.purge(@module)
+    {:module, @module} = :code.load_binary(@module, ~c"#{variant}", binary)
+    :ok
+  end
+
+  def source,
+    do: File.read!(Path.join(Mix.Project.deps_paths()[:grpc], "lib/grpc/client/connection.ex"))
+
+  def patch(variant), do: File.read!(Path.join([__DIR__, "../../patches", @patches[variant]]))
+
+  defp binary(variant) do
+    key = {__MODULE__, variant}
+
+    with nil <- :persistent_term.get(key, nil) do
+      result = compile(variant)
+      :persistent_term.put(key, result)
+      result
+    end
+  end
+
+  defp compile(:own), do: File.read(Application.app_dir(:grpc, "ebin/#{@module}.beam"))
+
+  defp compile(variant) do
+    with {:ok, source} <- Patch.apply(source(), patch(variant)) do
+      # It takes the place of the module that is loaded, which is no conflict here.
+      Code.put_compiler_option(:ignore_module_conflict, true)
+
+      {[{@module, binary}], diagnostics} =
+        Code.with_diagnostics(fn -> Code.compile_string(source, "#{variant}.ex") end)
+
+      Code.put_compiler_option(:ignore_module_conflict, false)
+      if diagnostics != [], do: raise("#{variant} compiles with #{inspect(diagnostics)}")
+      {:ok, binary}
+    end
+  end
+end

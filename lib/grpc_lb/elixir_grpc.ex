@@ -1,0 +1,213 @@
+defmodule GrpcLb.ElixirGrpc do
+  @moduledoc """
+  Load-balancing policies for elixir-grpc.
+
+  A connection of elixir-grpc 1.0 (`GRPC.Client.Connection`) asks a module with the behaviour
+  `GRPC.Client.LoadBalancing` for a channel, once a call. `GrpcLb.ElixirGrpc.RoundRobin`,
+  `GrpcLb.ElixirGrpc.PickFirst` and `GrpcLb.ElixirGrpc.Random` are such modules, and any other
+  policy of `GrpcLb.Policy` is made into one by `use`:
+
+      defmodule MyApp.PerSchedulerRoundRobin do
+        use GrpcLb.ElixirGrpc, policy: {:round_robin, cursor: :per_scheduler}
+      end
+
+  `guides/elixir_grpc.md` shows how a connection comes to use them. elixir-grpc need not be there
+  to compile this module, which takes its channels for what they are: maps.
+
+  ## The balancer
+
+  The connection's process calls `init/2`, and the balancer closes when that process ends, as an
+  ETS table of its own would be deleted. `state.balancer` is its reference, for `GrpcLb.info/1`.
+
+  The backend of a channel has `{host, port}` as its id. A list may name the same host and port
+  several times: each of them has its turn, and the ids of all but the first are
+  `{host, port, 2}`, `{host, port, 3}` and so on.
+
+  The owner of a channel is the process `channel.adapter_payload.conn_pid`, when that is a pid of
+  this node. A channel whose connection is dead is therefore not picked, also before anything
+  tells `update/2`.
+
+  ## The channel
+
+  A pick returns a channel that is equal to the one that was given. How much of it has to be
+  copied depends on what is known of it in the state, which elixir-grpc publishes once, as a
+  literal:
+
+    * a channel that `init/2` was given is in the state, and costs no copy
+    * a channel that differs from the first of those in `host`, `port` and `conn_pid` alone, as all
+      channels of one connection do, is made of these three and of that first one
+    * any other is copied whole
+  """
+
+  alias GrpcLb.Native
+
+  @typedoc "What elixir-grpc publishes. It is made by `init/2` and never changes."
+  @type state :: %{balancer: GrpcLb.balancer(), channels: tuple()}
+
+  @typedoc "A `GRPC.Channel`, or any other map."
+  @type channel :: map()
+
+  @doc """
+  Defines the callbacks of `GRPC.Client.LoadBalancing` for the policy that the option `:policy`
+  names, in one of the forms of `GrpcLb.Policy`. Raises `ArgumentError` when it is malformed.
+  """
+  defmacro __using__(opts) do
+    quote do
+      @policy Keyword.fetch!(unquote(opts), :policy)
+      # A malformed policy is for the compiler to refuse, not for the first connection.
+      GrpcLb.Policy.to_native(@policy)
+
+      @doc "Makes the balancer of a connection, see `GrpcLb.ElixirGrpc.init/2`."
+      @spec init(keyword()) :: {:ok, GrpcLb.ElixirGrpc.state()} | {:error, :no_addresses}
+      def init(opts), do: GrpcLb.ElixirGrpc.init(@policy, opts)
+
+      @doc "Picks a channel, see `GrpcLb.ElixirGrpc.pick/1`."
+      @spec pick(GrpcLb.ElixirGrpc.state()) ::
+              {:ok, GrpcLb.ElixirGrpc.channel(), GrpcLb.ElixirGrpc.state()}
+              | {:error, :no_addresses}
+      defdelegate pick(state), to: GrpcLb.ElixirGrpc
+
+      @doc "Replaces the channels, see `GrpcLb.ElixirGrpc.update/2`."
+      @spec update(GrpcLb.ElixirGrpc.state(), [GrpcLb.ElixirGrpc.channel()]) ::
+              {:ok, GrpcLb.ElixirGrpc.state()} | {:error, :closed}
+      defdelegate update(state, channels), to: GrpcLb.ElixirGrpc
+    end
+  end
+
+  @doc """
+  Makes a balancer over the option `:channels`, which the calling process owns.
+
+    * `{:ok, state}`
+    * `{:error, :no_addresses}` - there are no channels
+
+  Raises `ArgumentError` when the policy is malformed, or `:channels` is no list of maps.
+
+      iex> channels = [%{host: "10.0.0.1", port: 50051}, %{host: "10.0.0.2", port: 50051}]
+      iex> {:ok, state} = GrpcLb.ElixirGrpc.init(:round_robin, channels: channels)
+      iex> for backend <- GrpcLb.info(state.balancer).backends, do: backend.id
+      [{"10.0.0.1", 50051}, {"10.0.0.2", 50051}]
+
+      iex> GrpcLb.ElixirGrpc.init(:round_robin, channels: [])
+      {:error, :no_addresses}
+
+      iex> GrpcLb.ElixirGrpc.init(:round_robin, channels: ["10.0.0.1"])
+      ** (ArgumentError) channels must be a list of structs, got: ["10.0.0.1"]
+  """
+  @spec init(GrpcLb.Policy.t(), keyword()) :: {:ok, state()} | {:error, :no_addresses}
+  def init(policy, opts) do
+    case Keyword.get(opts, :channels, []) do
+      [] ->
+        {:error, :no_addresses}
+
+      channels ->
+        known = channels |> channels!() |> List.to_tuple()
+        {:ok, balancer} = GrpcLb.new(policy, backends(channels, known), owner: self())
+        {:ok, %{balancer: balancer, channels: known}}
+    end
+  end
+
+  @doc """
+  Picks a channel. The state that is returned is the one that was given.
+
+    * `{:ok, channel, state}`
+    * `{:error, :no_addresses}` - there are no channels, or none whose connection is alive, or the
+      process that made the balancer is gone
+
+      iex> channels = [%{host: "10.0.0.1", port: 50051}, %{host: "10.0.0.2", port: 50051}]
+      iex> {:ok, state} = GrpcLb.ElixirGrpc.init(:round_robin, channels: channels)
+      iex> {:ok, channel, ^state} = GrpcLb.ElixirGrpc.pick(state)
+      iex> channel
+      %{host: "10.0.0.1", port: 50051}
+  """
+  @spec pick(state()) :: {:ok, channel(), state()} | {:error, :no_addresses}
+  def pick(%{balancer: balancer, channels: known} = state) do
+    case Native.pick(balancer) do
+      {:ok, position} when is_integer(position) ->
+        {:ok, elem(known, position), state}
+
+      {:ok, {host, port, conn_pid}} ->
+        {:ok, assemble(elem(known, 0), host, port, %{conn_pid: conn_pid}), state}
+
+      {:ok, {channel}} ->
+        {:ok, channel, state}
+
+      {:error, _no_backends_or_closed} ->
+        {:error, :no_addresses}
+    end
+  end
+
+  @doc """
+  Replaces the channels. The list may be empty.
+
+  Every pick that starts after this returns sees the new list, with the state that `init/2`
+  returned, which is also what this returns.
+
+    * `{:ok, state}`
+    * `{:error, :closed}` - the process that made the balancer is gone
+
+  Raises `ArgumentError`, and has changed nothing then, when `channels` is no list of maps.
+
+      iex> {:ok, state} = GrpcLb.ElixirGrpc.init(:round_robin, channels: [%{host: "10.0.0.1"}])
+      iex> {:ok, ^state} = GrpcLb.ElixirGrpc.update(state, [])
+      iex> GrpcLb.ElixirGrpc.pick(state)
+      {:error, :no_addresses}
+  """
+  @spec update(state(), [channel()]) :: {:ok, state()} | {:error, :closed}
+  def update(%{balancer: balancer, channels: known} = state, channels) do
+    with {:ok, _changes} <- GrpcLb.reconcile(balancer, backends(channels!(channels), known)) do
+      {:ok, state}
+    end
+  end
+
+  defp channels!(channels) do
+    unless is_list(channels) and not List.improper?(channels) and Enum.all?(channels, &is_map/1) do
+      raise ArgumentError, "channels must be a list of structs, got: #{inspect(channels)}"
+    end
+
+    channels
+  end
+
+  defp backends(channels, known) do
+    positions = known |> Tuple.to_list() |> Enum.with_index() |> Map.new()
+
+    {backends, _seen} =
+      Enum.map_reduce(channels, %{}, fn channel, seen ->
+        address = {Map.get(channel, :host), Map.get(channel, :port)}
+        seen = Map.update(seen, address, 1, &(&1 + 1))
+        value = value(channel, positions, elem(known, 0))
+        {{id(address, seen[address]), value, owner: owner(channel)}, seen}
+      end)
+
+    backends
+  end
+
+  defp id(address, 1), do: address
+  defp id({host, port}, occurrence), do: {host, port, occurrence}
+
+  defp value(channel, positions, template) do
+    case positions do
+      %{^channel => position} -> position
+      _not_known -> pieces(channel, template) || {channel}
+    end
+  end
+
+  # What pick/1 makes the channel of, if it would come out the same.
+  defp pieces(
+         %{host: host, port: port, adapter_payload: %{conn_pid: conn_pid} = payload} = channel,
+         %{host: _, port: _, adapter_payload: _} = template
+       )
+       when map_size(payload) == 1 do
+    if assemble(template, host, port, payload) === channel, do: {host, port, conn_pid}
+  end
+
+  defp pieces(_channel, _template), do: nil
+
+  defp assemble(template, host, port, payload) do
+    %{template | host: host, port: port, adapter_payload: payload}
+  end
+
+  defp owner(%{adapter_payload: %{conn_pid: pid}}) when is_pid(pid) and node(pid) == node(),
+    do: pid
+
+  defp owner(_channel), do: nil
+end
