@@ -41,7 +41,8 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	MIX_ENV=test mix compile --force --warnings-as-errors
 	scripts/dialyzer
 
-bench: setup ## Run the benchmarks
+bench: ## Run the benchmarks
+	@scripts/setup bench
 	ELIXIR_ERL_OPTIONS="+stbt db" MIX_ENV=prod mix run bench/run.exs
 
 matrix: ## Run the ExUnit suite on Debian 13, or on sid with MATRIX=sid
@@ -52,4 +53,5 @@ integration: setup ## Run the suites that need packages from Hex, if Hex answers
 	scripts/integration
 
 clean: ## Remove what the other targets built
-	rm -rf _build target bench/peers/target integration/*/_build integration/*/deps
+	rm -rf _build target bench/peers/target examples/*/_build
+	rm -rf integration/*/_build integration/*/deps

@@ -2,10 +2,24 @@ defmodule GrpcLb.Bench do
   @moduledoc false
   # Runs every measurement, prints it, and writes it as JSON.
 
-  alias GrpcLb.Bench.{Budgets, Channel, Json, Machine, Memory, Picks, Reconcile, Table, Tail}
+  alias GrpcLb.Bench.{
+    Budgets,
+    Channel,
+    Contenders,
+    Json,
+    Machine,
+    Memory,
+    Picks,
+    PoolBudgets,
+    PoolContenders,
+    Reconcile,
+    Table,
+    Tail
+  }
 
   @full %{
     sizes: [1, 5, 100, 1000],
+    pool_sizes: [10, 100, 1000],
     setups: 5,
     rounds: 5,
     run_ns: 10_000_000,
@@ -17,6 +31,7 @@ defmodule GrpcLb.Bench do
 
   @quick %{
     sizes: [1, 5, 100],
+    pool_sizes: [10, 100],
     setups: 3,
     rounds: 3,
     run_ns: 4_000_000,
@@ -35,10 +50,21 @@ defmodule GrpcLb.Bench do
 
     picks =
       for kind <- [:pid, :channel], size <- plan.sizes do
-        rows = Picks.measure(kind, size, plan.setups, plan.rounds, plan.run_ns)
+        rows = measure(Contenders, kind, size, plan)
         print_picks(kind, size, rows)
         rows
       end
+
+    pools =
+      for size <- plan.pool_sizes do
+        rows = measure(PoolContenders, :pid, size, plan)
+        print_pools(size, rows)
+        rows
+      end
+
+    unless PoolContenders.poolboy?() do
+      IO.puts("\npoolboy: not measured, it is not installed (Debian package erlang-poolboy)")
+    end
 
     slowest = Tail.measure(plan.windows, plan.window_picks)
     print_slowest(slowest)
@@ -55,16 +81,21 @@ defmodule GrpcLb.Bench do
       channel_words: channel_words(),
       memory: memory,
       picks: List.flatten(picks),
+      pools: List.flatten(pools),
       slowest_picks: slowest,
       reconciles: reconciles
     }
 
-    budgets = Budgets.judge(results)
+    budgets = Budgets.judge(results) ++ PoolBudgets.judge(results.pools)
     print_budgets(budgets)
 
     File.mkdir_p!(Path.dirname(json_path))
     File.write!(json_path, Json.encode(Map.put(results, :budgets, budgets)))
     IO.puts("\nWritten to #{Path.relative_to_cwd(json_path)}")
+  end
+
+  defp measure(field, kind, size, plan) do
+    Picks.measure(field, kind, size, plan.setups, plan.rounds, plan.run_ns)
   end
 
   defp channel_words, do: :erts_debug.flat_size(Channel.new(1, self()))
@@ -81,7 +112,8 @@ defmodule GrpcLb.Bench do
     With #{Picks.crowd()} processes: wall clock over all picks.
     A channel is #{channel_words()} words.
     "x atomics" and "x ETS" are ratios to :atomics.add_get/3 and to the way of elixir-grpc 1.0
-    (ETS + atomics + persistent_term) in the same case: medians of the ratios within each round.\
+    (ETS + atomics + persistent_term) in the same case: medians of the ratios within each round.
+    Of pools, "x random" and "x counter" are to Registry with either.\
     """)
   end
 
@@ -93,6 +125,21 @@ defmodule GrpcLb.Bench do
         Enum.map(rows, &pick_line/1)
       )
     end
+  end
+
+  defp print_pools(size, rows) do
+    for {processes, rows} <- rows |> Enum.group_by(& &1.processes) |> Enum.sort() do
+      Table.print(
+        "pool of #{size} members, #{processes} processes",
+        ["", "min ns", "median ns", "x random", "x counter", "x GrpcLb.pick", "Mpick/s"],
+        Enum.map(rows, &pool_line/1)
+      )
+    end
+  end
+
+  defp pool_line(row) do
+    against = Enum.map(PoolContenders.bases(), &row.against[&1])
+    [row.title, row.min_ns, row.median_ns] ++ against ++ [row.picks_per_second / 1.0e6]
   end
 
   defp pick_line(row) do

@@ -54,6 +54,21 @@ defmodule GrpcLb.Bench.Contenders do
     contender(:persistent_tuple, "persistent_term tuple + atomics", PersistentTuple, :rotation)
   end
 
+  def public do
+    contender(:public, "GrpcLb.pick, shared cursor", PublicPick, :rotation, policy: @shared)
+  end
+
+  def registry_random do
+    contender(:registry_random, "Registry + Enum.random", RegistryRandom, :any)
+  end
+
+  def registry_counter do
+    contender(:registry_counter, "Registry + ETS counter", RegistryCounter, :rotation)
+  end
+
+  @doc "What the ratios of the others are to."
+  def bases, do: [:atomics, :ets_copy, :persistent_tuple]
+
   @doc "Those that can pick this kind of value."
   def all(:channel), do: all(:pid) ++ [policy(), policy_updated()]
 
@@ -63,11 +78,11 @@ defmodule GrpcLb.Bench.Contenders do
       native_shared(),
       native_per_scheduler(),
       contender(:native_random, "Native.pick, random", Native, :any, policy: :random),
-      contender(:public, "GrpcLb.pick, shared cursor", PublicPick, :rotation, policy: @shared),
+      public(),
       elixir_grpc(),
       persistent_tuple(),
-      contender(:registry_random, "Registry + Enum.random", RegistryRandom, :any),
-      contender(:registry_counter, "Registry + ETS counter", RegistryCounter, :rotation),
+      registry_random(),
+      registry_counter(),
       contender(:one_process, "one GenServer", OneProcess, :rotation)
     ]
   end

@@ -1,12 +1,11 @@
 defmodule GrpcLb.Bench.Picks do
   @moduledoc false
-  # The time of a pick: every contender, by one process and by many, for one kind of value and one
-  # number of backends at a time.
+  # The time of a pick: every contender of a field (a module that lists them), by one process and
+  # by many, for one kind of value and one number of backends at a time.
 
   alias GrpcLb.Bench.{Backends, Contender, Contenders, Rounds, Stats}
 
   @crowd 32
-  @bases [:atomics, :ets_copy, :persistent_tuple]
 
   def crowd, do: @crowd
 
@@ -15,30 +14,31 @@ defmodule GrpcLb.Bench.Picks do
   off, except in picks per second, which is what callers get.
 
   Ratios are medians of the ratios within each round: what the machine does to both in one round
-  cancels out. `against` has them to some of the contenders, of times; `against_one` to the same
+  cancels out. `against` has them to the bases of the field, of times; `against_one` to the same
   contender by one process, of picks per second.
   """
-  def measure(kind, count, setups, rounds, run_ns) do
+  def measure(field, kind, count, setups, rounds, run_ns) do
     backends = Backends.start(count, kind)
 
     times =
       for _ <- 1..setups, reduce: %{} do
         times ->
-          Map.merge(times, run(kind, backends, rounds, run_ns), fn _key, a, b -> a ++ b end)
+          Map.merge(times, run(field, kind, backends, rounds, run_ns), fn _key, a, b ->
+            a ++ b
+          end)
       end
 
     Backends.stop(backends)
 
-    for processes <- [1, @crowd], contender <- Contenders.all(kind) do
-      row(kind, count, processes, contender, times)
+    for processes <- [1, @crowd], contender <- field.all(kind) do
+      row(field, kind, count, processes, contender, times)
     end
   end
 
   # Called anew several times for a case: where in memory things happen to lie makes one and the
   # same contender up to a third slower or faster, for as long as they lie there.
-  defp run(kind, backends, rounds, run_ns) do
-    contenders =
-      for c <- [Contenders.empty() | Contenders.all(kind)], do: {c, set_up(c, backends)}
+  defp run(field, kind, backends, rounds, run_ns) do
+    contenders = for c <- [Contenders.empty() | field.all(kind)], do: {c, set_up(c, backends)}
 
     entries =
       for {contender, state} <- contenders, processes <- [1, @crowd] do
@@ -61,7 +61,7 @@ defmodule GrpcLb.Bench.Picks do
     state
   end
 
-  defp row(kind, count, processes, contender, times) do
+  defp row(field, kind, count, processes, contender, times) do
     loop = Enum.min(times[{Contenders.empty().key, processes}])
     own = times[{contender.key, processes}]
     net = fn times -> Enum.map(times, &(&1 - loop)) end
@@ -77,7 +77,7 @@ defmodule GrpcLb.Bench.Picks do
       picks_per_second: 1.0e9 / Stats.median(own),
       best_picks_per_second: 1.0e9 / Enum.min(own),
       against:
-        for base <- @bases, into: %{} do
+        for base <- field.bases(), into: %{} do
           {base, median_ratio(net.(own), net.(times[{base, processes}]))}
         end,
       against_one: median_ratio(times[{contender.key, 1}], own)

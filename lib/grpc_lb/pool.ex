@@ -1,0 +1,572 @@
+defmodule GrpcLb.Pool do
+  @moduledoc """
+  A routing pool: many callers share the pool's members, and each pick chooses one.
+
+  A checkout pool (poolboy, `NimblePool`, DBConnection) lends a resource to one caller at a time. A
+  routing pool lends nothing: any number of callers use a member at once, and the pool only
+  decides which. Members are processes, each with a value that picks return: its pid, a socket, a
+  table, whatever callers need. A pick is one `:persistent_term.get/2` and one native call in the
+  caller's own process. No process, no registry and no table is asked, and the cost does not grow
+  with the number of members.
+
+  It is the wrong tool when a member can serve only one caller at a time: nothing keeps two
+  callers from picking the same one.
+
+  ## In a supervision tree
+
+      children = [
+        {GrpcLb.Pool, name: MyPool, size: 10, worker: {MyClient, {"10.0.0.1", 4000}}}
+      ]
+
+  The pool starts and restarts its workers, and that is all: they join by themselves, when they
+  have what callers need, and leave while they have not.
+
+      defmodule MyClient do
+        use GenServer
+
+        def handle_info(:connected, state) do
+          :ok = GrpcLb.Pool.join(MyPool, value: state.socket)
+          {:noreply, state}
+        end
+
+        def handle_info(:disconnected, state) do
+          :ok = GrpcLb.Pool.leave(MyPool)
+          {:noreply, state}
+        end
+      end
+
+  A member that dies has left, natively and at once: no process has to notice. Any process of the
+  node can join, worker or not, so a pool need not have workers.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pool_doc)
+      iex> GrpcLb.Pool.pick(:pool_doc)
+      {:error, :no_members}
+      iex> GrpcLb.Pool.join(:pool_doc, value: "10.0.0.1")
+      :ok
+      iex> GrpcLb.Pool.pick(:pool_doc)
+      {:ok, "10.0.0.1"}
+      iex> GrpcLb.Pool.leave(:pool_doc)
+      :ok
+      iex> GrpcLb.Pool.pick(:pool_doc)
+      {:error, :no_members}
+
+  ## What fails, and what then
+
+      pool supervisor (one_for_one)
+      |- cluster (rest_for_one), only with scope: :cluster
+      |  |- the :pg scope
+      |  `- the feed: tells other nodes of members here, lists theirs here
+      |- workers (one_for_one)
+      |  |- {MyClient, 1}
+      |  `- ...
+      `- lease: ties the pool to the process that keeps its balancer
+
+  The balancer, and with it the membership, belongs to none of these processes.
+
+    * A worker dies: it has left. Its supervisor starts it again, the others do not notice.
+    * The feed or the scope dies: members of this node are picked as before. A new feed reads from
+      the balancer and from the scope what it has to know. A new scope hears from the other nodes
+      again who their members are.
+    * The pool's supervisor is killed: the workers end with it and join again when they are
+      started again. Members that are not workers stay members, and callers go on picking them.
+    * The pool stops, or gives up because it had to restart too much: the name stands for no pool
+      any more. When a supervisor starts the pool again it is empty.
+
+  ## In a cluster
+
+  With `scope: :cluster` a pick chooses among the members of the pools of this name on all
+  connected nodes. Membership is OTP's own, a scope of `:pg` that the pool starts: a node that goes
+  down takes its members out, and what a net split took comes back when it heals. Each node
+  balances by itself, and knows of a change elsewhere a moment after it. Processes join on their
+  own node. A member's value travels to the other nodes, so it has to mean something there: a pid
+  does, a socket or a table does not. It needs OTP 25.1.
+
+  ## Options
+
+  #{GrpcLb.Pool.Options.docs()}
+  """
+
+  alias GrpcLb.Pool.{Entry, Feed, Membership, NoMembersError, Options, Route, Waiters}
+
+  @typedoc "The name of a pool."
+  @type name :: atom()
+
+  @typedoc """
+  A member. `:picks` is how often it was picked since it joined, `nil` where the policy does not
+  count, see `GrpcLb.info/1`.
+  """
+  @type member :: %{pid: pid(), value: term(), weight: pos_integer()}
+
+  @typedoc "A pool as it is at one moment, see `info/1`."
+  @type info :: %{
+          name: name(),
+          policy: GrpcLb.Policy.t(),
+          scope: :node | :cluster,
+          local_share: number() | nil,
+          size: non_neg_integer(),
+          members: [
+            %{pid: pid(), value: term(), weight: pos_integer(), picks: non_neg_integer() | nil}
+          ]
+        }
+
+  @max_weight 0xFFFFFFFF
+
+  @doc """
+  The child spec of a pool, with the id `{GrpcLb.Pool, name}`. Takes the options of `start_link/1`.
+
+      iex> GrpcLb.Pool.child_spec(name: MyPool).id
+      {GrpcLb.Pool, MyPool}
+  """
+  @spec child_spec(keyword()) :: Supervisor.child_spec()
+  def child_spec(opts) do
+    %Options{name: name} = Options.validate!(opts)
+
+    %{
+      id: {__MODULE__, name},
+      start: {__MODULE__, :start_link, [opts]},
+      type: :supervisor
+    }
+  end
+
+  @doc """
+  Starts a pool, linked to the calling process. Returns the pid of its supervisor, which is
+  registered under the pool's name.
+
+  For the options see the top of this page.
+
+    * `{:ok, pid}`
+    * `{:error, {:already_started, pid}}` - a process is registered under the name
+    * `{:error, reason}` - a worker did not start, `reason` is what `Supervisor` says about it
+
+  Raises `ArgumentError` when an option is missing, unknown or has a wrong value, and when the name
+  is the key of a `:persistent_term` entry that is not a pool's.
+
+      iex> {:ok, supervisor} = GrpcLb.Pool.start_link(name: :start_doc, policy: :random)
+      iex> GrpcLb.Pool.start_link(name: :start_doc)
+      {:error, {:already_started, supervisor}}
+
+      iex> GrpcLb.Pool.start_link(name: "my pool")
+      ** (ArgumentError) option :name of a pool must be an atom other than nil, true, false and :undefined, got: "my pool"
+  """
+  @spec start_link(keyword()) :: Supervisor.on_start()
+  def start_link(opts) do
+    %Options{name: name} = options = Options.validate!(opts)
+
+    if Entry.taken?(name) do
+      raise ArgumentError,
+            "option :name of a pool must not be the key of a :persistent_term entry of " <>
+              "somebody else, got: #{inspect(name)}"
+    end
+
+    GrpcLb.Pool.Supervisor.start_link(options)
+  end
+
+  @doc """
+  Stops a pool: closes its balancer, erases its name, then ends its workers.
+
+  The name can be used again when this has returned. A pool in a supervision tree is stopped with
+  `Supervisor.terminate_child/2`: after this function its supervisor would start it again.
+
+    * `:ok`
+    * `{:error, :not_running}`
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :stop_doc)
+      iex> GrpcLb.Pool.stop(:stop_doc)
+      :ok
+      iex> GrpcLb.Pool.stop(:stop_doc)
+      {:error, :not_running}
+      iex> GrpcLb.Pool.pick(:stop_doc)
+      {:error, :not_running}
+  """
+  @spec stop(name()) :: :ok | {:error, :not_running}
+  def stop(pool) do
+    with {:ok, entry} <- Entry.fetch(pool), do: GrpcLb.Pool.Supervisor.stop(entry)
+  end
+
+  @doc """
+  Makes the calling process a member, or changes its value and weight if it is one already.
+
+  With a pid as second argument, makes that process a member: the same as `join(pool, pid, [])`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :join_doc)
+      iex> GrpcLb.Pool.join(:join_doc)
+      :ok
+      iex> GrpcLb.Pool.pick(:join_doc) == {:ok, self()}
+      true
+      iex> GrpcLb.Pool.join(:join_doc, value: :better, weight: 2)
+      :ok
+      iex> GrpcLb.Pool.members(:join_doc)
+      {:ok, [%{pid: self(), value: :better, weight: 2}]}
+  """
+  @spec join(name(), keyword() | pid()) :: :ok | {:error, :not_running | :noproc}
+  def join(pool, opts_or_pid \\ [])
+  def join(pool, pid) when is_pid(pid), do: join(pool, pid, [])
+  def join(pool, opts), do: join(pool, self(), opts)
+
+  @doc """
+  Makes `pid`, a process of this node, a member, or changes its value and weight.
+
+  Every pick on this node that starts after this returns can choose it. With `scope: :cluster`
+  other nodes follow a moment later.
+
+  ## Options
+
+    * `:value` - what picks return, any term. Default: the pid.
+    * `:weight` - its share beside the others, see `GrpcLb.Backend`. Default: 1.
+
+  Returns
+
+    * `:ok`
+    * `{:error, :noproc}` - the process is dead
+    * `{:error, :not_running}` - there is no pool of this name
+
+  Raises `ArgumentError` when an argument is malformed, and has changed nothing then.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :join_pid_doc)
+      iex> {:ok, agent} = Agent.start_link(fn -> 0 end)
+      iex> GrpcLb.Pool.join(:join_pid_doc, agent, value: :counter)
+      :ok
+      iex> Agent.stop(agent)
+      iex> GrpcLb.Pool.join(:join_pid_doc, agent, value: :counter)
+      {:error, :noproc}
+  """
+  @spec join(name(), pid(), keyword()) :: :ok | {:error, :not_running | :noproc}
+  def join(pool, pid, opts) do
+    member = member!(local!(pid), opts)
+
+    with {:ok, entry} <- Entry.fetch(pool) do
+      Membership.join(entry, member)
+    end
+  end
+
+  @doc """
+  Makes a process of this node, by default the calling one, leave. No pick on this node that starts
+  after this returns chooses it.
+
+    * `:ok` - it is no member; it need not have been one
+    * `{:error, :not_running}` - there is no pool of this name
+
+  Raises `ArgumentError` when `pid` is not a pid of this node.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :leave_doc)
+      iex> GrpcLb.Pool.join(:leave_doc)
+      iex> GrpcLb.Pool.leave(:leave_doc)
+      :ok
+      iex> GrpcLb.Pool.leave(:leave_doc)
+      :ok
+  """
+  @spec leave(name(), pid()) :: :ok | {:error, :not_running}
+  def leave(pool, pid \\ self()) do
+    pid = local!(pid)
+
+    with {:ok, entry} <- Entry.fetch(pool) do
+      Membership.leave(entry, pid)
+    end
+  end
+
+  @doc """
+  Picks a member and returns its value.
+
+    * `{:ok, value}`
+    * `{:error, :no_members}` - the pool has none
+    * `{:error, :not_running}` - there is no pool of this name
+
+  The member was one when the pick began, and can have died since.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_doc)
+      iex> GrpcLb.Pool.pick(:pick_doc)
+      {:error, :no_members}
+      iex> GrpcLb.Pool.join(:pick_doc, value: 1)
+      iex> GrpcLb.Pool.pick(:pick_doc)
+      {:ok, 1}
+      iex> GrpcLb.Pool.pick(:no_such_pool)
+      {:error, :not_running}
+  """
+  @spec pick(name()) :: {:ok, value :: term()} | {:error, :no_members | :not_running}
+  def pick(pool) when is_atom(pool) do
+    case :persistent_term.get(pool, nil) do
+      {GrpcLb.Pool, route, _entry} ->
+        case Route.pick(route) do
+          {:ok, _value} = ok -> ok
+          {:error, :no_backends} -> {:error, :no_members}
+          {:error, :closed} -> {:error, :not_running}
+        end
+
+      _other ->
+        {:error, :not_running}
+    end
+  end
+
+  def pick(other), do: Entry.not_a_pool!(other)
+
+  @doc """
+  Picks a member for a key.
+
+  The key is for policies that send equal keys to the same member. The present policies have no
+  use for it, and this is `pick/1`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_key_doc)
+      iex> GrpcLb.Pool.join(:pick_key_doc, value: 1)
+      iex> GrpcLb.Pool.pick(:pick_key_doc, "customer 7")
+      {:ok, 1}
+  """
+  @spec pick(name(), key :: term()) ::
+          {:ok, value :: term()} | {:error, :no_members | :not_running}
+  def pick(pool, _key), do: pick(pool)
+
+  @doc """
+  Picks a member and returns its value, or raises `GrpcLb.Pool.NoMembersError`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_bang_doc)
+      iex> GrpcLb.Pool.pick!(:pick_bang_doc)
+      ** (GrpcLb.Pool.NoMembersError) pool :pick_bang_doc has no members
+  """
+  @spec pick!(name()) :: value :: term()
+  def pick!(pool) do
+    case pick(pool) do
+      {:ok, value} -> value
+      {:error, reason} -> raise NoMembersError, pool: pool, reason: reason
+    end
+  end
+
+  @doc """
+  Picks a member and returns what `fun` returns for its value, or the pick's error.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :run_doc)
+      iex> GrpcLb.Pool.run(:run_doc, fn n -> n + 1 end)
+      {:error, :no_members}
+      iex> GrpcLb.Pool.join(:run_doc, value: 41)
+      iex> GrpcLb.Pool.run(:run_doc, fn n -> n + 1 end)
+      42
+  """
+  @spec run(name(), (value :: term() -> result)) :: result | {:error, :no_members | :not_running}
+        when result: term()
+  def run(pool, fun) when is_function(fun, 1) do
+    with {:ok, value} <- pick(pool), do: fun.(value)
+  end
+
+  def run(_pool, other) do
+    raise ArgumentError, "fun must be a function of one argument, got: #{inspect(other)}"
+  end
+
+  @doc """
+  Picks a member and calls it with `GenServer.call/3`. `timeout` is in milliseconds, or
+  `:infinity`.
+
+  Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
+
+    * `{:ok, reply}`
+    * `{:error, {:exit, reason}}` - the call failed, `reason` is what `GenServer.call/3` exited with
+      and says whom it called and why it ended
+    * `{:error, :no_members}`, `{:error, :not_running}`
+
+  A member that is found dead, which is the exit reason `:noproc`, did not get the request: another
+  one is picked, once. So it is with a member of a node that is not connected any more, once for
+  each such node. A call that has reached a member is never made again, not when it times out and
+  not when the member dies. Only a member that itself exits with the bare reason `:noproc` in the
+  middle of a call looks like one that was dead before.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :call_doc)
+      iex> {:ok, agent} = Agent.start_link(fn -> 7 end)
+      iex> GrpcLb.Pool.join(:call_doc, agent)
+      iex> GrpcLb.Pool.call(:call_doc, {:get, fn n -> n end})
+      {:ok, 7}
+  """
+  @spec call(name(), request :: term(), timeout()) ::
+          {:ok, reply :: term()}
+          | {:error, :no_members | :not_running | {:exit, reason :: term()}}
+  def call(pool, request, timeout \\ 5_000) do
+    call(pool, request, timeout!(timeout), _passed_over = [])
+  end
+
+  # passed_over: :dead when a dead member was, and the nodes that were not connected.
+  defp call(pool, request, timeout, passed_over) do
+    with {:ok, server} <- pick(pool) do
+      case try_call(server, request, timeout) do
+        {:ok, reply} ->
+          {:ok, reply}
+
+        {:unsent, why, reason} ->
+          if why in passed_over do
+            {:error, {:exit, reason}}
+          else
+            pass_over(pool, why)
+            call(pool, request, timeout, [why | passed_over])
+          end
+
+        {:exit, reason} ->
+          {:error, {:exit, reason}}
+      end
+    end
+  end
+
+  defp try_call(server, request, timeout) do
+    if connected?(server) do
+      {:ok, GenServer.call(server, request, timeout)}
+    else
+      # What GenServer.call/3 would say, after it had tried to connect.
+      reason = {{:nodedown, node(server)}, {GenServer, :call, [server, request, timeout]}}
+      {:unsent, {:node, node(server)}, reason}
+    end
+  catch
+    :exit, {:noproc, {GenServer, :call, _args}} = reason -> {:unsent, :dead, reason}
+    :exit, reason -> {:exit, reason}
+  end
+
+  defp connected?(server) when is_pid(server) do
+    node(server) == node() or node(server) in Node.list()
+  end
+
+  defp connected?(_name), do: true
+
+  # A dead process of a connected node has left already, or its node says so just now.
+  defp pass_over(_pool, :dead), do: :ok
+
+  # A node can have many members, and all of them would have to be passed over.
+  defp pass_over(pool, {:node, node}) do
+    with {:ok, entry} <- Entry.fetch(pool), do: Feed.ask(entry, {:unreachable, node})
+  end
+
+  @doc """
+  Sends a message to every member's process, whatever its value is. Returns `:ok`, also when there
+  is none, or `{:error, :not_running}`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :broadcast_doc)
+      iex> GrpcLb.Pool.join(:broadcast_doc)
+      iex> GrpcLb.Pool.broadcast(:broadcast_doc, :reload)
+      :ok
+      iex> receive do: (message -> message)
+      :reload
+  """
+  @spec broadcast(name(), message :: term()) :: :ok | {:error, :not_running}
+  def broadcast(pool, message) do
+    with {:ok, members} <- listed(pool) do
+      # No connection is made: a node that is not connected has no members.
+      Enum.each(members, &Process.send(&1.pid, message, [:noconnect]))
+    end
+  end
+
+  @doc """
+  Lists the members, for people and tests: it copies all of them.
+
+  Returns `{:ok, members}` or `{:error, :not_running}`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :members_doc)
+      iex> GrpcLb.Pool.join(:members_doc, value: "10.0.0.1")
+      iex> GrpcLb.Pool.members(:members_doc)
+      {:ok, [%{pid: self(), value: "10.0.0.1", weight: 1}]}
+  """
+  @spec members(name()) :: {:ok, [member()]} | {:error, :not_running}
+  def members(pool) do
+    with {:ok, members} <- listed(pool) do
+      {:ok, Enum.map(members, &Map.delete(&1, :picks))}
+    end
+  end
+
+  @doc """
+  Describes the pool as it is now, for people and tests.
+
+  Returns `{:ok, info}` or `{:error, :not_running}`. `:name`, `:policy`, `:scope` and `:size` are as
+  they were given, `:local_share` is 1 with `prefer: :local`. A member's `:picks` is how often it was
+  picked since it joined, `nil` where the policy does not count, see `GrpcLb.info/1`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :info_doc)
+      iex> GrpcLb.Pool.join(:info_doc, value: 1)
+      iex> GrpcLb.Pool.pick(:info_doc)
+      iex> GrpcLb.Pool.info(:info_doc)
+      {:ok,
+       %{
+         name: :info_doc,
+         policy: :round_robin,
+         scope: :node,
+         local_share: nil,
+         size: 0,
+         members: [%{pid: self(), value: 1, weight: 1, picks: 1}]
+       }}
+  """
+  @spec info(name()) :: {:ok, info()} | {:error, :not_running}
+  def info(pool) do
+    with {:ok, %Entry{options: options} = entry} <- Entry.fetch(pool),
+         {:ok, members} <- Membership.list(entry) do
+      {:ok,
+       options
+       |> Map.take([:name, :policy, :scope, :local_share, :size])
+       |> Map.put(:members, members)}
+    end
+  end
+
+  @doc """
+  Waits until the pool has at least `n` members. `timeout` is in milliseconds, or `:infinity`.
+
+  Members join by themselves, so a pool that has started need not have any yet. Nothing is polled:
+  who joins tells the processes that wait.
+
+    * `:ok` - it had `n` members a moment ago
+    * `{:error, :timeout}`
+    * `{:error, :not_running}` - there is no pool of this name, or it stopped meanwhile
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :await_doc)
+      iex> GrpcLb.Pool.await_members(:await_doc, 1, 10)
+      {:error, :timeout}
+      iex> GrpcLb.Pool.join(:await_doc)
+      iex> GrpcLb.Pool.await_members(:await_doc, 1, 10)
+      :ok
+  """
+  @spec await_members(name(), non_neg_integer(), timeout()) ::
+          :ok | {:error, :timeout | :not_running}
+  def await_members(pool, n, timeout \\ 5_000) do
+    unless is_integer(n) and n >= 0 do
+      raise ArgumentError, "n must be a non-negative integer, got: #{inspect(n)}"
+    end
+
+    timeout = timeout!(timeout)
+
+    with {:ok, entry} <- Entry.fetch(pool) do
+      Waiters.await(entry.waiters, entry.keeper, n, timeout, fn -> Membership.counts(entry) end)
+    end
+  end
+
+  defp listed(pool) do
+    with {:ok, entry} <- Entry.fetch(pool), do: Membership.list(entry)
+  end
+
+  defp local!(pid) when is_pid(pid) and node(pid) == node(), do: pid
+
+  defp local!(other) do
+    raise ArgumentError,
+          "pid must be a pid of this node (a process joins on its own node), " <>
+            "got: #{inspect(other)}"
+  end
+
+  defp member!(pid, opts) do
+    unless Keyword.keyword?(opts) do
+      raise ArgumentError, "options of a member must be a keyword list, got: #{inspect(opts)}"
+    end
+
+    Enum.reduce(opts, {pid, pid, 1}, fn
+      {:value, value}, {pid, _value, weight} ->
+        {pid, value, weight}
+
+      {:weight, weight}, {pid, value, _weight}
+      when is_integer(weight) and weight in 1..@max_weight ->
+        {pid, value, weight}
+
+      {:weight, weight}, _member ->
+        raise ArgumentError,
+              "option :weight of a member must be an integer from 1 to #{@max_weight}, " <>
+                "got: #{inspect(weight)}"
+
+      {option, _setting}, _member ->
+        raise ArgumentError,
+              "unknown option #{inspect(option)} of a member, allowed are :value and :weight"
+    end)
+  end
+
+  defp timeout!(:infinity), do: :infinity
+  defp timeout!(timeout) when is_integer(timeout) and timeout >= 0, do: timeout
+
+  defp timeout!(other) do
+    raise ArgumentError,
+          "timeout must be a number of milliseconds or :infinity, got: #{inspect(other)}"
+  end
+end

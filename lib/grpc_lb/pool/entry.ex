@@ -1,0 +1,105 @@
+defmodule GrpcLb.Pool.Entry do
+  @moduledoc false
+  # What a pool's name stands for, in the one :persistent_term entry of the pool, under the name
+  # itself: {GrpcLb.Pool, route, entry}. It is written when the pool starts and erased when it
+  # stops, not in between: erasing makes the VM look through all processes.
+
+  alias GrpcLb.Pool.{Options, Route, Waiters}
+
+  @enforce_keys [:options, :keeper, :local, :remote, :waiters, :scope, :feed]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{
+          options: Options.t(),
+          keeper: pid(),
+          local: GrpcLb.balancer(),
+          remote: GrpcLb.balancer(),
+          waiters: Waiters.t(),
+          scope: atom(),
+          feed: atom()
+        }
+
+  @doc """
+  Makes what a pool needs, and writes the entry. All of it belongs to the calling process, the
+  keeper, and outlives the pool's supervisor.
+  """
+  @spec open(Options.t()) :: t()
+  def open(%Options{} = options) do
+    local = balancer(options)
+    remote = if options.local_share, do: balancer(options), else: local
+
+    entry = %__MODULE__{
+      options: options,
+      keeper: self(),
+      local: local,
+      remote: remote,
+      waiters: Waiters.new(),
+      scope: local_name(options, :scope),
+      feed: local_name(options, :feed)
+    }
+
+    route = Route.new(local, remote, options.local_share)
+    :persistent_term.put(options.name, {GrpcLb.Pool, route, entry})
+    entry
+  end
+
+  defp balancer(options) do
+    {:ok, balancer} = GrpcLb.new(options.policy, [], owner: self(), on_owner_death: :remove)
+    balancer
+  end
+
+  # The scope has the same name on all nodes. An atom more than the pool's own, and as rarely made.
+  defp local_name(%Options{scope: :node}, _what), do: nil
+  defp local_name(%Options{name: name}, what), do: :"grpc_lb_pool_#{what}:#{name}"
+
+  @doc "Ends what `open/1` made."
+  @spec close(t()) :: :ok
+  def close(%__MODULE__{} = entry) do
+    erase(entry)
+    Enum.each(balancers(entry), &GrpcLb.close/1)
+  end
+
+  @doc "Erases the name, unless it stands for another pool by now."
+  @spec erase(t()) :: :ok
+  def erase(%__MODULE__{keeper: keeper, options: %Options{name: name}}) do
+    case :persistent_term.get(name, nil) do
+      {GrpcLb.Pool, _route, %__MODULE__{keeper: ^keeper}} -> :persistent_term.erase(name)
+      _other -> false
+    end
+
+    :ok
+  end
+
+  @doc "Looks the entry of a pool up."
+  @spec fetch(atom()) :: {:ok, t()} | {:error, :not_running}
+  def fetch(pool) when is_atom(pool) do
+    case :persistent_term.get(pool, nil) do
+      {GrpcLb.Pool, _route, entry} -> {:ok, entry}
+      _other -> {:error, :not_running}
+    end
+  end
+
+  def fetch(other), do: not_a_pool!(other)
+
+  @spec not_a_pool!(term()) :: no_return()
+  def not_a_pool!(other) do
+    raise ArgumentError, "a pool must be given by its name, an atom, got: #{inspect(other)}"
+  end
+
+  @doc "Whether the name is the key of a :persistent_term entry that is not a pool's."
+  @spec taken?(atom()) :: boolean()
+  def taken?(name) do
+    unset = make_ref()
+
+    case :persistent_term.get(name, unset) do
+      ^unset -> false
+      {GrpcLb.Pool, _route, %__MODULE__{}} -> false
+      _other -> true
+    end
+  end
+
+  @doc "The balancers of the pool: one, or two with a preference."
+  @spec balancers(t()) :: [GrpcLb.balancer()]
+  def balancers(%__MODULE__{local: balancer, remote: balancer}), do: [balancer]
+  def balancers(%__MODULE__{local: local, remote: remote}), do: [local, remote]
+end

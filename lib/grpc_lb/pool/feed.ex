@@ -1,0 +1,154 @@
+defmodule GrpcLb.Pool.Feed do
+  @moduledoc false
+  # Stands between a pool's balancer and its :pg scope, in both directions: it tells the other
+  # nodes about the members here, and lists the members of other nodes here. Picks never wait for
+  # it, and all that it knows can be read anew from the balancer and the scope when it starts.
+
+  use GenServer
+
+  alias GrpcLb.Pool.{Entry, Membership, View}
+
+  require View
+
+  @spec start_link(Entry.t()) :: GenServer.on_start()
+  def start_link(entry), do: GenServer.start_link(__MODULE__, entry, name: entry.feed)
+
+  @doc """
+  Asks the feed to make a change of this node's members, or to look whether a node is still
+  connected of which a caller thinks that it is not. Returns the result of the change, or `:down`
+  if the pool has no feed or it did not answer.
+  """
+  @spec ask(Entry.t(), Membership.change() | {:unreachable, node()}) ::
+          {:ok, GrpcLb.changes()} | {:error, :closed} | :ok | :down
+  def ask(%Entry{feed: nil}, _request), do: :down
+
+  def ask(%Entry{feed: feed}, request) do
+    GenServer.call(feed, request, :infinity)
+  catch
+    :exit, _reason -> :down
+  end
+
+  @impl true
+  def init(entry) do
+    # What follows can take its time: the pool's other children need not wait for it.
+    {:ok, entry, {:continue, :read}}
+  end
+
+  @impl true
+  def handle_continue(:read, entry) do
+    {ref, groups} = :pg.monitor_scope(entry.scope)
+    in_scope = for {group, _pids} <- groups, View.is_member(group), do: group
+    {here, elsewhere} = Enum.split_with(in_scope, &local?/1)
+
+    {listed_here, listed_elsewhere} = entry |> listed() |> Enum.split_with(&local?/1)
+
+    for {pid, _value, _weight} = member <- here -- listed_here do
+      :pg.leave(entry.scope, member, pid)
+    end
+
+    for {pid, _value, _weight} = member <- listed_here -- here do
+      :pg.join(entry.scope, member, pid)
+    end
+
+    view = Enum.reduce(elsewhere, View.new(), &View.join(&2, &1))
+    changed = Enum.map(listed_elsewhere, &elem(&1, 0)) ++ View.pids(view)
+
+    state = %{
+      entry: entry,
+      ref: ref,
+      announced: Map.new(listed_here, &{elem(&1, 0), &1}),
+      view: view,
+      changed: MapSet.new(changed)
+    }
+
+    {:noreply, flush(state)}
+  end
+
+  defp listed(entry) do
+    case Membership.list(entry) do
+      {:ok, members} -> for member <- members, do: {member.pid, member.value, member.weight}
+      {:error, :not_running} -> []
+    end
+  end
+
+  @impl true
+  def handle_call({:join, {pid, _value, _weight} = member} = change, _from, state) do
+    {:reply, Membership.make(state.entry, change), announce(state, pid, member)}
+  end
+
+  def handle_call({:leave, pid} = change, _from, state) do
+    {:reply, Membership.make(state.entry, change), announce(state, pid, nil)}
+  end
+
+  # A caller has picked a member of a node that is not connected any more. The scope will say so
+  # for each of its members, a moment later.
+  def handle_call({:unreachable, node}, _from, state) do
+    state =
+      if node in Node.list() do
+        state
+      else
+        {pids, view} = View.drop_node(state.view, node)
+        flush(%{state | view: view, changed: MapSet.union(state.changed, MapSet.new(pids))})
+      end
+
+    {:reply, :ok, state}
+  end
+
+  @impl true
+  def handle_info({ref, event, group, _pids}, %{ref: ref} = state) when View.is_member(group) do
+    if local?(group) do
+      {:noreply, heard_here(state, group)}
+    else
+      {:noreply, heard_elsewhere(state, event, group)}
+    end
+  end
+
+  def handle_info(:flush, state), do: {:noreply, flush(state)}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  # Joins the new group before it leaves the old one, so that nowhere the member is missing.
+  defp announce(%{announced: announced, entry: %Entry{scope: scope}} = state, pid, member) do
+    before = Map.get(announced, pid)
+
+    if member != nil and member != before, do: :pg.join(scope, member, pid)
+    if before != nil and member != before, do: :pg.leave(scope, before, pid)
+
+    if member == nil do
+      %{state | announced: Map.delete(announced, pid)}
+    else
+      %{state | announced: Map.put(announced, pid, member)}
+    end
+  end
+
+  # An echo of what was announced, and old perhaps, or the death of a member.
+  defp heard_here(%{announced: announced} = state, {pid, _value, _weight}) do
+    if Process.alive?(pid), do: state, else: %{state | announced: Map.delete(announced, pid)}
+  end
+
+  # Many events come at once when a node comes or goes. They are collected until those that wait
+  # already are heard, and listed in one step.
+  defp heard_elsewhere(%{view: view, changed: changed} = state, event, {pid, _, _} = member) do
+    if Enum.empty?(changed), do: send(self(), :flush)
+
+    view =
+      case event do
+        :join -> View.join(view, member)
+        :leave -> View.leave(view, member)
+      end
+
+    %{state | view: view, changed: MapSet.put(changed, pid)}
+  end
+
+  defp flush(%{entry: entry, view: view, changed: changed} = state) do
+    {gone, here} = changed |> Enum.map(&{&1, View.current(view, &1)}) |> Enum.split_with(&gone?/1)
+
+    if gone != [], do: Membership.remove_remote(entry, Enum.map(gone, &elem(&1, 0)))
+    if here != [], do: Membership.add_remote(entry, Enum.map(here, &elem(&1, 1)))
+
+    %{state | changed: MapSet.new()}
+  end
+
+  defp gone?({_pid, member}), do: member == nil
+
+  defp local?({pid, _value, _weight}), do: node(pid) == node()
+end

@@ -1,0 +1,100 @@
+defmodule GrpcLb.Pool.Membership do
+  @moduledoc false
+  # Joins and leaves: changes of the balancer's list of members.
+  #
+  # In a cluster the feed makes the changes of this node's members, one after the other, so that
+  # what comes last for a pid is last both in the balancer and in what other nodes hear. While the
+  # feed is down a change is made by its caller. That is as good: the next feed starts from what
+  # the balancer lists. It can have looked just before the change, so it is asked once more.
+
+  alias GrpcLb.Pool.{Entry, Feed, Waiters}
+
+  @typedoc "A member: its pid, what a pick returns, its weight."
+  @type member :: {pid(), value :: term(), weight :: pos_integer()}
+
+  @typedoc "A change of this node's members."
+  @type change :: {:join, member()} | {:leave, pid()}
+
+  @typep result :: {:ok, GrpcLb.changes()} | {:error, :closed}
+
+  @spec join(Entry.t(), member()) :: :ok | {:error, :noproc | :not_running}
+  def join(entry, {pid, _value, _weight} = member) do
+    case change(entry, {:join, member}) do
+      {:error, :closed} -> {:error, :not_running}
+      {:ok, %{added: 1}} -> :ok
+      # It was listed before, or it is dead, and then it is not listed any more.
+      {:ok, %{added: 0}} -> if Process.alive?(pid), do: :ok, else: {:error, :noproc}
+    end
+  end
+
+  @spec leave(Entry.t(), pid()) :: :ok | {:error, :not_running}
+  def leave(entry, pid) do
+    case change(entry, {:leave, pid}) do
+      {:error, :closed} -> {:error, :not_running}
+      {:ok, _changes} -> :ok
+    end
+  end
+
+  defp change(entry, change) do
+    with :down <- Feed.ask(entry, change) do
+      result = make(entry, change)
+      Feed.ask(entry, change)
+      result
+    end
+  end
+
+  @doc "Makes a change in the balancer, which watches this node's members."
+  @spec make(Entry.t(), change()) :: result()
+  def make(entry, {:join, {pid, value, weight}}) do
+    add(entry, entry.local, [{pid, value, owner: pid, weight: weight}])
+  end
+
+  def make(entry, {:leave, pid}), do: GrpcLb.remove(entry.local, [pid])
+
+  @doc "Lists members of other nodes; their nodes' scopes watch them."
+  @spec add_remote(Entry.t(), [member()]) :: result()
+  def add_remote(entry, members) do
+    add(
+      entry,
+      entry.remote,
+      for({pid, value, weight} <- members, do: {pid, value, weight: weight})
+    )
+  end
+
+  @spec remove_remote(Entry.t(), [pid()]) :: result()
+  def remove_remote(entry, pids), do: GrpcLb.remove(entry.remote, pids)
+
+  defp add(entry, balancer, backends) do
+    result = GrpcLb.add(balancer, backends)
+
+    with {:ok, %{added: added, kept: kept}} <- result do
+      Waiters.notify(entry.waiters, balancer, added + kept)
+    end
+
+    result
+  end
+
+  @doc "All members as the balancers know them, local ones first if they are kept apart."
+  @spec list(Entry.t()) :: {:ok, [map()]} | {:error, :not_running}
+  def list(entry) do
+    infos = Enum.map(Entry.balancers(entry), &GrpcLb.info/1)
+
+    if Enum.any?(infos, & &1.closed) do
+      {:error, :not_running}
+    else
+      {:ok, Enum.flat_map(infos, &ready/1)}
+    end
+  end
+
+  @doc "How many members each balancer has."
+  @spec counts(Entry.t()) :: %{GrpcLb.balancer() => non_neg_integer()}
+  def counts(entry) do
+    Map.new(Entry.balancers(entry), &{&1, &1 |> GrpcLb.info() |> ready() |> length()})
+  end
+
+  defp ready(info) do
+    for %{state: :ready} = backend <- info.backends do
+      %{pid: backend.id, value: backend.value, weight: backend.weight, picks: backend.picks}
+    end
+  end
+end

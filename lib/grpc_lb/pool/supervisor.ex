@@ -1,0 +1,84 @@
+defmodule GrpcLb.Pool.Supervisor do
+  @moduledoc false
+
+  use Supervisor
+
+  alias GrpcLb.Keeper
+  alias GrpcLb.Pool.{Cluster, Entry, Lease, Options}
+
+  @spec start_link(Options.t()) :: Supervisor.on_start()
+  def start_link(%Options{name: name} = options) do
+    Supervisor.start_link(__MODULE__, options, name: name)
+  end
+
+  @doc "Stops a pool that was running a moment ago. Its name is free when this returns."
+  @spec stop(Entry.t()) :: :ok
+  def stop(%Entry{options: %Options{name: name}, keeper: keeper}) do
+    try do
+      Supervisor.stop(name)
+    catch
+      # It was stopping already, or was killed and is about to be started again.
+      :exit, _reason -> :ok
+    end
+
+    Keeper.release(keeper, :shutdown)
+  end
+
+  @impl true
+  def init(%Options{} = options) do
+    key = {GrpcLb.Pool, options.name}
+
+    release = fn entry, _reason -> Entry.close(entry) end
+
+    case Keeper.claim(key, fn -> Entry.open(options) end, release) do
+      {:ok, _keeper, %Entry{options: ^options} = entry, _new_or_taken_over} ->
+        {:ok, {flags(), children(entry)}}
+
+      {:ok, keeper, _made_with_other_options, _taken_over} ->
+        Keeper.release(keeper, :shutdown)
+        init(options)
+
+      {:error, reason} ->
+        exit(reason)
+    end
+  end
+
+  # one_for_one: what the children have in common is the balancer, and the keeper has it. Workers
+  # that fail do not disturb the cluster, and the other way round. Only the end of the lease ends
+  # the pool: without a keeper there is no balancer, and all members must join another.
+  # `Supervisor.init/2` takes :auto_shutdown from Elixir 1.15 on, :supervisor from OTP 24 on.
+  defp flags do
+    %{strategy: :one_for_one, intensity: 3, period: 5, auto_shutdown: :any_significant}
+  end
+
+  # The lease is last, and so the first to end: picks say that the pool is not running before its
+  # workers stop, not after.
+  defp children(%Entry{options: options} = entry) do
+    cluster(entry) ++ [workers(options), lease(entry)]
+  end
+
+  defp cluster(%Entry{options: %Options{scope: :node}}), do: []
+
+  defp cluster(entry) do
+    [%{id: :cluster, start: {Cluster, :start_link, [entry]}, type: :supervisor}]
+  end
+
+  defp workers(options) do
+    children =
+      for i <- 1..options.size//1 do
+        Supervisor.child_spec(options.child_spec, id: {options.child_spec.id, i})
+      end
+
+    opts = [
+      strategy: :one_for_one,
+      max_restarts: options.max_restarts,
+      max_seconds: options.max_seconds
+    ]
+
+    %{id: :workers, start: {Supervisor, :start_link, [children, opts]}, type: :supervisor}
+  end
+
+  defp lease(entry) do
+    %{id: :lease, start: {Lease, :start_link, [entry]}, restart: :transient, significant: true}
+  end
+end

@@ -1,0 +1,68 @@
+defmodule GrpcLb.Pool.RouteTest do
+  use ExUnit.Case, async: true
+
+  import GrpcLb.Test.Workers, only: [together: 2]
+
+  alias GrpcLb.Pool.Route
+
+  defp route(share, local, remote) do
+    {:ok, here} = GrpcLb.new(:round_robin, local)
+    {:ok, elsewhere} = GrpcLb.new(:round_robin, remote)
+    {here, elsewhere, Route.new(here, elsewhere, share)}
+  end
+
+  defp picks(route, n), do: for(_ <- 1..n, {:ok, value} = Route.pick(route), do: value)
+
+  test "without a preference it is the balancer itself" do
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+    assert Route.new(lb, lb, nil) == lb
+    assert Route.pick(lb) == {:ok, :a}
+  end
+
+  test "a share of 1 picks local members while there are any" do
+    {local, remote, route} = route(1, [:l1, :l2], [:r])
+    assert picks(route, 4) == [:l1, :l2, :l1, :l2]
+    GrpcLb.remove(local, [:l1, :l2])
+    assert picks(route, 2) == [:r, :r]
+    GrpcLb.remove(remote, [:r])
+    assert Route.pick(route) == {:error, :no_backends}
+    GrpcLb.add(local, [:l3])
+    assert picks(route, 1) == [:l3]
+    assert Route.new(local, remote, 1.0) == Route.new(local, remote, 1)
+  end
+
+  test "a share of 0 picks remote members while there are any" do
+    {local, remote, route} = route(0, [:l], [:r])
+    assert picks(route, 10) == List.duplicate(:r, 10)
+    GrpcLb.remove(remote, [:r])
+    assert picks(route, 2) == [:l, :l]
+    GrpcLb.close(local)
+    assert Route.pick(route) == {:error, :closed}
+  end
+
+  test "a share is exact over any run of picks, give or take one" do
+    for share <- [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.8, 0.99, 1.0] do
+      {_local, _remote, route} = route(share, [:l], [:r])
+      picks = picks(route, 500)
+
+      for from <- [0, 1, 7, 100], n <- [10, 33, 400] do
+        local = picks |> Enum.slice(from, n) |> Enum.count(&(&1 == :l))
+        assert_in_delta local, n * share, 1 + 1.0e-6
+      end
+    end
+  end
+
+  test "with one side empty the other gets all" do
+    {_local, _remote, route} = route(0.5, [], [:r])
+    assert picks(route, 10) == List.duplicate(:r, 10)
+    {_local, _remote, route} = route(0.5, [:l], [])
+    assert picks(route, 10) == List.duplicate(:l, 10)
+  end
+
+  @tag :concurrency
+  test "a share is exact over all callers together" do
+    {_local, _remote, route} = route(0.75, [:l], [:r])
+    picks = 8 |> together(fn _ -> picks(route, 1_000) end) |> List.flatten()
+    assert_in_delta Enum.count(picks, &(&1 == :l)), 6_000, 1
+  end
+end

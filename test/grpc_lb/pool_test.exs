@@ -1,0 +1,638 @@
+defmodule GrpcLb.PoolTest do
+  use ExUnit.Case, async: true
+
+  @moduletag :capture_log
+
+  import GrpcLb.Test.Eventually
+  import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, together: 2, picking_during: 4]
+
+  alias GrpcLb.Pool
+  alias GrpcLb.Test.PoolWorker
+
+  doctest GrpcLb.Pool
+
+  setup context do
+    %{pool: context.test}
+  end
+
+  defp start_pool!(pool, opts \\ []) do
+    start_supervised!({Pool, [name: pool] ++ opts})
+  end
+
+  defp values(pool) do
+    {:ok, members} = Pool.members(pool)
+    Enum.map(members, & &1.value)
+  end
+
+  defp pids(pool) do
+    {:ok, members} = Pool.members(pool)
+    Enum.map(members, & &1.pid)
+  end
+
+  # Looks through picks alone: reading the members would make the balancer act on deaths.
+  defp picked(pool, n), do: for(_ <- 1..n, {:ok, value} = Pool.pick(pool), uniq: true, do: value)
+
+  describe "start_link/1" do
+    test "the supervisor is registered under the pool's name", %{pool: pool} do
+      supervisor = start_pool!(pool)
+      assert Process.whereis(pool) == supervisor
+      assert Pool.start_link(name: pool) == {:error, {:already_started, supervisor}}
+    end
+
+    test "workers join by themselves, each a child with an id of its own", %{pool: pool} do
+      supervisor = start_pool!(pool, size: 3, worker: {PoolWorker, {pool, []}})
+
+      {:workers, workers, :supervisor, _} =
+        supervisor |> Supervisor.which_children() |> List.keyfind(:workers, 0)
+
+      children = Supervisor.which_children(workers)
+
+      assert Enum.sort(for({id, _, _, _} <- children, do: id)) ==
+               for(i <- 1..3, do: {PoolWorker, i})
+
+      assert Enum.sort(for({_, pid, _, _} <- children, do: pid)) == Enum.sort(pids(pool))
+      assert Enum.sort(picked(pool, 3)) == Enum.sort(pids(pool))
+    end
+
+    test "a worker can be a map or a module", %{pool: pool} do
+      worker = %{id: :mine, start: {PoolWorker, :start_link, [{pool, [value: :mapped]}]}}
+      start_pool!(pool, size: 2, worker: worker)
+      assert values(pool) == [:mapped, :mapped]
+    end
+
+    test "a pool never lists a worker that has not joined", %{pool: pool} do
+      start_pool!(pool, size: 2, worker: {Agent, fn -> :not_a_member end})
+      assert Pool.members(pool) == {:ok, []}
+      assert Pool.pick(pool) == {:error, :no_members}
+    end
+
+    test "a worker that cannot start fails the pool, and nothing is left", %{pool: pool} do
+      Process.flag(:trap_exit, true)
+      worker = %{id: :worker, start: {__MODULE__, :refuse, []}}
+
+      assert {:error, {:shutdown, {:failed_to_start_child, :workers, _reason}}} =
+               Pool.start_link(name: pool, size: 1, worker: worker)
+
+      eventually(fn -> :persistent_term.get(pool, :none) == :none end)
+      assert Pool.pick(pool) == {:error, :not_running}
+      start_pool!(pool)
+    end
+
+    test "a name that is somebody else's key is refused and left alone", %{pool: pool} do
+      :persistent_term.put(pool, :mine)
+      on_exit(fn -> :persistent_term.erase(pool) end)
+
+      assert_raise ArgumentError, ~r/:name .* :persistent_term .*#{inspect(pool)}/, fn ->
+        Pool.start_link(name: pool)
+      end
+
+      assert :persistent_term.get(pool) == :mine
+      assert Pool.pick(pool) == {:error, :not_running}
+      assert Pool.stop(pool) == {:error, :not_running}
+      assert Process.whereis(pool) == nil
+    end
+
+    test "the name's entry is written once", %{pool: pool} do
+      start_pool!(pool)
+      entry = :persistent_term.get(pool)
+      members = PoolWorker.start_members(pool, 5)
+      Enum.each(members, &Pool.leave(pool, &1))
+      assert :erts_debug.same(entry, :persistent_term.get(pool))
+    end
+  end
+
+  def refuse, do: {:error, :refused}
+
+  describe "join and leave" do
+    test "a member is picked from its join to its leave", %{pool: pool} do
+      start_pool!(pool)
+      assert Pool.join(pool) == :ok
+      assert Pool.pick(pool) == {:ok, self()}
+      assert Pool.leave(pool) == :ok
+      assert Pool.pick(pool) == {:error, :no_members}
+      assert Pool.join(pool, value: :again) == :ok
+      assert Pool.pick(pool) == {:ok, :again}
+    end
+
+    test "joining twice updates and never duplicates", %{pool: pool} do
+      start_pool!(pool)
+      [one, two] = [idle(), idle()]
+      assert Pool.join(pool, one) == :ok
+      assert Pool.join(pool, two, value: :two) == :ok
+      assert Pool.join(pool, one, value: :one, weight: 7) == :ok
+
+      assert Pool.members(pool) ==
+               {:ok, [%{pid: one, value: :one, weight: 7}, %{pid: two, value: :two, weight: 1}]}
+
+      assert Pool.join(pool, one) == :ok
+      assert Enum.sort(values(pool)) == Enum.sort([one, :two])
+      kill([one, two])
+    end
+
+    test "counts stay with a member that joins again", %{pool: pool} do
+      start_pool!(pool)
+      Pool.join(pool, value: 1)
+      for _ <- 1..5, do: Pool.pick(pool)
+      Pool.join(pool, value: 2)
+      Pool.pick(pool)
+      assert {:ok, %{members: [%{value: 2, picks: 6}]}} = Pool.info(pool)
+    end
+
+    test "leave is idempotent, and touches nobody else", %{pool: pool} do
+      start_pool!(pool)
+      [member, stranger] = [idle(), idle()]
+      Pool.join(pool, member)
+      assert Pool.leave(pool, stranger) == :ok
+      assert Pool.leave(pool, member) == :ok
+      assert Pool.leave(pool, member) == :ok
+      assert pids(pool) == []
+      kill([member, stranger])
+    end
+
+    test "a member that dies has left, however it dies", %{pool: pool} do
+      start_pool!(pool)
+
+      for reason <- [:normal, :shutdown, :kill, :boom] do
+        member =
+          spawn(fn ->
+            receive do
+              :die -> exit(reason)
+            end
+          end)
+
+        assert Pool.join(pool, member) == :ok
+        send(member, :die)
+        eventually(fn -> Pool.pick(pool) == {:error, :no_members} end)
+        assert pids(pool) == []
+      end
+    end
+
+    test "a dead process does not join", %{pool: pool} do
+      start_pool!(pool)
+      dead = idle()
+      kill([dead])
+      assert Pool.join(pool, dead) == {:error, :noproc}
+      assert pids(pool) == []
+      assert Pool.leave(pool, dead) == :ok
+    end
+
+    test "one process can be a member of several pools", %{pool: pool} do
+      other = :"#{pool} other"
+      start_pool!(pool)
+      start_supervised!({Pool, name: other})
+      Pool.join(pool, value: 1)
+      Pool.join(other, value: 2)
+      Pool.leave(pool)
+      assert Pool.pick(pool) == {:error, :no_members}
+      assert Pool.pick(other) == {:ok, 2}
+    end
+
+    test "values and pids of any shape", %{pool: pool} do
+      start_pool!(pool)
+
+      for value <- [nil, 1.5, "text", %{a: [1]}, make_ref(), fn -> 1 end, {:error, :no_members}] do
+        Pool.join(pool, value: value)
+        assert Pool.pick(pool) == {:ok, value}
+      end
+    end
+  end
+
+  describe "without a pool of that name" do
+    test "everything says so", %{pool: pool} do
+      for fun <- [
+            &Pool.pick/1,
+            &Pool.pick(&1, :key),
+            &Pool.join/1,
+            &Pool.join(&1, self()),
+            &Pool.leave/1,
+            &Pool.stop/1,
+            &Pool.members/1,
+            &Pool.info/1,
+            &Pool.broadcast(&1, :message),
+            &Pool.call(&1, :request),
+            &Pool.run(&1, fn _ -> flunk("there is nothing to run on") end),
+            &Pool.await_members(&1, 0, 1_000)
+          ] do
+        assert fun.(pool) == {:error, :not_running}
+      end
+
+      error = catch_error(Pool.pick!(pool))
+      assert error == %Pool.NoMembersError{pool: pool, reason: :not_running}
+      assert Exception.message(error) == "pool #{inspect(pool)} is not running"
+    end
+  end
+
+  describe "wrong arguments" do
+    test "raise, say what is wrong, and change nothing", %{pool: pool} do
+      start_pool!(pool)
+      Pool.join(pool, value: 1)
+      far = :erlang.binary_to_term(remote_pid())
+
+      for {fun, args, message} <- [
+            {:pick, ["MyPool"], ~r/a pool must be given by its name, an atom, got: "MyPool"/},
+            {:pick, [{:via, Registry, :x}, :key], ~r/by its name/},
+            {:members, [self()], ~r/by its name/},
+            {:stop, [self()], ~r/by its name/},
+            {:join, [1], ~r/by its name/},
+            {:join, [pool, :opts], ~r/options of a member must be a keyword list, got: :opts/},
+            {:join, [pool, [vlue: 2]], ~r/unknown option :vlue of a member, allowed are/},
+            {:join, [pool, [value: 2, weight: 0]], ~r/:weight of a member must be .* got: 0/},
+            {:join, [pool, [weight: 0x100000000]], ~r/:weight/},
+            {:join, [pool, :me, []], ~r/pid must be a pid of this node .* got: :me/},
+            {:join, [pool, far, []], ~r/pid must be a pid of this node/},
+            {:leave, [pool, far], ~r/pid must be a pid of this node/},
+            {:leave, [pool, nil], ~r/pid must be/},
+            {:run, [pool, fn -> 1 end], ~r/fun must be a function of one argument/},
+            {:call, [pool, :request, -1], ~r/timeout must be .* got: -1/},
+            {:call, [pool, :request, nil], ~r/timeout must be/},
+            {:await_members, [pool, -1, 10], ~r/n must be a non-negative integer, got: -1/},
+            {:await_members, [pool, 1, 1.5], ~r/timeout must be/}
+          ] do
+        assert_raise ArgumentError, message, fn -> apply(Pool, fun, args) end
+      end
+
+      assert Pool.members(pool) == {:ok, [%{pid: self(), value: 1, weight: 1}]}
+    end
+
+    # In the external term format: NEW_PID_EXT of a node that does not exist.
+    defp remote_pid do
+      node = "far@nowhere"
+      <<131, 88, 119, byte_size(node), node::binary, 50::32, 0::32, 1::32>>
+    end
+  end
+
+  describe "policies" do
+    test "round_robin takes all in turn", %{pool: pool} do
+      start_pool!(pool, policy: {:round_robin, start: :first})
+      members = PoolWorker.start_members(pool, 4)
+      assert for(_ <- 1..8, do: Pool.pick!(pool)) == members ++ members
+    end
+
+    test "pick_first takes the first until it leaves", %{pool: pool} do
+      start_pool!(pool, policy: :pick_first)
+      [first, second, third] = PoolWorker.start_members(pool, 3)
+      assert picked(pool, 20) == [first]
+      kill([first])
+      eventually(fn -> picked(pool, 20) == [second] end)
+      Pool.leave(pool, second)
+      assert picked(pool, 20) == [third]
+    end
+
+    test "random takes any", %{pool: pool} do
+      start_pool!(pool, policy: :random)
+      members = PoolWorker.start_members(pool, 3)
+      assert Enum.sort(picked(pool, 500)) == Enum.sort(members)
+    end
+  end
+
+  describe "pick/2, pick!/1, run/2" do
+    test "a key makes no difference to policies that do not hash", %{pool: pool} do
+      start_pool!(pool)
+      members = PoolWorker.start_members(pool, 2)
+      assert for(_ <- 1..2, do: Pool.pick(pool, :same)) == for(m <- members, do: {:ok, m})
+    end
+
+    test "pick! returns the value or names the pool", %{pool: pool} do
+      start_pool!(pool)
+      error = catch_error(Pool.pick!(pool))
+      assert error == %Pool.NoMembersError{pool: pool, reason: :no_members}
+      assert Exception.message(error) == "pool #{inspect(pool)} has no members"
+      Pool.join(pool, value: :v)
+      assert Pool.pick!(pool) == :v
+    end
+
+    test "run returns what fun returns, and lets it raise", %{pool: pool} do
+      start_pool!(pool)
+      assert Pool.run(pool, fn _ -> flunk("nobody to run on") end) == {:error, :no_members}
+      Pool.join(pool, value: 20)
+      assert Pool.run(pool, &(&1 + 1)) == 21
+      assert_raise RuntimeError, "mine", fn -> Pool.run(pool, fn _ -> raise "mine" end) end
+    end
+  end
+
+  describe "call/3" do
+    test "calls a member with its answer", %{pool: pool} do
+      start_pool!(pool)
+      assert Pool.call(pool, :who) == {:error, :no_members}
+      members = PoolWorker.start_members(pool, 3)
+      answers = for _ <- 1..3, {:ok, pid} = Pool.call(pool, :who), do: pid
+      assert Enum.sort(answers) == Enum.sort(members)
+    end
+
+    test "a value can be a name", %{pool: pool} do
+      start_pool!(pool)
+      name = :"#{pool} named"
+      {:ok, _agent} = Agent.start_link(fn -> 5 end, name: name)
+      Pool.join(pool, value: name)
+      assert Pool.call(pool, {:get, & &1}) == {:ok, 5}
+    end
+
+    # A member that is dead but listed: a member whose value is the pid of a dead process.
+    defp start_haunted!(pool, n) do
+      ghosts = for _ <- 1..n, do: idle()
+      kill(ghosts)
+      for ghost <- ghosts, do: Pool.join(pool, idle(), value: ghost)
+      ghosts
+    end
+
+    test "passes one dead member over", %{pool: pool} do
+      start_pool!(pool)
+      start_haunted!(pool, 1)
+      member = PoolWorker.start_member(pool)
+      for _ <- 1..4, do: assert(Pool.call(pool, :who) == {:ok, member})
+    end
+
+    test "passes no more than one over, and says which was the second", %{pool: pool} do
+      start_pool!(pool)
+      [_first, second] = start_haunted!(pool, 2)
+      PoolWorker.start_member(pool)
+
+      assert Pool.call(pool, :who, 100) ==
+               {:error, {:exit, {:noproc, {GenServer, :call, [second, :who, 100]}}}}
+    end
+
+    test "a call that times out is not made again", %{pool: pool} do
+      start_pool!(pool)
+      PoolWorker.start_members(pool, 2)
+      request = {:hang, self()}
+
+      assert {:error, {:exit, {:timeout, {GenServer, :call, [pid, ^request, 50]}}}} =
+               Pool.call(pool, request, 50)
+
+      assert_received {:reached, ^pid}
+      refute_received {:reached, _other}
+    end
+
+    test "a call whose member dies is not made again", %{pool: pool} do
+      start_pool!(pool)
+      PoolWorker.start_members(pool, 2)
+
+      for reason <- [:normal, {:noproc, :nested}] do
+        PoolWorker.start_member(pool)
+        request = {:die, self(), reason}
+
+        assert {:error, {:exit, {^reason, {GenServer, :call, [pid, ^request, 5_000]}}}} =
+                 Pool.call(pool, request)
+
+        assert_received {:reached, ^pid}
+        refute_received {:reached, _other}
+      end
+    end
+
+    test "a member that calls its own pool and gets itself is told", %{pool: pool} do
+      start_pool!(pool)
+      Pool.join(pool)
+      assert {:error, {:exit, {:calling_self, _call}}} = Pool.call(pool, :who)
+    end
+  end
+
+  describe "broadcast/2" do
+    test "reaches every member's process, whatever its value", %{pool: pool} do
+      start_pool!(pool)
+      assert Pool.broadcast(pool, :nobody) == :ok
+      members = PoolWorker.start_members(pool, 3)
+      valued = PoolWorker.start_member(pool, value: :not_a_pid)
+      assert Pool.broadcast(pool, {:report_to, self()}) == :ok
+      for pid <- [valued | members], do: assert_receive({:reported, ^pid}, 5_000)
+      refute_received {:reported, _}
+    end
+  end
+
+  describe "info/1" do
+    test "says how the pool was made, and who its members are", %{pool: pool} do
+      start_pool!(pool, policy: :random, size: 1, worker: {PoolWorker, {pool, [weight: 3]}})
+
+      assert {:ok, info} = Pool.info(pool)
+      assert [%{pid: pid, value: pid, weight: 3, picks: nil}] = info.members
+
+      assert Map.delete(info, :members) == %{
+               name: pool,
+               policy: :random,
+               scope: :node,
+               local_share: nil,
+               size: 1
+             }
+    end
+  end
+
+  describe "await_members/3" do
+    test "returns at once when they are there", %{pool: pool} do
+      start_pool!(pool)
+      assert Pool.await_members(pool, 0, 0) == :ok
+      PoolWorker.start_members(pool, 2)
+      assert Pool.await_members(pool, 2, 0) == :ok
+      assert Pool.await_members(pool, 3, 0) == {:error, :timeout}
+    end
+
+    test "waits for the last of them", %{pool: pool} do
+      start_pool!(pool)
+      waiter = Task.async(fn -> Pool.await_members(pool, 3, :infinity) end)
+      awaiting(pool, 1)
+      PoolWorker.start_members(pool, 2)
+      assert Task.yield(waiter, 50) == nil
+      PoolWorker.start_member(pool)
+      assert Task.await(waiter) == :ok
+    end
+
+    test "members that left or update do not count", %{pool: pool} do
+      start_pool!(pool)
+      waiter = Task.async(fn -> Pool.await_members(pool, 2, :infinity) end)
+      awaiting(pool, 1)
+      member = PoolWorker.start_member(pool)
+      for n <- 1..5, do: Pool.join(pool, member, value: n)
+      Pool.leave(pool, member)
+      Pool.join(pool, member)
+      assert Task.yield(waiter, 50) == nil
+      Pool.join(pool)
+      assert Task.await(waiter) == :ok
+    end
+
+    test "leaves nothing behind, however it ends", %{pool: pool} do
+      start_pool!(pool)
+      assert Pool.await_members(pool, 1, 1) == {:error, :timeout}
+      awaiting(pool, 0)
+      waiter = spawn(fn -> Pool.await_members(pool, 1, :infinity) end)
+      awaiting(pool, 1)
+      kill([waiter])
+      Pool.join(pool)
+      awaiting(pool, 0)
+      assert Pool.await_members(pool, 1, 1_000) == :ok
+      assert Process.info(self(), :messages) == {:messages, []}
+      assert Process.info(self(), :monitors) == {:monitors, []}
+    end
+
+    test "says when the pool stops meanwhile", %{pool: pool} do
+      start_pool!(pool)
+      waiter = Task.async(fn -> Pool.await_members(pool, 1, :infinity) end)
+      awaiting(pool, 1)
+      stop_supervised!({Pool, pool})
+      assert Task.await(waiter) == {:error, :not_running}
+    end
+
+    @tag :concurrency
+    test "no join is missed, at whatever moment it comes", %{pool: pool} do
+      start_pool!(pool)
+      member = idle()
+
+      for _ <- 1..500 do
+        results =
+          together(5, fn
+            1 -> Pool.join(pool, member)
+            _ -> Pool.await_members(pool, 1, 20_000)
+          end)
+
+        assert Enum.uniq(results) == [:ok]
+        Pool.leave(pool, member)
+      end
+
+      kill([member])
+    end
+
+    @tag :concurrency
+    test "many wait while many join", %{pool: pool} do
+      start_pool!(pool)
+
+      results =
+        together(200, fn
+          i when rem(i, 2) == 0 ->
+            Pool.join(pool, idle())
+
+          i ->
+            Pool.await_members(pool, rem(i, 100), :infinity)
+        end)
+
+      assert Enum.uniq(results) == [:ok]
+      awaiting(pool, 0)
+      {:ok, members} = Pool.members(pool)
+      kill(Enum.map(members, & &1.pid))
+    end
+
+    defp awaiting(pool, n) do
+      {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+      eventually(fn -> length(:ets.tab2list(entry.waiters)) == n end)
+    end
+  end
+
+  describe "stop/1 and names" do
+    test "a name can be used again at once, for an empty pool", %{pool: pool} do
+      for policy <- [:round_robin, :random, :pick_first] do
+        {:ok, supervisor} = Pool.start_link(name: pool, policy: policy)
+        assert Pool.pick(pool) == {:error, :no_members}
+        Pool.join(pool)
+        assert {:ok, %{policy: ^policy}} = Pool.info(pool)
+        assert Pool.stop(pool) == :ok
+        refute Process.alive?(supervisor)
+        assert :persistent_term.get(pool, :none) == :none
+        assert Pool.pick(pool) == {:error, :not_running}
+      end
+    end
+
+    test "a supervisor that stops the pool erases the name before it goes on", %{pool: pool} do
+      for _ <- 1..20 do
+        start_pool!(pool, size: 2, worker: {PoolWorker, {pool, []}})
+        assert length(pids(pool)) == 2
+        stop_supervised!({Pool, pool})
+        assert :persistent_term.get(pool, :none) == :none
+      end
+    end
+
+    test "picks say that the pool is not running before its workers end", %{pool: pool} do
+      test = self()
+
+      worker = %{
+        id: :late,
+        start: {Task, :start_link, [fn -> witness(pool, test) end]}
+      }
+
+      start_pool!(pool, size: 1, worker: worker)
+      assert_receive :joined, 5_000
+      stop_supervised!({Pool, pool})
+      assert_receive {:at_the_end, {:error, :not_running}}, 5_000
+    end
+
+    defp witness(pool, test) do
+      Process.flag(:trap_exit, true)
+      Pool.join(pool)
+      send(test, :joined)
+
+      receive do
+        {:EXIT, _supervisor, :shutdown} -> send(test, {:at_the_end, Pool.pick(pool)})
+      end
+    end
+  end
+
+  describe "many at once" do
+    @describetag :concurrency
+
+    test "ten thousand processes join at the same moment", %{pool: pool} do
+      start_pool!(pool)
+      results = together(10_000, fn i -> Pool.join(pool, idle(), value: i) end)
+
+      assert Enum.uniq(results) == [:ok]
+      assert Enum.sort(values(pool)) == Enum.to_list(1..10_000)
+      assert length(picked(pool, 10_000)) == 10_000
+      members = pids(pool)
+      kill(members)
+      eventually(fn -> Pool.pick(pool) == {:error, :no_members} end)
+      assert pids(pool) == []
+    end
+
+    test "a member is in or out once all that happens to it is over", %{pool: pool} do
+      start_pool!(pool)
+      members = for _ <- 1..20, do: idle()
+
+      together(8, fn i ->
+        for _ <- 1..50, member <- members do
+          if rem(i, 2) == 0, do: Pool.join(pool, member), else: Pool.leave(pool, member)
+        end
+      end)
+
+      Enum.each(members, &Pool.join(pool, &1))
+      assert Enum.sort(pids(pool)) == Enum.sort(members)
+      Enum.each(members, &Pool.leave(pool, &1))
+      assert pids(pool) == []
+      kill(members)
+    end
+
+    test "a member that dies while others join it is not listed", %{pool: pool} do
+      start_pool!(pool)
+
+      for _ <- 1..100 do
+        member = idle()
+
+        results =
+          together(4, fn
+            1 -> kill([member])
+            _ -> for _ <- 1..5, do: Pool.join(pool, member)
+          end)
+
+        for {:error, reason} <- List.flatten(tl(results)), do: assert(reason == :noproc)
+        assert Pool.join(pool, member) == {:error, :noproc}
+        assert pids(pool) == []
+      end
+    end
+
+    test "a join is seen by every pick that begins after it", %{pool: pool} do
+      start_pool!(pool, policy: :pick_first)
+      [one, two] = [idle(), idle()]
+      Pool.join(pool, one, value: 1)
+
+      seen =
+        picking_during(
+          4,
+          fn -> Pool.pick(pool) end,
+          fn ->
+            Pool.join(pool, two, value: 2)
+            Pool.leave(pool, one)
+          end,
+          100
+        )
+
+      for results <- seen do
+        assert Enum.uniq(for({:after, result} <- results, do: result)) == [{:ok, 2}]
+      end
+
+      kill([one, two])
+    end
+  end
+end

@@ -1,0 +1,109 @@
+defmodule GrpcLb.Test.Peer.PoolLeaks do
+  @moduledoc "What `GrpcLb.Stress.PoolLeakTest` has done in a VM of its own."
+
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.Pool
+  alias GrpcLb.Test.Peer.Leaks
+  alias GrpcLb.Test.{PoolWorker, Workers}
+
+  @doc "All that a pool could leave behind."
+  def inventory do
+    Map.merge(Leaks.inventory(), %{
+      processes: length(Process.list()),
+      names: Enum.sort(Process.registered()),
+      registry: Registry.count(GrpcLb.Registry),
+      ports: length(Port.list())
+    })
+  end
+
+  def scenarios, do: [:stopped, :shut_down, :taken_over, :abandoned, :keeper_lost, :refused]
+
+  @doc "Starts a pool in both scopes, with all that can be in it, and ends it in one of the ways."
+  def cycle(scenario) do
+    for {scope, opts} <- [{:node, []}, {:cluster, []}, {:cluster, [local_share: 0.5]}] do
+      pool = :"leaks #{scope}"
+      worker = {PoolWorker, {pool, [value: %{some: "term"}]}}
+      opts = [name: pool, scope: scope, size: 3, worker: worker] ++ opts
+      in_a_process(fn -> run(scenario, pool, opts) end)
+      eventually(fn -> Process.whereis(pool) == nil end)
+      eventually(fn -> :persistent_term.get(pool, :none) == :none end)
+    end
+
+    :ok
+  end
+
+  defp run(:refused, pool, opts) do
+    Process.flag(:trap_exit, true)
+    opts = Keyword.put(opts, :worker, %{id: 1, start: {__MODULE__, :refuse, []}})
+    {:error, _reason} = Pool.start_link(opts)
+    eventually(fn -> Pool.join(pool) == {:error, :not_running} end)
+  end
+
+  defp run(:stopped, pool, opts) do
+    {:ok, _supervisor} = Pool.start_link(opts)
+    use_it(pool)
+    :ok = Pool.stop(pool)
+  end
+
+  defp run(:shut_down, pool, opts) do
+    {:ok, above} = Supervisor.start_link([{Pool, opts}], strategy: :one_for_one)
+    use_it(pool)
+    :ok = Supervisor.stop(above)
+  end
+
+  defp run(:taken_over, pool, opts) do
+    {:ok, above} = Supervisor.start_link([{Pool, opts}], strategy: :one_for_one)
+
+    for _ <- 1..3 do
+      use_it(pool)
+      kill(pool)
+      eventually(fn -> Process.whereis(pool) != nil end)
+    end
+
+    :ok = Supervisor.stop(above)
+  end
+
+  defp run(:abandoned, pool, opts) do
+    Process.flag(:trap_exit, true)
+    {:ok, _supervisor} = Pool.start_link(opts)
+    use_it(pool)
+    kill(pool)
+  end
+
+  defp run(:keeper_lost, pool, opts) do
+    Process.flag(:trap_exit, true)
+    {:ok, supervisor} = Pool.start_link(opts)
+    use_it(pool)
+    {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+    Workers.kill([entry.keeper])
+
+    receive do
+      {:EXIT, ^supervisor, :shutdown} -> :ok
+    end
+  end
+
+  def refuse, do: {:error, :refused}
+
+  defp kill(pool), do: Workers.kill([Process.whereis(pool)])
+
+  # A killed pool's members from outside, and processes that wait for more of them.
+  defp use_it(pool) do
+    members = PoolWorker.start_members(pool, 20)
+    {:ok, _value} = Pool.pick(pool)
+    :ok = Pool.broadcast(pool, :hello)
+    {:error, :timeout} = Pool.await_members(pool, 1_000, 0)
+    waiters = for _ <- 1..3, do: spawn(fn -> Pool.await_members(pool, 1_000, :infinity) end)
+    Enum.each(Enum.take(members, 10), &Pool.leave(pool, &1))
+    Workers.kill(members ++ waiters)
+  end
+
+  # One that ends with all that it started and is linked to.
+  defp in_a_process(fun) do
+    {pid, monitor} = spawn_monitor(fun)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, reason} -> :normal = reason
+    end
+  end
+end

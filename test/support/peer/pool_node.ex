@@ -1,0 +1,138 @@
+defmodule GrpcLb.Test.Peer.PoolNode do
+  @moduledoc "What tests of clusters have done on their nodes."
+
+  alias GrpcLb.Pool
+  alias GrpcLb.Test.PoolWorker
+
+  @doc "Starts a pool under a supervisor that nobody is linked to."
+  def start_pool(opts) do
+    {:ok, _supervisor} =
+      in_a_process(fn ->
+        {:ok, supervisor} = Supervisor.start_link([{Pool, opts}], strategy: :one_for_one)
+        Process.unlink(supervisor)
+        {:ok, supervisor}
+      end)
+
+    :ok
+  end
+
+  # What the calling process starts must outlive it.
+  defp in_a_process(fun), do: fun |> Task.async() |> Task.await(:infinity)
+
+  def pids(pool) do
+    {:ok, members} = Pool.members(pool)
+    Enum.sort(Enum.map(members, & &1.pid))
+  end
+
+  def picks(pool, n), do: for(_ <- 1..n, do: Pool.pick!(pool))
+
+  def join_many(pool, n) do
+    ^n = length(PoolWorker.start_members(pool, n))
+    :ok
+  end
+
+  # Under its supervisor, which would start it again.
+  def stop_pool(pool) do
+    {:links, links} = Process.info(Process.whereis(pool), :links)
+    {:dictionary, dictionary} = Process.info(Process.whereis(pool), :dictionary)
+    [above | _] = dictionary[:"$ancestors"]
+    true = above in links
+    :ok = Supervisor.stop(above)
+  end
+
+  def broadcast_and_hear(pool) do
+    :ok = Pool.broadcast(pool, {:report_to, self()})
+
+    for pid <- pids(pool) do
+      receive do
+        {:reported, ^pid} -> pid
+      end
+    end
+  end
+
+  def raised(function, args) do
+    apply(Pool, function, args)
+  rescue
+    error in ArgumentError -> error.message
+  end
+
+  def kill(pid), do: GrpcLb.Test.Workers.kill([pid])
+
+  def kill_registered(pool, field) do
+    {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+    kill(Process.whereis(Map.fetch!(entry, field)))
+  end
+
+  def stop_feed(pool), do: Supervisor.terminate_child(cluster(pool), :feed)
+
+  def start_feed(pool) do
+    {:ok, _feed} = Supervisor.restart_child(cluster(pool), :feed)
+    :ok
+  end
+
+  defp cluster(pool) do
+    {:cluster, pid, :supervisor, _} =
+      pool |> Supervisor.which_children() |> List.keyfind(:cluster, 0)
+
+    pid
+  end
+
+  @doc "Whom the pool's scope knows, whatever the feed has made of it."
+  def pids_in_scope(pool) do
+    {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+    Enum.sort(for {pid, _value, _weight} <- :pg.which_groups(entry.scope), do: pid)
+  end
+
+  @doc """
+  Has `n` processes call the pool, until `stop_load/1`. Returns once each has had an answer.
+  """
+  def start_load(pool, n) do
+    test = self()
+
+    load =
+      spawn(fn ->
+        callers = for _ <- 1..n, do: Task.async(fn -> first_call(pool, test) end)
+
+        receive do
+          {:stop, from} ->
+            Enum.each(callers, &send(&1.pid, :stop))
+            send(from, {:load, Task.await_many(callers, :infinity)})
+        end
+      end)
+
+    for _ <- 1..n do
+      receive do
+        :called -> :ok
+      end
+    end
+
+    load
+  end
+
+  @doc "Ends the load. Returns for each of its callers how many answers it had, and its errors."
+  def stop_load(load) do
+    send(load, {:stop, self()})
+
+    receive do
+      {:load, results} -> results
+    end
+  end
+
+  defp first_call(pool, test) do
+    {:ok, _member} = Pool.call(pool, {:work, 1})
+    send(test, :called)
+    call(pool, %{answers: 1, errors: []})
+  end
+
+  defp call(pool, seen) do
+    receive do
+      :stop -> seen
+    after
+      0 ->
+        case Pool.call(pool, {:work, 1}) do
+          {:ok, _member} -> call(pool, %{seen | answers: seen.answers + 1})
+          {:error, error} -> call(pool, %{seen | errors: [error | seen.errors]})
+        end
+    end
+  end
+end
