@@ -147,8 +147,8 @@ defmodule GrpcLb do
   Adds backends at the end of the list, and leaves the others as they are.
 
   An id that is listed already stays where it is and becomes what is given here, as in
-  `reconcile/2`. The cost is that of the backends that are added, however many are listed, but for
-  `:pick_first`, which looks the list through.
+  `reconcile/2`. The cost is about that of the backends that are added, also in a long list; but
+  `:pick_first` looks the list through.
 
     * `{:ok, %{added: a, removed: r, kept: k}}` - numbers of ids; `r` is 0 unless an id that was
       listed came with a dead owner and `on_owner_death: :remove`
@@ -172,8 +172,8 @@ defmodule GrpcLb do
   @doc """
   Removes the backends with these ids, and leaves the others as they are.
 
-  Ids that are not listed are passed over. The cost is that of the backends that are removed,
-  however many are listed; `:pick_first` looks the list through. In exchange `:round_robin` goes on
+  Ids that are not listed are passed over. The cost is about that of the backends that are removed,
+  also in a long list; but `:pick_first` looks the list through. In exchange `:round_robin` goes on
   in an order that differs from the list's: the last of the rotation takes the place of the one
   that was removed, until the next `reconcile/2`. The same holds for a backend whose owner dies.
 

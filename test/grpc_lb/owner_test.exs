@@ -118,7 +118,7 @@ defmodule GrpcLb.OwnerTest do
     assert states(lb) == [x: :ready]
   end
 
-  test "a backend whose owner died is not picked once the death was seen" do
+  test "a backend whose owner died is not picked by who monitored it since, and heard of it" do
     # In a list so long that a thread takes the dead out, some time later.
     {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(1..2_000, &{&1, :alive}))
 

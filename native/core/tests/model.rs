@@ -361,7 +361,7 @@ proptest! {
                     naive.die(&world, owner);
                     if world.watched.borrow_mut().remove(&owner) {
                         assert!(balancer.note_death(owner), "nobody else was asked");
-balancer.settle(&world);
+                        balancer.settle(&world);
                     }
                 }
                 Operation::Close => {

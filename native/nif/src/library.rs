@@ -107,6 +107,9 @@ impl Library {
 fn functions() -> &'static [ErlNifFunc] {
     static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
     let Functions(functions) = FUNCTIONS.get_or_init(|| {
+        if otp_release() >= dirty::SAFE_SINCE {
+            return Functions(all().collect());
+        }
         let normal = all().filter(|function| function.flags == 0);
         Functions(normal.chain(dirty::entrances()).collect())
     });
@@ -240,11 +243,22 @@ unsafe extern "C" fn down_any(
 
 /// How many schedulers the VM was started with.
 pub(crate) fn schedulers() -> usize {
+    usize::try_from(system_info().scheduler_threads).expect("a VM has schedulers")
+}
+
+/// The VM's major version.
+fn otp_release() -> u32 {
+    // SAFETY: it is a C string that lives as long as the VM.
+    let release = unsafe { CStr::from_ptr(system_info().otp_release) };
+    let release = release.to_str().ok().and_then(|text| text.parse().ok());
+    release.expect("a release of OTP is a number")
+}
+
+fn system_info() -> ErlNifSysInfo {
     let mut info = MaybeUninit::<ErlNifSysInfo>::zeroed();
     // SAFETY: the struct has the size that we tell.
     unsafe { enif_system_info(info.as_mut_ptr(), size_of::<ErlNifSysInfo>()) };
     // SAFETY: every field is an integer or a pointer, for which zeroes are valid, and the VM
     // filled it in.
-    let info = unsafe { info.assume_init() };
-    usize::try_from(info.scheduler_threads).expect("a VM has schedulers")
+    unsafe { info.assume_init() }
 }
