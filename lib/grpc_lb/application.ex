@@ -9,12 +9,28 @@ defmodule GrpcLb.Application do
     # both: hence the order, and that what comes later starts again with what came before.
     Supervisor.start_link(
       [
-        {Registry, keys: :unique, name: GrpcLb.Registry},
+        %{id: GrpcLb.Registry, start: {__MODULE__, :start_registry, []}, type: :supervisor},
         {DynamicSupervisor, name: GrpcLb.Keepers},
         {DynamicSupervisor, name: GrpcLb.Connections}
       ],
       strategy: :rest_for_one,
       name: GrpcLb.Supervisor
     )
+  end
+
+  @doc false
+  def start_registry do
+    case Registry.start_link(keys: :unique, name: GrpcLb.Registry) do
+      # A registry that was killed leaves processes with names, which are about to end.
+      {:error, {:shutdown, {:failed_to_start_child, _id, {:already_started, pid}}}} ->
+        monitor = Process.monitor(pid)
+
+        receive do
+          {:DOWN, ^monitor, :process, ^pid, _reason} -> start_registry()
+        end
+
+      started ->
+        started
+    end
   end
 end

@@ -11,6 +11,7 @@ defmodule GrpcLb.Keeper do
       for the process that this supervisor starts in its place. Nobody came, or the supervisor ended
       too: it is released
     * the holder crashes or is killed, and no supervisor had started it: it is released
+    * a supervisor that took over cannot start its children: as if it had crashed
 
   What `make` links to the keeper, or gives the keeper as owner, goes when the keeper is killed. The
   holder should monitor the keeper and end when it dies.
@@ -31,6 +32,8 @@ defmodule GrpcLb.Keeper do
   use GenServer, restart: :temporary
 
   @takeover_ms 5_000
+  @restart_ms 1_000
+  @look_again_ms 10
 
   @typedoc "Under what a thing is kept: any term."
   @type key :: term()
@@ -54,11 +57,7 @@ defmodule GrpcLb.Keeper do
           {:ok, keeper :: pid(), kept(), :new | {:taken_over, note :: term()}}
           | {:error, {:already_started, pid()}}
   def claim(key, make, release) do
-    keeper =
-      case DynamicSupervisor.start_child(GrpcLb.Keepers, {__MODULE__, {key, self()}}) do
-        {:ok, keeper} -> keeper
-        {:error, {:already_started, keeper}} -> keeper
-      end
+    keeper = keeper(key, @restart_ms)
 
     try do
       GenServer.call(keeper, {:claim, parent(), make, release}, :infinity)
@@ -67,6 +66,19 @@ defmodule GrpcLb.Keeper do
       :exit, {reason, {GenServer, :call, _}} when reason in [:normal, :noproc] ->
         claim(key, make, release)
     end
+  end
+
+  # The supervisor of keepers can just be being started again. Nobody tells when it is there, and who
+  # does not wait would use up the restarts of a supervisor of the user's.
+  defp keeper(key, patience_ms) do
+    case DynamicSupervisor.start_child(GrpcLb.Keepers, {__MODULE__, {key, self()}}) do
+      {:ok, keeper} -> keeper
+      {:error, {:already_started, keeper}} -> keeper
+    end
+  catch
+    :exit, _no_supervisor when patience_ms > 0 ->
+      Process.sleep(@look_again_ms)
+      keeper(key, patience_ms - @look_again_ms)
   end
 
   @doc "Has `fetch/1` see what is kept, from now on. For the holder."
@@ -98,7 +110,7 @@ defmodule GrpcLb.Keeper do
     end
   end
 
-  @doc "Finds the keeper of `key`, also of what is not published."
+  @doc "Finds the keeper of `key`, also of what is not published, or just being released."
   @spec whereis(key()) :: pid() | nil
   def whereis(key), do: GenServer.whereis(name(key))
 
@@ -147,6 +159,7 @@ defmodule GrpcLb.Keeper do
        kept: nil,
        release: nil,
        note: nil,
+       taken_over?: false,
        waiting: []
      }}
   end
@@ -161,7 +174,8 @@ defmodule GrpcLb.Keeper do
   def handle_call({:claim, parent, _make, _release}, {pid, _tag} = from, state) do
     case state.status do
       {:orphaned, _monitor, _timer} when parent == state.parent ->
-        {:reply, {:ok, self(), state.kept, {:taken_over, state.note}}, held_by(state, pid)}
+        state = held_by(%{state | taken_over?: true}, pid)
+        {:reply, {:ok, self(), state.kept, {:taken_over, state.note}}, state}
 
       {:orphaned, _monitor, _timer} ->
         {:reply, {:error, {:already_started, self()}}, state}
@@ -238,7 +252,7 @@ defmodule GrpcLb.Keeper do
   end
 
   defp holder_ended(reason, state) do
-    if crash?(reason) and supervisor?(state.parent) do
+    if crash?(reason, state) and supervisor?(state.parent) do
       timer = :erlang.start_timer(@takeover_ms, self(), :takeover)
       {:noreply, %{state | status: {:orphaned, Process.monitor(state.parent), timer}}}
     else
@@ -246,10 +260,13 @@ defmodule GrpcLb.Keeper do
     end
   end
 
-  defp crash?(:normal), do: false
-  defp crash?(:shutdown), do: false
-  defp crash?({:shutdown, _reason}), do: false
-  defp crash?(_other), do: true
+  defp crash?(:normal, _state), do: false
+  defp crash?(:shutdown, _state), do: false
+
+  # A supervisor that ends so was told so by a child, and its own supervisor will try again.
+  defp crash?({:shutdown, {:failed_to_start_child, _id, _reason}}, state), do: state.taken_over?
+  defp crash?({:shutdown, _reason}, _state), do: false
+  defp crash?(_other, _state), do: true
 
   # Supervisors say in their dictionary what they are; they have no other mark.
   defp supervisor?(pid) when is_pid(pid) and node(pid) == node() do
@@ -269,8 +286,12 @@ defmodule GrpcLb.Keeper do
     {:stop, :normal, state}
   end
 
+  # The key is free only after that: what `release` undoes under a name, such as an entry in a table,
+  # must not be the work of the next one that has it.
   defp release_kept(reason, state) do
-    Registry.unregister(GrpcLb.Registry, {__MODULE__, state.key})
+    registered = {__MODULE__, state.key}
+    Registry.update_value(GrpcLb.Registry, registered, fn _kept -> :releasing end)
     if state.release, do: state.release.(state.kept, reason)
+    Registry.unregister(GrpcLb.Registry, registered)
   end
 end

@@ -139,17 +139,34 @@ defmodule GrpcLb.KeeperTest do
       assert {:ok, _keeper, _kept, :new} = claim(key)
     end
 
-    test "is not found any more while it is released", %{key: key} do
+    test "is not found any more while it is released, and the key is not free yet", %{key: key} do
       test = self()
 
-      release = fn _kept, _reason ->
-        send(test, {:found, Keeper.whereis(key), Keeper.fetch(key)})
+      release = fn kept, _reason ->
+        send(test, {:releasing, self(), Keeper.fetch(key)})
+
+        receive do
+          {:go_on, ^kept} -> send(test, :released)
+        end
       end
 
-      {:ok, keeper, _kept, :new} = Keeper.claim(key, fn -> :kept end, release)
+      {:ok, keeper, kept, :new} = Keeper.claim(key, &make_ref/0, release)
       Keeper.publish(keeper)
-      Keeper.release(keeper, :over)
-      assert_receive {:found, nil, :error}, 10_000
+      ending = Task.async(fn -> Keeper.release(keeper, :over) end)
+      assert_receive {:releasing, ^keeper, :error}, 10_000
+      assert Keeper.whereis(key) == keeper
+
+      next =
+        Task.async(fn -> Keeper.claim(key, fn -> send(test, :made) end, fn _, _ -> :ok end) end)
+
+      eventually(fn -> Process.info(keeper, :message_queue_len) != {:message_queue_len, 0} end)
+      refute_received :made
+      send(keeper, {:go_on, kept})
+      assert {:ok, _keeper, :made, :new} = Task.await(next)
+      assert Task.await(ending) == :ok
+      # In this order.
+      assert_received :released
+      assert_received :made
     end
 
     test "is released when its holder ends on purpose, also under a supervisor", %{key: key} do
@@ -162,6 +179,22 @@ defmodule GrpcLb.KeeperTest do
         GenServer.cast(pid, {:end, reason})
         assert_released(kept, reason)
       end
+    end
+
+    test "outlives a successor that could not start its children", %{key: key} do
+      reason = {:shutdown, {:failed_to_start_child, :worker, :boom}}
+
+      # The first one that could not, has nothing worth keeping.
+      %{pid: pid, kept: kept} = supervise({key, :first}, restart: :temporary)
+      GenServer.cast(pid, {:end, reason})
+      assert_released(kept, reason)
+
+      %{pid: pid, kept: kept} = supervise(key)
+      kill([pid])
+      assert_receive {:claimed, second, _starter, {:ok, _, ^kept, {:taken_over, nil}}}, 10_000
+      GenServer.cast(second, {:end, reason})
+      assert_receive {:claimed, _third, _starter, {:ok, _, ^kept, {:taken_over, nil}}}, 10_000
+      refute_received {:released, ^kept, _reason}
     end
 
     test "is released when its holder is killed and no supervisor had started it", %{key: key} do
