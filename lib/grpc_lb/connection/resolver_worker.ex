@@ -49,19 +49,15 @@ defmodule GrpcLb.Connection.ResolverWorker do
   end
 
   @impl true
-  def handle_info({__MODULE__, :pushed, result}, state) do
-    send(state.server, {:pushed, self(), Resolver.check(result)})
-    {:noreply, state}
-  end
-
   def handle_info(_other, state), do: {:noreply, state}
 
   defp watch(state) do
     if function_exported?(state.module, :watch, 3) do
-      worker = self()
+      {server, worker} = {state.server, self()}
 
+      # Past this process, which may be busy with a resolution, and be killed before it is done.
       push = fn result ->
-        send(worker, {__MODULE__, :pushed, result})
+        send(server, {:pushed, worker, Resolver.check(result)})
         :ok
       end
 
