@@ -64,10 +64,6 @@ defmodule GrpcLb.Connection.Discovery do
 
   def resolved(_discovery, _worker_of_before, _result), do: :stale
 
-  @doc "Whether this is the worker, and not one of before."
-  @spec worker?(t(), pid()) :: boolean()
-  def worker?(discovery, pid), do: discovery.worker == pid
-
   @doc "A linked process has ended. Says why, and how long it had resolved, if it was the worker."
   @spec ended(t(), pid(), reason :: term()) ::
           {:ok, reason :: term(), duration :: integer(), t()} | :other

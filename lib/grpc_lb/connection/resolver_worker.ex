@@ -48,16 +48,22 @@ defmodule GrpcLb.Connection.ResolverWorker do
     {:noreply, state}
   end
 
+  # Pushes come by here, and not to the connection's process at once, so that one during a resolution
+  # is not undone by what that answers, which may be older.
   @impl true
+  def handle_info({__MODULE__, :pushed, result}, state) do
+    send(state.server, {:pushed, self(), Resolver.check(result)})
+    {:noreply, state}
+  end
+
   def handle_info(_other, state), do: {:noreply, state}
 
   defp watch(state) do
     if function_exported?(state.module, :watch, 3) do
-      {server, worker} = {state.server, self()}
+      worker = self()
 
-      # Past this process, which may be busy with a resolution, and be killed before it is done.
       push = fn result ->
-        send(server, {:pushed, worker, Resolver.check(result)})
+        send(worker, {__MODULE__, :pushed, result})
         :ok
       end
 

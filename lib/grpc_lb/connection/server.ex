@@ -157,11 +157,7 @@ defmodule GrpcLb.Connection.Server do
     end
   end
 
-  def handle_info({:pushed, worker, result}, state) do
-    if Discovery.worker?(state.discovery, worker),
-      do: resolution(state, result, 0),
-      else: {:noreply, state}
-  end
+  def handle_info({:pushed, _worker, result}, state), do: resolution(state, result, 0)
 
   def handle_info({:backend_up, id, pid, value, owner}, state) do
     backends = Backends.up(state.backends, id, pid, value, owner)

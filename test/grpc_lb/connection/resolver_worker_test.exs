@@ -8,9 +8,7 @@ defmodule GrpcLb.Connection.ResolverWorkerTest do
     @behaviour GrpcLb.Resolver
 
     @impl true
-    def resolve(_test, opts) do
-      if opts[:answer] == :never, do: Process.sleep(:infinity), else: opts[:answer]
-    end
+    def resolve(_test, opts), do: opts[:answer]
 
     @impl true
     def watch(test, _opts, push) do
@@ -36,12 +34,5 @@ defmodule GrpcLb.Connection.ResolverWorkerTest do
 
     ResolverWorker.resolve(worker)
     assert_receive {:resolved, ^worker, {:error, _reason}}, 10_000
-  end
-
-  test "what is pushed waits for no resolution" do
-    worker = ResolverWorker.start_link({Pushing, answer: :never}, self())
-    assert_receive {:push, push}, 10_000
-    assert push.({:error, :lost}) == :ok
-    assert_receive {:pushed, ^worker, {:error, :lost}}, 10_000
   end
 end
