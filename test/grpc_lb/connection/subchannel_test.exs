@@ -1,6 +1,8 @@
 defmodule GrpcLb.Connection.SubchannelTest do
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.{Address, Connection}
   alias GrpcLb.Connection.{Closer, Subchannel}
 
@@ -28,6 +30,8 @@ defmodule GrpcLb.Connection.SubchannelTest do
     test = self()
     Enum.into(functions, %{close: fn -> send(test, {:closed, self()}) end})
   end
+
+  defp awaited?(supervisor), do: List.keymember?(:sys.get_state(Closer).waiting, supervisor, 1)
 
   defp hang, do: Process.sleep(:infinity)
 
@@ -164,17 +168,11 @@ defmodule GrpcLb.Connection.SubchannelTest do
       kill(pid)
       assert_receive {:closing, closer}, 10_000
 
-      stopping =
-        Task.async(fn ->
-          Subchannel.stop_all(context.supervisor)
-          send(test, :stopped)
-        end)
-
-      # Stopped is told after closed, whenever the stop began.
+      stopping = Task.async(fn -> Subchannel.stop_all(context.supervisor) end)
+      eventually(fn -> awaited?(context.supervisor) end)
       send(closer, :go_on)
-      Task.await(stopping)
-      assert {:messages, messages} = Process.info(self(), :messages)
-      assert [:closed, :stopped] = Enum.filter(messages, &(&1 in [:closed, :stopped]))
+      assert Task.await(stopping) == :ok
+      assert_received :closed
     end
 
     test "while it closes, it is closed again, and not waited for for ever", context do
