@@ -5,11 +5,13 @@ defmodule GrpcLb.Application do
 
   @impl true
   def start(_type, _args) do
-    # A keeper without its entry in the registry could be found by nobody, and a connection needs
-    # both: hence the order, and that what comes later starts again with what came before.
+    # A keeper without its entry in the registry could be found by nobody, what the closer knows is
+    # known to nobody else, and a connection needs all three: hence the order, and that what comes
+    # later starts again with what came before.
     Supervisor.start_link(
       [
         %{id: GrpcLb.Registry, start: {__MODULE__, :start_registry, []}, type: :supervisor},
+        GrpcLb.Connection.Closer,
         {DynamicSupervisor, name: GrpcLb.Keepers},
         {DynamicSupervisor, name: GrpcLb.Connections}
       ],

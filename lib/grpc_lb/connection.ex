@@ -41,6 +41,10 @@ defmodule GrpcLb.Connection do
   as when its restart is `:temporary`, the balancer is closed, and so are the transports. When it was
   started without a supervisor, that happens at once.
 
+  So it is after a crash of its own. When its supervisor stops it, as that of `:rest_for_one` or
+  `:one_for_all` does after the crash of another child, it ends, and what is started then is a
+  connection with another handle: fetch it again with `handle/1`.
+
   A connection that `connect/2` made has a small supervisor of its own. It is not linked to who
   connected: it lives until it is disconnected.
 
@@ -74,7 +78,7 @@ defmodule GrpcLb.Connection do
   @enforce_keys [:name, :balancer]
   defstruct [:name, :balancer]
 
-  @typedoc "A handle: what picks need. It stays valid when the connection's process is started anew."
+  @typedoc "A handle: what picks need. It stays valid when the connection's process is started anew after a crash of its own."
   @type t :: %__MODULE__{name: name(), balancer: GrpcLb.balancer()}
 
   @typedoc "Any term."
@@ -107,8 +111,9 @@ defmodule GrpcLb.Connection do
   Connects, and returns when a pick can succeed: as soon as one transport is open. Others join the
   rotation as they open.
 
-  Every address is tried once, all at the same time. When none can be opened, or the target cannot
-  be resolved, it fails with the first error, and nothing is left of it. Likewise when the calling
+  All addresses are tried at the same time, and one that fails again after its backoff, as long as
+  others are on their way. When no transport is open and none is on its way, or the target cannot be
+  resolved, it fails with the first error, and nothing is left of it. Likewise when the calling
   process dies.
 
     * `{:ok, handle}`
@@ -189,7 +194,8 @@ defmodule GrpcLb.Connection do
     * `{:error, :timeout}`
     * `{:error, :closed}` - there is no such connection, or it ended meanwhile
 
-  A connection whose process is just being started anew is waited for.
+  A connection whose process is just being started anew is waited for. A timeout of 0 asks whether it
+  is ready now.
 
       iex> GrpcLb.Connection.await_ready(:nobody)
       {:error, :closed}
@@ -212,9 +218,12 @@ defmodule GrpcLb.Connection do
   defp await_until(connection, deadline) do
     case server(connection, left(deadline)) do
       {:ok, pid} ->
+        left = left(deadline)
+
         try do
-          GenServer.call(pid, {:await_ready, left(deadline)}, :infinity)
+          GenServer.call(pid, {:await_ready, left}, left)
         catch
+          :exit, {:timeout, _call} -> ready_now(connection)
           :exit, _it_has_ended -> await_until(connection, deadline)
         end
 
@@ -223,6 +232,17 @@ defmodule GrpcLb.Connection do
 
       {:error, :released} ->
         {:error, :closed}
+    end
+  end
+
+  # Its process had no time to answer, but the balancer can.
+  defp ready_now(connection) do
+    with {:ok, name, _keeper} <- find(connection),
+         {:ok, %{balancer: balancer}} <- published(name),
+         true <- Enum.any?(GrpcLb.info(balancer).backends, &(&1.state == :ready)) do
+      :ok
+    else
+      _not_ready -> {:error, :timeout}
     end
   end
 

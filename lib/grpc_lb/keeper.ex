@@ -1,39 +1,27 @@
 defmodule GrpcLb.Keeper do
-  @moduledoc """
-  Keeps what must outlive a crash of the process that works with it.
-
-  A process, the holder, claims a key. On the first claim a keeper, a process of its own, makes the
-  thing; from then on it watches the holder:
-
-    * the holder gives it back, or ends with `:normal`, `:shutdown` or `{:shutdown, _}`: the thing
-      is released
-    * the holder crashes or is killed, and a supervisor had started it: the thing stays for 5 seconds
-      for the process that this supervisor starts in its place. Nobody came, or the supervisor ended
-      too: it is released
-    * the holder crashes or is killed, and no supervisor had started it: it is released
-    * a supervisor that took over cannot start its children: as if it had crashed
-
-  What `make` links to the keeper, or gives the keeper as owner, goes when the keeper is killed. The
-  holder should monitor the keeper and end when it dies.
-
-      iex> make = fn -> :counters.new(1, []) end
-      iex> release = fn counter, _reason -> :counters.put(counter, 1, -1) end
-      iex> {:ok, keeper, counter, :new} = GrpcLb.Keeper.claim(:docs, make, release)
-      iex> GrpcLb.Keeper.fetch(:docs)
-      :error
-      iex> GrpcLb.Keeper.publish(keeper)
-      iex> GrpcLb.Keeper.fetch(:docs)
-      {:ok, keeper, counter}
-      iex> GrpcLb.Keeper.release(keeper, :shutdown)
-      iex> {GrpcLb.Keeper.fetch(:docs), :counters.get(counter, 1)}
-      {:error, -1}
-  """
+  @moduledoc false
+  # Keeps what must outlive a crash of the process that works with it.
+  #
+  # A process, the holder, claims a key. On the first claim a keeper, a process of its own, makes the
+  # thing; from then on it watches the holder:
+  #
+  #   * the holder gives it back, or ends with `:normal`, `:shutdown` or `{:shutdown, _}`: the thing
+  #     is released
+  #   * the holder crashes or is killed, and a supervisor had started it: the thing stays for 5 seconds
+  #     for the process that this supervisor starts in its place. Nobody came, or the supervisor ended
+  #     too: it is released
+  #   * the holder crashes or is killed, and no supervisor had started it: it is released
+  #   * a supervisor that took over cannot start its children: as if it had crashed
+  #
+  # What `make` links to the keeper, or gives the keeper as owner, goes when the keeper is killed. The
+  # holder should monitor the keeper and end when it dies.
 
   use GenServer, restart: :temporary
 
   @takeover_ms 5_000
   @restart_ms 1_000
   @look_again_ms 10
+  @answer_ms 500
 
   @typedoc "Under what a thing is kept: any term."
   @type key :: term()
@@ -52,6 +40,18 @@ defmodule GrpcLb.Keeper do
 
   `make` runs in the keeper, and so does `release`, which gets what is kept and a reason: the one of
   `release/2` or the one with which the holder ended. Exits when `make` raises.
+
+      iex> make = fn -> :counters.new(1, []) end
+      iex> release = fn counter, _reason -> :counters.put(counter, 1, -1) end
+      iex> {:ok, keeper, counter, :new} = GrpcLb.Keeper.claim(:docs, make, release)
+      iex> GrpcLb.Keeper.fetch(:docs)
+      :error
+      iex> GrpcLb.Keeper.publish(keeper)
+      iex> GrpcLb.Keeper.fetch(:docs)
+      {:ok, keeper, counter}
+      iex> GrpcLb.Keeper.release(keeper, :shutdown)
+      iex> {GrpcLb.Keeper.fetch(:docs), :counters.get(counter, 1)}
+      {:error, -1}
   """
   @spec claim(key(), make :: (() -> kept()), release :: (kept(), reason :: term() -> any())) ::
           {:ok, keeper :: pid(), kept(), :new | {:taken_over, note :: term()}}
@@ -123,8 +123,9 @@ defmodule GrpcLb.Keeper do
   """
   @spec holder(keeper :: pid(), timeout()) :: {:ok, pid()} | {:error, :released | :timeout}
   def holder(keeper, timeout \\ :infinity) do
-    # The first call is answered at once, so that a timeout of 0 finds a holder that is there.
-    with :awaited <- GenServer.call(keeper, :holder, :infinity) do
+    # The first call is answered at once, if the keeper is not busy with a release, so that a timeout
+    # of 0 finds a holder that is there.
+    with :awaited <- GenServer.call(keeper, :holder, max(timeout, @answer_ms)) do
       GenServer.call(keeper, :await_holder, timeout)
     end
   catch
@@ -177,8 +178,15 @@ defmodule GrpcLb.Keeper do
         state = held_by(%{state | taken_over?: true}, pid)
         {:reply, {:ok, self(), state.kept, {:taken_over, state.note}}, state}
 
-      {:orphaned, _monitor, _timer} ->
-        {:reply, {:error, {:already_started, self()}}, state}
+      {:orphaned, monitor, _timer} ->
+        if Process.alive?(state.parent) do
+          {:reply, {:error, {:already_started, self()}}, state}
+        else
+          # The claim came before the news of the supervisor's end. The next try finds the key free.
+          receive do
+            {:DOWN, ^monitor, :process, _pid, reason} -> abandon(reason, state)
+          end
+        end
 
       {:held, holder, monitor} ->
         if Process.alive?(holder) do

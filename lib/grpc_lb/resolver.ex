@@ -29,9 +29,12 @@ defmodule GrpcLb.Resolver do
   What a target is resolved to.
 
     * `:addresses` - in the order in which the backends will be listed
-    * `:ttl` - for how many seconds they hold; `nil` when that is not known
+    * `:ttl` - for how many seconds they hold; `nil` when that is not known, and `:infinity` when
+      they never change. A connection resolves again when it is over, though not within a second;
+      after its `:resolve_interval` when it is not known; and only when it is asked to, or a
+      transport fails, when they never change
   """
-  @type resolution :: %{addresses: [Address.t()], ttl: non_neg_integer() | nil}
+  @type resolution :: %{addresses: [Address.t()], ttl: non_neg_integer() | :infinity | nil}
 
   @typedoc "What a resolver answers."
   @type result :: {:ok, resolution()} | {:error, reason :: term()}
@@ -124,7 +127,8 @@ defmodule GrpcLb.Resolver do
   """
   @spec check(term()) :: result()
   def check({:ok, %{addresses: addresses, ttl: ttl}} = result)
-      when is_list(addresses) and (is_nil(ttl) or (is_integer(ttl) and ttl >= 0)) do
+      when is_list(addresses) and
+             (ttl in [nil, :infinity] or (is_integer(ttl) and ttl >= 0)) do
     if not List.improper?(addresses) and Enum.all?(addresses, &Address.valid?/1),
       do: result,
       else: {:error, {:bad_resolution, result}}

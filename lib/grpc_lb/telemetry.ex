@@ -39,9 +39,9 @@ defmodule GrpcLb.Telemetry do
         @about ++
           [
             reason: """
-            `:normal` after `GrpcLb.Connection.disconnect/1`; what its process ended with; when no
-            supervisor brought that back, `:not_taken_over`, or what that supervisor ended with; `{:shutdown, :connect_error}`
-            when `GrpcLb.Connection.connect/2` failed
+            `:normal` after `GrpcLb.Connection.disconnect/1`; `{:shutdown, :connect_error}` when
+            `GrpcLb.Connection.connect/2` failed; else what its process ended with, or, when no
+            supervisor brought that back, `:not_taken_over` or what that supervisor ended with
             """
           ]
     },
@@ -110,7 +110,9 @@ defmodule GrpcLb.Telemetry do
 
   Handlers run in a process of the connection. It does nothing else meanwhile, so they have to be
   quick, and `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/1` raise `ArgumentError`
-  there, because it cannot wait for itself. `GrpcLb.Connection.handle/1` and picks are fine.
+  there, because it cannot wait for itself. `GrpcLb.Connection.handle/1` and picks are fine. For a
+  handler of `[:grpc_lb, :connection, :disconnected]` there is no such connection any more: what it
+  asks is answered as for one that never was.
 
   #{for event <- @events do
     """

@@ -40,17 +40,23 @@ defmodule GrpcLb.Transport do
 
   A subchannel may take its time: it holds up neither picks nor the connection. The connection kills
   it when `open/2` or `check/1` takes longer than the option `:connect_timeout`, or `close/1` longer
-  than 3 seconds.
+  than 3 seconds, and when the address goes while `open/2` runs. What `open/2` had returned is closed
+  all the same: `close/1` is called in a process of its own then, which has 1 second.
 
   ## When a transport is down
 
     * its owner ended, or, where there is none, the subchannel: the backend leaves the rotation at
       once, through the owner that the balancer watches itself
-    * a process linked to the subchannel ended, with another reason than `:normal`
+    * a process linked to the subchannel ended, with another reason than `:normal`, or with any when
+      it is itself the value
     * `check/1` returned an error
 
   Then `close/1` is called and, after a backoff, `open/2` in a new subchannel. A transport whose
   peer may go without any of these being noticed should have `check/1` or an owner.
+
+  A process that ends before `open/2` returns does not count, for it may be that of a first attempt,
+  unless it is the owner or the value itself. So an `open/2` that starts a process should return it
+  as the owner.
 
   A callback that raises, throws, exits or returns something else than allowed counts as one that
   returned `{:error, reason}`, with one of these reasons:
@@ -77,9 +83,10 @@ defmodule GrpcLb.Transport do
               | {:error, reason :: term()}
 
   @doc """
-  Closes what `open/2` opened, once, after it has left the rotation. Its owner may have ended before.
+  Closes what `open/2` opened, after it has left the rotation. Its owner may have ended before.
 
-  Not called for a subchannel that was killed. What it returns, or raises, does not matter.
+  Called once. Only when the subchannel was killed in the middle of it, it is called again, in another
+  process. What it returns, or raises, does not matter.
   """
   @callback close(value :: term()) :: any()
 

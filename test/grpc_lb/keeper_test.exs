@@ -306,6 +306,31 @@ defmodule GrpcLb.KeeperTest do
       assert Enum.uniq(Task.await_many(waiting)) == [{:ok, second}]
     end
 
+    test "is not waited for when its supervisor is gone, also before the news of that", context do
+      %{supervisor: supervisor, pid: pid, keeper: keeper, kept: kept} = supervise(context.key)
+      :ok = :sys.suspend(supervisor)
+      kill([pid])
+      eventually(fn -> Keeper.holder(keeper, 0) == {:error, :timeout} end)
+      # The keeper acts on neither until it has both, the claim first.
+      :ok = :sys.suspend(keeper)
+      {make, release} = maker(self())
+      claiming = Task.async(fn -> Keeper.claim(context.key, make, release) end)
+      eventually(fn -> match?({:message_queue_len, n} when n > 0, queue(keeper)) end)
+      kill([supervisor])
+      :ok = :sys.resume(keeper)
+      assert {:ok, another, _kept, :new} = Task.await(claiming)
+      assert another != keeper
+      assert_released(kept, :killed)
+    end
+
+    test "is not asked for for longer than the timeout when the keeper is busy", %{key: key} do
+      %{keeper: keeper, pid: pid} = hold(key)
+      :ok = :sys.suspend(keeper)
+      assert Keeper.holder(keeper, 0) == {:error, :timeout}
+      :ok = :sys.resume(keeper)
+      assert Keeper.holder(keeper, 0) == {:ok, pid}
+    end
+
     test "is not waited for for ever", %{key: key} do
       %{pid: pid, keeper: keeper, kept: kept} = supervise(key, restart: :temporary)
       kill([pid])

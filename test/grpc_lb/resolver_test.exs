@@ -107,6 +107,7 @@ defmodule GrpcLb.ResolverTest do
       for result <- [
             {:ok, %{addresses: [], ttl: nil}},
             {:ok, %{addresses: [address], ttl: 0}},
+            {:ok, %{addresses: [address], ttl: :infinity}},
             {:ok, %{addresses: [address, address], ttl: 30}},
             {:error, :nxdomain},
             {:error, {:any, "thing"}}
@@ -128,6 +129,7 @@ defmodule GrpcLb.ResolverTest do
             {:ok, %{addresses: [%{address | weight: 0}], ttl: nil}},
             {:ok, %{addresses: [%{address: "10.0.0.1", port: 1}], ttl: nil}},
             {:ok, %{addresses: [address], ttl: -1}},
+            {:ok, %{addresses: [address], ttl: :never}},
             {:ok, %{addresses: [address], ttl: 1.5}},
             {:error, :a, :b}
           ] do

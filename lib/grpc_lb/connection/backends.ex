@@ -265,7 +265,7 @@ defmodule GrpcLb.Connection.Backends do
     put(backends, id, entry)
   end
 
-  # It may be anywhere in `open/2`, and has nothing yet that could be closed.
+  # It may be anywhere in `open/2`. What it has opened already, the closer closes.
   defp abort(id, backends) do
     entry = stop_timer(backends.entries[id])
     Process.exit(entry.pid, :kill)

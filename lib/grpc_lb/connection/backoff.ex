@@ -1,9 +1,8 @@
 defmodule GrpcLb.Connection.Backoff do
-  @moduledoc """
-  How long to wait before the next attempt, as gRPC's [connection
-  backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md) has it: exponential,
-  with jitter.
-  """
+  @moduledoc false
+  # How long to wait before the next attempt, as gRPC's [connection
+  # backoff](https://github.com/grpc/grpc/blob/master/doc/connection-backoff.md) has it: exponential,
+  # with jitter.
 
   @defaults [initial: 1_000, multiplier: 1.6, jitter: 0.2, max: 120_000]
   @max_ms 0xFFFFFFFF

@@ -7,8 +7,9 @@ defmodule GrpcLb.Connection.Discovery do
   alias GrpcLb.Connection.{Backoff, Options, ResolverWorker}
   alias GrpcLb.Resolver
 
-  # A TTL is any number; a timer is not.
+  # A TTL is any number; a timer is not. And some TTL are 0, as if nothing else was to be done.
   @longest_ms 0xFFFFFFFF
+  @shortest_ttl_ms 1_000
 
   @enforce_keys [:options, :backoff, :last]
   defstruct [
@@ -20,7 +21,7 @@ defmodule GrpcLb.Connection.Discovery do
     # :resolving or :idle with a worker, :restarting without.
     phase: :restarting,
     timer: nil,
-    # When the timer is due, of :idle only.
+    # When the timer is due, but for :resolving.
     due: nil,
     # When the resolution began, in native time units.
     since: nil,
@@ -43,36 +44,35 @@ defmodule GrpcLb.Connection.Discovery do
 
   @doc "Asks for a resolution as soon as `:min_resolve_interval` allows."
   @spec request(t()) :: t()
-  def request(%{phase: :idle} = discovery) do
+  # What is being found out now may be older than the reason to ask.
+  def request(%{phase: :resolving} = discovery), do: %{discovery | again?: true}
+
+  def request(discovery) do
     due = discovery.last + discovery.options.min_resolve_interval
 
     if discovery.due == nil or due < discovery.due,
-      do: idle(discovery, max(due - now(), 0)),
+      do: wait(discovery, max(due - now(), 0)),
       else: discovery
   end
-
-  # What is being found out now may be older than the reason to ask.
-  def request(%{phase: :resolving} = discovery), do: %{discovery | again?: true}
-  def request(%{phase: :restarting} = discovery), do: discovery
 
   @doc "The worker has a result. Says how long it took, in native time units."
   @spec resolved(t(), pid(), Resolver.result()) :: {:ok, duration :: integer(), t()} | :stale
   def resolved(%{worker: worker, phase: :resolving} = discovery, worker, result) do
     duration = System.monotonic_time() - discovery.since
-    discovery = %{discovery | last: now()}
-    {:ok, duration, after_result(discovery, result)}
+    {:ok, duration, after_result(%{discovery | phase: :idle, last: now()}, result)}
   end
 
   def resolved(_discovery, _worker_of_before, _result), do: :stale
 
-  @doc "A linked process has ended. Says why and after how long, if it was the worker."
+  @doc "A linked process has ended. Says why, and how long it had resolved, if it was the worker."
   @spec ended(t(), pid(), reason :: term()) ::
           {:ok, reason :: term(), duration :: integer(), t()} | :other
   def ended(%{worker: worker} = discovery, worker, reason) do
-    {wait, backoff} = Backoff.next(discovery.backoff)
-    duration = System.monotonic_time() - discovery.since
-    discovery = %{discovery | last: now(), backoff: backoff, worker: nil, phase: :restarting}
-    {:ok, discovery.killed || plain(reason), duration, timer(discovery, wait)}
+    duration =
+      if discovery.phase == :resolving, do: System.monotonic_time() - discovery.since, else: 0
+
+    discovery = %{discovery | last: now(), worker: nil, phase: :restarting}
+    {:ok, discovery.killed || plain(reason), duration, back_off(discovery)}
   end
 
   def ended(_discovery, _pid, _reason), do: :other
@@ -113,24 +113,33 @@ defmodule GrpcLb.Connection.Discovery do
     discovery = %{discovery | backoff: Backoff.reset(discovery.backoff)}
 
     cond do
-      discovery.again? -> idle(discovery, options.min_resolve_interval)
-      ttl -> idle(discovery, max(ttl * 1_000, options.min_resolve_interval))
-      true -> idle(discovery, options.resolve_interval)
+      discovery.again? ->
+        wait(discovery, options.min_resolve_interval)
+
+      ttl == :infinity ->
+        wait(discovery, :infinity)
+
+      ttl ->
+        wait(discovery, Enum.max([ttl * 1_000, options.min_resolve_interval, @shortest_ttl_ms]))
+
+      true ->
+        wait(discovery, options.resolve_interval)
     end
   end
 
-  defp after_result(discovery, _failed_or_empty) do
+  defp after_result(discovery, _failed_or_empty), do: back_off(discovery)
+
+  defp back_off(%{options: options} = discovery) do
     {wait, backoff} = Backoff.next(discovery.backoff)
-    idle(%{discovery | backoff: backoff}, wait)
+    wait = if discovery.again?, do: min(wait, options.min_resolve_interval), else: wait
+    wait(%{discovery | backoff: backoff, again?: false}, wait)
   end
 
-  defp idle(discovery, :infinity) do
-    %{stop_timer(discovery) | phase: :idle, due: nil}
-  end
+  defp wait(discovery, :infinity), do: %{stop_timer(discovery) | due: nil}
 
-  defp idle(discovery, wait) do
+  defp wait(discovery, wait) do
     wait = min(wait, @longest_ms)
-    timer(%{discovery | phase: :idle, due: now() + wait}, wait)
+    timer(%{discovery | due: now() + wait}, wait)
   end
 
   defp timer(discovery, ms) do

@@ -89,8 +89,8 @@ defmodule GrpcLb.Connection.Options do
   defstruct [:caller | @enforce_keys]
 
   @typedoc """
-  Options that were checked. `caller` is who waits in `GrpcLb.Connection.connect/2`, and how to tell
-  it.
+  Options that were checked. `caller` is who waits in `GrpcLb.Connection.connect/2`, how to tell it,
+  and whether that has been done: the one element is 1 then.
   """
   @type t :: %__MODULE__{
           target: term(),
@@ -105,7 +105,7 @@ defmodule GrpcLb.Connection.Options do
           resolve_interval: pos_integer() | :infinity,
           min_resolve_interval: non_neg_integer(),
           backoff: Backoff.t(),
-          caller: {pid(), reference()} | nil
+          caller: %{pid: pid(), reply_to: reference(), told: :atomics.atomics_ref()} | nil
         }
 
   @doc "The options as a list, for documentation."

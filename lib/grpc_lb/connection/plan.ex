@@ -1,16 +1,15 @@
 defmodule GrpcLb.Connection.Plan do
-  @moduledoc """
-  What a connection has to do so that its transports become those of a resolution. Pure: it starts
-  nothing and knows no process.
-
-  A backend that has been resolved once has one of these states:
-
-    * `:opening` - its transport is being opened
-    * `:up` - it is open
-    * `:backoff` - it could not be opened, or is gone, and is tried again later
-    * `:draining` - it is open and has left the rotation, for calls in flight
-    * `:closing` - it is being closed
-  """
+  @moduledoc false
+  # What a connection has to do so that its transports become those of a resolution. Pure: it starts
+  # nothing and knows no process.
+  #
+  # A backend that has been resolved once has one of these states:
+  #
+  #   * `:opening` - its transport is being opened
+  #   * `:up` - it is open
+  #   * `:backoff` - it could not be opened, or is gone, and is tried again later
+  #   * `:draining` - it is open and has left the rotation, for calls in flight
+  #   * `:closing` - it is being closed
 
   alias GrpcLb.Address
 

@@ -48,6 +48,8 @@ defmodule GrpcLb.Connection.ResolverWorker do
     {:noreply, state}
   end
 
+  # Pushes come by here, and not to the connection's process at once, so that one during a resolution
+  # is not undone by what that answers, which may be older.
   @impl true
   def handle_info({__MODULE__, :pushed, result}, state) do
     send(state.server, {:pushed, self(), Resolver.check(result)})

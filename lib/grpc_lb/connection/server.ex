@@ -12,7 +12,7 @@ defmodule GrpcLb.Connection.Server do
   @enforce_keys [:options, :keeper, :balancer, :backends, :discovery, :since]
   defstruct @enforce_keys ++
               [
-                # Who waits in connect/2: its monitor and how to tell it.
+                # The monitor of who waits in connect/2.
                 caller: nil,
                 # As the balancer has it; nil when that is not known.
                 listed: [],
@@ -101,29 +101,35 @@ defmodule GrpcLb.Connection.Server do
     reconcile_soon(%{state | backends: backends, listed: nil, ready?: ready?, resolution: :ok})
   end
 
-  # connect/2 publishes when it is ready, and ends when its caller does.
-  defp publish_or_watch_caller(%{options: %{caller: {pid, reply_to}}} = state) do
-    case Keeper.fetch({Connection, state.options.name}) do
-      {:ok, _keeper, _kept} -> state
-      :error -> %{state | caller: {:erlang.monitor(:process, pid, tag: :caller_down), reply_to}}
+  # connect/2 publishes when it is ready, and ends when its caller does. Once that has its handle, it
+  # is as any other, also when it is started anew without a keeper that could tell.
+  defp publish_or_watch_caller(%{options: options} = state) do
+    if options.caller && not told?(options.caller) do
+      %{state | caller: :erlang.monitor(:process, options.caller.pid, tag: :caller_down)}
+    else
+      Keeper.publish(state.keeper)
+      state
     end
   end
 
-  defp publish_or_watch_caller(state) do
-    Keeper.publish(state.keeper)
-    state
-  end
+  defp told?(%{told: told}), do: :atomics.get(told, 1) == 1
 
   @impl true
-  def handle_call({:await_ready, _timeout}, _from, %{ready?: true} = state) do
+  def handle_call(question, from, state) do
+    if GrpcLb.info(state.balancer).closed,
+      do: closed(state),
+      else: answer(question, from, state)
+  end
+
+  defp answer({:await_ready, _timeout}, _from, %{ready?: true} = state) do
     {:reply, :ok, state}
   end
 
-  def handle_call({:await_ready, timeout}, from, state) do
+  defp answer({:await_ready, timeout}, from, state) do
     {:noreply, %{state | waiters: Waiters.add(state.waiters, from, timeout)}}
   end
 
-  def handle_call(:info, _from, state) do
+  defp answer(:info, _from, state) do
     info = %{
       name: state.options.name,
       target: state.options.target,
@@ -189,10 +195,9 @@ defmodule GrpcLb.Connection.Server do
   end
 
   def handle_info({:caller_down, monitor, :process, _pid, _reason}, state) do
-    case state.caller do
-      {^monitor, _reply_to} -> {:stop, {:shutdown, :caller_down}, state}
-      _connected -> {:noreply, state}
-    end
+    if state.caller == monitor,
+      do: {:stop, {:shutdown, :caller_down}, state},
+      else: {:noreply, state}
   end
 
   # The balancer is closed. A supervisor makes a new one by starting this process anew.
@@ -268,7 +273,7 @@ defmodule GrpcLb.Connection.Server do
   defp reconcile(state) do
     case Backends.listed(state.backends) do
       same when same == state.listed ->
-        {:noreply, state}
+        if GrpcLb.info(state.balancer).closed, do: closed(state), else: {:noreply, state}
 
       listed ->
         began = System.monotonic_time()
@@ -280,18 +285,25 @@ defmodule GrpcLb.Connection.Server do
             reconciled(%{state | listed: listed})
 
           {:error, :closed} ->
-            # By somebody who has the handle, and so meant it; or because the keeper has died, of
-            # which there will be a message.
-            if Process.alive?(state.keeper),
-              do: {:stop, {:shutdown, :balancer_closed}, state},
-              else: {:noreply, state}
+            closed(state)
         end
     end
   end
 
+  # By somebody who has the handle, and so meant it; or because the keeper has died, of which there
+  # will be a message.
+  defp closed(state) do
+    if Process.alive?(state.keeper),
+      do: {:stop, {:shutdown, :balancer_closed}, state},
+      else: {:noreply, state}
+  end
+
   defp reconciled(%{ready?: ready?, listed: listed} = state) do
     case {ready?, listed != []} do
-      {same, same} ->
+      {true, true} ->
+        {:noreply, tell_caller(state)}
+
+      {false, false} ->
         {:noreply, state}
 
       {true, false} ->
@@ -307,10 +319,12 @@ defmodule GrpcLb.Connection.Server do
 
   defp tell_caller(%{caller: nil} = state), do: state
 
-  defp tell_caller(%{caller: {monitor, reply_to}} = state) do
+  defp tell_caller(%{options: %{caller: caller}} = state) do
     Keeper.publish(state.keeper)
-    Process.demonitor(monitor, [:flush])
-    send(reply_to, {reply_to, {:ok, state.balancer}})
+    Process.demonitor(state.caller, [:flush])
+    send(caller.reply_to, {caller.reply_to, {:ok, state.balancer}})
+    # Last: killed before, its successor tells it once more.
+    :atomics.put(caller.told, 1, 1)
     %{state | caller: nil}
   end
 
@@ -326,7 +340,7 @@ defmodule GrpcLb.Connection.Server do
   # Only connect/2 gives up.
   defp fail(%{caller: nil} = state, _error), do: {:noreply, state}
 
-  defp fail(%{caller: {_monitor, reply_to}} = state, error) do
+  defp fail(%{options: %{caller: %{reply_to: reply_to}}} = state, error) do
     send(reply_to, {reply_to, {:error, error}})
     {:stop, {:shutdown, :connect_error}, state}
   end

@@ -9,7 +9,7 @@ defmodule GrpcLb.Connection.Subchannel do
   use GenServer, restart: :temporary, shutdown: @close_ms
 
   alias GrpcLb.{Address, Connection}
-  alias GrpcLb.Connection.Callback
+  alias GrpcLb.Connection.{Callback, Closer}
 
   @type state :: :opening | {:up, value :: term(), owner :: pid()} | :closing
 
@@ -46,11 +46,12 @@ defmodule GrpcLb.Connection.Subchannel do
     end
   end
 
-  @doc "Ends all under a supervisor, and the supervisor. Those that are opening have nothing to close."
+  @doc "Ends all under a supervisor, and the supervisor. Those that are opening are not waited for."
   @spec stop_all(supervisor :: pid()) :: :ok
   def stop_all(supervisor) do
     for {pid, _address, :opening} <- all(supervisor), do: Process.exit(pid, :kill)
     Supervisor.stop(supervisor)
+    Closer.await(supervisor)
   end
 
   @doc false
@@ -61,6 +62,7 @@ defmodule GrpcLb.Connection.Subchannel do
     Process.flag(:trap_exit, true)
     {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {address, :opening})
     [supervisor | _] = Process.get(:"$ancestors")
+    :ok = Closer.watch(supervisor)
 
     state = %{
       name: name,
@@ -79,13 +81,20 @@ defmodule GrpcLb.Connection.Subchannel do
   def handle_cast(:open, %{opened: nil} = state) do
     case opened(Callback.call(state.module, :open, [state.address, state.opts])) do
       {:ok, value, owner} ->
+        # Now or later this process may be killed.
+        Closer.opened(state.module, value)
         # A process that ended while the transport was being opened, as that of a first attempt
-        # inside of it, says nothing about what is open now.
-        flush_exits(state.supervisor)
+        # inside of it, says nothing about what is open now. Unless it is what is open now.
+        exits = flush_exits(state.supervisor)
         put_state({:up, value, owner})
         tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
         monitor = if owner != self(), do: Process.monitor(owner)
-        {:noreply, %{state | opened: {:ok, value}, monitor: monitor}}
+        state = %{state | opened: {:ok, value}, monitor: monitor}
+
+        case exits do
+          %{^value => reason} -> down({:down, reason}, state)
+          _of_others -> {:noreply, state}
+        end
 
       {:error, reason} ->
         {:stop, {:shutdown, reason}, state}
@@ -114,10 +123,17 @@ defmodule GrpcLb.Connection.Subchannel do
     end
   end
 
-  def handle_cast(:close, state), do: {:stop, {:shutdown, :closed}, state}
+  def handle_cast(:close, state) do
+    put_state(:closing)
+    {:stop, {:shutdown, :closed}, state}
+  end
 
   @impl true
   def handle_info({:DOWN, monitor, :process, _owner, reason}, %{monitor: monitor} = state) do
+    down({:down, reason}, state)
+  end
+
+  def handle_info({:EXIT, value, reason}, %{opened: {:ok, value}} = state) do
     down({:down, reason}, state)
   end
 
@@ -136,11 +152,12 @@ defmodule GrpcLb.Connection.Subchannel do
   defp opened({:ok, other}), do: {:error, {:bad_return, other}}
   defp opened({:error, reason}), do: {:error, reason}
 
-  defp flush_exits(supervisor) do
+  defp flush_exits(supervisor, exits \\ %{}) do
     receive do
-      {:EXIT, pid, _reason} when pid != supervisor -> flush_exits(supervisor)
+      {:EXIT, pid, reason} when pid != supervisor ->
+        flush_exits(supervisor, Map.put(exits, pid, reason))
     after
-      0 -> :ok
+      0 -> exits
     end
   end
 
@@ -153,8 +170,8 @@ defmodule GrpcLb.Connection.Subchannel do
 
   @impl true
   def terminate(_reason, %{opened: {:ok, value}, module: module}) do
-    put_state(:closing)
     Callback.call(module, :close, [value])
+    Closer.closed()
   end
 
   def terminate(_reason, _state), do: :ok

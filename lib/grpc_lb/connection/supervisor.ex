@@ -15,7 +15,8 @@ defmodule GrpcLb.Connection.Supervisor do
   def connect(options) do
     # An alias, so that an answer that comes too late goes nowhere.
     reply_to = :erlang.alias()
-    options = %{options | caller: {self(), reply_to}}
+    caller = %{pid: self(), reply_to: reply_to, told: :atomics.new(1, [])}
+    options = %{options | caller: caller}
 
     result =
       with {:ok, supervisor} <- DynamicSupervisor.start_child(GrpcLb.Connections, child(options)),

@@ -65,7 +65,7 @@ defmodule GrpcLb.Resolver.DNS do
   Raises `ArgumentError` when the target is malformed or of another scheme, or an option is wrong.
 
       iex> GrpcLb.Resolver.DNS.resolve("dns:///127.0.0.1:50051", [])
-      {:ok, %{addresses: [%GrpcLb.Address{ip: {127, 0, 0, 1}, port: 50051}], ttl: nil}}
+      {:ok, %{addresses: [%GrpcLb.Address{ip: {127, 0, 0, 1}, port: 50051}], ttl: :infinity}}
 
       iex> GrpcLb.Resolver.DNS.resolve("ipv4:127.0.0.1:50051", [])
       ** (ArgumentError) GrpcLb.Resolver.DNS resolves targets of the scheme dns, got: "ipv4:127.0.0.1:50051"
@@ -76,7 +76,7 @@ defmodule GrpcLb.Resolver.DNS do
     settings = opts |> Options.read!() |> ask_nameserver_of(target)
 
     case HostPort.ip(target.host) do
-      {:ok, ip} -> {:ok, %{addresses: [%Address{ip: ip, port: target.port}], ttl: nil}}
+      {:ok, ip} -> {:ok, %{addresses: [%Address{ip: ip, port: target.port}], ttl: :infinity}}
       :error -> target |> ask(settings) |> result(settings)
     end
   end

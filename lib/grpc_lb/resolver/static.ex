@@ -27,10 +27,10 @@ defmodule GrpcLb.Resolver.Static do
   Raises `ArgumentError` when the target is malformed, or of the scheme `dns`.
 
       iex> GrpcLb.Resolver.Static.resolve("unix:/run/app.sock", [])
-      {:ok, %{addresses: [%GrpcLb.Address{ip: {:local, "/run/app.sock"}, port: 0}], ttl: nil}}
+      {:ok, %{addresses: [%GrpcLb.Address{ip: {:local, "/run/app.sock"}, port: 0}], ttl: :infinity}}
   """
   @impl true
-  def resolve(target, _opts), do: {:ok, %{addresses: addresses!(target), ttl: nil}}
+  def resolve(target, _opts), do: {:ok, %{addresses: addresses!(target), ttl: :infinity}}
 
   defp addresses!(target) do
     case Target.parse!(target) do

@@ -26,6 +26,17 @@ defmodule GrpcLb.Connection.BackendsTest do
     end
   end
 
+  # Opens at once what does not end with who opened it.
+  defmodule Unlinked do
+    @behaviour GrpcLb.Transport
+
+    @impl true
+    def open(_address, test), do: {:ok, test}
+
+    @impl true
+    def close(test), do: send(test, {:closed, self()})
+  end
+
   @a %Address{ip: {10, 0, 0, 1}, port: 1}
   @b %Address{ip: {10, 0, 0, 1}, port: 2}
 
@@ -147,6 +158,25 @@ defmodule GrpcLb.Connection.BackendsTest do
     pid = subchannel(backends, "10.0.0.1:1")
     assert {:expected, backends} = ended(backends, pid)
     assert states(backends) == %{"10.0.0.1:2" => :opening}
+  end
+
+  test "one that has opened when it is given up is closed", context do
+    options = %{context.options | transport: {Unlinked, self()}}
+    backends = Backends.update(%{context.backends | options: options}, [@a])
+    # It is told that it is open, and has not heard it yet.
+    assert_receive {:backend_up, id, pid, _value, _owner} = up, 10_000
+    send(self(), up)
+    late = Backends.timeout(backends, id, backends.entries[id].timer, :deadline)
+    assert {:lost, backends} = ended(late, pid)
+    assert_receive {:closed, closer} when closer != pid, 10_000
+
+    assert_receive {:timeout, timer, {:backend, ^id, :retry}}, 10_000
+    backends = Backends.timeout(backends, id, timer, :retry)
+    assert_receive {:backend_up, ^id, second, _value, _owner} when second != pid, 10_000
+    dropped = Backends.update(backends, [])
+    assert {:expected, backends} = ended(dropped, second)
+    assert_receive {:closed, closer} when closer != second, 10_000
+    assert Backends.describe(backends) == []
   end
 
   test "a failure counts when nothing is open and nothing is on its way", context do

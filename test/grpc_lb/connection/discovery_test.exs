@@ -83,6 +83,15 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     assert left(discovery) in 900_000..1_000_000
     discovery = start(resolve_interval: 1, min_resolve_interval: 50_000) |> answer(resolution(1))
     assert left(discovery) in 40_000..50_000
+    # A TTL of 0 is no reason to do nothing else.
+    discovery = start(min_resolve_interval: 0) |> answer(resolution(0))
+    assert left(discovery) in 500..1_000
+    # What never changes is asked for when there is a reason to.
+    discovery =
+      start(resolve_interval: 1, min_resolve_interval: 0) |> answer(resolution(:infinity))
+
+    assert discovery.timer == nil
+    discovery |> Discovery.request() |> tick() |> answer(resolution(:infinity))
     # No timer takes as much.
     discovery = start([]) |> answer(resolution(Integer.pow(10, 30)))
     assert left(discovery) in 4_000_000_000..0xFFFFFFFF
@@ -102,6 +111,37 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     discovery = start(min_resolve_interval: 1) |> Discovery.request() |> Discovery.request()
     discovery = discovery |> answer(resolution(nil)) |> tick() |> answer(resolution(nil))
     assert left(discovery) > 3_000_000
+  end
+
+  test "asked for meanwhile it is done as soon when it fails" do
+    discovery = start(min_resolve_interval: 50_000, backoff: [initial: @never, max: @never])
+    discovery = discovery |> Discovery.request() |> answer({:error, :no})
+    assert left(discovery) in 40_000..50_000
+    # Only once.
+    discovery = Discovery.timeout(discovery, discovery.timer) |> answer({:error, :no})
+    assert left(discovery) > 2_000_000
+  end
+
+  test "asked for while the worker is restarted, or when it was killed, it is done as soon" do
+    opts = [min_resolve_interval: 50_000, backoff: [initial: @never, max: @never]]
+
+    for asked <- [:before, :after] do
+      discovery = start(opts)
+      discovery = if asked == :before, do: Discovery.request(discovery), else: discovery
+      assert_receive {:resolving, worker}, 10_000
+      {:ok, :killed, _duration, discovery} = Discovery.ended(discovery, worker, :killed)
+      discovery = if asked == :after, do: Discovery.request(discovery), else: discovery
+      assert left(discovery) in 40_000..50_000
+      Process.exit(worker, :kill)
+    end
+  end
+
+  test "a worker that dies while it has nothing to do has not taken long" do
+    discovery = start([]) |> answer(resolution(nil))
+    worker = discovery.worker
+    Process.exit(worker, :kill)
+    assert_receive {:EXIT, ^worker, reason}, 10_000
+    assert {:ok, :killed, 0, _discovery} = Discovery.ended(discovery, worker, reason)
   end
 
   test "is not put off by being asked for" do

@@ -283,6 +283,23 @@ defmodule GrpcLb.Connection.FailuresTest do
     end
   end
 
+  defmodule UnlinkedOwner do
+    @behaviour GrpcLb.Transport
+
+    @impl true
+    def open(_address, test) do
+      owner = idle()
+      send(test, {:opened, owner})
+      {:ok, owner, owner}
+    end
+
+    @impl true
+    def check(_owner), do: Process.sleep(:infinity)
+
+    @impl true
+    def close(owner), do: Process.exit(owner, :kill)
+  end
+
   describe "a health check" do
     test "that fails takes the backend out, and it is opened again" do
       server = Loopback.start()
@@ -334,6 +351,24 @@ defmodule GrpcLb.Connection.FailuresTest do
       eventually(fn -> not Process.alive?(checking) end)
       ScriptedTransport.let_open(@id)
       assert Connection.await_ready(handle) == :ok
+    end
+
+    test "that hangs leaves nothing open, also when nothing is linked" do
+      transport = {UnlinkedOwner, self()}
+      opts = [transport: transport, check_interval: 1, connect_timeout: 20]
+      handle = connect!("ipv4:127.0.0.1:1", opts)
+
+      monitors =
+        for _ <- 1..3 do
+          assert_receive {:opened, owner}, 10_000
+          {owner, Process.monitor(owner)}
+        end
+
+      assert Connection.disconnect(handle) == :ok
+
+      for {owner, monitor} <- monitors do
+        assert_receive {:DOWN, ^monitor, :process, ^owner, _reason}, 10_000
+      end
     end
 
     test "that hangs does not hang the connection" do

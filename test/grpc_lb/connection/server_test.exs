@@ -66,6 +66,45 @@ defmodule GrpcLb.Connection.ServerTest do
     assert Connection.handle(handle.name) == {:error, :not_found}
   end
 
+  test "says that it has ended to who asks it after somebody closed its balancer" do
+    for {ask, answer} <- [
+          {&Connection.await_ready/1, {:error, :closed}},
+          {&catch_error(Connection.info(&1)),
+           %ArgumentError{message: "there is no connection :closed_by_somebody"}}
+        ] do
+      opts = [target: "ipv4:10.0.0.1:1", transport: MyApp.Transport, name: :closed_by_somebody]
+      {:ok, pid} = Connection.start_link(opts)
+      Process.unlink(pid)
+      :ok = Connection.await_ready(pid)
+      GrpcLb.close(Connection.handle!(pid).balancer)
+      assert ask.(:closed_by_somebody) == answer
+      refute Process.alive?(pid)
+    end
+  end
+
+  test "finds with a resolution that somebody closed its balancer, also when nothing changed" do
+    {pid, handle} = start(min_resolve_interval: 0)
+    assert Connection.await_ready(handle) == :ok
+    monitor = Process.monitor(pid)
+    GrpcLb.close(handle.balancer)
+    Connection.resolve_now(handle)
+    assert_receive {:DOWN, ^monitor, :process, ^pid, {:shutdown, :balancer_closed}}, 10_000
+  end
+
+  test "that has no time to answer holds up nobody for longer than they want to wait" do
+    {pid, handle} = start()
+    assert Connection.await_ready(handle) == :ok
+    :ok = :sys.suspend(pid)
+    assert Connection.await_ready(handle, 1) == :ok
+    :ok = :sys.resume(pid)
+    assert Connection.await_ready(handle, 0) == :ok
+
+    {pid, handle} = start(name: :never_ready, transport: Gone, backoff: [initial: 60_000])
+    :ok = :sys.suspend(pid)
+    assert Connection.await_ready(handle, 1) == {:error, :timeout}
+    :ok = :sys.resume(pid)
+  end
+
   test "makes a new balancer when the keeper is killed" do
     {pid, handle} = start(name: {:kept, self()})
     assert Connection.await_ready(handle) == :ok

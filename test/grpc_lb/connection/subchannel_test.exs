@@ -1,8 +1,10 @@
 defmodule GrpcLb.Connection.SubchannelTest do
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.{Address, Connection}
-  alias GrpcLb.Connection.Subchannel
+  alias GrpcLb.Connection.{Closer, Subchannel}
 
   @address %Address{ip: {10, 0, 0, 1}, port: 1}
   @id "10.0.0.1:1"
@@ -15,10 +17,28 @@ defmodule GrpcLb.Connection.SubchannelTest do
     def open(_address, fun), do: fun.()
 
     @impl true
+    def check(%{check: fun}), do: fun.()
     def check(_value), do: :ok
 
     @impl true
+    def close(%{close: fun}), do: fun.()
     def close(_value), do: :ok
+  end
+
+  # What does not end with the subchannel, as a process that it has not linked.
+  defp value(functions \\ []) do
+    test = self()
+    Enum.into(functions, %{close: fn -> send(test, {:closed, self()}) end})
+  end
+
+  defp awaited?(supervisor), do: List.keymember?(:sys.get_state(Closer).waiting, supervisor, 1)
+
+  defp hang, do: Process.sleep(:infinity)
+
+  defp kill(pid) do
+    monitor = Process.monitor(pid)
+    Process.exit(pid, :kill)
+    assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 10_000
   end
 
   # The test is the connection's process: the subchannel finds it by the name.
@@ -72,5 +92,131 @@ defmodule GrpcLb.Connection.SubchannelTest do
     Subchannel.stop_all(context.supervisor)
     refute Process.alive?(pid)
     refute_received :asked_to_end
+  end
+
+  test "goes down with a process that is its value, and ended before open returned", context do
+    for reason <- [:boom, :normal] do
+      ended = fn ->
+        {value, monitor} = :erlang.spawn_opt(fn -> exit(reason) end, [:link, :monitor])
+
+        receive do
+          {:DOWN, ^monitor, :process, ^value, ^reason} -> {:ok, value}
+        end
+      end
+
+      pid = start(context, ended)
+      assert_receive {:backend_up, @id, ^pid, _value, ^pid}, 10_000
+      assert_receive {:backend_down, @id, ^pid, {:down, ^reason}}, 10_000
+    end
+  end
+
+  test "goes down with a process that is its value, whatever that ends with", context do
+    pid = start(context, fn -> {:ok, spawn_link(fn -> receive(do: (:end -> :ok)) end)} end)
+    assert_receive {:backend_up, @id, ^pid, value, ^pid}, 10_000
+    send(value, :end)
+    assert_receive {:backend_down, @id, ^pid, {:down, :normal}}, 10_000
+  end
+
+  describe "killed" do
+    test "while it is open, what it has opened is closed", context do
+      value = value()
+      pid = start(context, fn -> {:ok, value} end)
+      assert_receive {:backend_up, @id, ^pid, ^value, ^pid}, 10_000
+      kill(pid)
+      assert_receive {:closed, closer}, 10_000
+      assert closer != pid
+    end
+
+    test "in a check, the same", context do
+      test = self()
+
+      check = fn ->
+        send(test, :checking)
+        hang()
+      end
+
+      value = value(check: check)
+      pid = start(context, fn -> {:ok, value} end)
+      Subchannel.check(pid)
+      assert_receive :checking, 10_000
+      kill(pid)
+      assert_receive {:closed, _closer}, 10_000
+    end
+
+    test "by its supervisor, which had waited for a check, the same before all are stopped",
+         context do
+      value = value(check: &hang/0)
+      pid = start(context, fn -> {:ok, value} end)
+      Subchannel.check(pid)
+      assert_receive {:backend_up, @id, ^pid, ^value, ^pid}, 10_000
+      Subchannel.stop_all(context.supervisor)
+      refute Process.alive?(pid)
+      assert_received {:closed, _closer}
+    end
+
+    test "before, the same before all are stopped", context do
+      test = self()
+
+      close = fn ->
+        send(test, {:closing, self()})
+        receive(do: (:go_on -> send(test, :closed)))
+      end
+
+      value = value(close: close)
+      pid = start(context, fn -> {:ok, value} end)
+      assert_receive {:backend_up, @id, ^pid, _value, ^pid}, 10_000
+      kill(pid)
+      assert_receive {:closing, closer}, 10_000
+
+      stopping = Task.async(fn -> Subchannel.stop_all(context.supervisor) end)
+      eventually(fn -> awaited?(context.supervisor) end)
+      send(closer, :go_on)
+      assert Task.await(stopping) == :ok
+      assert_received :closed
+    end
+
+    test "while it closes, it is closed again, and not waited for for ever", context do
+      test = self()
+
+      close = fn ->
+        send(test, {:closing, self()})
+        hang()
+      end
+
+      value = value(close: close)
+      pid = start(context, fn -> {:ok, value} end)
+      Subchannel.close(pid)
+      assert_receive {:closing, ^pid}, 10_000
+      kill(pid)
+      assert_receive {:closing, closer}, 10_000
+      assert Closer.await(context.supervisor) == :ok
+      refute Process.alive?(closer)
+    end
+
+    test "while it opens, there is nothing to close", context do
+      test = self()
+
+      pid =
+        start(context, fn ->
+          send(test, :opening)
+          hang()
+        end)
+
+      assert_receive :opening, 10_000
+      kill(pid)
+      assert Closer.await(context.supervisor) == :ok
+      refute_received {:closed, _closer}
+    end
+  end
+
+  test "closes once when it is not killed", context do
+    value = value()
+    pid = start(context, fn -> {:ok, value} end)
+    monitor = Process.monitor(pid)
+    Subchannel.close(pid)
+    assert_receive {:DOWN, ^monitor, :process, ^pid, {:shutdown, :closed}}, 10_000
+    assert Closer.await(context.supervisor) == :ok
+    assert_received {:closed, ^pid}
+    refute_received {:closed, _closer}
   end
 end

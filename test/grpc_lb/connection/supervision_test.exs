@@ -460,6 +460,25 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Loopback.accepted(server) == 1
     end
 
+    test "is made anew when the keeper is killed, also when who connected is gone" do
+      server = Loopback.start()
+      name = make_ref()
+      target = static([server])
+
+      {:ok, handle} =
+        Task.await(Task.async(fn -> Connection.connect(target, opts(name: name)) end))
+
+      on_exit(fn -> Connection.disconnect(name) end)
+      kill([GrpcLb.Keeper.whereis({Connection, name})])
+
+      eventually(fn ->
+        match?({:ok, new} when new != handle, Connection.handle(name)) and
+          Connection.await_ready(name) == :ok
+      end)
+
+      assert {:ok, _} = echo(Connection.handle!(name))
+    end
+
     test "that is killed again and again takes no other with it" do
       server = Loopback.start()
       other = connect!([Loopback.start()])

@@ -173,7 +173,7 @@ defmodule GrpcLb.Resolver.DNSTest do
             {"[::1]:50051", {0, 0, 0, 0, 0, 0, 0, 1}}
           ] do
         assert ask(server, text) ==
-                 {:ok, %{addresses: [%Address{ip: ip, port: 50051}], ttl: nil}}
+                 {:ok, %{addresses: [%Address{ip: ip, port: 50051}], ttl: :infinity}}
       end
 
       assert DnsServer.questions(server) == []

@@ -15,7 +15,7 @@ defmodule GrpcLb.Resolver.StaticTest do
           {:static, [%Address{ip: {10, 0, 0, 1}, port: 1, weight: 3}, "10.0.0.1:1"]}
         ] do
       {Static, opts} = Resolver.for_target(target)
-      result = {:ok, %{addresses: Target.parse!(target).addresses, ttl: nil}}
+      result = {:ok, %{addresses: Target.parse!(target).addresses, ttl: :infinity}}
 
       assert Static.resolve(target, opts) == result
       assert Resolver.check(result) == result
