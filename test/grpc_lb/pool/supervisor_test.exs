@@ -6,6 +6,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, picking_during: 4]
 
   alias GrpcLb.Pool
+  alias GrpcLb.Pool.Entry
   alias GrpcLb.Test.PoolWorker
 
   @moduletag :capture_log
@@ -178,6 +179,19 @@ defmodule GrpcLb.Pool.SupervisorTest do
       assert Pool.stop(pool) == {:error, :not_running}
     end
 
+    test "the next pool of its name waits until the name has been erased" do
+      pool = :"named once more"
+      {:ok, _supervisor} = Pool.start_link(name: pool)
+      %Entry{options: options} = entry(pool)
+
+      # What the next keeper does, while this one could be about to erase the name.
+      next = Task.async(fn -> {Entry.open(options), Pool.pick(pool)} end)
+      assert Task.yield(next, 50) == nil
+      assert Pool.stop(pool) == :ok
+      assert {%Entry{} = entry, {:error, :no_members}} = Task.await(next)
+      :ok = Entry.close(entry)
+    end
+
     test "its supervisor and its keeper are killed at once: what is left is its name, until a stop" do
       pool = :"killed with its keeper"
       Process.flag(:trap_exit, true)
@@ -254,7 +268,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
       assert {:ok, _member} = Pool.call(pool, :who, 5_000)
       assert Pool.await_members(pool, 5, :infinity) == :ok
       assert Pool.await_members(pool, 6, 10) == {:error, :timeout}
-      assert Pool.broadcast(pool, :hello) == :ok
+      assert Pool.broadcast(pool, {:report_to, self()}) == :ok
       assert Enum.sort(pids(pool)) == Enum.sort(members)
       # A join waits, and is made when the feed goes on.
       joining = Task.async(fn -> Pool.join(pool, hd(members), value: :new) end)
