@@ -25,18 +25,26 @@ defmodule GrpcLb.Pool do
         use GenServer
 
         def handle_info(:connected, state) do
-          :ok = GrpcLb.Pool.join(MyPool, value: state.socket)
+          # An error would say that the pool is stopping, and its workers with it.
+          GrpcLb.Pool.join(MyPool, value: state.socket)
           {:noreply, state}
         end
 
         def handle_info(:disconnected, state) do
-          :ok = GrpcLb.Pool.leave(MyPool)
+          GrpcLb.Pool.leave(MyPool)
           {:noreply, state}
         end
       end
 
   A member that dies has left, natively and at once: no process has to notice. Any process of the
   node can join, worker or not, so a pool need not have workers.
+
+  At once means: when the VM tells the process's watchers of its death, of which the balancer is one.
+  It tells them in the order in which they began to watch. Whoever has monitored a member since it
+  joined and has heard of its death does not pick it any more; whoever had monitored it before it
+  joined can hear of it a moment earlier. And the VM frees the ETS tables of a process before it tells
+  anybody that it is dead, which takes about a second with a million rows. A member that owns such
+  tables, or that wants to serve no caller while it ends, leaves before it stops.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pool_doc)
       iex> GrpcLb.Pool.pick(:pool_doc)
@@ -64,13 +72,24 @@ defmodule GrpcLb.Pool do
   The balancer, and with it the membership, belongs to none of these processes.
 
     * A worker dies: it has left. Its supervisor starts it again, the others do not notice.
-    * The feed or the scope dies: members of this node are picked as before. A new feed reads from
-      the balancer and from the scope what it has to know. A new scope hears from the other nodes
-      again who their members are.
+    * The feed dies: all members are picked as before. A new feed reads from the balancer and from
+      the scope what it has to know.
+    * The scope dies, and the feed with it: here all members are picked as before. A new scope hears
+      from the other nodes who their members are; those of a connected node that has not answered
+      after two seconds are not picked until it does. The other nodes do not pick this node's members
+      until they hear from the new scope.
     * The pool's supervisor is killed: the workers end with it and join again when they are
-      started again. Members that are not workers stay members, and callers go on picking them.
-    * The pool stops, or gives up because it had to restart too much: the name stands for no pool
-      any more. When a supervisor starts the pool again it is empty.
+      started again. Members that are not workers stay members, and callers go on picking them. This
+      is so if the supervisor above starts the pool again within 5 seconds, and all of its workers
+      start then. If not, the pool has ended, and starts empty.
+    * The pool stops, gives up because it had to restart too much, or the process that keeps its
+      balancer is killed: the name stands for no pool any more. When a supervisor starts the pool
+      again it is empty.
+
+  Workers join a pool that starts empty as they start. Members that are not workers are not told.
+  One that must stay a member monitors the pool's supervisor, which is registered under the pool's
+  name, and joins again once `join/2` finds a pool of that name; to join where it still is a member
+  does no harm.
 
   ## In a cluster
 
@@ -91,13 +110,13 @@ defmodule GrpcLb.Pool do
   @typedoc "The name of a pool."
   @type name :: atom()
 
-  @typedoc """
-  A member. `:picks` is how often it was picked since it joined, `nil` where the policy does not
-  count, see `GrpcLb.info/1`.
-  """
+  @typedoc "A member: its process, what picks return, its share beside the others."
   @type member :: %{pid: pid(), value: term(), weight: pos_integer()}
 
-  @typedoc "A pool as it is at one moment, see `info/1`."
+  @typedoc """
+  A pool as it is at one moment, see `info/1`. A member's `:picks` is how often it was picked since it
+  joined, `nil` where the policy does not count, see `GrpcLb.info/1`.
+  """
   @type info :: %{
           name: name(),
           policy: GrpcLb.Policy.t(),
@@ -207,7 +226,9 @@ defmodule GrpcLb.Pool do
   Makes `pid`, a process of this node, a member, or changes its value and weight.
 
   Every pick on this node that starts after this returns can choose it. With `scope: :cluster`
-  other nodes follow a moment later.
+  other nodes follow a moment later, and joins and leaves wait for one process of the pool, the feed,
+  without a limit: as long as the distribution holds it up, because a connected node does not take
+  what it is sent, they do not return. Picks never wait for it.
 
   ## Options
 
@@ -241,7 +262,7 @@ defmodule GrpcLb.Pool do
 
   @doc """
   Makes a process of this node, by default the calling one, leave. No pick on this node that starts
-  after this returns chooses it.
+  after this returns chooses it. With `scope: :cluster` it waits as `join/3` does.
 
     * `:ok` - it is no member; it need not have been one
     * `{:error, :not_running}` - there is no pool of this name
@@ -351,7 +372,7 @@ defmodule GrpcLb.Pool do
 
   @doc """
   Picks a member and calls it with `GenServer.call/3`. `timeout` is in milliseconds, or
-  `:infinity`.
+  `:infinity`. It is the time that a member has to answer; nothing else is waited for.
 
   Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
 
@@ -362,7 +383,8 @@ defmodule GrpcLb.Pool do
 
   A member that is found dead, which is the exit reason `:noproc`, did not get the request: another
   one is picked, once. So it is with a member of a node that is not connected any more, once for
-  each such node. A call that has reached a member is never made again, not when it times out and
+  each such node; if picks still choose members of it then, one that can be reached is taken at
+  random. A call that has reached a member is never made again, not when it times out and
   not when the member dies. Only a member that itself exits with the bare reason `:noproc` in the
   middle of a call looks like one that was dead before.
 
@@ -381,7 +403,7 @@ defmodule GrpcLb.Pool do
 
   # passed_over: :dead when a dead member was, and the nodes that were not connected.
   defp call(pool, request, timeout, passed_over) do
-    with {:ok, server} <- pick(pool) do
+    with {:ok, server} <- pick_other(pool, passed_over) do
       case try_call(server, request, timeout) do
         {:ok, reply} ->
           {:ok, reply}
@@ -400,6 +422,21 @@ defmodule GrpcLb.Pool do
     end
   end
 
+  # The feed takes the members of a lost node out, but it can be busy, and a call has no time to wait
+  # for it. As long as such members are picked, one that can be reached is taken from the list.
+  defp pick_other(pool, passed_over) do
+    with {:ok, server} <- pick(pool) do
+      if passed_over == [] or connected?(server) do
+        {:ok, server}
+      else
+        with {:ok, members} <- listed(pool) do
+          reachable = for %{value: value} <- members, connected?(value), do: value
+          {:ok, if(reachable == [], do: server, else: Enum.random(reachable))}
+        end
+      end
+    end
+  end
+
   defp try_call(server, request, timeout) do
     if connected?(server) do
       {:ok, GenServer.call(server, request, timeout)}
@@ -413,8 +450,9 @@ defmodule GrpcLb.Pool do
     :exit, reason -> {:exit, reason}
   end
 
+  # A value can be the pid of a process on a hidden node.
   defp connected?(server) when is_pid(server) do
-    node(server) == node() or node(server) in Node.list()
+    node(server) == node() or node(server) in Node.list(:connected)
   end
 
   defp connected?(_name), do: true
@@ -424,7 +462,7 @@ defmodule GrpcLb.Pool do
 
   # A node can have many members, and all of them would have to be passed over.
   defp pass_over(pool, {:node, node}) do
-    with {:ok, entry} <- Entry.fetch(pool), do: Feed.ask(entry, {:unreachable, node})
+    with {:ok, entry} <- Entry.fetch(pool), do: Feed.unreachable(entry, node)
   end
 
   @doc """

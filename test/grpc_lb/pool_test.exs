@@ -29,6 +29,12 @@ defmodule GrpcLb.PoolTest do
     Enum.map(members, & &1.pid)
   end
 
+  # In the external term format: NEW_PID_EXT, with a creation that is no node's here.
+  defp remote_pid(node) do
+    name = Atom.to_string(node)
+    :erlang.binary_to_term(<<131, 88, 119, byte_size(name), name::binary, 50::32, 0::32, 7::32>>)
+  end
+
   # Looks through picks alone: reading the members would make the balancer act on deaths.
   defp picked(pool, n), do: for(_ <- 1..n, {:ok, value} = Pool.pick(pool), uniq: true, do: value)
 
@@ -176,6 +182,21 @@ defmodule GrpcLb.PoolTest do
       assert Pool.leave(pool, dead) == :ok
     end
 
+    test "nor does one of this node as it was before a restart", %{pool: pool} do
+      earlier = remote_pid(node())
+      assert node(earlier) == node() and not Process.alive?(earlier)
+
+      for {scope, name} <- [node: pool, cluster: :"#{pool} cluster"] do
+        {:ok, supervisor} = Pool.start_link(name: name, scope: scope)
+        children = Supervisor.which_children(supervisor)
+        assert Pool.join(name, earlier) == {:error, :noproc}
+        assert Pool.leave(name, earlier) == :ok
+        assert Pool.join(name) == :ok
+        assert Supervisor.which_children(supervisor) == children
+        Pool.stop(name)
+      end
+    end
+
     test "one process can be a member of several pools", %{pool: pool} do
       other = :"#{pool} other"
       start_pool!(pool)
@@ -226,7 +247,7 @@ defmodule GrpcLb.PoolTest do
     test "raise, say what is wrong, and change nothing", %{pool: pool} do
       start_pool!(pool)
       Pool.join(pool, value: 1)
-      far = :erlang.binary_to_term(remote_pid())
+      far = remote_pid(:far@nowhere)
 
       for {fun, args, message} <- [
             {:pick, ["MyPool"], ~r/a pool must be given by its name, an atom, got: "MyPool"/},
@@ -252,12 +273,6 @@ defmodule GrpcLb.PoolTest do
       end
 
       assert Pool.members(pool) == {:ok, [%{pid: self(), value: 1, weight: 1}]}
-    end
-
-    # In the external term format: NEW_PID_EXT of a node that does not exist.
-    defp remote_pid do
-      node = "far@nowhere"
-      <<131, 88, 119, byte_size(node), node::binary, 50::32, 0::32, 1::32>>
     end
   end
 

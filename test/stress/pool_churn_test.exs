@@ -63,7 +63,9 @@ defmodule GrpcLb.Stress.PoolChurnTest do
   end
 
   # Every membership has a value of its own, and `gone` has for each value when it had ended: the
-  # clock after its leave had returned, or after the exit signal of its process had arrived here.
+  # clock after its leave had returned, or after the news of its process's death had arrived here, at
+  # one that began to monitor it after it had joined. The VM tells watchers in the order in which they
+  # began to watch, so this says nothing of those who monitored a member before it joined.
   # Callers note the clock before they pick.
   defp churn(pool, changes, disturb) do
     clock = :atomics.new(1, [])

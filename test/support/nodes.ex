@@ -12,14 +12,17 @@ defmodule GrpcLb.Test.Nodes do
 
   @type t :: %{peer: pid(), name: node()}
 
-  @doc "Starts `n` nodes that are connected with each other; they end with the calling process."
-  def start(n) do
-    nodes = for _ <- 1..n, do: start_one()
+  @doc """
+  Starts `n` nodes that are connected with each other; they end with the calling process. `flags` are
+  given to `erl`.
+  """
+  def start(n, flags \\ []) do
+    nodes = for _ <- 1..n, do: start_one(flags)
     heal(nodes, nodes)
     nodes
   end
 
-  defp start_one do
+  defp start_one(flags) do
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
 
     # Connections are made by the tests alone. (`erl` starts epmd where none runs yet.)
@@ -31,7 +34,7 @@ defmodule GrpcLb.Test.Nodes do
         host: ~c"127.0.0.1",
         longnames: true,
         connection: :standard_io,
-        args: args ++ paths,
+        args: flags ++ args ++ paths,
         wait_boot: 60_000
       })
 

@@ -10,23 +10,30 @@ defmodule GrpcLb.Pool.Feed do
 
   require View
 
+  # How long a connected node of which a scope knows nobody counts as one that has not answered yet.
+  @answer_ms 2_000
+
   @spec start_link(Entry.t()) :: GenServer.on_start()
   def start_link(entry), do: GenServer.start_link(__MODULE__, entry, name: entry.feed)
 
   @doc """
-  Asks the feed to make a change of this node's members, or to look whether a node is still
-  connected of which a caller thinks that it is not. Returns the result of the change, or `:down`
-  if the pool has no feed or it did not answer.
+  Asks the feed to make a change of this node's members. Returns its result, or `:down` if the pool
+  has no feed or it ended before it answered.
   """
-  @spec ask(Entry.t(), Membership.change() | {:unreachable, node()}) ::
-          {:ok, GrpcLb.changes()} | {:error, :closed} | :ok | :down
-  def ask(%Entry{feed: nil}, _request), do: :down
+  @spec ask(Entry.t(), Membership.change()) ::
+          {:ok, GrpcLb.changes()} | {:error, :closed} | :down
+  def ask(%Entry{feed: nil}, _change), do: :down
 
-  def ask(%Entry{feed: feed}, request) do
-    GenServer.call(feed, request, :infinity)
+  def ask(%Entry{feed: feed}, change) do
+    GenServer.call(feed, change, :infinity)
   catch
     :exit, _reason -> :down
   end
+
+  @doc "Has the feed look whether a node is still connected of which a caller thinks that it is not."
+  @spec unreachable(Entry.t(), node()) :: :ok
+  def unreachable(%Entry{feed: nil}, _node), do: :ok
+  def unreachable(%Entry{feed: feed}, node), do: GenServer.cast(feed, {:unreachable, node})
 
   @impl true
   def init(entry) do
@@ -37,7 +44,7 @@ defmodule GrpcLb.Pool.Feed do
   @impl true
   def handle_continue(:read, entry) do
     {ref, groups} = :pg.monitor_scope(entry.scope)
-    in_scope = for {group, _pids} <- groups, View.is_member(group), do: group
+    in_scope = for {group, pids} <- groups, member?(group, pids), do: group
     {here, elsewhere} = Enum.split_with(in_scope, &local?/1)
 
     {listed_here, listed_elsewhere} = entry |> listed() |> Enum.split_with(&local?/1)
@@ -51,14 +58,20 @@ defmodule GrpcLb.Pool.Feed do
     end
 
     view = Enum.reduce(elsewhere, View.new(), &View.join(&2, &1))
-    changed = Enum.map(listed_elsewhere, &elem(&1, 0)) ++ View.pids(view)
+    pids_elsewhere = Enum.map(listed_elsewhere, &elem(&1, 0))
+    # A new scope asks the other nodes' scopes who their members are, and each answers with all of
+    # them at once. Until then those that are listed stay: most likely they are members still.
+    silent = Enum.reject(Node.list(), &View.knows?(view, &1))
+    {unheard, heard} = Enum.split_with(pids_elsewhere, &(node(&1) in silent))
+    if unheard != [], do: Process.send_after(self(), :answers_due, @answer_ms)
 
     state = %{
       entry: entry,
       ref: ref,
       announced: Map.new(listed_here, &{elem(&1, 0), &1}),
       view: view,
-      changed: MapSet.new(changed)
+      unheard: unheard,
+      changed: MapSet.new(heard ++ View.pids(view))
     }
 
     {:noreply, flush(state)}
@@ -82,36 +95,42 @@ defmodule GrpcLb.Pool.Feed do
 
   # A caller has picked a member of a node that is not connected any more. The scope will say so
   # for each of its members, a moment later.
-  def handle_call({:unreachable, node}, _from, state) do
-    state =
-      if node in Node.list() do
-        state
-      else
-        {pids, view} = View.drop_node(state.view, node)
-        flush(%{state | view: view, changed: MapSet.union(state.changed, MapSet.new(pids))})
-      end
-
-    {:reply, :ok, state}
+  @impl true
+  def handle_cast({:unreachable, node}, state) do
+    if node in Node.list(:connected) do
+      {:noreply, state}
+    else
+      {pids, view} = View.drop_node(state.view, node)
+      {gone, unheard} = Enum.split_with(state.unheard, &(node(&1) == node))
+      {:noreply, flush(changed(%{state | view: view, unheard: unheard}, pids ++ gone))}
+    end
   end
 
   @impl true
-  def handle_info({ref, event, group, _pids}, %{ref: ref} = state) when View.is_member(group) do
-    if local?(group) do
-      {:noreply, heard_here(state, group)}
-    else
-      {:noreply, heard_elsewhere(state, event, group)}
+  def handle_info({ref, event, group, pids}, %{ref: ref} = state) do
+    cond do
+      not member?(group, pids) -> {:noreply, state}
+      local?(group) -> {:noreply, heard_here(state, group)}
+      true -> {:noreply, heard_elsewhere(state, event, group)}
     end
   end
 
   def handle_info(:flush, state), do: {:noreply, flush(state)}
+
+  def handle_info(:answers_due, %{view: view, unheard: unheard} = state) do
+    gone = Enum.filter(unheard, &(View.current(view, &1) == nil))
+    {:noreply, flush(changed(%{state | unheard: []}, gone))}
+  end
+
   def handle_info(_other, state), do: {:noreply, state}
 
   # Joins the new group before it leaves the old one, so that nowhere the member is missing.
   defp announce(%{announced: announced, entry: %Entry{scope: scope}} = state, pid, member) do
     before = Map.get(announced, pid)
 
-    if member != nil and member != before, do: :pg.join(scope, member, pid)
-    if before != nil and member != before, do: :pg.leave(scope, before, pid)
+    # 1 and 1.0 are two groups, as they are two values.
+    if member != nil and member !== before, do: :pg.join(scope, member, pid)
+    if before != nil and member !== before, do: :pg.leave(scope, before, pid)
 
     if member == nil do
       %{state | announced: Map.delete(announced, pid)}
@@ -139,6 +158,10 @@ defmodule GrpcLb.Pool.Feed do
     %{state | view: view, changed: MapSet.put(changed, pid)}
   end
 
+  defp changed(state, pids) do
+    %{state | changed: MapSet.union(state.changed, MapSet.new(pids))}
+  end
+
   defp flush(%{entry: entry, view: view, changed: changed} = state) do
     {gone, here} = changed |> Enum.map(&{&1, View.current(view, &1)}) |> Enum.split_with(&gone?/1)
 
@@ -149,6 +172,9 @@ defmodule GrpcLb.Pool.Feed do
   end
 
   defp gone?({_pid, member}), do: member == nil
+
+  # Only a member's own process makes its group: anybody can join a group of the scope.
+  defp member?(group, pids), do: View.is_member(group) and elem(group, 0) in pids
 
   defp local?({pid, _value, _weight}), do: node(pid) == node()
 end

@@ -19,6 +19,11 @@ defmodule GrpcLb.Pool.Membership do
 
   @spec join(Entry.t(), member()) :: :ok | {:error, :noproc | :not_running}
   def join(entry, {pid, _value, _weight} = member) do
+    # A pid from before this node was restarted bears its name, and can be no owner of a backend.
+    if Process.alive?(pid), do: join_alive(entry, member), else: {:error, :noproc}
+  end
+
+  defp join_alive(entry, {pid, _value, _weight} = member) do
     case change(entry, {:join, member}) do
       {:error, :closed} -> {:error, :not_running}
       {:ok, %{added: 1}} -> :ok

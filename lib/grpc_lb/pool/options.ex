@@ -67,7 +67,9 @@ defmodule GrpcLb.Pool.Options do
       doc: """
       which part of the picks goes to members of this node, 0 to 1, while there are members both
       here and elsewhere; exact over any run of picks, give or take one. `prefer: :local` alone is
-      a share of 1. Only with `scope: :cluster`. Default: none.
+      a share of 1. All picks are numbered for that, and however the policy counts its turns, callers
+      on many schedulers wait for this one number: between 0 and 1 `cursor: :per_scheduler` gains
+      nothing. Only with `scope: :cluster`. Default: none.
       """
     ]
   ]
@@ -133,6 +135,16 @@ defmodule GrpcLb.Pool.Options do
   defp setting!(:policy, policy) do
     Policy.to_native(policy)
     policy
+  end
+
+  defp setting!(:scope, :cluster) do
+    # What is not loaded yet exports nothing.
+    unless Code.ensure_loaded?(:pg) and function_exported?(:pg, :monitor_scope, 1) do
+      raise ArgumentError,
+            "option :scope of a pool must be :node before OTP 25.1, got: :cluster"
+    end
+
+    :cluster
   end
 
   defp setting!(option, setting) do

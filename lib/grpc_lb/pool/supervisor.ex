@@ -13,7 +13,7 @@ defmodule GrpcLb.Pool.Supervisor do
 
   @doc "Stops a pool that was running a moment ago. Its name is free when this returns."
   @spec stop(Entry.t()) :: :ok
-  def stop(%Entry{options: %Options{name: name}, keeper: keeper}) do
+  def stop(%Entry{options: %Options{name: name}, keeper: keeper} = entry) do
     try do
       Supervisor.stop(name)
     catch
@@ -22,6 +22,8 @@ defmodule GrpcLb.Pool.Supervisor do
     end
 
     Keeper.release(keeper, :shutdown)
+    # The keeper does that, unless it was killed, and with it all who would do it in its place.
+    Entry.erase(entry)
   end
 
   @impl true

@@ -44,6 +44,10 @@ defmodule GrpcLb.Pool.View do
   defp put_node(view, node, pids) when pids == %{}, do: Map.delete(view, node)
   defp put_node(view, node, pids), do: Map.put(view, node, pids)
 
+  @doc "Whether a node has members."
+  @spec knows?(t(), node()) :: boolean()
+  def knows?(view, node), do: Map.has_key?(view, node)
+
   @doc "Forgets a node. Returns the pids of its members too."
   @spec drop_node(t(), node()) :: {[pid()], t()}
   def drop_node(view, node) do

@@ -3,7 +3,7 @@ defmodule GrpcLb.Pool.ClusterTest do
   use ExUnit.Case, async: false
 
   import GrpcLb.Test.Eventually
-  import GrpcLb.Test.Nodes, only: [run: 4]
+  import GrpcLb.Test.Nodes, only: [run: 3, run: 4]
 
   alias GrpcLb.Pool
   alias GrpcLb.Test.{Nodes, PoolWorker}
@@ -171,14 +171,121 @@ defmodule GrpcLb.Pool.ClusterTest do
     assert :new in picked(b, pool, 8)
   end
 
-  for victim <- [:feed, :scope] do
+  test "a scope that starts keeps whom it knew until it is told", context do
+    %{nodes: [a, b, c], pool: pool} = context
+    start_pools!([b, c], pool)
+    :ok = run(a, PoolNode, :start_pool, [[name: pool, scope: :cluster]])
+    :ok = await(a, pool, 4)
+    [everywhere, here] = [pids(a, pool), pids_of(c, pool)]
+
+    # One that does not answer. Without members of its own this node would have nobody to pick.
+    :ok = run(b, PoolNode, :suspend, [pool, :scope])
+    assert run(a, PoolNode, :pids_after_kill_of_scope, [pool]) == everywhere
+    # That it does not answer at all is not waited for without a limit.
+    eventually_same([a], pool, here)
+    :ok = run(b, PoolNode, :resume, [pool, :scope])
+    eventually_same([a], pool, everywhere)
+
+    # Who has died meanwhile is not kept, who is there is kept longer than that.
+    :ok = run(b, PoolNode, :suspend, [pool, :scope])
+    assert run(a, PoolNode, :pids_after_kill_of_scope, [pool]) == everywhere
+    [gone | rest] = pids_of(b, pool)
+    :ok = run(b, PoolNode, :kill, [gone])
+    :ok = run(b, PoolNode, :resume, [pool, :scope])
+    eventually(fn -> gone not in pids(a, pool) end)
+    eventually(fn -> rest -- pids(a, pool) == [] end)
+  end
+
+  test "values that are equal and not the same", %{nodes: [a, b, c] = nodes, pool: pool} do
+    for node <- nodes, do: :ok = run(node, PoolNode, :start_pool, [[name: pool, scope: :cluster]])
+
+    for {value, next} <- [{1, 1.0}, {1.0, 1}, {{:w, [1]}, {:w, [1.0]}}] do
+      member = run(a, PoolWorker, :start_member, [pool, [value: value]])
+      for node <- nodes, do: :ok = await(node, pool, 1)
+      :ok = run(a, Pool, :join, [pool, member, [value: next]])
+
+      for node <- [b, c] do
+        eventually(fn ->
+          {:ok, [%{value: seen}]} = run(node, Pool, :members, [pool])
+          seen === next
+        end)
+      end
+
+      :ok = run(a, Pool, :leave, [pool, member])
+      eventually_same(nodes, pool, [])
+    end
+  end
+
+  test "who meddles with a member's group is not the member", context do
+    %{nodes: [a, b, c] = nodes, pool: pool} = context
+    for node <- nodes, do: :ok = run(node, PoolNode, :start_pool, [[name: pool, scope: :cluster]])
+    member = run(a, PoolWorker, :start_member, [pool, [value: :mine]])
+    for node <- nodes, do: :ok = await(node, pool, 1)
+    :ok = run(c, PoolNode, :meddle, [pool, {member, :mine, 1}])
+    # What comes later from the same node has been heard: so has that.
+    other = run(c, PoolWorker, :start_member, [pool])
+    eventually_same([b, c], pool, [member, other])
+  end
+
+  test "calls pass a lost node over though the feed is stuck", %{nodes: [a, b, _c], pool: pool} do
+    for policy <- [:round_robin, :random, :pick_first] do
+      [victim] = Nodes.start(1)
+      Nodes.heal([victim], [a, b])
+      name = :"#{pool} #{policy}"
+      # The first to join is the first to be picked.
+      start_pools!([victim], name, policy: policy)
+      start_pools!([a, b], name, policy: policy)
+      for node <- [a, b], do: :ok = await(node, name, 6)
+      reachable = pids_of(a, name) ++ pids_of(b, name)
+
+      :ok = run(a, PoolNode, :suspend, [name, :feed])
+      :ok = Nodes.kill(victim)
+      eventually(fn -> victim.name not in run(a, Node, :list) end)
+      assert length(pids(a, name)) == 6
+      for _ <- 1..20, do: assert({:ok, _} = run(a, Pool, :call, [name, :who, 10_000]))
+
+      :ok = run(a, PoolNode, :resume, [name, :feed])
+      eventually_same([a, b], name, reachable)
+    end
+  end
+
+  test "where nobody can be reached, a call says so at once", %{nodes: [a | _], pool: pool} do
+    [victim] = Nodes.start(1)
+    Nodes.heal([victim], [a])
+    start_pools!([victim], pool)
+    :ok = run(a, PoolNode, :start_pool, [[name: pool, scope: :cluster]])
+    :ok = await(a, pool, 2)
+    :ok = run(a, PoolNode, :suspend, [pool, :feed])
+    :ok = Nodes.kill(victim)
+    eventually(fn -> victim.name not in run(a, Node, :list) end)
+    name = victim.name
+
+    assert {:error, {:exit, {{:nodedown, ^name}, _}}} =
+             run(a, Pool, :call, [pool, :who, :infinity])
+
+    :ok = run(a, PoolNode, :resume, [pool, :feed])
+    eventually(fn -> run(a, Pool, :call, [pool, :who]) == {:error, :no_members} end)
+  end
+
+  test "a value can be a process on a hidden node", %{nodes: [a | _], pool: pool} do
+    :ok = run(a, PoolNode, :start_pool, [[name: pool, scope: :cluster]])
+    [hidden] = Nodes.start(1, [~c"-hidden"])
+    :ok = run(hidden, PoolNode, :start_pool, [[name: pool]])
+    far = run(hidden, PoolWorker, :start_member, [pool])
+    Nodes.heal([hidden], [a])
+    assert hidden.name not in run(a, Node, :list)
+    _stand_in = run(a, PoolWorker, :start_member, [pool, [value: far]])
+    assert run(a, Pool, :call, [pool, :who]) == {:ok, far}
+  end
+
+  for victim <- [:feed, :scope, :cluster] do
     test "the #{victim} of a node is killed: it comes back on all", context do
       %{nodes: [a, b, c] = nodes, pool: pool} = context
       start_pools!(nodes, pool)
       workers = pids(a, pool)
 
       for _ <- 1..3 do
-        :ok = run(b, PoolNode, :kill_registered, [pool, unquote(victim)])
+        :ok = run(b, PoolNode, :kill_part, [pool, unquote(victim)])
         # What happens meanwhile is not lost.
         [gone, stays] = for _ <- 1..2, do: run(a, PoolWorker, :start_member, [pool])
         here = run(b, PoolWorker, :start_member, [pool])

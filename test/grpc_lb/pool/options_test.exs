@@ -2,6 +2,8 @@ defmodule GrpcLb.Pool.OptionsTest do
   use ExUnit.Case, async: true
 
   alias GrpcLb.Pool.Options
+  alias GrpcLb.Test.Peer
+  alias GrpcLb.Test.Peer.PoolNode
 
   test "defaults" do
     assert %Options{
@@ -49,6 +51,12 @@ defmodule GrpcLb.Pool.OptionsTest do
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :start_link, [opts]) end
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :child_spec, [opts]) end
     end
+  end
+
+  test "a cluster needs a :pg that can be monitored" do
+    # In a VM of its own: one whose :pg is that of OTP 24.
+    peer = Peer.start()
+    assert Peer.run(peer, PoolNode, :raised_with_old_pg, []) =~ ~r/:scope .* before OTP 25.1/
   end
 
   test "a preference is a share of the picks" do

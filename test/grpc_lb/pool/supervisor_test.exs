@@ -6,6 +6,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, picking_during: 4]
 
   alias GrpcLb.Pool
+  alias GrpcLb.Pool.Entry
   alias GrpcLb.Test.PoolWorker
 
   @moduletag :capture_log
@@ -104,7 +105,8 @@ defmodule GrpcLb.Pool.SupervisorTest do
         end
 
         eventually(fn -> length(workers(pool)) == 3 end)
-        assert length(pids(pool)) == 4
+        # Workers of before are members until they have ended.
+        eventually(fn -> length(pids(pool)) == 4 end)
       end
 
       test "the pool gives up: it starts empty, and workers join it", context do
@@ -176,6 +178,37 @@ defmodule GrpcLb.Pool.SupervisorTest do
       assert :persistent_term.get(pool, :none) == :none
       assert Pool.stop(pool) == {:error, :not_running}
     end
+
+    test "the next pool of its name waits until the name has been erased" do
+      pool = :"named once more"
+      {:ok, _supervisor} = Pool.start_link(name: pool)
+      %Entry{options: options} = entry(pool)
+
+      # What the next keeper does, while this one could be about to erase the name.
+      next = Task.async(fn -> {Entry.open(options), Pool.pick(pool)} end)
+      assert Task.yield(next, 50) == nil
+      assert Pool.stop(pool) == :ok
+      assert {%Entry{} = entry, {:error, :no_members}} = Task.await(next)
+      :ok = Entry.close(entry)
+    end
+
+    test "its supervisor and its keeper are killed at once: what is left is its name, until a stop" do
+      pool = :"killed with its keeper"
+      Process.flag(:trap_exit, true)
+      {:ok, supervisor} = Pool.start_link(name: pool)
+      keeper = entry(pool).keeper
+      lease = Process.monitor(child(pool, :lease))
+      # It must not hear of the supervisor's end before its own.
+      :ok = :sys.suspend(keeper)
+      kill([supervisor])
+      assert_receive {:DOWN, ^lease, :process, _lease, :killed}, 5_000
+      kill([keeper])
+      assert :persistent_term.get(pool, :none) != :none
+      assert Pool.pick(pool) == {:error, :not_running}
+      assert Pool.stop(pool) == :ok
+      assert :persistent_term.get(pool, :none) == :none
+      assert Pool.stop(pool) == {:error, :not_running}
+    end
   end
 
   describe "the feed and the scope:" do
@@ -204,10 +237,10 @@ defmodule GrpcLb.Pool.SupervisorTest do
       assert announced(entry) == Enum.sort([first | rest])
     end
 
-    for victim <- [:feed, :scope] do
+    for victim <- [:feed, :scope, :cluster] do
       test "the #{victim} is killed: nobody notices", context do
         %{pool: pool, members: members, entry: entry} = context
-        victim = Process.whereis(Map.fetch!(entry, unquote(victim)))
+        victim = victim(pool, unquote(victim))
 
         seen =
           picking_during(
@@ -223,6 +256,25 @@ defmodule GrpcLb.Pool.SupervisorTest do
         assert seen |> List.flatten() |> Keyword.values() |> Enum.uniq() == [:ok]
         assert Enum.sort(pids(pool)) == Enum.sort(members)
       end
+    end
+
+    defp victim(pool, :cluster), do: child(pool, :cluster)
+    defp victim(pool, process), do: Process.whereis(Map.fetch!(entry(pool), process))
+
+    test "the feed is stuck: picks, calls and who waits do not notice", context do
+      %{pool: pool, members: members, entry: entry} = context
+      :ok = :sys.suspend(entry.feed)
+      assert Pool.pick!(pool) in members
+      assert {:ok, _member} = Pool.call(pool, :who, 5_000)
+      assert Pool.await_members(pool, 5, :infinity) == :ok
+      assert Pool.await_members(pool, 6, 10) == {:error, :timeout}
+      assert Pool.broadcast(pool, {:report_to, self()}) == :ok
+      assert Enum.sort(pids(pool)) == Enum.sort(members)
+      # A join waits, and is made when the feed goes on.
+      joining = Task.async(fn -> Pool.join(pool, hd(members), value: :new) end)
+      assert Task.yield(joining, 50) == nil
+      :ok = :sys.resume(entry.feed)
+      assert Task.await(joining) == :ok
     end
 
     test "joins and leaves while the feed is down are announced by the next one", context do

@@ -1,6 +1,8 @@
 defmodule GrpcLb.Test.Peer.PoolNode do
   @moduledoc "What tests of clusters have done on their nodes."
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.Pool
   alias GrpcLb.Test.PoolWorker
 
@@ -56,11 +58,41 @@ defmodule GrpcLb.Test.Peer.PoolNode do
     error in ArgumentError -> error.message
   end
 
+  @doc "What is raised for a cluster where `:pg` cannot be monitored. Takes it from the whole VM."
+  def raised_with_old_pg do
+    :code.unstick_mod(:pg)
+    Code.compiler_options(ignore_module_conflict: true)
+    Module.create(:pg, quote(do: def(start_link(_scope), do: :ignore)), file: "pg.ex", line: 1)
+    raised(:child_spec, [[name: :old, scope: :cluster]])
+  end
+
   def kill(pid), do: GrpcLb.Test.Workers.kill([pid])
 
-  def kill_registered(pool, field) do
+  def kill_part(pool, :cluster), do: kill(cluster(pool))
+  def kill_part(pool, part), do: kill(whereis(pool, part))
+
+  def suspend(pool, part), do: :sys.suspend(whereis(pool, part))
+  def resume(pool, part), do: :sys.resume(whereis(pool, part))
+
+  defp whereis(pool, part) do
     {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
-    kill(Process.whereis(Map.fetch!(entry, field)))
+    Process.whereis(Map.fetch!(entry, part))
+  end
+
+  @doc "Kills the scope. Returns who is listed when the next feed has read what the next one knows."
+  def pids_after_kill_of_scope(pool) do
+    feed = whereis(pool, :feed)
+    kill_part(pool, :scope)
+    eventually(fn -> whereis(pool, :feed) not in [nil, feed] end)
+    _state = :sys.get_state(whereis(pool, :feed))
+    pids(pool)
+  end
+
+  @doc "Has a process of this node join and leave the group by which another one is a member."
+  def meddle(pool, member) do
+    {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+    :ok = :pg.join(entry.scope, member, self())
+    :ok = :pg.leave(entry.scope, member, self())
   end
 
   def stop_feed(pool), do: Supervisor.terminate_child(cluster(pool), :feed)

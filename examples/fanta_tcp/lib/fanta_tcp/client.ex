@@ -64,7 +64,7 @@ defmodule FantaTCP.Client do
     id = state.last_id + 1
     state = %{state | last_id: id, waiting: Map.put(state.waiting, id, from)}
 
-    case :gen_tcp.send(state.socket, <<id::64, wait_ms::16, text::binary>>) do
+    case :gen_tcp.send(state.socket, <<id::64, wait_ms::32, text::binary>>) do
       :ok -> {:noreply, state}
       {:error, _reason} -> {:noreply, disconnect(state)}
     end
@@ -92,7 +92,8 @@ defmodule FantaTCP.Client do
   defp connect(state) do
     with {:ok, socket} <- :gen_tcp.connect({127, 0, 0, 1}, state.port, @options, @connect_ms),
          :ok <- greeting(socket) do
-      :ok = GrpcLb.Pool.join(state.pool)
+      # An error would say that the pool is stopping, and this process with it.
+      GrpcLb.Pool.join(state.pool)
       %{state | socket: socket, pause_ms: state.retry_ms.first}
     else
       {:error, _reason} -> retry(state)

@@ -7,7 +7,7 @@ defmodule FantaTCP.Server do
   A frame is four bytes of length and then
 
       greeting   "FANTA"                                       from the server, once
-      request    <<id::64, wait_ms::16, text::binary>>
+      request    <<id::64, wait_ms::32, text::binary>>
       answer     <<id::64, connection::32, text::binary>>
 
   The server waits for `wait_ms` before it answers, as if it had to work, and goes on with other
@@ -93,10 +93,10 @@ defmodule FantaTCP.Server do
 
   defp serve(socket, number) do
     receive do
-      {:tcp, ^socket, <<id::64, 0::16, text::binary>>} ->
+      {:tcp, ^socket, <<id::64, 0::32, text::binary>>} ->
         answer(socket, id, number, text)
 
-      {:tcp, ^socket, <<id::64, wait_ms::16, text::binary>>} ->
+      {:tcp, ^socket, <<id::64, wait_ms::32, text::binary>>} ->
         Process.send_after(self(), {:done, id, text}, wait_ms)
         serve(socket, number)
 

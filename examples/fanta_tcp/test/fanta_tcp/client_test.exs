@@ -89,7 +89,7 @@ defmodule FantaTCP.ClientTest do
     socket = up(context)
     assert members(context) == [client]
     assert :sys.get_state(client).waiting == %{}
-    {task, id, _text} = ask(context, socket, "found")
+    {task, id, _text} = ask(context, socket, "found", 100_000)
     answer(socket, id, "FOUND")
     assert Task.await(task) == {:ok, {1, "FOUND"}}
   end
@@ -173,7 +173,7 @@ defmodule FantaTCP.ClientTest do
   end
 
   defp receive_request(socket, text, wait_ms \\ 0) do
-    assert {:ok, <<id::64, ^wait_ms::16, ^text::binary>>} = :gen_tcp.recv(socket, 0, @await_ms)
+    assert {:ok, <<id::64, ^wait_ms::32, ^text::binary>>} = :gen_tcp.recv(socket, 0, @await_ms)
     id
   end
 

@@ -14,16 +14,16 @@ defmodule FantaTCP.ServerTest do
   test "greets, answers in upper case, and numbers its connections", %{port: port} do
     for number <- 1..3 do
       socket = connect(port)
-      :ok = :gen_tcp.send(socket, <<7::64, 0::16, "orange">>)
+      :ok = :gen_tcp.send(socket, <<7::64, 0::32, "orange">>)
       assert :gen_tcp.recv(socket, 0, @await_ms) == {:ok, <<7::64, number::32, "ORANGE">>}
     end
   end
 
   test "lets a short request overtake a long one", %{port: port} do
     socket = connect(port)
-    :ok = :gen_tcp.send(socket, <<1::64, 60_000::16, "long">>)
-    :ok = :gen_tcp.send(socket, <<2::64, 1::16, "short">>)
-    :ok = :gen_tcp.send(socket, <<3::64, 0::16, "none">>)
+    :ok = :gen_tcp.send(socket, <<1::64, 100_000::32, "long">>)
+    :ok = :gen_tcp.send(socket, <<2::64, 1::32, "short">>)
+    :ok = :gen_tcp.send(socket, <<3::64, 0::32, "none">>)
     assert :gen_tcp.recv(socket, 0, @await_ms) == {:ok, <<3::64, 1::32, "NONE">>}
     assert :gen_tcp.recv(socket, 0, @await_ms) == {:ok, <<2::64, 1::32, "SHORT">>}
   end
