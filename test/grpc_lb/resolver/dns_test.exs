@@ -114,13 +114,19 @@ defmodule GrpcLb.Resolver.DNSTest do
       for {failure, reason} <- [
             servfail: :servfail,
             refused: :refused,
-            notimp: :notimp,
-            garbage: :formerr
+            notimp: :notimp
           ] do
-        answer = if failure == :garbage, do: {:garbage, "no message"}, else: failure
-        server = serve(%{{"a.example", :a} => answer, {"a.example", :aaaa} => answer})
+        server = serve(%{{"a.example", :a} => failure, {"a.example", :aaaa} => failure})
         assert ask(server, "a.example") == {:error, reason}
       end
+    end
+
+    test "an answer that is none" do
+      answer = {:garbage, "no message"}
+      server = serve(%{{"a.example", :a} => answer, {"a.example", :aaaa} => answer})
+      assert {:error, reason} = ask(server, "a.example", timeout: 500)
+      # Newer releases of OTP go on waiting for one that is.
+      assert reason in [:formerr, :timeout]
     end
 
     test "SERVFAIL is said at once: nobody waits for another try" do

@@ -31,9 +31,16 @@ defmodule GrpcLb.Resolver.DNS.Query do
   @doc "Asks for the records of one type and returns their data, as in `t::inet_res.dns_data/0`."
   @spec records(t(), String.t(), :a | :aaaa | :srv) :: Answer.t(term())
   def records(query, name, type) do
+    # In OTP 27 a truncated answer is malformed unless its header counts more records than there
+    # are, and not every server counts so. Over TCP nothing is truncated.
+    with {:error, :formerr} <- ask(query, name, type, query.opts),
+         do: ask(query, name, type, [{:usevc, true} | query.opts])
+  end
+
+  defp ask(query, name, type, opts) do
     left = max(query.deadline - now(), 0)
 
-    case :inet_res.resolve(String.to_charlist(name), :in, type, query.opts, left) do
+    case :inet_res.resolve(String.to_charlist(name), :in, type, opts, left) do
       {:ok, message} -> message |> :inet_dns.msg(:anlist) |> answer(type)
       {:error, {reason, _message}} -> {:error, reason}
       {:error, reason} -> {:error, reason}
