@@ -379,39 +379,46 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         changed.map(|(changes, _gone)| changes)
     }
 
-    /// Runs `change` under the writer's lock, then frees what can be freed and acts on owners
-    /// that died meanwhile.
+    /// Runs `change` under the writer's lock, after what is known of owners that died, and then
+    /// frees what can be freed and acts on those that died meanwhile.
     fn write<R>(
         &self,
         owners: &impl Owners<Watch = W>,
         change: impl FnOnce(&mut Writer<T, W>, &Published<Snapshot<T>>) -> R,
     ) -> R {
         let mut writer = self.writer.lock();
+        let gone = self.bury(&mut writer, owners);
         let result = change(&mut writer, &self.published);
         let free = self.leave(&writer, Patience::short());
         drop(writer);
-        drop(free);
+        drop((gone, free));
         self.act_on_deaths(owners);
         result
     }
 
     fn act_on_deaths(&self, owners: &impl Owners<Watch = W>) {
-        loop {
-            if self.departed.lock().is_empty() {
-                return;
-            }
+        while !self.departed.lock().is_empty() {
             // If this fails, the holder of the lock has yet to look at `departed` again.
             let Some(mut writer) = self.writer.try_lock() else {
                 return;
             };
-            let departed = std::mem::take(&mut *self.departed.lock());
-            let gone = writer.bury(&departed, &self.published, owners);
-            // Release: see `pick`.
-            self.dying.fetch_sub(departed.len(), Ordering::Release);
+            let gone = self.bury(&mut writer, owners);
             let free = self.leave(&writer, Patience::none());
             drop(writer);
             drop((gone, free));
         }
+    }
+
+    /// Takes out what belonged to owners whose death was noted.
+    fn bury(&self, writer: &mut Writer<T, W>, owners: &impl Owners<Watch = W>) -> Gone<T> {
+        let departed = std::mem::take(&mut *self.departed.lock());
+        if departed.is_empty() {
+            return Gone::new();
+        }
+        let gone = writer.bury(&departed, &self.published, owners);
+        // Release: see `pick`.
+        self.dying.fetch_sub(departed.len(), Ordering::Release);
+        gone
     }
 
     /// What every writer does last under its lock. Takes back the snapshots that no pick can

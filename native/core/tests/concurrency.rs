@@ -382,6 +382,18 @@ fn a_dead_owner_is_the_same_before_and_after_it_is_listed() {
 }
 
 #[test]
+fn whoever_looks_sees_the_deaths_that_were_noted() {
+    let owned = Backend {
+        owner: Some(owner(1)),
+        ..Backend::new(1, 1)
+    };
+    let balancer = Balancer::new(round_robin(), 0);
+    balancer.reconcile(&[owned], &Unowned).unwrap();
+    assert!(balancer.note_death(owner(1)), "somebody will settle it");
+    assert_eq!(balancer.info(&Unowned).backends[0].state, State::Down);
+}
+
+#[test]
 fn the_death_of_its_owner_closes_a_balancer() {
     let caller = Caller::claim(0).unwrap();
     let balancer = Balancer::new(round_robin(), 0);
