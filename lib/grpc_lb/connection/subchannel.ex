@@ -83,18 +83,8 @@ defmodule GrpcLb.Connection.Subchannel do
       {:ok, value, owner} ->
         # Now or later this process may be killed.
         Closer.opened(state.module, value)
-        # A process that ended while the transport was being opened, as that of a first attempt
-        # inside of it, says nothing about what is open now. Unless it is what is open now.
-        exits = flush_exits(state.supervisor)
-        put_state({:up, value, owner})
-        tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
-        monitor = if owner != self(), do: Process.monitor(owner)
-        state = %{state | opened: {:ok, value}, monitor: monitor}
-
-        case exits do
-          %{^value => reason} -> down({:down, reason}, state)
-          _of_others -> {:noreply, state}
-        end
+        state = %{state | opened: {:ok, value}}
+        if Process.alive?(owner), do: up(value, owner, state), else: gone(state)
 
       {:error, reason} ->
         {:stop, {:shutdown, reason}, state}
@@ -151,6 +141,25 @@ defmodule GrpcLb.Connection.Subchannel do
   defp opened({:ok, {:error, reason}}), do: {:error, reason}
   defp opened({:ok, other}), do: {:error, {:bad_return, other}}
   defp opened({:error, reason}), do: {:error, reason}
+
+  defp up(value, owner, state) do
+    # A process that ended while the transport was being opened, as that of a first attempt
+    # inside of it, says nothing about what is open now. Unless it is what is open now.
+    exits = flush_exits(state.supervisor)
+    put_state({:up, value, owner})
+    tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
+    monitor = if owner != self(), do: Process.monitor(owner)
+    state = %{state | monitor: monitor}
+
+    case exits do
+      %{^value => reason} -> down({:down, reason}, state)
+      _of_others -> {:noreply, state}
+    end
+  end
+
+  # It was never up. An owner of before a restart of the node, which the balancer would refuse, is
+  # not alive either.
+  defp gone(state), do: {:stop, {:shutdown, {:down, :noproc}}, state}
 
   defp flush_exits(supervisor, exits \\ %{}) do
     receive do
