@@ -90,7 +90,7 @@ defmodule GrpcLb.Connection.Options do
 
   @typedoc """
   Options that were checked. `caller` is who waits in `GrpcLb.Connection.connect/2`, how to tell it,
-  and whether that has been done: the one element is 1 then.
+  and whether it has heard that: the one element is 1 then.
   """
   @type t :: %__MODULE__{
           target: term(),

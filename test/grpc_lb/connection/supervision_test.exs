@@ -460,6 +460,21 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Loopback.accepted(server) == 1
     end
 
+    test "leaves nothing when who connects is killed before it has its handle" do
+      name = make_ref()
+      opts = opts(name: name, transport: {ScriptedTransport, self()})
+      caller = spawn(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
+      opening = ScriptedTransport.opening("127.0.0.1:1")
+      eventually(fn -> waiting?(caller) end)
+      true = :erlang.suspend_process(caller)
+      ScriptedTransport.answer(opening, fn -> {:ok, :open} end)
+      # It has been told, and does not know yet.
+      eventually(fn -> match?({:ok, _handle}, Connection.handle(name)) end)
+      kill([caller])
+      ScriptedTransport.let_close(:open)
+      eventually(fn -> Connection.handle(name) == {:error, :not_found} end)
+    end
+
     test "is made anew when the keeper is killed, also when who connected is gone" do
       server = Loopback.start()
       name = make_ref()
