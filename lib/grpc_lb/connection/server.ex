@@ -33,6 +33,10 @@ defmodule GrpcLb.Connection.Server do
   @spec whereis(name :: term()) :: pid() | nil
   def whereis(name), do: GenServer.whereis(via(name))
 
+  @doc "The process of the connection with this name, and its balancer, `nil` before it has one."
+  @spec lookup(name :: term()) :: {pid(), GrpcLb.balancer() | nil} | nil
+  def lookup(name), do: List.first(Registry.lookup(GrpcLb.Registry, {Connection, name}))
+
   @doc "The name of the connection with this process."
   @spec name(pid()) :: {:ok, name :: term()} | :error
   def name(pid) do
@@ -78,6 +82,8 @@ defmodule GrpcLb.Connection.Server do
   end
 
   defp begin(options, keeper, kept, claim) do
+    Registry.update_value(GrpcLb.Registry, {Connection, options.name}, fn _ -> kept.balancer end)
+
     state = %__MODULE__{
       options: options,
       keeper: keeper,
