@@ -85,6 +85,8 @@ defmodule GrpcLb.Connection.Options do
   alias GrpcLb.Connection.Backoff
   alias GrpcLb.{Policy, Resolver}
 
+  # What the modules are given may be secret, and a crash is logged with these.
+  @derive {Inspect, except: [:transport, :resolver, :caller]}
   @enforce_keys [:target | Keyword.keys(@options)]
   defstruct [:caller | @enforce_keys]
 
@@ -200,8 +202,9 @@ defmodule GrpcLb.Connection.Options do
     setting
   end
 
+  # The error does not show the module's options, which may be secret.
   defp setting!(_option, :transport, {module, _opts} = setting) do
-    if transport?(module), do: setting, else: refuse!(:transport, :transport, setting)
+    if transport?(module), do: setting, else: refuse!(:transport, :transport, module)
   end
 
   defp setting!(_option, :transport, module) do

@@ -9,6 +9,8 @@ defmodule GrpcLb.Connection.Server do
   alias GrpcLb.{Connection, Keeper, Telemetry}
   alias GrpcLb.Connection.{Backends, Discovery, Options, Subchannel, Waiters}
 
+  # The transports' values may be secret, and a crash is logged with this.
+  @derive {Inspect, only: [:options, :ready?]}
   @enforce_keys [:options, :keeper, :balancer, :backends, :discovery, :since]
   defstruct @enforce_keys ++
               [

@@ -11,6 +11,11 @@ defmodule GrpcLb.Connection.Subchannel do
   alias GrpcLb.{Address, Connection}
   alias GrpcLb.Connection.{Callback, Closer}
 
+  # What the transport is given, and what it returned, may be secret, and a crash is logged with this.
+  @derive {Inspect, only: [:name, :module, :address]}
+  @enforce_keys [:name, :supervisor, :module, :opts, :address]
+  defstruct @enforce_keys ++ [:opened, :monitor]
+
   @type state :: :opening | {:up, value :: term(), owner :: pid()} | :closing
 
   @doc "How long a transport may take to close."
@@ -64,18 +69,20 @@ defmodule GrpcLb.Connection.Subchannel do
     [supervisor | _] = Process.get(:"$ancestors")
     :ok = Closer.watch(supervisor)
 
-    state = %{
+    state = %__MODULE__{
       name: name,
       supervisor: supervisor,
       module: module,
       opts: opts,
-      address: address,
-      opened: nil,
-      monitor: nil
+      address: address
     }
 
     {:ok, state}
   end
+
+  # It asks and answers nothing: whoever calls is no part of this.
+  @impl true
+  def handle_call(_request, _from, state), do: {:noreply, state}
 
   @impl true
   def handle_cast(:open, %{opened: nil} = state) do
@@ -117,6 +124,8 @@ defmodule GrpcLb.Connection.Subchannel do
     put_state(:closing)
     {:stop, {:shutdown, :closed}, state}
   end
+
+  def handle_cast(_other, state), do: {:noreply, state}
 
   @impl true
   def handle_info({:DOWN, monitor, :process, _owner, reason}, %{monitor: monitor} = state) do

@@ -93,6 +93,16 @@ defmodule GrpcLb.Connection.SubchannelTest do
     end
   end
 
+  test "drops messages, also those of a GenServer's kind", context do
+    pid = start(context, fn -> {:ok, :open} end)
+    assert_receive {:backend_up, @id, ^pid, :open, ^pid}, 10_000
+    send(pid, :hello)
+    GenServer.cast(pid, :hello)
+    send(pid, {:"$gen_call", {self(), make_ref()}, :hello})
+    Subchannel.check(pid)
+    assert_receive {:backend_checked, @id, ^pid}, 10_000
+  end
+
   test "that is still opening is not waited for when all are stopped", context do
     test = self()
 
