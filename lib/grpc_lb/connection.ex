@@ -97,7 +97,7 @@ defmodule GrpcLb.Connection do
       transport's, see `GrpcLb.Transport`, or `:timeout`
     * `{:already_started, pid}` - there is a connection with this name
     * `:timeout` - `:ready_timeout` is over
-    * `:closed` - somebody disconnected it meanwhile
+    * `:closed` - somebody disconnected it meanwhile, or killed it
   """
   @type connect_error ::
           {:resolve, term()}

@@ -143,8 +143,9 @@ defmodule GrpcLb.Connection.Options do
       raise ArgumentError, "option :target is given twice"
     end
 
+    # Of an option that is given twice the first one counts, as everywhere with keyword lists.
     given =
-      for {option, setting} <- opts, into: %{} do
+      for {option, setting} <- Enum.reverse(opts), into: %{} do
         {option, setting!(option, @options[option][:kind], setting)}
       end
 

@@ -84,7 +84,10 @@ defmodule GrpcLb.Connection.Supervisor do
 
   # OTP 25 puts the child beside every reason, later ones beside all but this.
   defp start_error({:already_started, _pid} = taken), do: taken
-  defp start_error({reason, _child}), do: reason
+  defp start_error({{:already_started, _pid} = taken, _child}), do: taken
+
+  # Somebody killed it before it had begun.
+  defp start_error(_it_has_ended), do: :closed
 
   defp server(options) do
     %{
