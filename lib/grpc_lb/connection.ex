@@ -97,7 +97,7 @@ defmodule GrpcLb.Connection do
       transport's, see `GrpcLb.Transport`, or `:timeout`
     * `{:already_started, pid}` - there is a connection with this name
     * `:timeout` - `:ready_timeout` is over
-    * `:closed` - somebody disconnected it meanwhile
+    * `:closed` - somebody disconnected it meanwhile, or killed it
   """
   @type connect_error ::
           {:resolve, term()}
@@ -400,17 +400,61 @@ defmodule GrpcLb.Connection do
       :ok
   """
   @spec disconnect(ref()) :: :ok
-  def disconnect(connection) do
-    with {:ok, pid} <- server(connection, :infinity) do
+  def disconnect(%__MODULE__{} = handle), do: stop(handle)
+
+  # By its name, because the process may be started anew meanwhile.
+  def disconnect(ref) do
+    with nil <- Keeper.whereis({__MODULE__, ref}),
+         {:ok, name} <- name_of(ref) do
+      stop(name)
+    else
+      _a_name_or_none -> stop(ref)
+    end
+  end
+
+  defp stop(connection) do
+    with {:ok, pid} <- still_there(connection) do
       try do
         GenServer.stop(pid)
       catch
         # It ended in another way. If that was a crash, a supervisor may have started it anew.
-        :exit, _reason -> disconnect(connection)
+        :exit, _reason -> stop(connection)
       end
     end
 
     :ok
+  end
+
+  defp still_there(connection) do
+    with {:error, :released} <- server(connection, :infinity), do: ending(connection)
+  end
+
+  # Its process may be there for longer than what is kept, and when the keeper was killed.
+  defp ending(connection) do
+    {name, balancer} =
+      case connection do
+        %__MODULE__{name: name, balancer: balancer} -> {name, balancer}
+        name -> {name, :any}
+      end
+
+    keeper = Keeper.whereis({__MODULE__, name})
+
+    case Server.lookup(name) do
+      # A telemetry handler that is told of the end cannot wait for it.
+      _any when keeper == self() ->
+        :none
+
+      {pid, _kept} when pid == self() ->
+        waits_for_itself!()
+
+      {pid, kept} when balancer in [kept, :any] ->
+        {:ok, pid}
+
+      _another_or_none ->
+        # What is kept may be just being released.
+        if keeper, do: Keeper.holder(keeper)
+        :none
+    end
   end
 
   @doc """
@@ -466,9 +510,14 @@ defmodule GrpcLb.Connection do
   defp server(connection, timeout) do
     with {:ok, _name, keeper} <- find(connection),
          {:ok, pid} when pid == self() <- Keeper.holder(keeper, timeout) do
-      raise ArgumentError,
-            "a telemetry handler cannot wait for the connection in whose process it runs"
+      waits_for_itself!()
     end
+  end
+
+  @spec waits_for_itself!() :: no_return()
+  defp waits_for_itself! do
+    raise ArgumentError,
+          "a telemetry handler cannot wait for the connection in whose process it runs"
   end
 
   # A handle means its own connection, and not the next one with the same name.

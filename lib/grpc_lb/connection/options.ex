@@ -85,12 +85,14 @@ defmodule GrpcLb.Connection.Options do
   alias GrpcLb.Connection.Backoff
   alias GrpcLb.{Policy, Resolver}
 
+  # What the modules are given may be secret, and a crash is logged with these.
+  @derive {Inspect, except: [:transport, :resolver, :caller]}
   @enforce_keys [:target | Keyword.keys(@options)]
   defstruct [:caller | @enforce_keys]
 
   @typedoc """
   Options that were checked. `caller` is who waits in `GrpcLb.Connection.connect/2`, how to tell it,
-  and whether that has been done: the one element is 1 then.
+  and whether it has heard that: the one element is 1 then.
   """
   @type t :: %__MODULE__{
           target: term(),
@@ -141,8 +143,9 @@ defmodule GrpcLb.Connection.Options do
       raise ArgumentError, "option :target is given twice"
     end
 
+    # Of an option that is given twice the first one counts, as everywhere with keyword lists.
     given =
-      for {option, setting} <- opts, into: %{} do
+      for {option, setting} <- Enum.reverse(opts), into: %{} do
         {option, setting!(option, @options[option][:kind], setting)}
       end
 
@@ -200,8 +203,9 @@ defmodule GrpcLb.Connection.Options do
     setting
   end
 
+  # The error does not show the module's options, which may be secret.
   defp setting!(_option, :transport, {module, _opts} = setting) do
-    if transport?(module), do: setting, else: refuse!(:transport, :transport, setting)
+    if transport?(module), do: setting, else: refuse!(:transport, :transport, module)
   end
 
   defp setting!(_option, :transport, module) do

@@ -9,10 +9,12 @@ defmodule GrpcLb.Connection.Server do
   alias GrpcLb.{Connection, Keeper, Telemetry}
   alias GrpcLb.Connection.{Backends, Discovery, Options, Subchannel, Waiters}
 
+  # The transports' values may be secret, and a crash is logged with this.
+  @derive {Inspect, only: [:options, :ready?]}
   @enforce_keys [:options, :keeper, :balancer, :backends, :discovery, :since]
   defstruct @enforce_keys ++
               [
-                # The monitor of who waits in connect/2.
+                # Who waits in connect/2 and has not been told.
                 caller: nil,
                 # As the balancer has it; nil when that is not known.
                 listed: [],
@@ -32,6 +34,10 @@ defmodule GrpcLb.Connection.Server do
   @doc "The process of the connection with this name."
   @spec whereis(name :: term()) :: pid() | nil
   def whereis(name), do: GenServer.whereis(via(name))
+
+  @doc "The process of the connection with this name, and its balancer, `nil` before it has one."
+  @spec lookup(name :: term()) :: {pid(), GrpcLb.balancer() | nil} | nil
+  def lookup(name), do: List.first(Registry.lookup(GrpcLb.Registry, {Connection, name}))
 
   @doc "The name of the connection with this process."
   @spec name(pid()) :: {:ok, name :: term()} | :error
@@ -78,6 +84,8 @@ defmodule GrpcLb.Connection.Server do
   end
 
   defp begin(options, keeper, kept, claim) do
+    Registry.update_value(GrpcLb.Registry, {Connection, options.name}, fn _ -> kept.balancer end)
+
     state = %__MODULE__{
       options: options,
       keeper: keeper,
@@ -105,7 +113,8 @@ defmodule GrpcLb.Connection.Server do
   # is as any other, also when it is started anew without a keeper that could tell.
   defp publish_or_watch_caller(%{options: options} = state) do
     if options.caller && not told?(options.caller) do
-      %{state | caller: :erlang.monitor(:process, options.caller.pid, tag: :caller_down)}
+      :erlang.monitor(:process, options.caller.pid, tag: :caller_down)
+      %{state | caller: options.caller}
     else
       Keeper.publish(state.keeper)
       state
@@ -194,10 +203,11 @@ defmodule GrpcLb.Connection.Server do
     {:noreply, %{state | waiters: Waiters.down(state.waiters, monitor)}}
   end
 
-  def handle_info({:caller_down, monitor, :process, _pid, _reason}, state) do
-    if state.caller == monitor,
-      do: {:stop, {:shutdown, :caller_down}, state},
-      else: {:noreply, state}
+  # Watched to its end, because only the caller knows that it has got its handle.
+  def handle_info({:caller_down, _monitor, :process, _pid, _reason}, state) do
+    if told?(state.options.caller),
+      do: {:noreply, state},
+      else: {:stop, {:shutdown, :caller_down}, state}
   end
 
   # The balancer is closed. A supervisor makes a new one by starting this process anew.
@@ -319,12 +329,9 @@ defmodule GrpcLb.Connection.Server do
 
   defp tell_caller(%{caller: nil} = state), do: state
 
-  defp tell_caller(%{options: %{caller: caller}} = state) do
+  defp tell_caller(%{caller: caller} = state) do
     Keeper.publish(state.keeper)
-    Process.demonitor(state.caller, [:flush])
     send(caller.reply_to, {caller.reply_to, {:ok, state.balancer}})
-    # Last: killed before, its successor tells it once more.
-    :atomics.put(caller.told, 1, 1)
     %{state | caller: nil}
   end
 
@@ -340,7 +347,7 @@ defmodule GrpcLb.Connection.Server do
   # Only connect/2 gives up.
   defp fail(%{caller: nil} = state, _error), do: {:noreply, state}
 
-  defp fail(%{options: %{caller: %{reply_to: reply_to}}} = state, error) do
+  defp fail(%{caller: %{reply_to: reply_to}} = state, error) do
     send(reply_to, {reply_to, {:error, error}})
     {:stop, {:shutdown, :connect_error}, state}
   end

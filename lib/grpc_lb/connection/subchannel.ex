@@ -11,6 +11,11 @@ defmodule GrpcLb.Connection.Subchannel do
   alias GrpcLb.{Address, Connection}
   alias GrpcLb.Connection.{Callback, Closer}
 
+  # What the transport is given, and what it returned, may be secret, and a crash is logged with this.
+  @derive {Inspect, only: [:name, :module, :address]}
+  @enforce_keys [:name, :supervisor, :module, :opts, :address]
+  defstruct @enforce_keys ++ [:opened, :monitor]
+
   @type state :: :opening | {:up, value :: term(), owner :: pid()} | :closing
 
   @doc "How long a transport may take to close."
@@ -64,18 +69,20 @@ defmodule GrpcLb.Connection.Subchannel do
     [supervisor | _] = Process.get(:"$ancestors")
     :ok = Closer.watch(supervisor)
 
-    state = %{
+    state = %__MODULE__{
       name: name,
       supervisor: supervisor,
       module: module,
       opts: opts,
-      address: address,
-      opened: nil,
-      monitor: nil
+      address: address
     }
 
     {:ok, state}
   end
+
+  # It asks and answers nothing: whoever calls is no part of this.
+  @impl true
+  def handle_call(_request, _from, state), do: {:noreply, state}
 
   @impl true
   def handle_cast(:open, %{opened: nil} = state) do
@@ -83,18 +90,8 @@ defmodule GrpcLb.Connection.Subchannel do
       {:ok, value, owner} ->
         # Now or later this process may be killed.
         Closer.opened(state.module, value)
-        # A process that ended while the transport was being opened, as that of a first attempt
-        # inside of it, says nothing about what is open now. Unless it is what is open now.
-        exits = flush_exits(state.supervisor)
-        put_state({:up, value, owner})
-        tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
-        monitor = if owner != self(), do: Process.monitor(owner)
-        state = %{state | opened: {:ok, value}, monitor: monitor}
-
-        case exits do
-          %{^value => reason} -> down({:down, reason}, state)
-          _of_others -> {:noreply, state}
-        end
+        state = %{state | opened: {:ok, value}}
+        if Process.alive?(owner), do: up(value, owner, state), else: gone(state)
 
       {:error, reason} ->
         {:stop, {:shutdown, reason}, state}
@@ -128,6 +125,8 @@ defmodule GrpcLb.Connection.Subchannel do
     {:stop, {:shutdown, :closed}, state}
   end
 
+  def handle_cast(_other, state), do: {:noreply, state}
+
   @impl true
   def handle_info({:DOWN, monitor, :process, _owner, reason}, %{monitor: monitor} = state) do
     down({:down, reason}, state)
@@ -151,6 +150,25 @@ defmodule GrpcLb.Connection.Subchannel do
   defp opened({:ok, {:error, reason}}), do: {:error, reason}
   defp opened({:ok, other}), do: {:error, {:bad_return, other}}
   defp opened({:error, reason}), do: {:error, reason}
+
+  defp up(value, owner, state) do
+    # A process that ended while the transport was being opened, as that of a first attempt
+    # inside of it, says nothing about what is open now. Unless it is what is open now.
+    exits = flush_exits(state.supervisor)
+    put_state({:up, value, owner})
+    tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
+    monitor = if owner != self(), do: Process.monitor(owner)
+    state = %{state | monitor: monitor}
+
+    case exits do
+      %{^value => reason} -> down({:down, reason}, state)
+      _of_others -> {:noreply, state}
+    end
+  end
+
+  # It was never up. An owner of before a restart of the node, which the balancer would refuse, is
+  # not alive either.
+  defp gone(state), do: {:stop, {:shutdown, {:down, :noproc}}, state}
 
   defp flush_exits(supervisor, exits \\ %{}) do
     receive do

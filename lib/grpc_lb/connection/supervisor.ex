@@ -13,14 +13,15 @@ defmodule GrpcLb.Connection.Supervisor do
   """
   @spec connect(Options.t()) :: {:ok, GrpcLb.balancer()} | {:error, reason :: term()}
   def connect(options) do
-    # An alias, so that an answer that comes too late goes nowhere.
-    reply_to = :erlang.alias()
+    # An alias for one answer: one that comes too late, or once more from a process that took over,
+    # goes nowhere.
+    reply_to = :erlang.alias([:reply])
     caller = %{pid: self(), reply_to: reply_to, told: :atomics.new(1, [])}
     options = %{options | caller: caller}
 
     result =
       with {:ok, supervisor} <- DynamicSupervisor.start_child(GrpcLb.Connections, child(options)),
-           do: await(supervisor, reply_to, options.ready_timeout)
+           do: await(supervisor, caller, options.ready_timeout)
 
     :erlang.unalias(reply_to)
 
@@ -31,13 +32,17 @@ defmodule GrpcLb.Connection.Supervisor do
     end
   end
 
-  defp await(supervisor, reply_to, timeout) do
+  defp await(supervisor, %{reply_to: reply_to, told: told}, timeout) do
     monitor = Process.monitor(supervisor)
 
     result =
       receive do
-        {^reply_to, result} -> result
-        {:DOWN, ^monitor, :process, _pid, _reason} -> {:error, :closed}
+        {^reply_to, result} ->
+          :atomics.put(told, 1, 1)
+          result
+
+        {:DOWN, ^monitor, :process, _pid, _reason} ->
+          {:error, :closed}
       after
         timeout -> {:error, :timeout}
       end
@@ -79,7 +84,10 @@ defmodule GrpcLb.Connection.Supervisor do
 
   # OTP 25 puts the child beside every reason, later ones beside all but this.
   defp start_error({:already_started, _pid} = taken), do: taken
-  defp start_error({reason, _child}), do: reason
+  defp start_error({{:already_started, _pid} = taken, _child}), do: taken
+
+  # Somebody killed it before it had begun.
+  defp start_error(_it_has_ended), do: :closed
 
   defp server(options) do
     %{

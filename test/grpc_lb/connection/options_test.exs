@@ -96,4 +96,10 @@ defmodule GrpcLb.Connection.OptionsTest do
     fields = Map.keys(Options.new!(@good)) -- [:__struct__, :target, :caller]
     for option <- fields, do: assert(docs =~ "  * `#{inspect(option)}`")
   end
+
+  test "takes the first of an option that is given twice" do
+    opts = [name: :first, transport: MyApp.Transport, name: :second]
+    assert Options.new!("ipv4:10.0.0.1:1", opts).name == :first
+    assert {GrpcLb.Connection, :first} = GrpcLb.Connection.child_spec(opts).id
+  end
 end

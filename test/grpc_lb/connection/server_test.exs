@@ -138,6 +138,32 @@ defmodule GrpcLb.Connection.ServerTest do
     end)
   end
 
+  test "logs neither what its transport and resolver are given nor what is open" do
+    {pid, handle} =
+      start(
+        transport: {MyApp.Transport, password: :secret},
+        resolver: {GrpcLb.Resolver.Static, []}
+      )
+
+    assert Connection.await_ready(handle) == :ok
+    state = :sys.get_state(pid)
+    [{subchannel, _address, _state}] = Connection.Subchannel.all(state.backends.supervisor)
+
+    for text <- [inspect(state), inspect(:sys.get_state(subchannel))] do
+      refute text =~ "secret"
+      refute text =~ "to 10.0.0.1:1"
+    end
+
+    wrong = {:no_such_transport, password: :secret}
+
+    error =
+      assert_raise ArgumentError, fn ->
+        Connection.connect("ipv4:10.0.0.1:1", transport: wrong)
+      end
+
+    refute error.message =~ "secret"
+  end
+
   test "tells connect/2 of a transport that was open for no time" do
     opts = [transport: Gone, backoff: [initial: 1, max: 1]]
     # Whether the backend was in the rotation before it was found dead is a matter of time.

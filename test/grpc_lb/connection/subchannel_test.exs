@@ -75,6 +75,34 @@ defmodule GrpcLb.Connection.SubchannelTest do
     assert Subchannel.all(context.supervisor) == [{pid, @address, {:up, :second_attempt, pid}}]
   end
 
+  test "is not up with an owner that is not alive, such as one of before a restart of the node",
+       context do
+    # A pid in the external format, with this node's name and a creation that it never had.
+    node = Atom.to_string(node())
+    of_before = <<131, 88, 119, byte_size(node), node::binary, 77::32, 0::32, 7::32>>
+
+    for owner <- [spawn(fn -> :ok end), :erlang.binary_to_term(of_before)] do
+      value = value()
+      eventually(fn -> not Process.alive?(owner) end)
+      pid = start(context, fn -> {:ok, value, owner} end)
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, reason}, 10_000
+      assert reason in [{:shutdown, {:down, :noproc}}, :noproc]
+      assert_receive {:closed, ^pid}, 10_000
+      refute_received {:backend_up, _id, _pid, _value, _owner}
+    end
+  end
+
+  test "drops messages, also those of a GenServer's kind", context do
+    pid = start(context, fn -> {:ok, :open} end)
+    assert_receive {:backend_up, @id, ^pid, :open, ^pid}, 10_000
+    send(pid, :hello)
+    GenServer.cast(pid, :hello)
+    send(pid, {:"$gen_call", {self(), make_ref()}, :hello})
+    Subchannel.check(pid)
+    assert_receive {:backend_checked, @id, ^pid}, 10_000
+  end
+
   test "that is still opening is not waited for when all are stopped", context do
     test = self()
 

@@ -460,6 +460,58 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Loopback.accepted(server) == 1
     end
 
+    test "leaves nothing when who connects is killed before it has its handle" do
+      name = make_ref()
+      opts = opts(name: name, transport: {ScriptedTransport, self()})
+      caller = spawn(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
+      opening = ScriptedTransport.opening("127.0.0.1:1")
+      eventually(fn -> waiting?(caller) end)
+      true = :erlang.suspend_process(caller)
+      ScriptedTransport.answer(opening, fn -> {:ok, :open} end)
+      # It has been told, and does not know yet.
+      eventually(fn -> match?({:ok, _handle}, Connection.handle(name)) end)
+      kill([caller])
+      ScriptedTransport.let_close(:open)
+      eventually(fn -> Connection.handle(name) == {:error, :not_found} end)
+    end
+
+    test "is gone for everybody who disconnects it, when that returns" do
+      for by <- [& &1, & &1.name, &Connection.Server.whereis(&1.name)] do
+        opts = opts(transport: {ScriptedTransport, self()}, name: make_ref())
+        connecting = Task.async(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
+        ScriptedTransport.let_open("127.0.0.1:1")
+        {:ok, handle} = Task.await(connecting)
+        ref = by.(handle)
+        pid = Connection.Server.whereis(handle.name)
+        first = Task.async(fn -> {Connection.disconnect(ref), Process.alive?(pid)} end)
+        closing = ScriptedTransport.closing("127.0.0.1:1")
+
+        second =
+          Task.async(fn ->
+            {Connection.disconnect(ref), Process.alive?(closing) or Process.alive?(pid)}
+          end)
+
+        eventually(fn -> waiting?(second.pid) end)
+        ScriptedTransport.answer(closing, fn -> :ok end)
+        assert Task.await_many([first, second]) == [ok: false, ok: false]
+      end
+    end
+
+    test "is disconnected also when its keeper has just been killed" do
+      server = Loopback.start()
+
+      for by <- [& &1, & &1.name, &Connection.Server.whereis(&1.name)] do
+        handle = connect!([server])
+        ref = by.(handle)
+        pid = Connection.Server.whereis(handle.name)
+        :ok = :sys.suspend(pid)
+        kill([GrpcLb.Keeper.whereis({Connection, handle.name})])
+        # It has not heard of it.
+        assert Connection.disconnect(ref) == :ok
+        refute Process.alive?(pid)
+      end
+    end
+
     test "is made anew when the keeper is killed, also when who connected is gone" do
       server = Loopback.start()
       name = make_ref()
