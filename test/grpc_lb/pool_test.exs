@@ -439,6 +439,19 @@ defmodule GrpcLb.PoolTest do
       assert Pool.await_members(pool, 3, 0) == {:error, :timeout}
     end
 
+    test "copies no member", %{pool: pool} do
+      start_pool!(pool)
+      Pool.join(pool, value: Enum.to_list(1..100_000))
+
+      {waiter, ref} =
+        :erlang.spawn_opt(
+          fn -> exit(Pool.await_members(pool, 2, 0)) end,
+          [:monitor, max_heap_size: %{size: 50_000, kill: true, error_logger: false}]
+        )
+
+      assert_receive {:DOWN, ^ref, :process, ^waiter, {:error, :timeout}}, 5_000
+    end
+
     test "waits for the last of them", %{pool: pool} do
       start_pool!(pool)
       waiter = Task.async(fn -> Pool.await_members(pool, 3, :infinity) end)

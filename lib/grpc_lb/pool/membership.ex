@@ -94,7 +94,15 @@ defmodule GrpcLb.Pool.Membership do
   @doc "How many members each balancer has."
   @spec counts(Entry.t()) :: %{GrpcLb.balancer() => non_neg_integer()}
   def counts(entry) do
-    Map.new(Entry.balancers(entry), &{&1, &1 |> GrpcLb.info() |> ready() |> length()})
+    Map.new(Entry.balancers(entry), &{&1, count(&1)})
+  end
+
+  # To remove nobody says how many are kept, where info/1 would copy all of them.
+  defp count(balancer) do
+    case GrpcLb.remove(balancer, []) do
+      {:ok, %{kept: kept}} -> kept
+      {:error, :closed} -> 0
+    end
   end
 
   defp ready(info) do
