@@ -560,7 +560,7 @@ defmodule GrpcLb.Pool do
     timeout = timeout!(timeout)
 
     with {:ok, entry} <- Entry.fetch(pool) do
-      Waiters.await(entry.waiters, entry.keeper, n, timeout, fn -> Membership.counts(entry) end)
+      Waiters.await(entry.waiters, entry.keeper, n, timeout, fn -> Membership.count(entry) end)
     end
   end
 

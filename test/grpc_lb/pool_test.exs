@@ -7,6 +7,7 @@ defmodule GrpcLb.PoolTest do
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, together: 2, picking_during: 4]
 
   alias GrpcLb.Pool
+  alias GrpcLb.Pool.Membership
   alias GrpcLb.Test.PoolWorker
 
   doctest GrpcLb.Pool
@@ -460,6 +461,23 @@ defmodule GrpcLb.PoolTest do
       assert Task.yield(waiter, 50) == nil
       PoolWorker.start_member(pool)
       assert Task.await(waiter) == :ok
+    end
+
+    test "members here and elsewhere count together", %{pool: pool} do
+      start_supervised!({Pool, name: pool, scope: :cluster, prefer: :local})
+      {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+      waiter = Task.async(fn -> Pool.await_members(pool, 3, :infinity) end)
+      awaiting(pool, 1)
+      [first, second, elsewhere] = for _ <- 1..3, do: idle()
+      Pool.join(pool, first)
+      # As the feed does when it hears of one.
+      {:ok, _} = Membership.add_remote(entry, [{elsewhere, :elsewhere, 1}])
+      assert Task.yield(waiter, 50) == nil
+      Pool.join(pool, second)
+      assert Task.await(waiter) == :ok
+      assert Pool.await_members(pool, 3, 0) == :ok
+      assert Pool.await_members(pool, 4, 0) == {:error, :timeout}
+      kill([first, second, elsewhere])
     end
 
     test "members that left or update do not count", %{pool: pool} do
