@@ -104,9 +104,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
           eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
         end
 
-        eventually(fn -> length(workers(pool)) == 3 end)
-        # Workers of before are members until they have ended.
-        eventually(fn -> length(pids(pool)) == 4 end)
+        eventually(fn -> length(workers(pool)) == 3 and length(pids(pool)) == 4 end)
       end
 
       test "the pool gives up: it starts empty, and workers join it", context do
@@ -123,6 +121,56 @@ defmodule GrpcLb.Pool.SupervisorTest do
         eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
         eventually(fn -> length(workers(pool)) == 3 end)
         assert outsider not in pids(pool)
+      end
+    end
+  end
+
+  describe "workers that take their time to end:" do
+    defmodule Slow do
+      # Has a name, as its successor has, and ends when it is told to.
+      use GenServer
+
+      def start_link(test), do: GenServer.start_link(__MODULE__, test, name: __MODULE__)
+
+      @impl true
+      def init(test) do
+        Process.flag(:trap_exit, true)
+        send(test, {:started, self()})
+        {:ok, test}
+      end
+
+      @impl true
+      def terminate(_reason, test) do
+        send(test, {:ending, self()})
+
+        receive do
+          :end -> :ok
+        end
+      end
+    end
+
+    # The new workers wait for them, and nobody's restarts are used up.
+    for {what, next} <- ["the same": [], other: [policy: :random]] do
+      test "a pool with #{what} options takes over" do
+        pool = :"slow workers, #{unquote(what)} options"
+        opts = [name: pool, size: 1, worker: {Slow, self()}]
+        child = &Supervisor.child_spec({Pool, opts ++ &1}, restart: :temporary)
+        {:ok, above} = Supervisor.start_link([child.([])], strategy: :one_for_one)
+        assert_receive {:started, first}, 5_000
+
+        kill([Process.whereis(pool)])
+        assert_receive {:ending, ^first}, 5_000
+        starting = Task.async(fn -> Supervisor.start_child(above, child.(unquote(next))) end)
+        assert Task.yield(starting, 50) == nil
+        refute_received {:started, _second}
+
+        send(first, :end)
+        assert {:ok, _pool} = Task.await(starting)
+        assert_receive {:started, second}, 5_000
+        stopping = Task.async(fn -> Supervisor.stop(above) end)
+        assert_receive {:ending, ^second}, 5_000
+        send(second, :end)
+        assert Task.await(stopping) == :ok
       end
     end
   end
