@@ -80,11 +80,12 @@ defmodule GrpcLb.Pool do
       until they hear from the new scope.
     * The pool's supervisor is killed: the workers end with it and join again when they are
       started again. Members that are not workers stay members, and callers go on picking them. This
-      is so if the supervisor above starts the pool again within 5 seconds, and all of its workers
-      start then. If not, the pool has ended, and starts empty.
+      is so if the supervisor above starts the pool again within 5 seconds, and if a worker fails to
+      start then, within 5 seconds again. If not, the pool has ended, and starts empty.
     * The pool stops, gives up because it had to restart too much, or the process that keeps its
       balancer is killed: the name stands for no pool any more. When a supervisor starts the pool
-      again it is empty.
+      again it is empty. It does not where its child spec says `restart: :transient`: to supervisors
+      all of these are ends in order.
 
   Workers join a pool that starts empty as they start. Members that are not workers are not told.
   One that must stay a member monitors the pool's supervisor, which is registered under the pool's

@@ -174,6 +174,27 @@ defmodule GrpcLb.Pool.SupervisorTest do
     end
   end
 
+  test "a worker fails to start in a pool that takes over: members from outside stay" do
+    pool = :"workers start at the third try"
+    starts = :counters.new(1, [])
+
+    start = fn ->
+      :counters.add(starts, 1, 1)
+      # The first one after the kill.
+      if :counters.get(starts, 1) == 2,
+        do: {:error, :not_yet},
+        else: Agent.start_link(fn -> 1 end)
+    end
+
+    worker = %{id: :worker, start: {:erlang, :apply, [start, []]}}
+    start_supervised!({Pool, name: pool, size: 1, worker: worker})
+    Pool.join(pool)
+    kill([Process.whereis(pool)])
+    eventually(fn -> :counters.get(starts, 1) == 3 end)
+    eventually(fn -> child(pool, :workers) != nil end)
+    assert Pool.pick(pool) == {:ok, self()}
+  end
+
   describe "nobody takes the pool over:" do
     test "its supervisor is killed, and no supervisor had started it" do
       pool = :"nobody's pool"
@@ -224,29 +245,6 @@ defmodule GrpcLb.Pool.SupervisorTest do
       assert Pool.stop(pool) == :ok
       assert :persistent_term.get(pool, :none) == :none
       assert Pool.stop(pool) == {:error, :not_running}
-    end
-
-    @tag :concurrency
-    test "the next pool of its name is not the one that is erased" do
-      pool = :"named once more"
-      Process.flag(:trap_exit, true)
-
-      for _ <- 1..200 do
-        supervisor = start_as_soon_as_free(pool)
-        # The release of the one before is over, or it would take this one's name.
-        assert Pool.pick(pool) == {:error, :no_members}
-        Process.exit(supervisor, :kill)
-        assert_receive {:EXIT, ^supervisor, :killed}, 5_000
-      end
-
-      eventually(fn -> :persistent_term.get(pool, :none) == :none end)
-    end
-
-    defp start_as_soon_as_free(pool) do
-      case Pool.start_link(name: pool) do
-        {:ok, supervisor} -> supervisor
-        {:error, {:already_started, _pid}} -> start_as_soon_as_free(pool)
-      end
     end
 
     test "its supervisor and its keeper are killed at once: what is left is its name, until a stop" do
