@@ -130,6 +130,8 @@ defmodule GrpcLb.Pool do
         }
 
   @max_weight 0xFFFFFFFF
+  # What `receive` takes, about 50 days.
+  @max_timeout 0xFFFFFFFF
 
   @doc """
   The child spec of a pool, with the id `{GrpcLb.Pool, name}`. Takes the options of `start_link/1`.
@@ -602,10 +604,11 @@ defmodule GrpcLb.Pool do
   end
 
   defp timeout!(:infinity), do: :infinity
-  defp timeout!(timeout) when is_integer(timeout) and timeout >= 0, do: timeout
+  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..@max_timeout, do: timeout
 
   defp timeout!(other) do
     raise ArgumentError,
-          "timeout must be a number of milliseconds or :infinity, got: #{inspect(other)}"
+          "timeout must be a number of milliseconds from 0 to #{@max_timeout} or :infinity, " <>
+            "got: #{inspect(other)}"
   end
 end
