@@ -80,11 +80,12 @@ defmodule GrpcLb.Pool do
       until they hear from the new scope.
     * The pool's supervisor is killed: the workers end with it and join again when they are
       started again. Members that are not workers stay members, and callers go on picking them. This
-      is so if the supervisor above starts the pool again within 5 seconds, and all of its workers
-      start then. If not, the pool has ended, and starts empty.
+      is so if the supervisor above starts the pool again within 5 seconds, and if a worker fails to
+      start then, within 5 seconds again. If not, the pool has ended, and starts empty.
     * The pool stops, gives up because it had to restart too much, or the process that keeps its
       balancer is killed: the name stands for no pool any more. When a supervisor starts the pool
-      again it is empty.
+      again it is empty. It does not where its child spec says `restart: :transient`: to supervisors
+      all of these are ends in order.
 
   Workers join a pool that starts empty as they start. Members that are not workers are not told.
   One that must stay a member monitors the pool's supervisor, which is registered under the pool's
@@ -129,6 +130,8 @@ defmodule GrpcLb.Pool do
         }
 
   @max_weight 0xFFFFFFFF
+  # What `receive` takes, about 50 days.
+  @max_timeout 0xFFFFFFFF
 
   @doc """
   The child spec of a pool, with the id `{GrpcLb.Pool, name}`. Takes the options of `start_link/1`.
@@ -560,7 +563,7 @@ defmodule GrpcLb.Pool do
     timeout = timeout!(timeout)
 
     with {:ok, entry} <- Entry.fetch(pool) do
-      Waiters.await(entry.waiters, entry.keeper, n, timeout, fn -> Membership.counts(entry) end)
+      Waiters.await(entry.waiters, entry.keeper, n, timeout, fn -> Membership.count(entry) end)
     end
   end
 
@@ -601,10 +604,11 @@ defmodule GrpcLb.Pool do
   end
 
   defp timeout!(:infinity), do: :infinity
-  defp timeout!(timeout) when is_integer(timeout) and timeout >= 0, do: timeout
+  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..@max_timeout, do: timeout
 
   defp timeout!(other) do
     raise ArgumentError,
-          "timeout must be a number of milliseconds or :infinity, got: #{inspect(other)}"
+          "timeout must be a number of milliseconds from 0 to #{@max_timeout} or :infinity, " <>
+            "got: #{inspect(other)}"
   end
 end

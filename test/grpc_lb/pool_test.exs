@@ -7,6 +7,7 @@ defmodule GrpcLb.PoolTest do
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, together: 2, picking_during: 4]
 
   alias GrpcLb.Pool
+  alias GrpcLb.Pool.Membership
   alias GrpcLb.Test.PoolWorker
 
   doctest GrpcLb.Pool
@@ -267,6 +268,7 @@ defmodule GrpcLb.PoolTest do
             {:call, [pool, :request, -1], ~r/timeout must be .* got: -1/},
             {:call, [pool, :request, nil], ~r/timeout must be/},
             {:await_members, [pool, -1, 10], ~r/n must be a non-negative integer, got: -1/},
+            {:await_members, [pool, 1, 0x100000000], ~r/timeout must be .* to 4294967295/},
             {:await_members, [pool, 1, 1.5], ~r/timeout must be/}
           ] do
         assert_raise ArgumentError, message, fn -> apply(Pool, fun, args) end
@@ -439,6 +441,19 @@ defmodule GrpcLb.PoolTest do
       assert Pool.await_members(pool, 3, 0) == {:error, :timeout}
     end
 
+    test "copies no member", %{pool: pool} do
+      start_pool!(pool)
+      Pool.join(pool, value: Enum.to_list(1..100_000))
+
+      {waiter, ref} =
+        :erlang.spawn_opt(
+          fn -> exit(Pool.await_members(pool, 2, 0)) end,
+          [:monitor, max_heap_size: %{size: 50_000, kill: true, error_logger: false}]
+        )
+
+      assert_receive {:DOWN, ^ref, :process, ^waiter, {:error, :timeout}}, 5_000
+    end
+
     test "waits for the last of them", %{pool: pool} do
       start_pool!(pool)
       waiter = Task.async(fn -> Pool.await_members(pool, 3, :infinity) end)
@@ -447,6 +462,23 @@ defmodule GrpcLb.PoolTest do
       assert Task.yield(waiter, 50) == nil
       PoolWorker.start_member(pool)
       assert Task.await(waiter) == :ok
+    end
+
+    test "members here and elsewhere count together", %{pool: pool} do
+      start_supervised!({Pool, name: pool, scope: :cluster, prefer: :local})
+      {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
+      waiter = Task.async(fn -> Pool.await_members(pool, 3, :infinity) end)
+      awaiting(pool, 1)
+      [first, second, elsewhere] = for _ <- 1..3, do: idle()
+      Pool.join(pool, first)
+      # As the feed does when it hears of one.
+      {:ok, _} = Membership.add_remote(entry, [{elsewhere, :elsewhere, 1}])
+      assert Task.yield(waiter, 50) == nil
+      Pool.join(pool, second)
+      assert Task.await(waiter) == :ok
+      assert Pool.await_members(pool, 3, 0) == :ok
+      assert Pool.await_members(pool, 4, 0) == {:error, :timeout}
+      kill([first, second, elsewhere])
     end
 
     test "members that left or update do not count", %{pool: pool} do

@@ -4,11 +4,7 @@ defmodule GrpcLb.Pool.Cluster do
 
   use Supervisor
 
-  alias GrpcLb.Pool.{Entry, Feed}
-
-  # How long the processes of a pool that was killed have to end. One that is in a native call ends
-  # only after it, and where many make such calls that can take its time.
-  @predecessor_ms 30_000
+  alias GrpcLb.Pool.{Entry, Feed, Predecessor}
 
   @spec start_link(Entry.t()) :: Supervisor.on_start()
   def start_link(entry), do: Supervisor.start_link(__MODULE__, entry)
@@ -35,15 +31,10 @@ defmodule GrpcLb.Pool.Cluster do
   """
   @spec start_successor(module(), [term()]) :: GenServer.on_start()
   def start_successor(module, args) do
-    with {:error, {:already_started, pid}} <- apply(module, :start_link, args) do
-      ref = Process.monitor(pid)
-
-      receive do
-        {:DOWN, ^ref, :process, ^pid, _reason} -> start_successor(module, args)
-      after
-        @predecessor_ms ->
-          Process.demonitor(ref, [:flush])
-          {:error, {:already_started, pid}}
+    with {:error, {:already_started, pid}} = error <- apply(module, :start_link, args) do
+      case Predecessor.await_end(pid) do
+        :ok -> start_successor(module, args)
+        :timeout -> error
       end
     end
   end

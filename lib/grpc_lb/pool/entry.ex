@@ -39,21 +39,8 @@ defmodule GrpcLb.Pool.Entry do
     }
 
     route = Route.new(local, remote, options.local_share)
-    await_predecessor(options.name)
     :persistent_term.put(options.name, {GrpcLb.Pool, route, entry})
     entry
-  end
-
-  # The keeper of a pool that has just ended can be about to erase the name. It looks first whether the
-  # entry is its own, but after that nothing keeps it from erasing the next one.
-  defp await_predecessor(name) do
-    with {GrpcLb.Pool, _route, %__MODULE__{keeper: keeper}} <- :persistent_term.get(name, nil) do
-      ref = Process.monitor(keeper)
-
-      receive do
-        {:DOWN, ^ref, :process, ^keeper, _reason} -> :ok
-      end
-    end
   end
 
   defp balancer(options) do

@@ -73,7 +73,8 @@ defmodule GrpcLb.Pool.Membership do
     result = GrpcLb.add(balancer, backends)
 
     with {:ok, %{added: added, kept: kept}} <- result do
-      Waiters.notify(entry.waiters, balancer, added + kept)
+      others = Entry.balancers(entry) -- [balancer]
+      Waiters.notify(entry.waiters, fn -> added + kept + count_in(others) end)
     end
 
     result
@@ -91,10 +92,18 @@ defmodule GrpcLb.Pool.Membership do
     end
   end
 
-  @doc "How many members each balancer has."
-  @spec counts(Entry.t()) :: %{GrpcLb.balancer() => non_neg_integer()}
-  def counts(entry) do
-    Map.new(Entry.balancers(entry), &{&1, &1 |> GrpcLb.info() |> ready() |> length()})
+  @doc "How many members there are."
+  @spec count(Entry.t()) :: non_neg_integer()
+  def count(%Entry{} = entry), do: entry |> Entry.balancers() |> count_in()
+
+  # To remove nobody says how many are kept, where info/1 would copy all of them.
+  defp count_in(balancers) do
+    kept =
+      for balancer <- balancers, {:ok, changes} <- [GrpcLb.remove(balancer, [])] do
+        changes.kept
+      end
+
+    Enum.sum(kept)
   end
 
   defp ready(info) do

@@ -74,6 +74,9 @@ defmodule GrpcLb.Pool.Options do
     ]
   ]
 
+  # An atom has 255 characters at most, see the names in `GrpcLb.Pool.Entry`.
+  @max_cluster_name 255 - String.length("grpc_lb_pool_scope:")
+
   @enforce_keys [:name]
   defstruct [:child_spec | Keyword.keys(@options)]
 
@@ -111,6 +114,7 @@ defmodule GrpcLb.Pool.Options do
             "option #{inspect(option)} of a pool is required, got: #{inspect(opts)}"
     end
 
+    once!(opts)
     defaults = for {option, spec} <- @options, do: {option, spec[:default]}
 
     opts
@@ -119,6 +123,13 @@ defmodule GrpcLb.Pool.Options do
     end)
     |> worker!()
     |> preference!()
+    |> cluster_name!()
+  end
+
+  defp once!(opts) do
+    for {option, [_first, _second | _]} <- Enum.group_by(opts, &elem(&1, 0)) do
+      raise ArgumentError, "option #{inspect(option)} of a pool is given twice"
+    end
   end
 
   defp known!(option) do
@@ -182,7 +193,8 @@ defmodule GrpcLb.Pool.Options do
       {:error, reason} -> not_a_worker!(worker, inspect(reason))
     end
   rescue
-    error in [ArgumentError, FunctionClauseError] ->
+    # A module's own child_spec/1 can raise anything.
+    error ->
       not_a_worker!(worker, Exception.message(error))
   end
 
@@ -203,4 +215,17 @@ defmodule GrpcLb.Pool.Options do
 
   defp preference!(%__MODULE__{local_share: nil} = options), do: %{options | local_share: 1}
   defp preference!(options), do: options
+
+  # The scope and the feed are registered under names that are made of it.
+  defp cluster_name!(%__MODULE__{scope: :cluster, name: name} = options) do
+    if name |> Atom.to_string() |> String.length() > @max_cluster_name do
+      raise ArgumentError,
+            "option :name of a pool with scope: :cluster must be an atom of at most " <>
+              "#{@max_cluster_name} characters, got: #{inspect(name)}"
+    end
+
+    options
+  end
+
+  defp cluster_name!(options), do: options
 end

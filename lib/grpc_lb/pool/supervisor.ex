@@ -4,7 +4,7 @@ defmodule GrpcLb.Pool.Supervisor do
   use Supervisor
 
   alias GrpcLb.Keeper
-  alias GrpcLb.Pool.{Cluster, Entry, Lease, Options}
+  alias GrpcLb.Pool.{Cluster, Entry, Lease, Options, Predecessor}
 
   @spec start_link(Options.t()) :: Supervisor.on_start()
   def start_link(%Options{name: name} = options) do
@@ -33,17 +33,22 @@ defmodule GrpcLb.Pool.Supervisor do
     release = fn entry, _reason -> Entry.close(entry) end
 
     case Keeper.claim(key, fn -> Entry.open(options) end, release) do
-      {:ok, _keeper, %Entry{options: ^options} = entry, _new_or_taken_over} ->
-        {:ok, {flags(), children(entry)}}
+      {:ok, _keeper, %Entry{options: ^options} = entry, origin} ->
+        {:ok, {flags(), children(entry, predecessor(origin))}}
 
-      {:ok, keeper, _made_with_other_options, _taken_over} ->
+      {:ok, keeper, _made_with_other_options, origin} ->
         Keeper.release(keeper, :shutdown)
+        Predecessor.await_end(predecessor(origin))
         init(options)
 
       {:error, reason} ->
         exit(reason)
     end
   end
+
+  # What is noted is the workers' supervisor.
+  defp predecessor(:new), do: nil
+  defp predecessor({:taken_over, workers}), do: workers
 
   # one_for_one: what the children have in common is the balancer, and the keeper has it. Workers
   # that fail do not disturb the cluster, and the other way round. Only the end of the lease ends
@@ -55,8 +60,8 @@ defmodule GrpcLb.Pool.Supervisor do
 
   # The lease is last, and so the first to end: picks say that the pool is not running before its
   # workers stop, not after.
-  defp children(%Entry{options: options} = entry) do
-    cluster(entry) ++ [workers(options), lease(entry)]
+  defp children(entry, predecessor) do
+    cluster(entry) ++ [workers(entry, predecessor), lease(entry)]
   end
 
   defp cluster(%Entry{options: %Options{scope: :node}}), do: []
@@ -65,7 +70,7 @@ defmodule GrpcLb.Pool.Supervisor do
     [%{id: :cluster, start: {Cluster, :start_link, [entry]}, type: :supervisor}]
   end
 
-  defp workers(options) do
+  defp workers(%Entry{options: options, keeper: keeper}, predecessor) do
     children =
       for i <- 1..options.size//1 do
         Supervisor.child_spec(options.child_spec, id: {options.child_spec.id, i})
@@ -77,7 +82,23 @@ defmodule GrpcLb.Pool.Supervisor do
       max_seconds: options.max_seconds
     ]
 
-    %{id: :workers, start: {Supervisor, :start_link, [children, opts]}, type: :supervisor}
+    args = [keeper, predecessor, children, opts]
+    %{id: :workers, start: {__MODULE__, :start_workers, args}, type: :supervisor}
+  end
+
+  @doc """
+  Starts the workers, and notes their supervisor for a successor of this one. When this one took over,
+  the workers of before can still be about to end, and hold names or ports that the new ones need.
+  """
+  @spec start_workers(keeper :: pid(), pid() | nil, [Supervisor.child_spec()], keyword()) ::
+          Supervisor.on_start()
+  def start_workers(keeper, predecessor, children, opts) do
+    Predecessor.await_end(predecessor)
+
+    with {:ok, workers} <- Supervisor.start_link(children, opts) do
+      Keeper.note(keeper, workers)
+      {:ok, workers}
+    end
   end
 
   defp lease(entry) do

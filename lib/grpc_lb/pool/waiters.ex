@@ -1,7 +1,7 @@
 defmodule GrpcLb.Pool.Waiters do
   @moduledoc false
-  # Who waits for members. Whoever adds a member looks here and tells the waiters how many there
-  # are now; the table is nearly always empty, and picks have nothing to do with it.
+  # Who waits for members. Whoever adds a member looks here and tells those who have waited for
+  # it; the table is nearly always empty, and picks have nothing to do with it.
 
   @type t :: :ets.table()
 
@@ -9,35 +9,43 @@ defmodule GrpcLb.Pool.Waiters do
   @spec new() :: t()
   def new, do: :ets.new(__MODULE__, [:public, read_concurrency: true])
 
-  @doc "Tells all waiters that `balancer` has `count` members."
-  @spec notify(t(), GrpcLb.balancer(), non_neg_integer()) :: :ok
-  def notify(table, balancer, count) do
-    for {ref, pid} <- :ets.tab2list(table) do
-      # One that was killed while it waited has left its row.
-      if Process.alive?(pid), do: send(ref, {ref, balancer, count}), else: :ets.delete(table, ref)
+  @doc "Tells those waiters for whom there are enough members now. `count` counts them."
+  @spec notify(t(), (() -> non_neg_integer())) :: :ok
+  def notify(table, count) do
+    case :ets.tab2list(table) do
+      [] -> :ok
+      waiters -> notify_each(table, waiters, count.())
     end
-
-    :ok
   rescue
     # The pool ended just now, and the table with it.
     ArgumentError -> :ok
   end
 
+  defp notify_each(table, waiters, count) do
+    Enum.each(waiters, fn {ref, pid, n} ->
+      cond do
+        # It was killed while it waited, and has left its row.
+        not Process.alive?(pid) -> :ets.delete(table, ref)
+        n <= count -> send(ref, {ref, :enough})
+        true -> :ok
+      end
+    end)
+  end
+
   @doc """
-  Waits until the balancers have `n` members together. `count` says how many each has: a map of
-  numbers by balancer. `owner` is the process that made the table.
+  Waits until there are `n` members. `count` counts them, and `owner` is the process that made the
+  table.
   """
-  @spec await(t(), pid(), non_neg_integer(), timeout(), (() -> counts)) ::
+  @spec await(t(), pid(), non_neg_integer(), timeout(), (() -> non_neg_integer())) ::
           :ok | {:error, :timeout | :not_running}
-        when counts: %{GrpcLb.balancer() => non_neg_integer()}
   def await(table, owner, n, timeout, count) do
     # The alias ends with the monitor: what is sent later than that goes nowhere.
     ref = :erlang.monitor(:process, owner, alias: :demonitor)
 
     try do
       # In this order: who joins after the count was taken finds the waiter in the table.
-      :ets.insert(table, {ref, self()})
-      wait(ref, n, deadline(timeout), count, count.())
+      :ets.insert(table, {ref, self(), n})
+      if count.() >= n, do: :ok, else: wait(ref, timeout)
     rescue
       ArgumentError -> {:error, :not_running}
     after
@@ -47,35 +55,14 @@ defmodule GrpcLb.Pool.Waiters do
     end
   end
 
-  defp wait(ref, n, deadline, count, counts) do
-    if total(counts) >= n do
-      :ok
-    else
-      receive do
-        {^ref, balancer, members} ->
-          counts = Map.put(counts, balancer, members)
-          wait(ref, n, deadline, count, checked(counts, n, count))
-
-        {:DOWN, ^ref, :process, _owner, _reason} ->
-          {:error, :not_running}
-      after
-        left(deadline) -> {:error, :timeout}
-      end
+  defp wait(ref, timeout) do
+    receive do
+      {^ref, :enough} -> :ok
+      {:DOWN, ^ref, :process, _owner, _reason} -> {:error, :not_running}
+    after
+      timeout -> {:error, :timeout}
     end
   end
-
-  # Where there are two balancers, the other one can have lost members: nobody tells that.
-  defp checked(counts, n, count) do
-    if map_size(counts) > 1 and total(counts) >= n, do: count.(), else: counts
-  end
-
-  defp total(counts), do: counts |> Map.values() |> Enum.sum()
-
-  defp deadline(:infinity), do: :infinity
-  defp deadline(timeout), do: System.monotonic_time(:millisecond) + timeout
-
-  defp left(:infinity), do: :infinity
-  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
 
   defp forget(table, ref) do
     :ets.delete(table, ref)
@@ -85,7 +72,7 @@ defmodule GrpcLb.Pool.Waiters do
 
   defp flush(ref) do
     receive do
-      {^ref, _balancer, _count} -> flush(ref)
+      {^ref, :enough} -> flush(ref)
     after
       0 -> :ok
     end

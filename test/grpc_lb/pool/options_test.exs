@@ -5,6 +5,10 @@ defmodule GrpcLb.Pool.OptionsTest do
   alias GrpcLb.Test.Peer
   alias GrpcLb.Test.Peer.PoolNode
 
+  defmodule Raising do
+    def child_spec(_arg), do: raise(KeyError, message: "no such key")
+  end
+
   test "defaults" do
     assert %Options{
              name: MyPool,
@@ -34,6 +38,10 @@ defmodule GrpcLb.Pool.OptionsTest do
           {[name: A, size: 1.0], ~r/:size/},
           {[name: A, size: 1], ~r/:worker of a pool is required with a :size/},
           {[name: A, size: 1, worker: 7], ~r/:worker of a pool must be a child spec.* got: 7/},
+          {[name: A, size: 1, name: B], ~r/:name of a pool is given twice/},
+          {[name: :"#{String.duplicate("n", 237)}", scope: :cluster],
+           ~r/:name of a pool with scope: :cluster must be .* at most 236 characters/},
+          {[name: A, worker: Raising], ~r/:worker .*Raising .*no such key/},
           {[name: A, worker: NoSuchModule], ~r/:worker .*NoSuchModule/},
           {[name: A, worker: %{id: 1}], ~r/:worker .*start/},
           {[name: A, max_restarts: -1], ~r/:max_restarts/},
@@ -51,6 +59,12 @@ defmodule GrpcLb.Pool.OptionsTest do
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :start_link, [opts]) end
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :child_spec, [opts]) end
     end
+  end
+
+  test "the longest name of a pool in a cluster" do
+    name = :"#{String.duplicate("n", 236)}"
+    start_supervised!({GrpcLb.Pool, name: name, scope: :cluster})
+    assert GrpcLb.Pool.join(name) == :ok
   end
 
   test "a cluster needs a :pg that can be monitored" do

@@ -6,7 +6,6 @@ defmodule GrpcLb.Pool.SupervisorTest do
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, picking_during: 4]
 
   alias GrpcLb.Pool
-  alias GrpcLb.Pool.Entry
   alias GrpcLb.Test.PoolWorker
 
   @moduletag :capture_log
@@ -104,9 +103,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
           eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
         end
 
-        eventually(fn -> length(workers(pool)) == 3 end)
-        # Workers of before are members until they have ended.
-        eventually(fn -> length(pids(pool)) == 4 end)
+        eventually(fn -> length(workers(pool)) == 3 and length(pids(pool)) == 4 end)
       end
 
       test "the pool gives up: it starts empty, and workers join it", context do
@@ -125,6 +122,77 @@ defmodule GrpcLb.Pool.SupervisorTest do
         assert outsider not in pids(pool)
       end
     end
+  end
+
+  describe "workers that take their time to end:" do
+    defmodule Slow do
+      # Has a name, as its successor has, and ends when it is told to.
+      use GenServer
+
+      def start_link(test), do: GenServer.start_link(__MODULE__, test, name: __MODULE__)
+
+      @impl true
+      def init(test) do
+        Process.flag(:trap_exit, true)
+        send(test, {:started, self()})
+        {:ok, test}
+      end
+
+      @impl true
+      def terminate(_reason, test) do
+        send(test, {:ending, self()})
+
+        receive do
+          :end -> :ok
+        end
+      end
+    end
+
+    # The new workers wait for them, and nobody's restarts are used up.
+    for {what, next} <- ["the same": [], other: [policy: :random]] do
+      test "a pool with #{what} options takes over" do
+        pool = :"slow workers, #{unquote(what)} options"
+        opts = [name: pool, size: 1, worker: {Slow, self()}]
+        child = &Supervisor.child_spec({Pool, opts ++ &1}, restart: :temporary)
+        {:ok, above} = Supervisor.start_link([child.([])], strategy: :one_for_one)
+        assert_receive {:started, first}, 5_000
+
+        kill([Process.whereis(pool)])
+        assert_receive {:ending, ^first}, 5_000
+        starting = Task.async(fn -> Supervisor.start_child(above, child.(unquote(next))) end)
+        assert Task.yield(starting, 50) == nil
+        refute_received {:started, _second}
+
+        send(first, :end)
+        assert {:ok, _pool} = Task.await(starting)
+        assert_receive {:started, second}, 5_000
+        stopping = Task.async(fn -> Supervisor.stop(above) end)
+        assert_receive {:ending, ^second}, 5_000
+        send(second, :end)
+        assert Task.await(stopping) == :ok
+      end
+    end
+  end
+
+  test "a worker fails to start in a pool that takes over: members from outside stay" do
+    pool = :"workers start at the third try"
+    starts = :counters.new(1, [])
+
+    start = fn ->
+      :counters.add(starts, 1, 1)
+      # The first one after the kill.
+      if :counters.get(starts, 1) == 2,
+        do: {:error, :not_yet},
+        else: Agent.start_link(fn -> 1 end)
+    end
+
+    worker = %{id: :worker, start: {:erlang, :apply, [start, []]}}
+    start_supervised!({Pool, name: pool, size: 1, worker: worker})
+    Pool.join(pool)
+    kill([Process.whereis(pool)])
+    eventually(fn -> :counters.get(starts, 1) == 3 end)
+    eventually(fn -> child(pool, :workers) != nil end)
+    assert Pool.pick(pool) == {:ok, self()}
   end
 
   describe "nobody takes the pool over:" do
@@ -177,19 +245,6 @@ defmodule GrpcLb.Pool.SupervisorTest do
       assert Pool.stop(pool) == :ok
       assert :persistent_term.get(pool, :none) == :none
       assert Pool.stop(pool) == {:error, :not_running}
-    end
-
-    test "the next pool of its name waits until the name has been erased" do
-      pool = :"named once more"
-      {:ok, _supervisor} = Pool.start_link(name: pool)
-      %Entry{options: options} = entry(pool)
-
-      # What the next keeper does, while this one could be about to erase the name.
-      next = Task.async(fn -> {Entry.open(options), Pool.pick(pool)} end)
-      assert Task.yield(next, 50) == nil
-      assert Pool.stop(pool) == :ok
-      assert {%Entry{} = entry, {:error, :no_members}} = Task.await(next)
-      :ok = Entry.close(entry)
     end
 
     test "its supervisor and its keeper are killed at once: what is left is its name, until a stop" do

@@ -1,68 +1,54 @@
 defmodule GrpcLb.Pool.WaitersTest do
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1]
 
   alias GrpcLb.Pool.Waiters
 
-  # A balancer is any term here. It has as many members as the waiter was sent last.
-  defp await(table, n, counts) do
+  defp await(table, n) do
     test = self()
-
-    Task.async(fn ->
-      Waiters.await(table, test, n, :infinity, fn ->
-        now =
-          receive do
-            {:count, others} -> others
-          after
-            0 -> counts
-          end
-
-        send(test, :counted)
-        now
-      end)
-    end)
+    Task.async(fn -> Waiters.await(table, test, n, :infinity, fn -> 0 end) end)
   end
 
-  test "one balancer's count is taken at its word" do
+  defp waiting(table, n), do: eventually(fn -> :ets.info(table, :size) == n end)
+
+  test "only those wake up for whom there are enough" do
     table = Waiters.new()
-    waiter = await(table, 2, %{one: 0})
-    assert_receive :counted, 5_000
-    Waiters.notify(table, :one, 1)
-    Waiters.notify(table, :one, 2)
-    assert Task.await(waiter) == :ok
-    refute_received :counted
+    one = await(table, 1)
+    three = await(table, 3)
+    waiting(table, 2)
+    # Whoever is not told cannot wake up.
+    :erlang.trace(three.pid, true, [:receive])
+    Waiters.notify(table, fn -> 2 end)
+    assert Task.await(one) == :ok
+    waiting(table, 1)
+    Waiters.notify(table, fn -> 3 end)
+    assert Task.await(three) == :ok
+    assert_received {:trace, _three, :receive, {_ref, :enough}}
+    refute_received {:trace, _three, :receive, {_ref, :enough}}
   end
 
-  test "members of two balancers count together" do
-    table = Waiters.new()
-    waiter = await(table, 3, %{local: 1, remote: 0})
-    assert_receive :counted, 5_000
-    send(waiter.pid, {:count, %{local: 1, remote: 2}})
-    Waiters.notify(table, :remote, 2)
-    assert Task.await(waiter) == :ok
+  test "nobody counts while nobody waits" do
+    assert Waiters.notify(Waiters.new(), fn -> flunk("counted") end) == :ok
   end
 
-  test "what one of two balancers has lost meanwhile does not count" do
+  test "one that was killed while it waited is forgotten, however many it waited for" do
     table = Waiters.new()
-    waiter = await(table, 3, %{local: 2, remote: 0})
-    assert_receive :counted, 5_000
-    send(waiter.pid, {:count, %{local: 0, remote: 1}})
-    Waiters.notify(table, :remote, 1)
-    assert_receive :counted, 5_000
-    Waiters.notify(table, :local, 1)
-    assert Task.yield(waiter, 50) == nil
-    send(waiter.pid, {:count, %{local: 2, remote: 1}})
-    Waiters.notify(table, :local, 2)
-    assert Task.await(waiter) == :ok
+    test = self()
+    waiter = spawn(fn -> Waiters.await(table, test, 1_000, :infinity, fn -> 0 end) end)
+    waiting(table, 1)
+    kill([waiter])
+    Waiters.notify(table, fn -> 1 end)
+    assert :ets.info(table, :size) == 0
   end
 
   test "a join while the count is taken is not missed" do
     table = Waiters.new()
 
     count = fn ->
-      Waiters.notify(table, :one, 1)
-      %{one: 0}
+      Waiters.notify(table, fn -> 1 end)
+      0
     end
 
     # Nobody can watch itself.
@@ -74,9 +60,7 @@ defmodule GrpcLb.Pool.WaitersTest do
   test "a table that is gone is no table" do
     table = Waiters.new()
     :ets.delete(table)
-    assert Waiters.notify(table, :one, 1) == :ok
-
-    assert Waiters.await(table, self(), 1, :infinity, fn -> %{one: 0} end) ==
-             {:error, :not_running}
+    assert Waiters.notify(table, fn -> 1 end) == :ok
+    assert Waiters.await(table, self(), 1, :infinity, fn -> 0 end) == {:error, :not_running}
   end
 end
