@@ -340,9 +340,11 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             published.inspect(&mut add);
             published.inspect_retired(&mut add);
             let picks = |member: &Member<T>| {
-                // Relaxed: written under the writer's lock, which is held.
+                // Relaxed: written under the writer's lock, which is held, or by a pick that is under
+                // way and may or may not be counted.
                 let settled = member.entry.picks.load(Ordering::Relaxed);
-                settled + unsettled.get(&Arc::as_ptr(&member.entry)).unwrap_or(&0)
+                let unsettled = unsettled.get(&Arc::as_ptr(&member.entry)).unwrap_or(&0);
+                settled.wrapping_add(*unsettled)
             };
             Info {
                 policy: writer.config.policy.name(),

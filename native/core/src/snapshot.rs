@@ -55,7 +55,13 @@ impl<T> Snapshot<T> {
             .chain(0..chosen)
             .map(|index| self.rows.get(index));
         let living = rows.find(|row| row.owner.is_none_or(&is_alive));
-        living.map(|row| &row.value).ok_or(Unavailable::NoBackends)
+        // The turn was that of the chosen one. Relaxed: counts; that of the chosen one may be below 0,
+        // and wrapped, for as long as its turns are not settled.
+        let passed_over = &self.rows.get(chosen).entry.picks;
+        passed_over.fetch_sub(1, Ordering::Relaxed);
+        let living = living.ok_or(Unavailable::NoBackends)?;
+        living.entry.picks.fetch_add(1, Ordering::Relaxed);
+        Ok(&living.value)
     }
 
     #[inline]

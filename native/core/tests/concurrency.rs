@@ -394,6 +394,31 @@ fn whoever_looks_sees_the_deaths_that_were_noted() {
 }
 
 #[test]
+fn a_pick_that_passes_a_dead_backend_over_counts_for_the_one_it_handed_out() {
+    let owned = Backend {
+        owner: Some(owner(1)),
+        ..Backend::new(1, 1)
+    };
+    let balancer = Balancer::new(round_robin(), 0);
+    balancer
+        .reconcile(&[owned, Backend::new(2, 2)], &Unowned)
+        .unwrap();
+    let dead = Dead(vec![owner(1)]);
+    assert!(balancer.note_death(owner(1)), "nobody settles it");
+    let caller = Caller::claim(0).unwrap();
+    for _ in 0..5 {
+        assert_eq!(balancer.pick(&caller, &dead, |id| *id), Ok(2));
+    }
+    let picks: Vec<_> = balancer
+        .info(&dead)
+        .backends
+        .iter()
+        .map(|backend| backend.picks)
+        .collect();
+    assert_eq!(picks, [Some(0), Some(5)]);
+}
+
+#[test]
 fn the_death_of_its_owner_closes_a_balancer() {
     let caller = Caller::claim(0).unwrap();
     let balancer = Balancer::new(round_robin(), 0);
