@@ -125,7 +125,8 @@ pub(crate) struct Entry {
     /// Where the backend stands in a shuffled list; drawn once, so that a reconcile moves nobody
     /// who stays.
     pub(crate) place: u64,
-    /// Picks through snapshots that are freed. Those of the others are still in their cursors.
+    /// Picks through snapshots that are freed; those of the others are still in their cursors. And
+    /// what has to be added to the turns or taken off, for picks that passed a dead backend over.
     pub(crate) picks: AtomicU64,
 }
 

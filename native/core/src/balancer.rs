@@ -287,8 +287,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     }
 
     /// Notes that an owner died: picks that start after this returns pass its backends over, and
-    /// somebody has to take them out of the list. `true` if [`Balancer::settle`] has to be called for it, on any
-    /// thread; `false` if somebody who was told so has not begun yet, and will see this death too.
+    /// somebody has to take them out of the list. `true` if [`Balancer::settle`] has to be called
+    /// for it, on any thread; `false` if somebody who was told so has not begun yet, and will see
+    /// this death too.
     #[must_use]
     pub fn note_death(&self, owner: Owner) -> bool {
         // Relaxed: whoever heard of the death from who calls this sees it, and it publishes

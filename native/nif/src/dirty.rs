@@ -15,6 +15,8 @@ use rustler::codegen_runtime::inventory;
 use rustler::sys::{enif_make_copy, enif_schedule_nif, ErlNifEnv, ErlNifFunc, ErlNifTerm};
 use rustler::Nif;
 
+use crate::library::Functions;
+
 type Function = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -> ErlNifTerm;
 
 /// The first release of OTP that was seen to do without: what crashes 25 in a second does not harm
@@ -25,12 +27,6 @@ pub(crate) const SAFE_SINCE: u32 = 27;
 const ENTRANCES: [Function; 6] = [
     enter::<0>, enter::<1>, enter::<2>, enter::<3>, enter::<4>, enter::<5>,
 ];
-
-struct Functions(Vec<ErlNifFunc>);
-// SAFETY: the pointers in an `ErlNifFunc` are to constants.
-unsafe impl Send for Functions {}
-// SAFETY: as above.
-unsafe impl Sync for Functions {}
 
 static DIRTY: OnceLock<Functions> = OnceLock::new();
 

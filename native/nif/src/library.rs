@@ -122,7 +122,8 @@ fn all() -> impl Iterator<Item = ErlNifFunc> {
     through_rustler.chain([pick::function()])
 }
 
-struct Functions(Vec<ErlNifFunc>);
+/// NIFs that are put together once.
+pub(crate) struct Functions(pub(crate) Vec<ErlNifFunc>);
 // SAFETY: the pointers in an `ErlNifFunc` are to constants.
 unsafe impl Send for Functions {}
 // SAFETY: as above.
