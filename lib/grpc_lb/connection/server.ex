@@ -125,7 +125,7 @@ defmodule GrpcLb.Connection.Server do
 
   @impl true
   def handle_call(question, from, state) do
-    if GrpcLb.info(state.balancer).closed,
+    if balancer_closed?(state),
       do: closed(state),
       else: answer(question, from, state)
   end
@@ -282,8 +282,8 @@ defmodule GrpcLb.Connection.Server do
 
   defp reconcile(state) do
     case Backends.listed(state.backends) do
-      same when same == state.listed ->
-        if GrpcLb.info(state.balancer).closed, do: closed(state), else: {:noreply, state}
+      same when same === state.listed ->
+        if balancer_closed?(state), do: closed(state), else: {:noreply, state}
 
       listed ->
         began = System.monotonic_time()
@@ -299,6 +299,9 @@ defmodule GrpcLb.Connection.Server do
         end
     end
   end
+
+  # Removes nothing, and copies no backend to tell.
+  defp balancer_closed?(state), do: GrpcLb.remove(state.balancer, []) == {:error, :closed}
 
   # By somebody who has the handle, and so meant it; or because the keeper has died, of which there
   # will be a message.
