@@ -28,6 +28,7 @@
 //! | `snapshot`, `rows` | what a pick reads |
 //! | [policy] | one policy a file: config, `build`, `pick` |
 //! | `cursor` | the counter of the rotating policies |
+//! | [load] | what is measured of a backend, apart from the policies that choose by it |
 //! | `reclaim` | how snapshots are read without a lock and freed; the only `unsafe` |
 //! | `sync` | the only importer of atomics and locks |
 
@@ -38,6 +39,7 @@ mod balancer;
 mod caller;
 mod cursor;
 mod live;
+pub mod load;
 mod members;
 pub mod policy;
 #[allow(unsafe_code)]
@@ -45,6 +47,7 @@ mod reclaim;
 mod rows;
 mod snapshot;
 mod sync;
+mod time;
 mod watched;
 
 #[cfg(all(test, loom))]
@@ -55,3 +58,4 @@ pub use balancer::{BackendInfo, Balancer, ChangeError, Changes, Config, Info};
 pub use caller::Caller;
 pub use live::{live_counts, LiveCounts};
 pub use snapshot::Unavailable;
+pub use time::Time;

@@ -1,0 +1,33 @@
+//! The core's clock: a time that is given, and never read here.
+
+use std::ops::Add;
+use std::time::Duration;
+
+/// Nanoseconds since a moment that the caller chooses, and that is the same for all it tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time(pub u64);
+
+impl Time {
+    /// How long after `earlier` this is; nothing, if it is not.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use grpc_lb_core::Time;
+    ///
+    /// assert_eq!(Time(1_500).since(Time(500)), Duration::from_nanos(1_000));
+    /// assert_eq!(Time(500).since(Time(1_500)), Duration::ZERO);
+    /// ```
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+
+    /// Some 584 years at most: what is later than that never comes.
+    fn add(self, duration: Duration) -> Time {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Time(self.0.saturating_add(nanoseconds))
+    }
+}
