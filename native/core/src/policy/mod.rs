@@ -4,9 +4,12 @@
 //! the hot path. `pick` says which row of the snapshot is next, on the hot path: it does not
 //! allocate, lock or read a clock, and takes its randomness from the caller.
 
+pub mod alias;
+pub mod least_request;
 pub mod pick_first;
 pub mod random;
 pub mod round_robin;
+pub mod stride;
 
 use crate::caller::Caller;
 use crate::rows::Rows;

@@ -25,7 +25,10 @@ impl Vectors {
             .unwrap_or_else(|error| panic!("cannot list {}: {error}", folder.display()));
         let mut paths: Vec<_> = listed
             .map(|entry| entry.expect("an entry of the folder").path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|extension| extension == "json")
+            })
             .collect();
         paths.sort();
         Vectors(paths.iter().flat_map(|path| file(path)).collect())
@@ -76,9 +79,12 @@ pub fn integer(value: &Value) -> u64 {
     match value {
         Value::String(text) => text.parse().ok(),
         // Some are written as 10.0.
-        _ => value
-            .as_u64()
-            .or_else(|| value.as_f64().filter(|n| n.fract() == 0.0 && *n >= 0.0).map(|n| n as u64)),
+        _ => value.as_u64().or_else(|| {
+            value
+                .as_f64()
+                .filter(|n| n.fract() == 0.0 && *n >= 0.0)
+                .map(|n| n as u64)
+        }),
     }
     .unwrap_or_else(|| panic!("expected an integer, got {value}"))
 }
@@ -156,7 +162,18 @@ pub fn near(what: &str, got: f64, expected: f64, relative: f64) -> Result<(), St
 pub fn all_near(what: &str, got: &[f64], expected: &[f64], relative: f64) -> Result<(), String> {
     same(&format!("number of {what}"), &got.len(), &expected.len())?;
     let pairs = got.iter().zip(expected).enumerate();
-    pairs
-        .into_iter()
-        .try_for_each(|(i, (got, expected))| near(&format!("{what}[{i}]"), *got, *expected, relative))
+    pairs.into_iter().try_for_each(|(i, (got, expected))| {
+        near(&format!("{what}[{i}]"), *got, *expected, relative)
+    })
+}
+
+/// Fails if there is anything else than these keys, which would go unheeded.
+pub fn only(value: &Value, keys: &[&str]) -> Result<(), String> {
+    let Some(fields) = value.as_object() else {
+        return Err(format!("expected an object, got {value}"));
+    };
+    match fields.keys().find(|key| !keys.contains(&key.as_str())) {
+        None => Ok(()),
+        Some(key) => Err(format!("does not understand {key}")),
+    }
 }

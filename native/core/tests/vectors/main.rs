@@ -38,7 +38,10 @@ fn vectors() {
     let all = Vectors::read(&folder);
     assert!(all.iter().len() > 0, "no vectors in {}", folder.display());
 
-    let failures: Vec<String> = all.iter().filter_map(|vector| failure(vector, &all)).collect();
+    let failures: Vec<String> = all
+        .iter()
+        .filter_map(|vector| failure(vector, &all))
+        .collect();
     assert!(
         failures.is_empty(),
         "{} of {} vectors failed:\n{}",
