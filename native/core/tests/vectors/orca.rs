@@ -23,22 +23,25 @@ fn decode(input: &Value, expect: &Value) -> Result<(), String> {
         Value::Null => None,
         given => Some(report(given)),
     };
-    let readers: [(&str, fn(&str) -> Option<Vec<u8>>); 3] = [
-        ("hex", hex),
+    let given = [
+        ("hex", hex as Reader),
         ("base64", base64),
         ("base64_no_padding", base64),
     ];
     let mut read = 0;
-    for (key, decode) in readers {
+    for (key, decode) in given {
         let Some(text) = input[key].as_str() else {
             continue;
         };
-        let bytes = decode(text).ok_or_else(|| format!("{key} is no {key}: {text}"))?;
+        let bytes = decode(text).ok_or_else(|| format!("{key} cannot be read: {text}"))?;
         same(key, &Report::decode(&bytes), &expected)?;
         read += 1;
     }
     same("has bytes", &(read > 0), &true)
 }
+
+/// Makes bytes of text.
+type Reader = fn(&str) -> Option<Vec<u8>>;
 
 /// A report as the vectors write it, where `qps` is another name of `rps_fractional`.
 pub fn report(given: &Value) -> Report {

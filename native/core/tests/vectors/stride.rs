@@ -215,27 +215,19 @@ fn known(weights: &[f64]) -> usize {
 /// grpc-java: at most ten times and at least a tenth of the mean; all alike if none is known.
 fn java(weights: &[f64]) -> Vec<u16> {
     let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-    let valid: Vec<f32> = weights
-        .iter()
-        .copied()
-        .filter(|weight| *weight > 0.0)
-        .collect();
-    if valid.is_empty() {
+    let valid = || weights.iter().copied().filter(|weight| *weight > 0.0);
+    if valid().count() == 0 {
         return vec![u16::MAX; weights.len()];
     }
-    let mean = valid.iter().copied().map(f64::from).sum::<f64>() / valid.len() as f64;
-    let max = valid
-        .iter()
-        .copied()
-        .fold(0.0, f32::max)
-        .min((10.0 * mean) as f32);
-    let factor = 65_535.0_f32 / max;
-    let least = (f64::from(factor) * mean * 0.1).ceil() as u16;
+    let mean = valid().map(f64::from).sum::<f64>() / valid().count() as f64;
+    let max = valid().fold(0.0, f32::max).min((10.0 * mean) as f32);
+    let factor = f64::from(65_535.0_f32 / max);
+    let least = (factor * mean * 0.1).ceil() as u16;
     let scaled = |weight: &f32| {
         if *weight > 0.0 {
-            ((factor * weight.min(max)).round() as u16).max(least)
+            ((factor * f64::from(weight.min(max))).round() as u16).max(least)
         } else {
-            (f64::from(factor) * mean).round() as u16
+            (factor * mean).round() as u16
         }
     };
     weights.iter().map(scaled).collect()
