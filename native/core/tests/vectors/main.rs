@@ -51,10 +51,12 @@ fn vectors() {
     );
 }
 
+/// A relative path counts from the root of the repository, where cargo is called.
 fn folder() -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     match std::env::var_os("GRPC_LB_VECTORS") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors"),
+        Some(folder) => package.join("../..").join(folder),
+        None => package.join("vectors"),
     }
 }
 
