@@ -3,7 +3,9 @@
 use grpc_lb_core::policy::least_request::choose;
 use serde_json::Value;
 
-use crate::given::{integer, integers, number_or, numbers, only, same, Vector, Vectors};
+use crate::given::{
+    integer, integer_or, integers, number_or, numbers, only, same, Vector, Vectors,
+};
 use crate::Outcome;
 
 pub fn run(op: &str, vector: &Vector, _all: &Vectors) -> Outcome {
@@ -21,6 +23,7 @@ fn samples(input: &Value, expect: &Value) -> Result<(), String> {
         input,
         &[
             "active",
+            "choice_count",
             "pending",
             "count_pending",
             "weights",
@@ -37,7 +40,8 @@ fn samples(input: &Value, expect: &Value) -> Result<(), String> {
             .zip(pending)
             .for_each(|(active, pending)| *active += pending);
     }
-    let samples = integers(&input["samples"]);
+    let mut samples = integers(&input["samples"]);
+    samples.truncate(integer_or(&input["choice_count"], u64::MAX) as usize);
     let got = if active.is_empty() {
         None
     } else {
