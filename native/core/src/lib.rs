@@ -38,6 +38,8 @@ mod backend;
 mod balancer;
 mod caller;
 mod cursor;
+pub mod health;
+pub mod limit;
 mod live;
 pub mod load;
 mod members;

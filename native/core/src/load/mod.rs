@@ -2,5 +2,6 @@
 //!
 //! Everything here is told the time and reads no clock.
 
+pub mod latency;
 pub mod orca;
 pub mod reported_weight;

@@ -1,0 +1,452 @@
+//! How long a backend's calls take: an exponentially weighted moving average, lock-free.
+//!
+//! As time passes an estimate decays: `estimate * exp(-passed / decay)`. So the estimate and the
+//! time that it is of need not be kept apart. Kept is one number, the *score*: the time at which the
+//! estimate will have decayed to a nanosecond, `updated + decay * ln(estimate)`. It stays the same
+//! while the estimate decays, the order of two scores is the order of the estimates at any time, and
+//! it cannot be torn.
+
+use std::time::Duration;
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::Time;
+
+/// A score is kept in quarters of a nanosecond. With a decay of a second or more, that tells
+/// estimates apart that differ by 3e-10 of them, and it goes up to 73 years, where the 53 bits of an
+/// `f64` would no longer do.
+const PER_NANOSECOND: i64 = 4;
+
+/// The score of what is infinite, because there was no sample yet.
+const UNKNOWN: i64 = i64::MAX;
+
+/// Set in `updated` while there was no sample and no initial value.
+const UNTRIED: u64 = 1 << 63;
+
+/// A decay that is shorter counts as this, as in linkerd.
+const MIN_DECAY: Duration = Duration::from_millis(1);
+
+/// An estimate of the latency, in nanoseconds, which many threads update at once.
+///
+/// `decay` is an argument of all that needs it, and always the same.
+///
+/// ```
+/// use std::time::Duration;
+/// use grpc_lb_core::load::latency::{Latency, Rule};
+/// use grpc_lb_core::Time;
+///
+/// let decay = Duration::from_secs(10);
+/// let at = |seconds| Time(seconds * 1_000_000_000);
+/// let near = |got: f64, expected: f64| (got / expected - 1.0).abs() < 1e-9;
+///
+/// let latency = Latency::new(f64::INFINITY, at(0), decay);
+/// latency.sample(100.0, at(1), decay, Rule::Peak);
+/// assert!(near(latency.projected(at(11), decay), 100.0 * (-1.0_f64).exp()));
+/// // Slower than that: replaces what it has decayed to.
+/// latency.sample(50.0, at(11), decay, Rule::Peak);
+/// assert!(near(latency.estimate(decay), 50.0));
+/// ```
+#[derive(Debug)]
+pub struct Latency {
+    /// An `i64`, in parts of a nanosecond.
+    score: AtomicU64,
+    /// Up to when the time has been given to samples, in nanoseconds.
+    updated: AtomicU64,
+}
+
+/// What a sample does to the estimate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// One above what the estimate has decayed to replaces it; others are blended in. So slowness
+    /// is noticed at once and forgiven slowly.
+    Peak,
+    /// All are blended in, each with the weight of the time since the one before.
+    Plain,
+}
+
+impl Latency {
+    /// An estimate of `initial` nanoseconds, above 0. The first sample replaces
+    /// [`f64::INFINITY`].
+    pub fn new(initial: f64, now: Time, decay: Duration) -> Self {
+        let untried = if initial == f64::INFINITY { UNTRIED } else { 0 };
+        Latency {
+            score: AtomicU64::new(score_of(initial, now, units(decay)) as u64),
+            updated: AtomicU64::new(now.0 | untried),
+        }
+    }
+
+    /// Takes a call into account that took `nanoseconds` and ended `now`.
+    ///
+    /// One that is not later than the last is not blended in, since no time has passed for it. What
+    /// is no duration (negative, infinite, NaN) is ignored.
+    pub fn sample(&self, nanoseconds: f64, now: Time, decay: Duration, rule: Rule) {
+        if !(0.0..f64::INFINITY).contains(&nanoseconds) {
+            return;
+        }
+        let decay = units(decay);
+        let weight = self.claim(now, decay, rule);
+
+        // Acquire and Release: who sees a score sees that its time was claimed.
+        let mut score = self.score.load(Ordering::Acquire);
+        loop {
+            // An unknown estimate has no weight beside a sample.
+            let projected = match score as i64 {
+                UNKNOWN => 0.0,
+                known => estimate_of(known, now, decay),
+            };
+            let estimate = if rule == Rule::Peak && nanoseconds > projected {
+                nanoseconds
+            } else if weight > 0.0 && !(rule == Rule::Peak && self.is_superseded(now)) {
+                projected + nanoseconds * weight
+            } else {
+                return;
+            };
+            let next = score_of(estimate, now, decay) as u64;
+            let (new, old) = (Ordering::Release, Ordering::Acquire);
+            match self.score.compare_exchange_weak(score, next, new, old) {
+                Ok(_) => return,
+                Err(newer) => score = newer,
+            }
+        }
+    }
+
+    /// Takes the time since the last sample, and says the weight of the sample to which that
+    /// belongs; 0 if there is none left.
+    ///
+    /// No two samples get the same time, and blending adds. So samples that come at once may be
+    /// blended in in any order, and none is lost.
+    fn claim(&self, now: Time, decay: f64, rule: Rule) -> f64 {
+        let newer = |updated: u64| {
+            let replaces = rule == Rule::Peak && updated & UNTRIED != 0;
+            (now.0 > updated & !UNTRIED || replaces).then_some(now.0)
+        };
+        // Relaxed: it is the Release of the score that publishes both.
+        let relaxed = Ordering::Relaxed;
+        match self.updated.fetch_update(relaxed, relaxed, newer) {
+            Err(_) => 0.0,
+            Ok(updated) if updated & UNTRIED != 0 => 1.0,
+            Ok(updated) => -(-parts(now.since(Time(updated))) / decay).exp_m1(),
+        }
+    }
+
+    /// Whether a later sample has claimed its time.
+    ///
+    /// It may have replaced the estimate, which is then not to be raised by what came before it.
+    /// Otherwise the sample is left out that is below the estimate anyway.
+    fn is_superseded(&self, now: Time) -> bool {
+        // Relaxed: the score was acquired before.
+        self.updated.load(Ordering::Relaxed) != now.0
+    }
+
+    /// What the estimate has decayed to; stores nothing, as in linkerd. Before the last sample it
+    /// is what it was then.
+    pub fn projected(&self, now: Time, decay: Duration) -> f64 {
+        // In this order, the time is no older than the score.
+        let score = self.score.load(Ordering::Acquire) as i64;
+        let updated = Time(self.updated.load(Ordering::Relaxed) & !UNTRIED);
+        estimate_of(score, now.max(updated), units(decay))
+    }
+
+    /// The estimate as of the last sample.
+    pub fn estimate(&self, decay: Duration) -> f64 {
+        self.projected(Time(0), decay)
+    }
+
+    /// What is to be compared to find the backend whose `estimate * factor` is the least at the
+    /// moment, whichever moment that is: one load, and no clock.
+    ///
+    /// peak EWMA's factor is the number of calls in flight, and one.
+    #[inline]
+    pub fn score(&self, factor: f64, decay: Duration) -> i64 {
+        // Relaxed: any recent score will do, and nothing else is read.
+        let score = self.score.load(Ordering::Relaxed) as i64;
+        score.saturating_add((units(decay) * factor.ln()) as i64)
+    }
+}
+
+/// A decay in the unit of scores.
+fn units(decay: Duration) -> f64 {
+    parts(decay.max(MIN_DECAY))
+}
+
+fn parts(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e9 * PER_NANOSECOND as f64
+}
+
+fn time_in_parts(now: Time) -> i64 {
+    i64::try_from(now.0)
+        .unwrap_or(i64::MAX)
+        .saturating_mul(PER_NANOSECOND)
+}
+
+/// Casts saturate: infinity becomes [`UNKNOWN`], and 0 what no time will ever be near to.
+fn score_of(estimate: f64, now: Time, decay: f64) -> i64 {
+    let lasts = (decay * estimate.ln()).round() as i64;
+    time_in_parts(now).saturating_add(lasts)
+}
+
+fn estimate_of(score: i64, now: Time, decay: f64) -> f64 {
+    match score {
+        UNKNOWN => f64::INFINITY,
+        known => (known.saturating_sub(time_in_parts(now)) as f64 / decay).exp(),
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const DECAY: Duration = Duration::from_secs(10);
+    const MS: f64 = 1e6;
+    const YEARS_30: u64 = 30 * 365 * 86_400 * 1_000_000_000;
+
+    fn at(seconds: f64) -> Time {
+        Time((seconds * 1e9) as u64)
+    }
+
+    fn near(got: f64, expected: f64) -> bool {
+        got == expected || (got - expected).abs() <= 1e-9 * expected
+    }
+
+    #[test]
+    fn it_takes_16_bytes() {
+        assert_eq!(size_of::<Latency>(), 16);
+    }
+
+    #[test]
+    fn a_slower_sample_replaces_and_a_faster_one_is_blended_in() {
+        let latency = Latency::new(30.0 * MS, at(0.0), DECAY);
+        latency.sample(40.0 * MS, at(1.0), DECAY, Rule::Peak);
+        assert!(near(latency.estimate(DECAY), 40.0 * MS));
+        latency.sample(10.0 * MS, at(3.0), DECAY, Rule::Peak);
+        let kept = (-0.2_f64).exp();
+        let blended = 40.0 * MS * kept + 10.0 * MS * (1.0 - kept);
+        assert!(near(latency.estimate(DECAY), blended));
+        // As of the last sample.
+        assert!(near(latency.projected(at(2.0), DECAY), blended));
+    }
+
+    #[test]
+    fn a_plain_average_is_not_replaced() {
+        let latency = Latency::new(30.0 * MS, at(0.0), DECAY);
+        latency.sample(40.0 * MS, at(1.0), DECAY, Rule::Plain);
+        let kept = (-0.1_f64).exp();
+        let blended = 30.0 * MS * kept + 40.0 * MS * (1.0 - kept);
+        assert!(near(latency.estimate(DECAY), blended));
+    }
+
+    #[test]
+    fn only_a_peak_counts_when_no_time_has_passed() {
+        let latency = Latency::new(30.0 * MS, at(2.0), DECAY);
+        for now in [1.0, 2.0] {
+            latency.sample(99.0 * MS, at(now), DECAY, Rule::Plain);
+            latency.sample(1.0 * MS, at(now), DECAY, Rule::Peak);
+            assert!(near(latency.estimate(DECAY), 30.0 * MS));
+        }
+        latency.sample(99.0 * MS, at(2.0), DECAY, Rule::Peak);
+        assert!(near(latency.estimate(DECAY), 99.0 * MS));
+    }
+
+    #[test]
+    fn the_first_sample_replaces_an_unknown_estimate() {
+        for rule in [Rule::Peak, Rule::Plain] {
+            let latency = Latency::new(f64::INFINITY, at(0.0), DECAY);
+            assert_eq!(latency.projected(at(50.0), DECAY), f64::INFINITY);
+            latency.sample(7.0, at(0.001), DECAY, rule);
+            assert!(near(latency.estimate(DECAY), 7.0));
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_ignored() {
+        let latency = Latency::new(30.0 * MS, at(0.0), DECAY);
+        for sample in [f64::NAN, f64::INFINITY, -1.0, f64::NEG_INFINITY] {
+            latency.sample(sample, at(5.0), DECAY, Rule::Peak);
+            latency.sample(sample, at(5.0), DECAY, Rule::Plain);
+        }
+        assert!(near(latency.estimate(DECAY), 30.0 * MS));
+    }
+
+    #[test]
+    fn zero_is_an_estimate_too() {
+        let latency = Latency::new(f64::INFINITY, at(0.0), DECAY);
+        latency.sample(0.0, at(1.0), DECAY, Rule::Peak);
+        assert_eq!(latency.estimate(DECAY), 0.0);
+        latency.sample(0.0, at(2.0), DECAY, Rule::Plain);
+        latency.sample(5.0, at(3.0), DECAY, Rule::Peak);
+        assert!(near(latency.estimate(DECAY), 5.0));
+    }
+
+    #[test]
+    fn long_idleness_forgets_all() {
+        let latency = Latency::new(30.0 * MS, at(0.0), DECAY);
+        assert_eq!(latency.projected(at(1e6), DECAY), 0.0);
+        latency.sample(2.0 * MS, at(1e6), DECAY, Rule::Plain);
+        assert!(near(latency.estimate(DECAY), 2.0 * MS));
+    }
+
+    #[test]
+    fn a_short_decay_counts_as_a_millisecond() {
+        let latency = Latency::new(100.0, at(0.0), Duration::ZERO);
+        let projected = latency.projected(at(0.001), Duration::ZERO);
+        assert!((projected / (100.0 * (-1.0_f64).exp()) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn calls_in_flight_weigh_as_much_as_latency() {
+        let latency = |ms: f64| Latency::new(ms * MS, at(0.0), DECAY);
+        let score = |ms, calls| latency(ms).score(calls, DECAY);
+        assert!(score(10.0, 3.0) < score(31.0, 1.0));
+        assert!(score(10.0, 3.0) > score(29.0, 1.0));
+        assert_eq!(score(f64::INFINITY, 1.0), score(f64::INFINITY, 9.0));
+        assert!(score(f64::INFINITY, 1.0) > score(1e9, 1_000.0));
+    }
+
+    #[test]
+    fn samples_of_many_threads_leave_an_average_of_them() {
+        for rule in [Rule::Peak, Rule::Plain] {
+            let latency = Latency::new(f64::INFINITY, at(0.0), DECAY);
+            let clock = std::sync::atomic::AtomicU64::new(1);
+            std::thread::scope(|scope| {
+                for thread in 0..4 {
+                    let (latency, clock) = (&latency, &clock);
+                    scope.spawn(move || {
+                        for i in 0..20_000 {
+                            let now = clock.fetch_add(500_000, Ordering::Relaxed);
+                            let sample = (10.0 + (i % 5) as f64 + thread as f64) * MS;
+                            latency.sample(sample, Time(now), DECAY, rule);
+                            let seen = latency.estimate(DECAY);
+                            assert!(seen <= 17.001 * MS || seen == f64::INFINITY, "{seen}");
+                        }
+                    });
+                }
+            });
+            let left = latency.estimate(DECAY);
+            assert!((9.9 * MS..17.001 * MS).contains(&left), "{left}");
+        }
+    }
+
+    /// linkerd's rules as they are told, for one thread.
+    struct Model {
+        estimate: f64,
+        updated: Time,
+    }
+
+    impl Model {
+        fn sample(&mut self, sample: f64, now: Time, decay: Duration, rule: Rule) {
+            let passed = now.since(self.updated).as_secs_f64() / decay.as_secs_f64();
+            let projected = self.estimate * (-passed).exp();
+            if self.estimate == f64::INFINITY || (rule == Rule::Peak && projected < sample) {
+                self.estimate = sample;
+            } else {
+                self.estimate = projected + sample * (1.0 - (-passed).exp());
+            }
+            self.updated = now;
+        }
+    }
+
+    fn initial() -> impl Strategy<Value = f64> {
+        prop_oneof![Just(f64::INFINITY), 1e3..1e11]
+    }
+
+    fn samples() -> impl Strategy<Value = Vec<(f64, u64)>> {
+        prop::collection::vec(
+            (prop_oneof![Just(0.0), 1e3..1e11], 1..5_000_000_000u64),
+            1..20,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_what_linkerd_has(
+            initial in initial(),
+            samples in samples(),
+            start in prop_oneof![Just(0), Just(YEARS_30)],
+            peak in any::<bool>(),
+        ) {
+            let rule = if peak { Rule::Peak } else { Rule::Plain };
+            let mut now = Time(start);
+            let latency = Latency::new(initial, now, DECAY);
+            let mut model = Model { estimate: initial, updated: now };
+            for (sample, later) in samples {
+                now = now + Duration::from_nanos(later);
+                latency.sample(sample, now, DECAY, rule);
+                model.sample(sample, now, DECAY, rule);
+                let (got, expected) = (latency.estimate(DECAY), model.estimate);
+                prop_assert!(near(got, expected), "{} instead of {}", got, expected);
+            }
+        }
+
+        #[test]
+        fn a_plain_average_is_between_the_least_and_the_most(
+            initial in initial(), samples in samples(), decay_ms in 0..100_000u64,
+        ) {
+            let decay = Duration::from_millis(decay_ms);
+            let mut now = at(0.0);
+            let latency = Latency::new(initial, now, decay);
+            let known = |value: &f64| value.is_finite();
+            let (mut least, mut most) = Some(initial)
+                .filter(known)
+                .map_or((f64::INFINITY, 0.0), |it| (it, it));
+            for (sample, later) in samples {
+                now = now + Duration::from_nanos(later);
+                latency.sample(sample, now, decay, Rule::Plain);
+                (least, most) = (least.min(sample), most.max(sample));
+                let got = latency.estimate(decay);
+                prop_assert!(least * (1.0 - 1e-5) <= got && got <= most * (1.0 + 1e-5));
+            }
+        }
+
+        #[test]
+        fn a_peak_is_never_above_the_most_nor_below_the_last(
+            initial in 1e3..1e11, samples in samples(),
+        ) {
+            let mut now = at(0.0);
+            let latency = Latency::new(initial, now, DECAY);
+            let mut most: f64 = initial;
+            for (sample, later) in samples {
+                now = now + Duration::from_nanos(later);
+                latency.sample(sample, now, DECAY, Rule::Peak);
+                most = most.max(sample);
+                let got = latency.estimate(DECAY);
+                prop_assert!(sample * (1.0 - 1e-9) <= got && got <= most * (1.0 + 1e-9));
+            }
+        }
+
+        #[test]
+        fn the_order_of_scores_is_that_of_projections(
+            a in 1e3..1e11, b in 1e3..1e11, calls in 1..1_000u32, started in 0..1_000u64,
+            now in 1_000..1_050u64,
+        ) {
+            let (busy, idle) = (
+                Latency::new(a, Time(started * 1_000_000_000), DECAY),
+                Latency::new(b, at(1_000.0), DECAY),
+            );
+            let now = Time(now * 1_000_000_000);
+            let calls = f64::from(calls);
+            let (of_busy, of_idle) =
+                (busy.projected(now, DECAY) * calls, idle.projected(now, DECAY));
+            if (of_busy / of_idle - 1.0).abs() > 1e-8 {
+                let scores = (busy.score(calls, DECAY), idle.score(1.0, DECAY));
+                prop_assert_eq!(of_busy < of_idle, scores.0 < scores.1);
+            }
+        }
+
+        #[test]
+        fn never_nan_and_never_negative(
+            initial in any::<f64>(),
+            samples in prop::collection::vec((any::<f64>(), any::<u64>(), any::<bool>()), 0..20),
+            decay in any::<u64>(),
+        ) {
+            let decay = Duration::from_nanos(decay);
+            let latency = Latency::new(initial, Time(5), decay);
+            for (sample, now, peak) in samples {
+                let rule = if peak { Rule::Peak } else { Rule::Plain };
+                latency.sample(sample, Time(now), decay, rule);
+                prop_assert!(latency.estimate(decay) >= 0.0);
+                prop_assert!(latency.projected(Time(now), decay) >= 0.0);
+            }
+        }
+    }
+}
