@@ -4,16 +4,19 @@
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed as Any};
 use std::sync::Arc as StdArc;
+use std::time::Duration;
 
 use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
 use crate::cursor::Cursor;
+use crate::limit::InFlight;
+use crate::load::latency::{Latency, Rule};
 use crate::policy::{pick_first, Policy};
 use crate::reclaim::{Published, Reader};
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
-use crate::{Backend, Balancer, Caller, Owner, Owners, State, Unavailable, Unowned};
+use crate::{Backend, Balancer, Caller, Owner, Owners, State, Time, Unavailable, Unowned};
 
 /// A value whose reads and end loom watches: reading it after or while it is dropped fails.
 struct Watched {
@@ -321,5 +324,92 @@ fn nobody_who_heard_of_a_death_picks_the_dead() {
             balancer.settle(&*mortal);
         }
         picker.join().unwrap();
+    });
+}
+
+#[test]
+fn no_more_calls_are_in_flight_than_the_bound() {
+    loom::model(|| {
+        let calls = Arc::new(InFlight::new());
+        // Written inside without a lock: loom fails the model if two are in there.
+        let inside = Arc::new(UnsafeCell::new(0));
+        let call = |calls: &InFlight, inside: &UnsafeCell<usize>| {
+            let entered = calls.try_enter(Some(1));
+            if entered {
+                assert_eq!(calls.count(), 1);
+                #[allow(unsafe_code)]
+                // SAFETY: loom fails the model if another thread writes meanwhile.
+                inside.with_mut(|count| unsafe { *count += 1 });
+                calls.leave();
+            }
+            entered
+        };
+        let other = {
+            let (calls, inside) = (calls.clone(), inside.clone());
+            thread::spawn(move || call(&calls, &inside))
+        };
+        let entered = [call(&calls, &inside), other.join().unwrap()];
+        assert!(entered.contains(&true));
+        assert_eq!(calls.count(), 0);
+    });
+}
+
+/// Two samples on two threads, one second apart, and what this thread sees meanwhile.
+fn two_samples(rule: Rule, earlier: f64, later: f64, seen: fn(f64)) -> f64 {
+    const DECAY: Duration = Duration::from_secs(10);
+    let at = |seconds: u64| Time(seconds * 1_000_000_000);
+    let latency = Arc::new(Latency::new(10.0, at(0), DECAY));
+    let threads = [(earlier, 1), (later, 2)].map(|(sample, second)| {
+        let latency = latency.clone();
+        thread::spawn(move || latency.sample(sample, at(second), DECAY, rule))
+    });
+    seen(latency.estimate(DECAY));
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    latency.projected(at(2), DECAY)
+}
+
+/// What blending leaves of an estimate and takes of a sample after so many seconds.
+fn blended(estimate: f64, sample: f64, seconds: f64) -> f64 {
+    let kept = (-seconds / 10.0).exp();
+    estimate * kept + sample * (1.0 - kept)
+}
+
+fn is_near(got: f64, expected: f64) -> bool {
+    (got / expected - 1.0).abs() < 1e-9
+}
+
+#[test]
+fn samples_at_the_same_time_are_all_blended_in_unless_time_has_passed_them() {
+    loom::model(|| {
+        let left = two_samples(Rule::Plain, 20.0, 30.0, |seen| {
+            assert!((8.0..=30.0).contains(&seen), "{seen}");
+        });
+        let both = blended(blended(10.0, 20.0, 1.0), 30.0, 1.0);
+        // The later one came first: no time was left for the other.
+        let later = blended(10.0, 30.0, 2.0);
+        assert!(is_near(left, both) || is_near(left, later), "{left}");
+    });
+}
+
+#[test]
+fn a_peak_is_never_lost_to_a_sample_at_the_same_time() {
+    loom::model(|| {
+        let left = two_samples(Rule::Peak, 30.0, 20.0, |seen| {
+            assert!(
+                (8.0..=30.0).contains(&seen) || is_near(seen, 30.0),
+                "{seen}"
+            );
+        });
+        let peak = 30.0 * (-0.1_f64).exp();
+        assert!(
+            is_near(left, peak) || is_near(left, blended(30.0, 20.0, 1.0)),
+            "{left}"
+        );
+    });
+    loom::model(|| {
+        let left = two_samples(Rule::Peak, 1.0, 30.0, |_| {});
+        assert!(is_near(left, 30.0), "{left}");
     });
 }

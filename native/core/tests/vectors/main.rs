@@ -8,9 +8,13 @@
 //!
 //! What is only another implementation's rule lives in the areas, never in the crate.
 
+mod ewma;
 mod given;
+mod health;
 mod least_request;
+mod limit;
 mod orca;
+mod outlier;
 mod rotation;
 mod stride;
 mod wrr;
@@ -30,6 +34,10 @@ const AREAS: &[fn(&str, &Vector, &Vectors) -> Outcome] = &[
     orca::run,
     rotation::run,
     least_request::run,
+    ewma::run,
+    health::run,
+    outlier::run,
+    limit::run,
 ];
 
 #[test]
