@@ -430,6 +430,22 @@ mod tests {
         };
         assert_eq!(fresh(&config, &[(0, 0); 6]), []);
         assert_eq!(fresh(&config, &[]), []);
+
+        // Nor does who has none spoil the mean of the others.
+        let config = Config {
+            failure_percentage: None,
+            ..config
+        };
+        let calls = [(0, 0), (9, 0), (9, 0), (9, 0), (9, 0), (0, 9)];
+        assert_eq!(fresh(&config, &calls), [5]);
+    }
+
+    #[test]
+    fn counts_do_not_overflow() {
+        let config = failure_percentage(FailurePercentage {
+            minimum_hosts: 0,
+            ..FailurePercentage::default()
+        });
         assert_eq!(fresh(&config, &[(u64::MAX, 0), (0, u64::MAX), (0, 0)]), [1]);
     }
 
@@ -551,14 +567,14 @@ mod tests {
                 })
                 .collect();
             eject_failing(config, &mut streaks, now);
-            (ejected(&ejections), ejections[1])
+            (ejected(&ejections), ejections[0])
         };
         let off = Config::default();
         assert_eq!(eject(&off, [9; 5], at(1)).0, []);
-        assert_eq!(eject(&config, [2, 3, 0, 2, 2], at(2)).0, [1]);
-        let (all, one) = eject(&config, [4, 4, 4, 4, 4], at(3));
+        assert_eq!(eject(&config, [3, 2, 0, 2, 2], at(2)).0, [0]);
+        let (all, first) = eject(&config, [4, 4, 4, 4, 4], at(3));
         assert_eq!(all, [0, 1]);
-        assert_eq!((one.ejected_at, one.times_ejected), (Some(at(2)), 1));
+        assert_eq!((first.ejected_at, first.times_ejected), (Some(at(2)), 1));
     }
 
     proptest! {

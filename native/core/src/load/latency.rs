@@ -83,10 +83,10 @@ impl Latency {
             return;
         }
         let decay = units(decay);
-        let weight = self.claim(now, decay, rule);
-
-        // Acquire and Release: who sees a score sees that its time was claimed.
+        // Acquire and Release: who sees a score sees that its time was claimed. It is loaded before
+        // time is claimed, so that a change of it in between is noticed.
         let mut score = self.score.load(Ordering::Acquire);
+        let mut weight = self.claim(now, decay, rule);
         loop {
             // An unknown estimate has no weight beside a sample.
             let projected = match score as i64 {
@@ -95,16 +95,21 @@ impl Latency {
             };
             let estimate = if rule == Rule::Peak && nanoseconds > projected {
                 nanoseconds
-            } else if weight > 0.0 && !(rule == Rule::Peak && self.is_superseded(now)) {
+            } else if weight > 0.0 {
                 projected + nanoseconds * weight
             } else {
                 return;
             };
             let next = score_of(estimate, now, decay) as u64;
             let (new, old) = (Ordering::Release, Ordering::Acquire);
-            match self.score.compare_exchange_weak(score, next, new, old) {
+            match self.score.compare_exchange(score, next, new, old) {
                 Ok(_) => return,
                 Err(newer) => score = newer,
+            }
+            if rule == Rule::Peak {
+                // What came between may have replaced the estimate, and time from before a peak is
+                // not to be added to it. A sample below the estimate may be left out.
+                weight = 0.0;
             }
         }
     }
@@ -112,8 +117,8 @@ impl Latency {
     /// Takes the time since the last sample, and says the weight of the sample to which that
     /// belongs; 0 if there is none left.
     ///
-    /// No two samples get the same time, and blending adds. So samples that come at once may be
-    /// blended in in any order, and none is lost.
+    /// No two samples get the same time, and blending adds. So with [`Rule::Plain`], samples that
+    /// come at once may be blended in in any order, and none is lost.
     fn claim(&self, now: Time, decay: f64, rule: Rule) -> f64 {
         let newer = |updated: u64| {
             let replaces = rule == Rule::Peak && updated & UNTRIED != 0;
@@ -126,15 +131,6 @@ impl Latency {
             Ok(updated) if updated & UNTRIED != 0 => 1.0,
             Ok(updated) => -(-parts(now.since(Time(updated))) / decay).exp_m1(),
         }
-    }
-
-    /// Whether a later sample has claimed its time.
-    ///
-    /// It may have replaced the estimate, which is then not to be raised by what came before it.
-    /// Otherwise the sample is left out that is below the estimate anyway.
-    fn is_superseded(&self, now: Time) -> bool {
-        // Relaxed: the score was acquired before.
-        self.updated.load(Ordering::Relaxed) != now.0
     }
 
     /// What the estimate has decayed to; stores nothing, as in linkerd. Before the last sample it
@@ -284,6 +280,35 @@ mod tests {
         assert_eq!(latency.projected(at(1e6), DECAY), 0.0);
         latency.sample(2.0 * MS, at(1e6), DECAY, Rule::Plain);
         assert!(near(latency.estimate(DECAY), 2.0 * MS));
+    }
+
+    #[test]
+    fn what_is_rounded_does_not_add_up() {
+        let latency = Latency::new(3.0 * MS, at(0.0), DECAY);
+        let mut model = Model {
+            estimate: 3.0 * MS,
+            updated: at(0.0),
+        };
+        for i in 1..=100_000 {
+            let (sample, now) = ([2.0, 4.0][i as usize % 2] * MS, Time(1_000 * i));
+            latency.sample(sample, now, DECAY, Rule::Plain);
+            model.sample(sample, now, DECAY, Rule::Plain);
+        }
+        assert!((latency.estimate(DECAY) / model.estimate - 1.0).abs() < 1e-7);
+    }
+
+    #[test]
+    fn at_its_creation_an_unknown_estimate_takes_only_a_peak() {
+        let latency = Latency::new(f64::INFINITY, at(1.0), DECAY);
+        latency.sample(7.0 * MS, at(1.0), DECAY, Rule::Plain);
+        assert_eq!(latency.estimate(DECAY), f64::INFINITY);
+        latency.sample(7.0 * MS, at(1.0), DECAY, Rule::Peak);
+        assert!(near(latency.estimate(DECAY), 7.0 * MS));
+        // That was the first, so what comes next is blended in.
+        latency.sample(2.0 * MS, at(2.0), DECAY, Rule::Peak);
+        let kept = (-0.1_f64).exp();
+        let blended = 7.0 * MS * kept + 2.0 * MS * (1.0 - kept);
+        assert!(near(latency.estimate(DECAY), blended));
     }
 
     #[test]
