@@ -147,16 +147,31 @@ impl Latency {
         self.projected(Time(0), decay)
     }
 
-    /// What is to be compared to find the backend whose `estimate * factor` is the least at the
-    /// moment, whichever moment that is: one load, and no clock.
-    ///
-    /// peak EWMA's factor is the number of calls in flight, and one.
+    /// What is to be compared to find the backend with the least estimate at the moment, whichever
+    /// moment that is: one load, and no clock.
     #[inline]
-    pub fn score(&self, factor: f64, decay: Duration) -> i64 {
+    pub fn score(&self) -> i64 {
         // Relaxed: any recent score will do, and nothing else is read.
-        let score = self.score.load(Ordering::Relaxed) as i64;
-        score.saturating_add((units(decay) * factor.ln()) as i64)
+        self.score.load(Ordering::Relaxed) as i64
     }
+}
+
+/// What is to be added to a score, saturating, for the estimate times `factor`.
+///
+/// peak EWMA's factor is the number of calls in flight, and one.
+///
+/// ```
+/// use std::time::Duration;
+/// use grpc_lb_core::load::latency::{gain, Latency};
+/// use grpc_lb_core::Time;
+///
+/// let decay = Duration::from_secs(10);
+/// let [fast, slow] = [1e6, 4e6].map(|initial| Latency::new(initial, Time(0), decay));
+/// assert!(fast.score() + gain(3.0, decay) < slow.score());
+/// assert!(fast.score() + gain(5.0, decay) > slow.score());
+/// ```
+pub fn gain(factor: f64, decay: Duration) -> i64 {
+    (units(decay) * factor.ln()).round() as i64
 }
 
 /// A decay in the unit of scores.
@@ -176,8 +191,8 @@ fn time_in_parts(now: Time) -> i64 {
 
 /// Casts saturate: infinity becomes [`UNKNOWN`], and 0 what no time will ever be near to.
 fn score_of(estimate: f64, now: Time, decay: f64) -> i64 {
-    let lasts = (decay * estimate.ln()).round() as i64;
-    time_in_parts(now).saturating_add(lasts)
+    let lasts = decay * estimate.ln();
+    time_in_parts(now).saturating_add(lasts.round() as i64)
 }
 
 fn estimate_of(score: i64, now: Time, decay: f64) -> f64 {
@@ -321,7 +336,7 @@ mod tests {
     #[test]
     fn calls_in_flight_weigh_as_much_as_latency() {
         let latency = |ms: f64| Latency::new(ms * MS, at(0.0), DECAY);
-        let score = |ms, calls| latency(ms).score(calls, DECAY);
+        let score = |ms, calls| latency(ms).score().saturating_add(gain(calls, DECAY));
         assert!(score(10.0, 3.0) < score(31.0, 1.0));
         assert!(score(10.0, 3.0) > score(29.0, 1.0));
         assert_eq!(score(f64::INFINITY, 1.0), score(f64::INFINITY, 9.0));
@@ -453,7 +468,7 @@ mod tests {
             let (of_busy, of_idle) =
                 (busy.projected(now, DECAY) * calls, idle.projected(now, DECAY));
             if (of_busy / of_idle - 1.0).abs() > 1e-8 {
-                let scores = (busy.score(calls, DECAY), idle.score(1.0, DECAY));
+                let scores = (busy.score() + gain(calls, DECAY), idle.score());
                 prop_assert_eq!(of_busy < of_idle, scores.0 < scores.1);
             }
         }
