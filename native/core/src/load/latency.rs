@@ -35,7 +35,7 @@ const MIN_DECAY: Duration = Duration::from_millis(1);
 /// use grpc_lb_core::Time;
 ///
 /// let decay = Duration::from_secs(10);
-/// let at = |seconds| Time(seconds * 1_000_000_000);
+/// let at = |seconds: u64| Time(seconds * 1_000_000_000);
 /// let near = |got: f64, expected: f64| (got / expected - 1.0).abs() < 1e-9;
 ///
 /// let latency = Latency::new(f64::INFINITY, at(0), decay);
