@@ -6,8 +6,10 @@
 
 pub mod alias;
 pub mod least_request;
+pub mod maglev;
 pub mod pick_first;
 pub mod random;
+pub mod ring_hash;
 pub mod round_robin;
 pub mod stride;
 

@@ -31,9 +31,47 @@ pub(crate) fn build<T>(config: &Config, rows: &Rows<T>) -> Picker {
     Picker(first.map_or(0, |(index, _)| index))
 }
 
+/// A backend's place in a shuffle by weights (gRFC A113), the highest first; the chance to be first
+/// is the backend's share of the weight of all. `random` is a draw from all numbers between 0 and
+/// 1, without the two.
+///
+/// ```
+/// use grpc_lb_core::policy::pick_first::weighted_place;
+///
+/// // A heavier backend needs less luck.
+/// assert!(weighted_place(10.0, 0.5) < weighted_place(1.0, 0.94));
+/// assert!(weighted_place(10.0, 0.6) > weighted_place(1.0, 0.94));
+/// ```
+pub fn weighted_place(weight: f64, random: f64) -> f64 {
+    random.powf(1.0 / weight)
+}
+
 impl Picker {
     #[inline]
     pub(crate) fn pick(&self) -> usize {
         self.0
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chance_to_be_first_is_the_share_of_the_weight() {
+        let weights = [1.0, 2.0, 7.0];
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut firsts = [0_u32; 3];
+        for _ in 0..10_000 {
+            let places = weights.map(|weight| weighted_place(weight, random.f64()));
+            let first = (0..3).max_by(|a, b| places[*a].total_cmp(&places[*b]));
+            firsts[first.expect("there are three")] += 1;
+        }
+        // Five standard deviations.
+        let expected = [850..1_150, 1_800..2_200, 6_770..7_230];
+        assert!(
+            (0..3).all(|index| expected[index].contains(&firsts[index])),
+            "{firsts:?}"
+        );
     }
 }
