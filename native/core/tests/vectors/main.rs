@@ -10,11 +10,16 @@
 
 mod ewma;
 mod given;
+mod hashing;
 mod health;
+mod hosts;
 mod least_request;
 mod limit;
+mod maglev;
 mod orca;
 mod outlier;
+mod pick_first;
+mod ring_hash;
 mod rotation;
 mod stride;
 mod wrr;
@@ -38,6 +43,10 @@ const AREAS: &[fn(&str, &Vector, &Vectors) -> Outcome] = &[
     health::run,
     outlier::run,
     limit::run,
+    hashing::run,
+    ring_hash::run,
+    maglev::run,
+    pick_first::run,
 ];
 
 #[test]

@@ -1,0 +1,82 @@
+//! hash.json and random_subsetting.json.
+
+use grpc_lb_core::hash::xxh64;
+use grpc_lb_core::subset::subset;
+use serde_json::Value;
+
+use crate::given::{integer, integer_or, integers, list, same, text, Vector, Vectors};
+use crate::Outcome;
+
+pub fn run(op: &str, vector: &Vector, _all: &Vectors) -> Outcome {
+    let (input, expect) = (&vector.input, &vector.expect);
+    match op {
+        "xxh64" => Some(same(
+            "hash",
+            &xxh64(
+                text(&input["bytes_utf8"]).as_bytes(),
+                integer_or(&input["seed"], 0),
+            ),
+            &integer(&expect["hash"]),
+        )),
+        "murmur2_64" => Some(same(
+            "hash",
+            &murmur2_64(
+                text(&input["bytes_utf8"]).as_bytes(),
+                integer_or(&input["seed"], MURMUR2_SEED),
+            ),
+            &integer(&expect["hash"]),
+        )),
+        "subset" => Some(chosen(input, expect)),
+        _ => None,
+    }
+}
+
+fn chosen(input: &Value, expect: &Value) -> Result<(), String> {
+    // What is hashed: the address, or what grpc-go prints for it, with the address in its place.
+    let shape = match input["hash_string"].as_str() {
+        None | Some("plain" | "any") => "<addr>",
+        Some(shape) => shape
+            .strip_prefix("go: ")
+            .ok_or_else(|| format!("unknown hash_string {shape:?}"))?,
+    };
+    let keys: Vec<String> = list(&input["addresses"])
+        .iter()
+        .map(|address| shape.replace("<addr>", text(address)))
+        .collect();
+    let size = integer(&input["subset_size"]) as usize;
+    let chosen = subset(&keys, integer_or(&input["seed"], 0), size);
+    let chosen: Vec<u64> = chosen.into_iter().map(|index| index as u64).collect();
+    same("subset", &chosen, &integers(&expect["subset"]))
+}
+
+/// The seed of libstdc++'s `std::hash`, which Envoy takes.
+const MURMUR2_SEED: u64 = 0xc70f_6907;
+
+/// Envoy's other hash function for rings: MurmurHash2 in the 64-bit form of libstdc++.
+pub fn murmur2_64(bytes: &[u8], seed: u64) -> u64 {
+    const FACTOR: u64 = 0xc6a4_a793_5bd1_e995;
+    let mix = |word: u64| word ^ (word >> 47);
+    let words = bytes.chunks_exact(8);
+    let mut rest = [0; 8];
+    rest[..words.remainder().len()].copy_from_slice(words.remainder());
+
+    let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(FACTOR);
+    for word in words {
+        let word = u64::from_le_bytes(word.try_into().expect("8 bytes"));
+        hash ^= mix(word.wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
+        hash = hash.wrapping_mul(FACTOR);
+    }
+    if bytes.len() % 8 != 0 {
+        hash = (hash ^ u64::from_le_bytes(rest)).wrapping_mul(FACTOR);
+    }
+    mix(mix(hash).wrapping_mul(FACTOR))
+}
+
+/// The hash function of this name; XXH64 if none is named.
+pub fn function(name: &Value) -> Result<fn(&[u8]) -> u64, String> {
+    match name.as_str() {
+        None | Some("xxh64" | "XX_HASH") => Ok(|bytes| xxh64(bytes, 0)),
+        Some("murmur2_64" | "MURMUR_HASH_2") => Ok(|bytes| murmur2_64(bytes, MURMUR2_SEED)),
+        Some(name) => Err(format!("unknown hash_function {name:?}")),
+    }
+}
