@@ -382,9 +382,10 @@ mod tests {
             let sum: u32 = weights.iter().sum();
             for (index, weight) in weights.iter().enumerate() {
                 let count = table.slots().filter(|slot| *slot == index).count() as f64;
-                let exact = 10_007.0 * f64::from(*weight) / f64::from(sum);
-                prop_assert!((count - exact).abs() <= 2.0 + weights.len() as f64 / 2.0,
-                    "{count} {exact}");
+                let share = f64::from(*weight) / f64::from(sum);
+                // In the last round some have had a turn and some have not.
+                let allowed = 2.0 + weights.len() as f64 * share;
+                prop_assert!((count - 10_007.0 * share).abs() <= allowed, "{count} {share}");
             }
         }
     }

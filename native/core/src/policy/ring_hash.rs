@@ -147,6 +147,8 @@ pub struct Ring {
 impl Ring {
     /// The ring of these backends, each a key and a weight, in list order. An entry's hash is that
     /// of its backend's key, an underscore and the entry's number.
+    ///
+    /// Sums of rounded shares may add one entry to the largest size, as in gRPC and Envoy.
     pub fn build<K: AsRef<[u8]>>(config: &Config, backends: &[(K, u32)]) -> Self {
         let backends: Vec<_> = backends.iter().map(|(key, w)| (key.as_ref(), *w)).collect();
         Self::of_shares(config, &shares(&backends), |entry| xxh64(entry, 0))

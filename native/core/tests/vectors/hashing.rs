@@ -4,7 +4,7 @@ use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::subset::subset;
 use serde_json::Value;
 
-use crate::given::{integer, integer_or, integers, list, same, text, Vector, Vectors};
+use crate::given::{integer, integer_or, integers, list, only, same, text, Vector, Vectors};
 use crate::Outcome;
 
 pub fn run(op: &str, vector: &Vector, _all: &Vectors) -> Outcome {
@@ -32,6 +32,7 @@ pub fn run(op: &str, vector: &Vector, _all: &Vectors) -> Outcome {
 }
 
 fn chosen(input: &Value, expect: &Value) -> Result<(), String> {
+    only(input, &["addresses", "hash_string", "subset_size", "seed"])?;
     // What is hashed: the address, or what grpc-go prints for it, with the address in its place.
     let shape = match input["hash_string"].as_str() {
         None | Some("plain" | "any") => "<addr>",
@@ -61,12 +62,12 @@ pub fn murmur2_64(bytes: &[u8], seed: u64) -> u64 {
     rest[..words.remainder().len()].copy_from_slice(words.remainder());
 
     let mut hash = seed ^ (bytes.len() as u64).wrapping_mul(FACTOR);
-    for word in words {
+    for word in words.clone() {
         let word = u64::from_le_bytes(word.try_into().expect("8 bytes"));
         hash ^= mix(word.wrapping_mul(FACTOR)).wrapping_mul(FACTOR);
         hash = hash.wrapping_mul(FACTOR);
     }
-    if bytes.len() % 8 != 0 {
+    if !words.remainder().is_empty() {
         hash = (hash ^ u64::from_le_bytes(rest)).wrapping_mul(FACTOR);
     }
     mix(mix(hash).wrapping_mul(FACTOR))

@@ -4,14 +4,14 @@ use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::policy::maglev::{Config, Table};
 use serde_json::{json, Value};
 
-use crate::given::{integer, integer_or, list, same, Vector, Vectors};
+use crate::given::{integer, integer_or, list, only, same, Vector, Vectors};
 use crate::hosts::{same_counts, Hosts};
 use crate::Outcome;
 
 pub fn run(op: &str, vector: &Vector, all: &Vectors) -> Outcome {
     match op {
         "build_table" | "build_table_counts" | "build_table_spot" => Some(built(vector, all)),
-        "pick" if vector.file == "maglev.json" => Some(picked(vector, all)),
+        "pick" if vector.file.starts_with("maglev") => Some(picked(vector, all)),
         "disruption" => Some(disruption(vector, all)),
         _ => None,
     }
@@ -111,6 +111,7 @@ fn picked(vector: &Vector, all: &Vectors) -> Result<(), String> {
         let backend = built.table.lookup(hash, attempt as u32);
         json!(backend.map(|backend| built.hosts.place(backend)))
     };
+    only(&vector.expect, &["pick"])?;
     let (hashes, expected) = (&vector.input["hashes"], &vector.expect["pick"]);
     // One attempt for all, or one for each.
     let attempts = match &vector.input["attempts"] {

@@ -2,7 +2,7 @@
 
 use grpc_lb_core::policy::pick_first::weighted_place;
 
-use crate::given::{all_near, integers, list, number_or, numbers, same, Vector, Vectors};
+use crate::given::{all_near, integers, list, number_or, numbers, only, same, Vector, Vectors};
 use crate::Outcome;
 
 pub fn run(op: &str, vector: &Vector, _all: &Vectors) -> Outcome {
@@ -14,6 +14,8 @@ pub fn run(op: &str, vector: &Vector, _all: &Vectors) -> Outcome {
 
 fn weighted_shuffle(vector: &Vector) -> Result<(), String> {
     let (input, expect) = (&vector.input, &vector.expect);
+    only(input, &["weights", "u"])?;
+    only(expect, &["order", "keys"])?;
     let weights = list(&input["weights"]).iter();
     let draws = numbers(&input["u"]);
     let places: Vec<f64> = weights
