@@ -51,7 +51,7 @@ fn chosen(input: &Value, expect: &Value) -> Result<(), String> {
 }
 
 /// The seed of libstdc++'s `std::hash`, which Envoy takes.
-const MURMUR2_SEED: u64 = 0xc70f_6907;
+pub const MURMUR2_SEED: u64 = 0xc70f_6907;
 
 /// Envoy's other hash function for rings: MurmurHash2 in the 64-bit form of libstdc++.
 pub fn murmur2_64(bytes: &[u8], seed: u64) -> u64 {
@@ -71,13 +71,4 @@ pub fn murmur2_64(bytes: &[u8], seed: u64) -> u64 {
         hash = (hash ^ u64::from_le_bytes(rest)).wrapping_mul(FACTOR);
     }
     mix(mix(hash).wrapping_mul(FACTOR))
-}
-
-/// The hash function of this name; XXH64 if none is named.
-pub fn function(name: &Value) -> Result<fn(&[u8]) -> u64, String> {
-    match name.as_str() {
-        None | Some("xxh64" | "XX_HASH") => Ok(|bytes| xxh64(bytes, 0)),
-        Some("murmur2_64" | "MURMUR_HASH_2") => Ok(|bytes| murmur2_64(bytes, MURMUR2_SEED)),
-        Some(name) => Err(format!("unknown hash_function {name:?}")),
-    }
 }

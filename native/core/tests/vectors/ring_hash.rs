@@ -1,11 +1,11 @@
 //! ring_hash.json.
 
-use grpc_lb_core::hash::xxh64;
+use grpc_lb_core::hash::{shares, xxh64};
 use grpc_lb_core::policy::ring_hash::{Config, Ring};
 use serde_json::{json, Value};
 
 use crate::given::{integer, integer_or, list, near, number, same, text, Vector, Vectors};
-use crate::hashing;
+use crate::hashing::{murmur2_64, MURMUR2_SEED};
 use crate::hosts::{same_counts, Hosts};
 use crate::Outcome;
 
@@ -34,17 +34,22 @@ impl Built {
             size(&input["max_ring_size"], u64::from(Config::LIMIT)),
         );
         let config = config.map_err(|error| error.to_string())?;
-        let hash = hashing::function(&input["hash_function"])?;
-        let ring = match input["hash_function"].as_str() {
-            Some("murmur2_64" | "MURMUR_HASH_2") => hosts.build(
-                |own| Ring::of_shares(&config, &grpc_lb_core::hash::shares(own), hash),
-                |shares| Ring::of_shares(&config, shares, hash),
-            ),
-            _ => hosts.build(
-                |own| Ring::build(&config, own),
-                |shares| Ring::of_shares(&config, shares, hash),
-            ),
+        let murmur2 = match input["hash_function"].as_str() {
+            None | Some("xxh64" | "XX_HASH") => false,
+            Some("murmur2_64" | "MURMUR_HASH_2") => true,
+            Some(name) => return Err(format!("unknown hash_function {name:?}")),
         };
+        let hash = |bytes: &[u8]| match murmur2 {
+            true => murmur2_64(bytes, MURMUR2_SEED),
+            false => xxh64(bytes, 0),
+        };
+        let ring = hosts.build(
+            |own| match murmur2 {
+                true => Ring::of_shares(&config, &shares(own), hash),
+                false => Ring::build(&config, own),
+            },
+            |shares| Ring::of_shares(&config, shares, hash),
+        );
         Ok(Built { hosts, ring })
     }
 
