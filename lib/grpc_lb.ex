@@ -5,7 +5,7 @@ defmodule GrpcLb do
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)
 
-  alias GrpcLb.{Backend, Native, Policy}
+  alias GrpcLb.{Backend, Call, LoadReport, Native, Options, Policy, Settings}
 
   @typedoc """
   A balancer. A bare reference: keep it in a struct, in a process's state, in an ETS table. It
@@ -23,22 +23,50 @@ defmodule GrpcLb do
           kept: non_neg_integer()
         }
 
+  @typedoc """
+  A call in flight, made by `checkout/1` and ended by `complete/3`. A bare reference of this node,
+  which any process may complete.
+  """
+  @type ticket :: Native.ticket()
+
+  @typedoc "How a call went, see `complete/3`."
+  @type outcome :: :ok | {:error, reason :: term()} | :cancelled
+
+  @typedoc "What can be said of a backend with `set_state/3`, in gRPC's terms and Envoy's."
+  @type connectivity :: :ready | :connecting | :transient_failure | :draining
+
   @typedoc "A balancer as it is at one moment, see `info/1`."
   @type info :: %{
           policy: atom(),
           generation: pos_integer(),
           closed: boolean(),
-          backends: [
-            %{
-              id: term(),
-              value: term(),
-              state: :ready | :down,
-              owner: pid() | nil,
-              weight: pos_integer(),
-              picks: non_neg_integer() | nil
-            }
-          ]
+          malformed_reports: non_neg_integer(),
+          backends: [backend_info()]
         }
+
+  @typedoc "A backend as it is at one moment, see `info/1`."
+  @type backend_info :: %{
+          id: term(),
+          value: term(),
+          state: connectivity() | :down,
+          owner: pid() | nil,
+          weight: pos_integer() | float(),
+          in_flight: non_neg_integer(),
+          latency_ns: non_neg_integer() | nil,
+          picks: non_neg_integer(),
+          successes: non_neg_integer(),
+          failures: non_neg_integer(),
+          ejected_until: integer() | nil,
+          times_ejected: non_neg_integer()
+        }
+
+  @complete_options [
+    load_report: [
+      type: :any,
+      default: nil,
+      doc: "what the backend said of its load, see `GrpcLb.LoadReport`; `nil` is nothing."
+    ]
+  ]
 
   @doc """
   Makes a balancer.
@@ -48,12 +76,11 @@ defmodule GrpcLb do
 
   ## Options
 
-    * `:owner` - a pid of this node. When it dies the balancer closes, see `close/1`. Without an
-      owner a balancer lives as long as its reference is held. One that holds its own reference,
-      in the value of a backend, lives until it is closed.
-    * `:on_owner_death` - what becomes of a backend whose own owner dies: `:keep`, the default, and
-      it stays listed as `:down`; or `:remove`, and it is listed no longer. With `:remove` a
-      backend that is given with a dead owner is not listed either.
+  #{Settings.docs()}
+
+  What takes time, which is outlier detection, slow start and weights from load reports, is done as
+  long as the application `:grpc_lb` runs. It does wherever it is a dependency; in a script or a
+  release's `eval`, start it with `Application.ensure_all_started(:grpc_lb)`.
 
   Raises `ArgumentError` when an argument is malformed or two backends have the same id.
 
@@ -66,14 +93,25 @@ defmodule GrpcLb do
       iex> value in [1, 2]
       true
 
-      iex> GrpcLb.new(:fastest, [])
-      ** (ArgumentError) unknown policy :fastest, expected :round_robin or :pick_first or :random, or one of them with options: {name, opts}
+      iex> {:ok, _lb} =
+      ...>   GrpcLb.new(:least_request, [:a, :b, :c],
+      ...>     outlier_detection: [failure_percentage: [threshold: 20], consecutive_failures: 5],
+      ...>     slow_start: [window: 30_000],
+      ...>     panic_threshold: 50,
+      ...>     max_requests_per_backend: 100
+      ...>   )
+
+      iex> GrpcLb.new({:round_robin, cursor: :mine}, [])
+      ** (ArgumentError) option :cursor of :round_robin must be :shared or :per_scheduler, got: :mine
+
+      iex> GrpcLb.new(:random, [], max_requests: -1)
+      ** (ArgumentError) option :max_requests must be an integer from 0 to 4294967295, or nil, got: -1
   """
   @spec new(Policy.t(), [Backend.form()], keyword()) :: {:ok, balancer()}
   def new(policy, backends, opts \\ []) do
     policy = Policy.to_native(policy)
-    %{owner: owner, on_owner_death: on_owner_death} = options!(opts)
-    Native.new(policy, Backend.to_native(backends), owner, on_owner_death)
+    settings = Settings.to_native(opts, policy)
+    Native.new(policy, Backend.to_native(backends), settings)
   end
 
   @doc """
@@ -81,6 +119,9 @@ defmodule GrpcLb do
 
   Any number of processes may pick at the same time; none waits for another or for a reconcile.
   The cost does not depend on the number of backends.
+
+  Nothing is known of the call that is made then. What looks at load, latency or failures needs
+  calls that are made with `run/3` or `checkout/1`.
 
     * `{:ok, value}`
     * `{:error, :no_backends}` - the list is empty, or no backend in it is ready
@@ -116,6 +157,186 @@ defmodule GrpcLb do
   @spec pick(balancer(), key :: term()) ::
           {:ok, value :: term()} | {:error, :no_backends | :closed}
   def pick(balancer, _key), do: Native.pick(balancer)
+
+  @doc """
+  Picks a backend for a call, counts the call as in flight, and returns a ticket to end it with.
+
+  It is `pick/1` for policies and options that look at calls: `:least_request`, `:peak_ewma`, outlier
+  detection, limits, load reports. Every ticket is to be completed, with `complete/3`, by whatever
+  process. Where the call is made in one function, `run/3` does both.
+
+    * `{:ok, value, ticket}`
+    * `{:error, :no_backends}` - the list is empty, or no backend in it is ready
+    * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
+      `:max_requests_per_backend` does at all backends that were tried
+    * `{:error, :closed}` - the balancer is closed
+
+  A ticket whose holder dies, or that nobody holds any more, counts as cancelled when it is garbage
+  collected: no call stays in flight for good. A ticket that is kept in a place that lives on, such as
+  an ETS table, is held. Tickets can be sent to other processes of the node.
+
+  The latency of the call is measured from here to `complete/3`.
+
+  Raises `ArgumentError` when `balancer` is not a balancer of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a], max_requests: 1)
+      iex> {:ok, :a, ticket} = GrpcLb.checkout(lb)
+      iex> GrpcLb.checkout(lb)
+      {:error, :overloaded}
+      iex> GrpcLb.complete(ticket, :ok)
+      :ok
+      iex> {:ok, :a, _ticket} = GrpcLb.checkout(lb)
+  """
+  @spec checkout(balancer()) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  defdelegate checkout(balancer), to: Native
+
+  @doc """
+  As `checkout/1`, for a call that has a key, see `pick/2`.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> {:ok, :a, _ticket} = GrpcLb.checkout(lb, "user 7")
+  """
+  @spec checkout(balancer(), key :: term()) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout(balancer, _key), do: Native.checkout(balancer)
+
+  @doc """
+  Ends a call, and says how it went.
+
+  `outcome` is one of
+
+    * `:ok` - the backend did its work. An answer that the caller does not like, such as one that says
+      that there is no such record, is also one.
+    * `{:error, reason}` - the backend, or the way to it, failed. The reason is for readers of the
+      code; it is not looked at.
+    * `:cancelled` - the caller gave up, or it is not known how the call went. Counts neither as a
+      success nor as a failure, and its latency does not count.
+
+  Returns
+
+    * `:ok`
+    * `{:error, :already_completed}` - this or another process has done that before; nothing was
+      counted now
+
+  The call is also ended as usual when its backend has left the list or the balancer is closed.
+
+  Raises `ArgumentError` when an argument or the report is malformed; the call is still in flight then.
+
+  ## Options
+
+  #{Options.docs(@complete_options)}
+
+  ## Examples
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+      iex> {:ok, :a, ticket} = GrpcLb.checkout(lb)
+      iex> GrpcLb.complete(ticket, {:error, :timeout}, load_report: %{cpu_utilization: 0.7})
+      :ok
+      iex> GrpcLb.complete(ticket, :ok)
+      {:error, :already_completed}
+      iex> %{backends: [%{in_flight: 0, successes: 0, failures: 1}]} = GrpcLb.info(lb)
+
+      iex> GrpcLb.complete(make_ref(), :done)
+      ** (ArgumentError) outcome must be :ok, {:error, reason} or :cancelled, got: :done
+  """
+  @spec complete(ticket(), outcome(), load_report: LoadReport.t() | nil) ::
+          :ok | {:error, :already_completed}
+  def complete(ticket, outcome, opts \\ []) do
+    Native.complete(ticket, outcome!(outcome), load_report!(opts))
+  end
+
+  @doc """
+  Checks out a backend, calls `fun` with its value, and completes the call.
+
+  Returns what `fun` returned, or the error of `checkout/1`: `{:error, :no_backends}`,
+  `{:error, :closed}` or `{:error, :overloaded}`, and `fun` was not called.
+
+  When `fun` raises, exits or throws, the call has failed, and the exception goes on as it was. When
+  the process is killed, the call counts as cancelled. When one of the functions in `opts` raises, or
+  returns something malformed, the call counts as cancelled, and the exception goes on.
+
+  ## Options
+
+  #{Call.docs()}
+
+  Raises `ArgumentError` when an argument is malformed, before a backend is checked out.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, a: 1)
+      iex> GrpcLb.run(lb, fn value -> {:ok, value + 1} end)
+      {:ok, 2}
+      iex> GrpcLb.run(lb, fn _value -> {:error, :refused} end)
+      {:error, :refused}
+      iex> GrpcLb.run(lb, fn _value -> %{status: 503} end,
+      ...>   outcome: fn
+      ...>     %{status: status} when status >= 500 -> {:error, status}
+      ...>     _response -> :ok
+      ...>   end
+      ...> )
+      %{status: 503}
+      iex> %{backends: [%{successes: 1, failures: 2}]} = GrpcLb.info(lb)
+  """
+  @spec run(balancer(), (value :: term() -> result), keyword()) ::
+          result | {:error, :no_backends | :closed | :overloaded}
+        when result: term()
+  def run(balancer, fun, opts \\ []), do: Call.run(&checkout(balancer, &1), fun, opts)
+
+  @doc """
+  Takes in a load report that did not come with a call, such as one from a stream of gRPC's
+  `OpenRcaService`.
+
+  It counts for `{:weighted_round_robin, weights: :reported}`, see `GrpcLb.Policy`, and is ignored
+  elsewhere. `report` is described in `GrpcLb.LoadReport`.
+
+    * `:ok` - also when the report was ignored
+    * `{:error, :not_found}` - no backend with this id is listed
+    * `{:error, :closed}` - the balancer is closed
+
+  Raises `ArgumentError` when `balancer` is not a balancer of this node, or the report is malformed and
+  not a binary.
+
+      iex> policy = {:weighted_round_robin, weights: :reported, reports: :out_of_band}
+      iex> {:ok, lb} = GrpcLb.new(policy, [:a, :b])
+      iex> GrpcLb.report(lb, :a, %{rps_fractional: 120, cpu_utilization: 0.4})
+      :ok
+      iex> GrpcLb.report(lb, :c, %{rps_fractional: 120, cpu_utilization: 0.4})
+      {:error, :not_found}
+  """
+  @spec report(balancer(), id :: term(), LoadReport.t()) :: :ok | {:error, :not_found | :closed}
+  def report(balancer, id, report) do
+    Native.report(balancer, id, LoadReport.to_native(report))
+  end
+
+  @doc """
+  Says what the state of a backend is. Only ready ones are picked.
+
+    * `:ready` - it can be picked. So is every backend that is new in the list.
+    * `:connecting` - it cannot be picked yet
+    * `:transient_failure` - it cannot be reached at the moment. It is picked in a panic only, see
+      `:panic_threshold` in `new/3`.
+    * `:draining` - it is to end: it gets no new calls, and those in flight end as usual, see
+      `:in_flight` in `info/1`
+
+  The state belongs to the id: a reconcile that keeps the id keeps it. A backend whose owner is dead
+  stays `:down`, whatever is said of it. One that gets ready again starts slowly with `:slow_start`.
+
+    * `:ok` - also when that was its state
+    * `{:error, :not_found}` - no backend with this id is listed
+    * `{:error, :closed}` - the balancer is closed
+
+  Raises `ArgumentError` when an argument is malformed.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> GrpcLb.set_state(lb, :a, :draining)
+      :ok
+      iex> for _ <- 1..2, do: GrpcLb.pick(lb)
+      [{:ok, :b}, {:ok, :b}]
+      iex> GrpcLb.set_state(lb, :c, :ready)
+      {:error, :not_found}
+  """
+  @spec set_state(balancer(), id :: term(), connectivity()) ::
+          :ok | {:error, :not_found | :closed}
+  defdelegate set_state(balancer, id, state), to: Native
 
   @doc """
   Replaces the list of backends.
@@ -195,14 +416,29 @@ defmodule GrpcLb do
     * `:policy` - the policy's name
     * `:generation` - how often the list that picks see was replaced; 1 after `new/3`
     * `:closed` - whether it was closed
+    * `:malformed_reports` - how many load reports could not be decoded
     * `:backends` - a map for each backend, in the order of the list, with
-      * `:id`, `:value`, `:weight` - as they were given
-      * `:state` - `:ready`, or `:down` when its owner is dead: it stays listed, and is not picked,
-        until it is removed or comes with an owner that lives
+      * `:id`, `:value` - as they were given
+      * `:state` - what `set_state/3` said last, `:ready` if nothing; or `:down` when its owner is
+        dead: it stays listed, and is not picked, until it is removed or comes with an owner that
+        lives
       * `:owner` - the pid whose death takes it out of the rotation; `nil` if there is none, and
         once it is dead
-      * `:picks` - how often it was picked since its id was first listed. Known without a write
-        at the pick where a policy keeps a cursor, which is `:round_robin`; `nil` elsewhere
+      * `:weight` - the integer that was given; a float where load reports or slow start say
+        otherwise, and 0.0 while the weight from reports is not known
+      * `:in_flight` - calls that were checked out and have not ended
+      * `:latency_ns` - how long calls to it take, in nanoseconds: a mean in which the past fades.
+        Cancelled calls do not count in it, nor do failed ones. With `:peak_ewma` it is what that
+        policy compares: it begins at `default_rtt`, and a failed call counts with `penalty`. `nil`
+        before the first has ended.
+      * `:picks` - how often it was picked since its id was first listed. Picks without a ticket
+        count with `:round_robin`, whose cursor knows them without a write at the pick. Elsewhere
+        only checkouts count.
+      * `:successes`, `:failures` - calls that were completed so; cancelled ones are neither
+      * `:ejected_until` - when it has been left out for long enough, in the terms of
+        `System.monotonic_time(:millisecond)`: it is let in again at the first sweep after that.
+        `nil` when it is not ejected.
+      * `:times_ejected` - how often it was ejected
 
   It takes the writer's lock and copies every backend: for people and tests, not for every call.
 
@@ -215,7 +451,23 @@ defmodule GrpcLb do
         policy: :round_robin,
         generation: 1,
         closed: false,
-        backends: [%{id: :a, value: 1, state: :ready, owner: nil, weight: 1, picks: 1}]
+        malformed_reports: 0,
+        backends: [
+          %{
+            id: :a,
+            value: 1,
+            state: :ready,
+            owner: nil,
+            weight: 1,
+            in_flight: 0,
+            latency_ns: nil,
+            picks: 1,
+            successes: 0,
+            failures: 0,
+            ejected_until: nil,
+            times_ejected: 0
+          }
+        ]
       }
   """
   @spec info(balancer()) :: info()
@@ -240,32 +492,19 @@ defmodule GrpcLb do
   @spec close(balancer()) :: :ok
   defdelegate close(balancer), to: Native
 
-  defp options!(opts) do
-    unless Keyword.keyword?(opts) do
-      raise ArgumentError, "options must be a keyword list, got: #{inspect(opts)}"
-    end
+  defp outcome!(:ok), do: :ok
+  defp outcome!({:error, _reason}), do: :error
+  defp outcome!(:cancelled), do: :cancelled
 
-    Enum.reduce(opts, %{owner: nil, on_owner_death: :keep}, fn {option, setting}, options ->
-      Map.put(options, option, option!(option, setting))
-    end)
-  end
-
-  defp option!(:owner, nil), do: nil
-  defp option!(:owner, owner) when is_pid(owner) and node(owner) == node(), do: owner
-
-  defp option!(:owner, owner) do
-    raise ArgumentError, "option :owner must be a pid of this node, got: #{inspect(owner)}"
-  end
-
-  defp option!(:on_owner_death, setting) when setting in [:keep, :remove], do: setting
-
-  defp option!(:on_owner_death, setting) do
+  defp outcome!(other) do
     raise ArgumentError,
-          "option :on_owner_death must be :keep or :remove, got: #{inspect(setting)}"
+          "outcome must be :ok, {:error, reason} or :cancelled, got: #{inspect(other)}"
   end
 
-  defp option!(option, _setting) do
-    raise ArgumentError,
-          "unknown option #{inspect(option)}, allowed are :owner and :on_owner_death"
+  defp load_report!([]), do: nil
+
+  defp load_report!(opts) do
+    %{load_report: report} = Options.validate!(opts, @complete_options, "complete/3")
+    report && LoadReport.to_native(report)
   end
 end

@@ -26,7 +26,7 @@ defmodule GrpcLbTest do
             {:oops, "backends must be a proper list, got: :oops"},
             {[:a | :b], "backends must be a proper list"},
             {[:a, {:b, 1, :c}], "backend 1: expected {id, value, opts} with a keyword list"},
-            {[{:b, 1, color: :red}], "backend 0: unknown option :color, allowed are"},
+            {[{:b, 1, color: :red}], "backend 0: unknown option :color, expected :owner or"},
             {[{:b, 1, weight: 0}], "backend 0: weight must be an integer from 1 to 4294967295"},
             {[{:b, 1, weight: 0x100000000}], "weight must be an integer"},
             {[{:b, 1, weight: 1.0}], "weight must be an integer"},
@@ -42,7 +42,7 @@ defmodule GrpcLbTest do
 
     test "refuses unknown options and owners that are no local pids" do
       assert_raise ArgumentError,
-                   ~r/unknown option :oner, allowed are :owner and :on_owner_death/,
+                   ~r/unknown option :oner, expected :owner or :on_owner_death or/,
                    fn ->
                      GrpcLb.new(:random, [], oner: self())
                    end
@@ -77,12 +77,20 @@ defmodule GrpcLbTest do
         &GrpcLb.add(&1, []),
         &GrpcLb.remove(&1, []),
         &GrpcLb.pick(&1, :key),
+        &GrpcLb.checkout/1,
+        &GrpcLb.checkout(&1, :key),
+        &GrpcLb.run(&1, fn _ -> :ok end),
+        &GrpcLb.set_state(&1, :a, :ready),
+        &GrpcLb.report(&1, :a, ""),
         &GrpcLb.Native.pick/1,
         &GrpcLb.Native.info/1,
         &GrpcLb.Native.close/1,
         &GrpcLb.Native.reconcile(&1, []),
         &GrpcLb.Native.add(&1, []),
-        &GrpcLb.Native.remove(&1, [])
+        &GrpcLb.Native.remove(&1, []),
+        &GrpcLb.Native.checkout/1,
+        &GrpcLb.Native.set_state(&1, :a, :ready),
+        &GrpcLb.Native.report(&1, :a, "")
       ]
 
       remote = :erlang.binary_to_term(<<131, 90, 0, 3, 119, 1, ?x, 1::32, 1::32, 2::32, 3::32>>)
@@ -233,7 +241,23 @@ defmodule GrpcLbTest do
                policy: :round_robin,
                generation: 1,
                closed: false,
-               backends: [%{id: :a, value: "x", state: :ready, owner: nil, weight: 3, picks: 1}]
+               malformed_reports: 0,
+               backends: [
+                 %{
+                   id: :a,
+                   value: "x",
+                   state: :ready,
+                   owner: nil,
+                   weight: 3,
+                   in_flight: 0,
+                   latency_ns: nil,
+                   picks: 1,
+                   successes: 0,
+                   failures: 0,
+                   ejected_until: nil,
+                   times_ejected: 0
+                 }
+               ]
              }
 
       GrpcLb.reconcile(lb, [])
@@ -241,11 +265,13 @@ defmodule GrpcLbTest do
       assert %{generation: 3, closed: true, backends: []} = GrpcLb.info(lb)
     end
 
-    test "knows no picks where counting would cost the pick" do
-      for policy <- [:random, :pick_first] do
+    test "counts checkouts alone where counting would cost the pick" do
+      for policy <- [:random, :pick_first, :least_request, :peak_ewma, :weighted_round_robin] do
         {:ok, lb} = GrpcLb.new(policy, [:a])
         GrpcLb.pick(lb)
-        assert %{policy: ^policy, backends: [%{picks: nil}]} = GrpcLb.info(lb)
+        assert %{policy: ^policy, backends: [%{picks: 0}]} = GrpcLb.info(lb)
+        GrpcLb.run(lb, fn :a -> :ok end)
+        assert %{backends: [%{picks: 1}]} = GrpcLb.info(lb)
       end
     end
   end

@@ -13,7 +13,9 @@ defmodule GrpcLb.Application do
         %{id: GrpcLb.Registry, start: {__MODULE__, :start_registry, []}, type: :supervisor},
         GrpcLb.Connection.Closer,
         {DynamicSupervisor, name: GrpcLb.Keepers},
-        {DynamicSupervisor, name: GrpcLb.Connections}
+        {DynamicSupervisor, name: GrpcLb.Connections},
+        # None of the others needs it: it comes last, so that its end is nobody else's.
+        GrpcLb.Ticker
       ],
       strategy: :rest_for_one,
       name: GrpcLb.Supervisor

@@ -23,8 +23,11 @@ defmodule GrpcLb.Backend do
       closed.
     * `:owner` - a pid of this node, or `nil`, the default. When it dies, the backend is out of the
       rotation, without any process having to notice.
-    * `:weight` - its share beside the others, 1 to 4294967295, by default 1. It is kept and shown
-      by `GrpcLb.info/1`; `:round_robin`, `:pick_first` and `:random` treat all backends alike.
+    * `:weight` - its share beside the others, an integer from 1 to 4294967295, by default 1: what
+      counts is how the weights of a list relate. `:weighted_round_robin` and `:random` pick a backend
+      of weight 3 three times as often as one of weight 1; `:least_request` and `:peak_ewma` give it
+      three times the load before they prefer another. `:round_robin` and `:pick_first` treat all
+      alike, and `{:weighted_round_robin, weights: :reported}` makes its own weights.
   """
 
   @enforce_keys [:id, :value]
@@ -80,7 +83,8 @@ defmodule GrpcLb.Backend do
               "got: #{inspect(form)}"
     end
 
-    Enum.reduce(opts, {id, value, nil, 1}, fn
+    # Of an option that is given twice the first one counts.
+    Enum.reduce(Enum.reverse(opts), {id, value, nil, 1}, fn
       {:owner, owner}, {id, value, _owner, weight} ->
         {id, value, owner!(owner, position), weight}
 
@@ -90,7 +94,7 @@ defmodule GrpcLb.Backend do
       {option, _setting}, _backend ->
         raise ArgumentError,
               "backend #{position}: unknown option #{inspect(option)}, " <>
-                "allowed are :owner and :weight"
+                "expected :owner or :weight"
     end)
   end
 

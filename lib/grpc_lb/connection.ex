@@ -22,6 +22,9 @@ defmodule GrpcLb.Connection do
   A handle is a small struct with the balancer's reference in it. A pick through it asks no process
   and reads no table.
 
+  Policies and options that look at load, latency or failures see the calls that are made with `run/2`,
+  `run/3`, or `checkout/1` and `GrpcLb.complete/3`, and not those for which `pick/1` gave a transport.
+
   ## What it does by itself
 
     * A new resolution: what is new is opened, all at once; what is gone leaves the rotation first
@@ -30,8 +33,21 @@ defmodule GrpcLb.Connection do
     * A resolution that fails or is empty: the last known backends stay, and it is tried again after a
       backoff.
     * A transport goes down: it leaves the rotation at once, is opened again after a backoff, and the
-      target is resolved again.
+      target is resolved again. What is known of the backend, its counts, its latency, an ejection,
+      stays with it for as long as the target has its address: who fails and crashes does not come
+      back as if it was new.
     * No transport is open: picks say `{:error, :no_backends}`, and go on when one is open again.
+
+  ## Its balancer
+
+  The field `balancer` of a handle is for what this module has no function for: `GrpcLb.info/1` says
+  what is counted for each backend, `GrpcLb.report/3` takes load reports that did not come with a call.
+  A backend's id is that of its address, see `GrpcLb.Address.id/1`. One whose transport is down is
+  listed as `:connecting` or `:down`, and has no value once the connection knows.
+
+  Leave the list and the states to the connection. It makes both with `GrpcLb.reconcile/2` and
+  `GrpcLb.set_state/3` itself, and undoes or is confused by what others change. To end it, use
+  `disconnect/1`, not `GrpcLb.close/1`.
 
   ## When its process dies
 
@@ -72,7 +88,7 @@ defmodule GrpcLb.Connection do
       end
   """
 
-  alias GrpcLb.{Keeper, Native}
+  alias GrpcLb.{Call, Keeper, Native}
   alias GrpcLb.Connection.{Options, Server}
 
   @enforce_keys [:name, :balancer]
@@ -129,9 +145,10 @@ defmodule GrpcLb.Connection do
       :ok
 
       iex> GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, shape: 1)
-      ** (ArgumentError) unknown option :shape, allowed are :target and :transport, :name, :policy, \
-  :resolver, :connect_timeout, :ready_timeout, :drain_timeout, :check_interval, :resolve_interval, \
-  :min_resolve_interval, :backoff
+      ** (ArgumentError) unknown option :shape, expected :target or :transport or :name or :policy or \
+  :resolver or :connect_timeout or :ready_timeout or :drain_timeout or :check_interval or \
+  :resolve_interval or :min_resolve_interval or :backoff or :outlier_detection or :slow_start or \
+  :panic_threshold or :max_requests or :max_requests_per_backend
   """
   @spec connect(target :: term(), keyword()) :: {:ok, t()} | {:error, connect_error()}
   def connect(target, opts) do
@@ -300,7 +317,8 @@ defmodule GrpcLb.Connection do
   end
 
   @doc """
-  Picks a backend and returns the value of its transport. As `GrpcLb.pick/1`, and as cheap.
+  Picks a backend and returns the value of its transport. As `GrpcLb.pick/1`, and as cheap: nothing is
+  known of the call that is made then.
 
     * `{:ok, value}`
     * `{:error, :no_backends}` - no transport is open at the moment
@@ -320,8 +338,8 @@ defmodule GrpcLb.Connection do
   def pick(other), do: no_handle!(other)
 
   @doc """
-  Picks a backend for a key, for policies that choose by one. There is none yet: `:round_robin`,
-  `:pick_first` and `:random` ignore it.
+  Picks a backend for a key, for policies that choose by one. There is none yet: those of today ignore
+  it.
 
   Returns and raises what `pick/1` does.
 
@@ -335,9 +353,56 @@ defmodule GrpcLb.Connection do
   def pick(handle, _key), do: pick(handle)
 
   @doc """
-  Picks a backend, calls `fun` with its value, and returns what that returns.
+  Picks a backend for a call, counts the call as in flight, and returns a ticket to end it with, see
+  `GrpcLb.checkout/1`.
 
-  Without a pick `fun` is not called, and the error of `pick/1` is returned.
+  Every ticket is to be completed with `GrpcLb.complete/3`. Where the call is made in one function,
+  `run/3` does both.
+
+    * `{:ok, value, ticket}`
+    * `{:error, :no_backends}` - no transport is open at the moment
+    * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
+      `:max_requests_per_backend` does at all backends that were tried
+    * `{:error, :closed}` - the connection has ended
+
+  Raises `ArgumentError` when `handle` is none.
+
+      iex> {:ok, connection} =
+      ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051",
+      ...>     transport: MyApp.Transport,
+      ...>     policy: :least_request,
+      ...>     max_requests: 1
+      ...>   )
+      iex> {:ok, "to 10.0.0.1:50051", ticket} = GrpcLb.Connection.checkout(connection)
+      iex> GrpcLb.Connection.checkout(connection)
+      {:error, :overloaded}
+      iex> GrpcLb.complete(ticket, :ok)
+      :ok
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+  """
+  @spec checkout(t()) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_backends | :closed | :overloaded}
+  def checkout(%__MODULE__{balancer: balancer}), do: Native.checkout(balancer)
+  def checkout(other), do: no_handle!(other)
+
+  @doc """
+  As `checkout/1`, for a call that has a key, see `pick/2`.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> {:ok, "to 10.0.0.1:50051", _ticket} = GrpcLb.Connection.checkout(connection, "user 7")
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+  """
+  @spec checkout(t(), key :: term()) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_backends | :closed | :overloaded}
+  def checkout(handle, _key), do: checkout(handle)
+
+  @doc """
+  Checks out a backend, calls `fun` with its value, completes the call, and returns what `fun`
+  returned: `run(handle, fun, [])`.
 
       iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
       iex> GrpcLb.Connection.run(connection, &String.upcase/1)
@@ -346,31 +411,37 @@ defmodule GrpcLb.Connection do
       iex> GrpcLb.Connection.run(connection, &String.upcase/1)
       {:error, :closed}
   """
-  @spec run(t(), (value :: term() -> result)) :: result | {:error, :no_backends | :closed}
+  @spec run(t(), (value :: term() -> result)) ::
+          result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(handle, fun) when is_function(fun, 1) do
-    with {:ok, value} <- pick(handle), do: fun.(value)
-  end
-
-  def run(_handle, other), do: no_fun!(other)
+  def run(handle, fun), do: run(handle, fun, [])
 
   @doc """
-  Picks a backend for a key, see `pick/2`, and goes on as `run/2`.
+  As `run/2`, with options.
+
+  Returns what `fun` returned, or the error of `checkout/1`, and `fun` was not called then. How the call
+  went is seen from the result as `GrpcLb.run/3` sees it: `:error` and tuples that begin with it are
+  failures, and so are a raise, an exit and a throw, which go on as they were.
+
+  ## Options
+
+  #{Call.docs()}
+
+  Raises `ArgumentError` when an argument is malformed.
 
       iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
-      iex> GrpcLb.Connection.run(connection, "user 7", &String.length/1)
+      iex> GrpcLb.Connection.run(connection, fn _value -> :timeout end, outcome: &{:error, &1})
+      :timeout
+      iex> GrpcLb.Connection.run(connection, &String.length/1, key: "user 7")
       17
+      iex> %{backends: [%{successes: 1, failures: 1}]} = GrpcLb.info(connection.balancer)
       iex> GrpcLb.Connection.disconnect(connection)
       :ok
   """
-  @spec run(t(), key :: term(), (value :: term() -> result)) ::
-          result | {:error, :no_backends | :closed}
+  @spec run(t(), (value :: term() -> result), keyword()) ::
+          result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(handle, key, fun) when is_function(fun, 1) do
-    with {:ok, value} <- pick(handle, key), do: fun.(value)
-  end
-
-  def run(_handle, _key, other), do: no_fun!(other)
+  def run(handle, fun, opts), do: Call.run(&checkout(handle, &1), fun, opts)
 
   @doc """
   Asks for a resolution now, and returns at once.
@@ -546,9 +617,5 @@ defmodule GrpcLb.Connection do
 
   defp no_handle!(other) do
     raise ArgumentError, "expected a handle, a %GrpcLb.Connection{}, got: #{inspect(other)}"
-  end
-
-  defp no_fun!(other) do
-    raise ArgumentError, "expected a function that takes the value, got: #{inspect(other)}"
   end
 end

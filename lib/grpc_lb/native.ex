@@ -7,8 +7,8 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1` and `live_counts/0` run on the calling scheduler and never wait. All others run on a
-  dirty CPU scheduler.
+  `pick/1`, `checkout/1`, `complete/3` and `live_counts/0` run on the calling scheduler and never wait.
+  All others run on a dirty CPU scheduler.
 
   ## Loading, and loading again
 
@@ -31,15 +31,65 @@ defmodule GrpcLb.Native do
   @typedoc "A balancer: a reference to a NIF resource, valid on this node as long as it is held."
   @type balancer :: reference()
 
-  @typedoc "A policy with all its options spelled out."
+  @typedoc "A call in flight: a reference to a NIF resource, valid on this node."
+  @type ticket :: reference()
+
+  @typedoc "A policy with all its options spelled out, see `GrpcLb.Policy`. Times are milliseconds."
   @type policy ::
           :random
           | {:pick_first, shuffle :: boolean()}
-          | {:round_robin, cursor :: :shared | :per_scheduler, start :: :first | :random,
-             on_reconcile :: :keep | :reset}
+          | {:round_robin, cursor(), start :: :first | :random, on_reconcile :: :keep | :reset}
+          | {:weighted_round_robin, cursor(), :static | reported_weights()}
+          | {:least_request, choices :: 2..10, bias :: float()}
+          | {:peak_ewma, decay :: pos_integer(), default_rtt :: pos_integer(),
+             penalty :: non_neg_integer()}
+
+  @typedoc "Whether a rotation is one for all callers, or one a scheduler."
+  @type cursor :: :shared | :per_scheduler
+
+  @typedoc "How weights are made from load reports."
+  @type reported_weights ::
+          {blackout_period :: non_neg_integer(), weight_expiration_period :: non_neg_integer(),
+           weight_update_period :: pos_integer(), error_utilization_penalty :: float(),
+           metric_names :: [String.t()], reports :: :per_call | :out_of_band}
 
   @typedoc "A backend with all its options spelled out; the weight is 1 to 4294967295."
   @type backend :: {id :: term(), value :: term(), owner :: pid() | nil, weight :: pos_integer()}
+
+  @typedoc "The options of `GrpcLb.new/3`, all spelled out."
+  @type settings :: %{
+          owner: pid() | nil,
+          on_owner_death: :keep | :remove,
+          outlier_detection: outlier_detection() | nil,
+          slow_start:
+            {window :: pos_integer(), aggression :: float(), min_weight_percent :: float()} | nil,
+          panic_threshold: 0..100,
+          max_requests: non_neg_integer() | nil,
+          max_requests_per_backend: non_neg_integer() | nil
+        }
+
+  @typedoc "Outlier detection; a detection that is `nil` is off."
+  @type outlier_detection ::
+          {interval :: pos_integer(), base_ejection_time :: non_neg_integer(),
+           max_ejection_time :: non_neg_integer(), max_ejection_percent :: 0..100,
+           success_rate ::
+             {stdev_factor :: non_neg_integer(), enforcement_percentage :: 0..100,
+              minimum_hosts :: non_neg_integer(), request_volume :: non_neg_integer()}
+             | nil,
+           failure_percentage ::
+             {threshold :: 0..100, enforcement_percentage :: 0..100,
+              minimum_hosts :: non_neg_integer(), request_volume :: non_neg_integer()}
+             | nil, consecutive_failures :: pos_integer() | nil}
+
+  @typedoc "A load report: encoded, or spelled out, see `GrpcLb.LoadReport`."
+  @type load_report ::
+          binary()
+          | {cpu_utilization :: float(), mem_utilization :: float(), rps_fractional :: float(),
+             eps :: float(), application_utilization :: float(), request_cost :: metrics(),
+             utilization :: metrics(), named_metrics :: metrics()}
+
+  @typedoc "Numbers by name."
+  @type metrics :: [{String.t(), float()}]
 
   @doc """
   Picks a backend and returns its value.
@@ -59,26 +109,66 @@ defmodule GrpcLb.Native do
   def pick(_balancer), do: not_loaded()
 
   @doc """
+  Picks a backend for a call, and counts the call as in flight. See `GrpcLb.checkout/1`.
+
+  Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is not a
+  balancer of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a])
+      iex> {:ok, :a, ticket} = GrpcLb.Native.checkout(lb)
+      iex> GrpcLb.Native.complete(ticket, :ok, nil)
+      :ok
+  """
+  @spec checkout(balancer()) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout(_balancer), do: not_loaded()
+
+  @doc """
+  Ends a call. See `GrpcLb.complete/3`, whose `{:error, reason}` is `:error` here.
+
+  Runs on the calling scheduler. Raises `ArgumentError` when an argument is not of its type, and has
+  not ended the call then.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a])
+      iex> {:ok, :a, ticket} = GrpcLb.Native.checkout(lb)
+      iex> GrpcLb.Native.complete(ticket, :error, nil)
+      :ok
+      iex> GrpcLb.Native.complete(ticket, :ok, nil)
+      {:error, :already_completed}
+  """
+  @spec complete(ticket(), :ok | :error | :cancelled, load_report() | nil) ::
+          :ok | {:error, :already_completed}
+  def complete(_ticket, _outcome, _load_report), do: not_loaded()
+
+  @doc """
   Makes a balancer. See `GrpcLb.new/3`, which takes its arguments in more forms.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type, or two
   backends have the same id.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:only, 1, nil, 1}], nil, :keep)
+      iex> settings = %{
+      ...>   owner: nil,
+      ...>   on_owner_death: :keep,
+      ...>   outlier_detection: nil,
+      ...>   slow_start: nil,
+      ...>   panic_threshold: 0,
+      ...>   max_requests: nil,
+      ...>   max_requests_per_backend: nil
+      ...> }
+      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:only, 1, nil, 1}], settings)
       iex> GrpcLb.Native.pick(lb)
       {:ok, 1}
   """
-  @spec new(policy(), [backend()], owner :: pid() | nil, on_owner_death :: :keep | :remove) ::
-          {:ok, balancer()}
-  def new(_policy, _backends, _owner, _on_owner_death), do: not_loaded()
+  @spec new(policy(), [backend()], settings()) :: {:ok, balancer()}
+  def new(_policy, _backends, _settings), do: not_loaded()
 
   @doc """
   Replaces the list of backends. See `GrpcLb.reconcile/2`.
 
-  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/4` does, and has changed nothing
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/3` does, and has changed nothing
   then.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> GrpcLb.Native.reconcile(lb, [{:b, 2, nil, 1}])
       {:ok, %{added: 1, removed: 1, kept: 0}}
   """
@@ -88,10 +178,10 @@ defmodule GrpcLb.Native do
   @doc """
   Adds backends to the list. See `GrpcLb.add/2`.
 
-  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/4` does, and has changed nothing
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/3` does, and has changed nothing
   then.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> GrpcLb.Native.add(lb, [{:b, 2, nil, 1}])
       {:ok, %{added: 1, removed: 0, kept: 1}}
   """
@@ -103,7 +193,7 @@ defmodule GrpcLb.Native do
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> GrpcLb.Native.remove(lb, [:a])
       {:ok, %{added: 0, removed: 1, kept: 0}}
   """
@@ -111,14 +201,39 @@ defmodule GrpcLb.Native do
   def remove(_balancer, _ids), do: not_loaded()
 
   @doc """
+  Says what the state of a backend is. See `GrpcLb.set_state/3`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> GrpcLb.Native.set_state(lb, :a, :draining)
+      :ok
+  """
+  @spec set_state(balancer(), id :: term(), GrpcLb.connectivity()) ::
+          :ok | {:error, :not_found | :closed}
+  def set_state(_balancer, _id, _state), do: not_loaded()
+
+  @doc """
+  Takes a load report in that came by itself. See `GrpcLb.report/3`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> GrpcLb.Native.report(lb, :b, "")
+      {:error, :not_found}
+  """
+  @spec report(balancer(), id :: term(), load_report()) :: :ok | {:error, :not_found | :closed}
+  def report(_balancer, _id, _load_report), do: not_loaded()
+
+  @doc """
   Describes the balancer and its backends. See `GrpcLb.info/1`.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
   node.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [], nil, :keep)
+      iex> {:ok, lb} = GrpcLb.new(:random, [])
       iex> GrpcLb.Native.info(lb)
-      %{policy: :random, generation: 1, closed: false, backends: []}
+      %{policy: :random, generation: 1, closed: false, malformed_reports: 0, backends: []}
   """
   @spec info(balancer()) :: GrpcLb.info()
   def info(_balancer), do: not_loaded()
@@ -129,12 +244,25 @@ defmodule GrpcLb.Native do
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
   node.
 
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:a, 1, nil, 1}], nil, :keep)
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> GrpcLb.Native.close(lb)
       :ok
   """
   @spec close(balancer()) :: :ok
   def close(_balancer), do: not_loaded()
+
+  @doc """
+  Does what is due in all balancers: updates weights, looks for outliers, lets ejected backends back
+  in, and lets new ones grow their share.
+
+  Returns in how many milliseconds there is something to do next, or `:infinity`. The process with
+  the name `GrpcLb.Ticker` is sent `:tick_due` when something gets due earlier than that. The package
+  starts that process: nobody else needs to call this, and who does may have it hear too late.
+
+  Runs on a dirty CPU scheduler.
+  """
+  @spec tick() :: non_neg_integer() | :infinity
+  def tick, do: not_loaded()
 
   @doc """
   Counts what the native library holds on this node, so that a test can prove that nothing leaks.
@@ -144,15 +272,17 @@ defmodule GrpcLb.Native do
       pick was reading when they should have been freed
     * `:values` - environments in which ids and values are kept, one a backend; atoms, local pids
       and ports, small integers, `[]` and binaries of up to 63 bytes need none
+    * `:tickets` - calls in flight: tickets that are neither completed nor garbage collected
 
   Runs on the calling scheduler.
 
-      iex> %{balancers: _, snapshots: _, values: _} = GrpcLb.Native.live_counts()
+      iex> %{balancers: _, snapshots: _, values: _, tickets: _} = GrpcLb.Native.live_counts()
   """
   @spec live_counts() :: %{
           balancers: non_neg_integer(),
           snapshots: non_neg_integer(),
-          values: non_neg_integer()
+          values: non_neg_integer(),
+          tickets: non_neg_integer()
         }
   def live_counts, do: not_loaded()
 

@@ -1,72 +1,270 @@
 defmodule GrpcLb.Policy do
+  alias GrpcLb.{Native, Options}
+
   # In the order of the documentation.
-  @options [
+  @policies [
     round_robin: [
-      cursor: [
-        default: :shared,
-        allowed: [:shared, :per_scheduler],
-        doc: """
-        `:shared`: all callers share one rotation; over any run of picks without a reconcile the
-        counts of the backends differ by at most 1. `:per_scheduler`: each scheduler has its own,
-        and the counts differ by at most the number of schedulers that picked; picks on different
-        schedulers then share nothing that is written, and scale with the cores.
-        """
-      ],
-      start: [
-        default: :first,
-        allowed: [:first, :random],
-        doc: """
-        where the rotation starts. `:random` keeps many clients with one list from starting in
-        step, as gRPC does.
-        """
-      ],
-      on_reconcile: [
-        default: :keep,
-        allowed: [:keep, :reset],
-        doc: """
-        what a new list does to the rotation: it goes on where it is, as Envoy's, or starts
-        again, as gRPC's.
-        """
+      for: "Backends and calls are about alike",
+      intro: """
+      One after the other, in the order of the list.
+
+      The plain choice, and the cheapest one that spreads calls evenly. It does not notice that a
+      backend is smaller, slow or busy: each gets as many calls as any other, the slow one too. Weights
+      do not count.
+      """,
+      options: [
+        cursor: [
+          type: {:one_of, [:shared, :per_scheduler]},
+          default: :shared,
+          doc: """
+          `:shared`: all callers share one rotation; over any run of picks without a reconcile the
+          counts of the backends differ by at most 1. `:per_scheduler`: each scheduler has its own,
+          and the counts differ by at most the number of schedulers that picked; picks on different
+          schedulers then share nothing that is written, and scale with the cores.
+          """
+        ],
+        start: [
+          type: {:one_of, [:first, :random]},
+          default: :first,
+          doc: """
+          where the rotation starts. `:random` keeps many clients with one list from starting in
+          step, as gRPC does.
+          """
+        ],
+        on_reconcile: [
+          type: {:one_of, [:keep, :reset]},
+          default: :keep,
+          doc: """
+          what a new list does to the rotation: it goes on where it is, as Envoy's, or starts
+          again, as gRPC's.
+          """
+        ]
       ]
+    ],
+    weighted_round_robin: [
+      for: "Backends differ in size, and you know by how much, or they report their load",
+      intro: """
+      One after the other, those with a larger weight more often (gRFC A58).
+
+      With `weights: :static` the weights are those of the list: a backend of weight 3 has three turns
+      while one of weight 1 has one. Good for a fleet of known, different machines.
+
+      With `weights: :reported` they are made from what the servers report: the more requests a server
+      answers for the utilization that they cost it, the more it gets. Good where servers are unlike and
+      nobody wants to keep weights by hand. It needs servers that send load reports (ORCA, gRFC A51),
+      see `GrpcLb.LoadReport`, and callers that pass them on, with `GrpcLb.complete/3` or
+      `GrpcLb.report/3`. A backend whose weight is not known gets the mean of the known ones; while
+      fewer than two are known this is `:round_robin`. The weights of the list do not count then.
+
+      Turns are taken in a fixed pattern, not drawn. Weights further apart than gRPC's limits are
+      brought nearer: none counts as more than ten times the mean, or as less than a hundredth of it.
+      """,
+      options: [
+        weights: [
+          type: {:one_of, [:static, :reported]},
+          default: :static,
+          doc: "whether the weights are those of the list, or made from load reports."
+        ],
+        cursor: [
+          type: {:one_of, [:shared, :per_scheduler]},
+          default: :shared,
+          doc: """
+          `:shared`: all callers share one rotation. `:per_scheduler`: each scheduler has its own, and
+          picks on different schedulers share nothing that is written.
+          """
+        ],
+        reports: [
+          type: {:one_of, [:per_call, :out_of_band]},
+          default: :per_call,
+          only_with: {:weights, :reported},
+          doc: """
+          which reports count: `:per_call`, all; `:out_of_band`, only those of `GrpcLb.report/3`, and
+          those that `GrpcLb.complete/3` is given are ignored, as with gRPC's `enableOobLoadReport`.
+          """
+        ],
+        blackout_period: [
+          type: {:ms, 0},
+          default: 10_000,
+          only_with: {:weights, :reported},
+          doc: """
+          how long, in milliseconds, a backend must have been reporting before its weight counts. Until
+          then it gets the mean of the others: the first reports of one that just started say little.
+          """
+        ],
+        weight_expiration_period: [
+          type: {:ms, 0},
+          default: 180_000,
+          only_with: {:weights, :reported},
+          doc: "after how many milliseconds without a report a weight is forgotten."
+        ],
+        weight_update_period: [
+          type: {:ms, 0},
+          default: 1_000,
+          at_least: 100,
+          only_with: {:weights, :reported},
+          doc: """
+          how many milliseconds pass until picks go by what was reported since. Less than 100 becomes 100.
+          """
+        ],
+        error_utilization_penalty: [
+          type: {:number, from: 0},
+          default: 1.0,
+          only_with: {:weights, :reported},
+          doc: """
+          how much errors count: the reported errors a request, times this, are added to the utilization.
+          """
+        ],
+        metric_names: [
+          type: :strings,
+          default: [],
+          only_with: {:weights, :reported},
+          doc: """
+          which metrics of a report are its utilization (gRFC A114): `"cpu_utilization"`,
+          `"mem_utilization"`, `"application_utilization"`, and entries of maps such as
+          `"named_metrics.queue"` or `"utilization.disk"`. The largest of them counts. When there is none
+          in a report, and by default, it is `application_utilization`, or else `cpu_utilization`.
+          Other names have no value.
+          """
+        ]
+      ]
+    ],
+    least_request: [
+      for: "Some calls take much longer than others",
+      intro: """
+      The backend with the fewest calls in flight among a few that are drawn at random (gRFC A48).
+
+      Good when calls differ in what they cost, or last long, as streams do: who is still busy gets
+      less. A slow backend gets fewer calls, as its calls pile up. A backend that fails fast is never
+      busy, and gets more; take outlier detection with it, see `GrpcLb.new/3`.
+
+      A backend of weight 2 counts as half as busy as one of weight 1 with as many calls in flight.
+      """,
+      options: [
+        choices: [
+          type: {:integer, 2..0xFFFFFFFF},
+          default: 2,
+          at_most: 10,
+          doc: """
+          how many backends are drawn, the same one perhaps twice. More than 2 gains little, and at
+          each change of load all callers rush to the same few. More than 10 becomes 10.
+          """
+        ],
+        bias: [
+          type: {:number, from: 0},
+          default: 1.0,
+          doc: """
+          how much calls in flight count beside weights, where weights differ, as Envoy's
+          `active_request_bias`: the least `(in_flight + 1) ^ bias / weight` is taken.
+          """
+        ]
+      ]
+    ],
+    peak_ewma: [
+      for: "Backends become slow at times, and what the slowest calls take matters most",
+      intro: """
+      The better of two backends that are drawn at random, by how long calls to it take and how many
+      it has in flight, as linkerd and Finagle do.
+
+      Good for latency: a backend that gets slow is avoided at its first slow answer, long before its
+      calls pile up, and is tried again bit by bit as the memory of it fades. It compares backends by
+      time alone, so it suits calls that take about as long as each other. A failed call counts as a
+      slow one, so that who fails fast is not rewarded.
+
+      Larger weights lower the cost of a backend, in proportion.
+      """,
+      options: [
+        decay: [
+          type: {:ms, 1},
+          default: 10_000,
+          doc: """
+          how fast the past fades: after this many milliseconds a latency counts for a third (1/e) of
+          what it was. Shorter forgives sooner, and trusts fewer samples.
+          """
+        ],
+        default_rtt: [
+          type: {:ms, 1},
+          default: 30,
+          doc: """
+          what a backend is taken to need before its first call has ended, in milliseconds. Near what
+          calls really take, new ones are neither flooded nor shunned.
+          """
+        ],
+        penalty: [
+          type: {:ms, 0},
+          default: 5_000,
+          doc: """
+          what a failed call counts as, in milliseconds, if it did not take longer. 0 for what it took.
+          """
+        ]
+      ]
+    ],
+    random: [
+      for: "Nothing may be shared between callers, or weights are to hold without a rotation",
+      intro: """
+      Any backend, one of weight 3 three times as often as one of weight 1.
+
+      With equal weights each is as likely as the others. Picks share nothing that is written. Over few
+      calls the counts differ more than those of a rotation, and it does not notice slow or busy
+      backends.
+      """,
+      options: []
     ],
     pick_first: [
-      shuffle: [
-        default: false,
-        allowed: [false, true],
-        doc: """
-        whether a random order takes the place of the list's (gRFC A62), so that many clients
-        with one list do not all choose the same backend. A backend draws its place when it is
-        first listed and keeps it.
-        """
+      for: "One backend does the work, and the others stand by",
+      intro: """
+      Every pick takes the first backend in the list that is ready.
+
+      Good for a primary with spares, or where calls of one client belong on one connection. It spreads
+      no load: what is measured of a backend does not count, and weights only with `shuffle`.
+      """,
+      options: [
+        shuffle: [
+          type: {:one_of, [false, true]},
+          default: false,
+          doc: """
+          whether a random order takes the place of the list's (gRFC A62), so that many clients
+          with one list do not all choose the same backend. The heavier one is, the likelier it is the
+          first (gRFC A113). A backend draws its place when it is first listed and keeps it.
+          """
+        ]
       ]
-    ],
-    random: []
+    ]
   ]
 
-  @names Keyword.keys(@options)
-
-  @intro %{
-    pick_first: "every pick takes the first backend in the list that is ready.",
-    round_robin: "one after the other, in the order of the list.",
-    random: "any backend, each as likely as the others."
-  }
+  @names Keyword.keys(@policies)
 
   @moduledoc """
   The policies and their options.
 
   A policy is written as its name, or as `{name, opts}`.
 
-  #{for name <- @names do
-    options = for {option, spec} <- @options[name] do
-      doc = spec[:doc] |> String.trim() |> String.replace("\n", "\n    ")
-      "  * `#{inspect(option)}` (default `#{inspect(spec[:default])}`) - #{doc}\n"
-    end
-    "## `#{inspect(name)}`\n\n#{String.capitalize(@intro[name])}\n\n#{options}\n"
+  | when | take |
+  | --- | --- |
+  #{for {name, policy} <- @policies, do: "| #{policy[:for]} | `#{inspect(name)}` |\n"}
+  When in doubt: `:round_robin` if your calls are short and alike, `:least_request` if they are not.
+  Whatever the policy, outlier detection takes failing backends out for a while, slow start spares new
+  ones, and limits on calls in flight keep a slow fleet from piling work up, see the options of
+  `GrpcLb.new/3`.
+
+  `:least_request` and `:peak_ewma` know what is in flight, and how long it took, from calls that are
+  made with `GrpcLb.run/3`, or with `GrpcLb.checkout/1` and `GrpcLb.complete/3`, and so with those of
+  `GrpcLb.Connection` and `GrpcLb.Pool`. What is made with `pick` alone leaves no trace: all backends
+  look idle then, and the choice is at best as good as random. With `:peak_ewma` it goes by when
+  backends were added, and may never take a new one: take another policy where calls are only picked.
+  Outlier detection and the limits see nothing of such calls either.
+
+  All times are in milliseconds.
+
+  #{for {name, policy} <- @policies do
+    "## `#{inspect(name)}`\n\n#{policy[:intro]}\n#{Options.docs(policy[:options])}\n\n"
   end}
   """
 
-  @typedoc "A policy as it is written."
-  @type t :: :round_robin | :pick_first | :random | {atom(), keyword()}
+  @typedoc "A policy as it is written: its name, alone or with options."
+  @type t :: name() | {name(), keyword()}
+
+  @typedoc "The name of a policy."
+  @type name :: unquote(Enum.reduce(Enum.reverse(@names), &{:|, [], [&1, &2]}))
 
   @doc """
   Validates a policy and spells out all its options, as `GrpcLb.Native` takes it.
@@ -76,64 +274,54 @@ defmodule GrpcLb.Policy do
       iex> GrpcLb.Policy.to_native(:round_robin)
       {:round_robin, :shared, :first, :keep}
 
-      iex> GrpcLb.Policy.to_native({:round_robin, cursor: :per_scheduler})
-      {:round_robin, :per_scheduler, :first, :keep}
+      iex> GrpcLb.Policy.to_native({:least_request, choices: 3})
+      {:least_request, 3, 1.0}
 
       iex> GrpcLb.Policy.to_native({:round_robin, cursor: :mine})
       ** (ArgumentError) option :cursor of :round_robin must be :shared or :per_scheduler, got: :mine
-  """
-  @spec to_native(t()) :: GrpcLb.Native.policy()
-  def to_native({name, opts}) when name in @names do
-    settings = settings!(name, opts)
 
-    case name do
-      :random -> :random
-      :pick_first -> {:pick_first, settings.shuffle}
-      :round_robin -> {:round_robin, settings.cursor, settings.start, settings.on_reconcile}
-    end
+      iex> GrpcLb.Policy.to_native({:weighted_round_robin, blackout_period: 0})
+      ** (ArgumentError) option :blackout_period of :weighted_round_robin is for weights: :reported only, got it with weights: :static
+  """
+  @spec to_native(t()) :: Native.policy()
+  def to_native({name, opts}) when name in @names do
+    spelled_out(name, Options.validate!(opts, @policies[name][:options], inspect(name)))
   end
 
   def to_native(name) when name in @names, do: to_native({name, []})
 
   def to_native(other) do
     raise ArgumentError,
-          "unknown policy #{inspect(other)}, expected #{one_of(@names)}, " <>
+          "unknown policy #{inspect(other)}, expected #{Options.one_of(@names)}, " <>
             "or one of them with options: {name, opts}"
   end
 
-  defp settings!(name, opts) do
-    unless Keyword.keyword?(opts) do
-      raise ArgumentError,
-            "options of #{inspect(name)} must be a keyword list, got: #{inspect(opts)}"
-    end
+  @doc false
+  @spec names() :: [name()]
+  def names, do: @names
 
-    specs = @options[name]
-    defaults = Map.new(specs, fn {option, spec} -> {option, spec[:default]} end)
+  defp spelled_out(:random, %{}), do: :random
+  defp spelled_out(:pick_first, opts), do: {:pick_first, opts.shuffle}
 
-    Enum.reduce(opts, defaults, fn {option, setting}, settings ->
-      Map.put(settings, option, setting!(name, option, setting, specs[option]))
-    end)
+  defp spelled_out(:round_robin, opts) do
+    {:round_robin, opts.cursor, opts.start, opts.on_reconcile}
   end
 
-  defp setting!(name, option, _setting, nil) do
-    allowed =
-      case Keyword.keys(@options[name]) do
-        [] -> "it has none"
-        options -> "expected #{one_of(options)}"
-      end
-
-    raise ArgumentError, "unknown option #{inspect(option)} of #{inspect(name)}, #{allowed}"
+  defp spelled_out(:weighted_round_robin, %{weights: :static} = opts) do
+    {:weighted_round_robin, opts.cursor, :static}
   end
 
-  defp setting!(name, option, setting, spec) do
-    if setting in spec[:allowed] do
-      setting
-    else
-      raise ArgumentError,
-            "option #{inspect(option)} of #{inspect(name)} must be #{one_of(spec[:allowed])}, " <>
-              "got: #{inspect(setting)}"
-    end
+  defp spelled_out(:weighted_round_robin, opts) do
+    weights =
+      {opts.blackout_period, opts.weight_expiration_period, opts.weight_update_period,
+       opts.error_utilization_penalty, opts.metric_names, opts.reports}
+
+    {:weighted_round_robin, opts.cursor, weights}
   end
 
-  defp one_of(terms), do: Enum.map_join(terms, " or ", &inspect/1)
+  defp spelled_out(:least_request, opts), do: {:least_request, opts.choices, opts.bias}
+
+  defp spelled_out(:peak_ewma, opts) do
+    {:peak_ewma, opts.decay, opts.default_rtt, opts.penalty}
+  end
 end

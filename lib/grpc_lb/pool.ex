@@ -12,6 +12,11 @@ defmodule GrpcLb.Pool do
   It is the wrong tool when a member can serve only one caller at a time: nothing keeps two
   callers from picking the same one.
 
+  A pool can look at the load, the latency and the failures of its members: with policies such as
+  `:least_request`, and with `:outlier_detection` and the like. These see the calls that are made with
+  `call/3`, `run/3`, or `checkout/1` and `GrpcLb.complete/3`, which cost half a microsecond more than a
+  pick.
+
   ## In a supervision tree
 
       children = [
@@ -97,36 +102,48 @@ defmodule GrpcLb.Pool do
   With `scope: :cluster` a pick chooses among the members of the pools of this name on all
   connected nodes. Membership is OTP's own, a scope of `:pg` that the pool starts: a node that goes
   down takes its members out, and what a net split took comes back when it heals. Each node
-  balances by itself, and knows of a change elsewhere a moment after it. Processes join on their
-  own node. A member's value travels to the other nodes, so it has to mean something there: a pid
-  does, a socket or a table does not. It needs OTP 25.1.
+  balances by itself, by the calls that it makes, and knows of a change elsewhere a moment after it.
+  Processes join on their own node. A member's value travels to the other nodes, so it has to mean
+  something there: a pid does, a socket or a table does not. It needs OTP 25.1.
 
   ## Options
 
   #{GrpcLb.Pool.Options.docs()}
+
+  What `GrpcLb.new/3` calls a backend is a member here.
   """
 
+  alias GrpcLb.Call
   alias GrpcLb.Pool.{Entry, Feed, Membership, NoMembersError, Options, Route, Waiters}
 
   @typedoc "The name of a pool."
   @type name :: atom()
 
-  @typedoc "A member: its process, what picks return, its share beside the others."
-  @type member :: %{pid: pid(), value: term(), weight: pos_integer()}
+  @typedoc "A member: its process, what picks return, its share beside the others, see `GrpcLb.info/1`."
+  @type member :: %{pid: pid(), value: term(), weight: pos_integer() | float()}
 
-  @typedoc """
-  A pool as it is at one moment, see `info/1`. A member's `:picks` is how often it was picked since it
-  joined, `nil` where the policy does not count, see `GrpcLb.info/1`.
-  """
+  @typedoc "A pool as it is at one moment, see `info/1`."
   @type info :: %{
           name: name(),
           policy: GrpcLb.Policy.t(),
           scope: :node | :cluster,
           local_share: number() | nil,
           size: non_neg_integer(),
-          members: [
-            %{pid: pid(), value: term(), weight: pos_integer(), picks: non_neg_integer() | nil}
-          ]
+          members: [member_info()]
+        }
+
+  @typedoc "A member as it is at one moment, see `info/1`."
+  @type member_info :: %{
+          pid: pid(),
+          value: term(),
+          weight: pos_integer() | float(),
+          in_flight: non_neg_integer(),
+          latency_ns: non_neg_integer() | nil,
+          picks: non_neg_integer(),
+          successes: non_neg_integer(),
+          failures: non_neg_integer(),
+          ejected_until: integer() | nil,
+          times_ejected: non_neg_integer()
         }
 
   @max_weight 0xFFFFFFFF
@@ -292,10 +309,14 @@ defmodule GrpcLb.Pool do
   Picks a member and returns its value.
 
     * `{:ok, value}`
-    * `{:error, :no_members}` - the pool has none
+    * `{:error, :no_members}` - the pool has none, or all of them are ejected for now, see
+      `:outlier_detection`
     * `{:error, :not_running}` - there is no pool of this name
 
   The member was one when the pick began, and can have died since.
+
+  Nothing is known of the call that is made then. What looks at load, latency or failures needs calls
+  that are made with `call/3`, `run/3` or `checkout/1`.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_doc)
       iex> GrpcLb.Pool.pick(:pick_doc)
@@ -309,19 +330,16 @@ defmodule GrpcLb.Pool do
   @spec pick(name()) :: {:ok, value :: term()} | {:error, :no_members | :not_running}
   def pick(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, route, _entry} ->
-        case Route.pick(route) do
-          {:ok, _value} = ok -> ok
-          {:error, :no_backends} -> {:error, :no_members}
-          {:error, :closed} -> {:error, :not_running}
-        end
-
-      _other ->
-        {:error, :not_running}
+      {GrpcLb.Pool, route, _entry} -> in_pool(Route.pick(route))
+      _other -> {:error, :not_running}
     end
   end
 
   def pick(other), do: Entry.not_a_pool!(other)
+
+  defp in_pool({:error, :no_backends}), do: {:error, :no_members}
+  defp in_pool({:error, :closed}), do: {:error, :not_running}
+  defp in_pool(found_or_overloaded), do: found_or_overloaded
 
   @doc """
   Picks a member for a key.
@@ -354,7 +372,63 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
-  Picks a member and returns what `fun` returns for its value, or the pick's error.
+  Picks a member for a call, counts the call as in flight, and returns a ticket to end it with.
+
+  It is `pick/1` for policies and options that look at calls, see `GrpcLb.checkout/1`, and every ticket
+  is to be completed with `GrpcLb.complete/3`. Where the call is made in one function, `run/3` and
+  `call/3` do both.
+
+    * `{:ok, value, ticket}`
+    * `{:error, :no_members}` - the pool has none, or all of them are ejected for now
+    * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
+      `:max_requests_per_backend` does at all members that were tried
+    * `{:error, :not_running}` - there is no pool of this name
+
+      iex> {:ok, _supervisor} =
+      ...>   GrpcLb.Pool.start_link(name: :checkout_doc, policy: :least_request, max_requests: 1)
+      iex> GrpcLb.Pool.join(:checkout_doc, value: 1)
+      iex> {:ok, 1, ticket} = GrpcLb.Pool.checkout(:checkout_doc)
+      iex> GrpcLb.Pool.checkout(:checkout_doc)
+      {:error, :overloaded}
+      iex> GrpcLb.complete(ticket, :ok)
+      :ok
+  """
+  @spec checkout(name()) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_members | :not_running | :overloaded}
+  def checkout(pool) when is_atom(pool) do
+    case :persistent_term.get(pool, nil) do
+      {GrpcLb.Pool, route, _entry} -> in_pool(Route.checkout(route))
+      _other -> {:error, :not_running}
+    end
+  end
+
+  def checkout(other), do: Entry.not_a_pool!(other)
+
+  @doc """
+  As `checkout/1`, for a call that has a key, see `pick/2`.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :checkout_key_doc)
+      iex> GrpcLb.Pool.join(:checkout_key_doc, value: 1)
+      iex> {:ok, 1, _ticket} = GrpcLb.Pool.checkout(:checkout_key_doc, "customer 7")
+  """
+  @spec checkout(name(), key :: term()) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_members | :not_running | :overloaded}
+  def checkout(pool, _key), do: checkout(pool)
+
+  @doc """
+  Checks out a member, calls `fun` with its value, and completes the call.
+
+  Returns what `fun` returned, or the error of `checkout/1`, and `fun` was not called then. How the call
+  went is seen from the result as `GrpcLb.run/3` sees it: `:error` and tuples that begin with it are
+  failures, and so are a raise, an exit and a throw, which go on as they were.
+
+  ## Options
+
+  #{Call.docs()}
+
+  Raises `ArgumentError` when an argument is malformed, before a member is checked out.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :run_doc)
       iex> GrpcLb.Pool.run(:run_doc, fn n -> n + 1 end)
@@ -362,27 +436,28 @@ defmodule GrpcLb.Pool do
       iex> GrpcLb.Pool.join(:run_doc, value: 41)
       iex> GrpcLb.Pool.run(:run_doc, fn n -> n + 1 end)
       42
+      iex> GrpcLb.Pool.run(:run_doc, fn _n -> :timeout end, outcome: &{:error, &1})
+      :timeout
+      iex> {:ok, %{members: [%{successes: 1, failures: 1}]}} = GrpcLb.Pool.info(:run_doc)
   """
-  @spec run(name(), (value :: term() -> result)) :: result | {:error, :no_members | :not_running}
+  @spec run(name(), (value :: term() -> result), keyword()) ::
+          result | {:error, :no_members | :not_running | :overloaded}
         when result: term()
-  def run(pool, fun) when is_function(fun, 1) do
-    with {:ok, value} <- pick(pool), do: fun.(value)
-  end
-
-  def run(_pool, other) do
-    raise ArgumentError, "fun must be a function of one argument, got: #{inspect(other)}"
-  end
+  def run(pool, fun, opts \\ []), do: Call.run(&checkout(pool, &1), fun, opts)
 
   @doc """
-  Picks a member and calls it with `GenServer.call/3`. `timeout` is in milliseconds, or
-  `:infinity`. It is the time that a member has to answer; nothing else is waited for.
+  Checks out a member, calls it with `GenServer.call/3`, and completes the call. `timeout` is in
+  milliseconds, or `:infinity`. It is the time that a member has to answer; nothing else is waited for.
 
   Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
 
     * `{:ok, reply}`
     * `{:error, {:exit, reason}}` - the call failed, `reason` is what `GenServer.call/3` exited with
       and says whom it called and why it ended
-    * `{:error, :no_members}`, `{:error, :not_running}`
+    * `{:error, :no_members}`, `{:error, :overloaded}`, `{:error, :not_running}`, see `checkout/1`
+
+  A call that exits has failed, and so has one with a reply that `run/3` would take for a failure, such
+  as `{:error, reason}`: policies and options that look at failures see both.
 
   A member that is found dead, which is the exit reason `:noproc`, did not get the request: another
   one is picked, once. So it is with a member of a node that is not connected any more, once for
@@ -399,15 +474,15 @@ defmodule GrpcLb.Pool do
   """
   @spec call(name(), request :: term(), timeout()) ::
           {:ok, reply :: term()}
-          | {:error, :no_members | :not_running | {:exit, reason :: term()}}
+          | {:error, :no_members | :not_running | :overloaded | {:exit, reason :: term()}}
   def call(pool, request, timeout \\ 5_000) do
     call(pool, request, timeout!(timeout), _passed_over = [])
   end
 
   # passed_over: :dead when a dead member was, and the nodes that were not connected.
   defp call(pool, request, timeout, passed_over) do
-    with {:ok, server} <- pick_other(pool, passed_over) do
-      case try_call(server, request, timeout) do
+    with {:ok, server, ticket} <- checkout_other(pool, passed_over) do
+      case Call.make(server, ticket, &try_call(&1, request, timeout), &outcome/1) do
         {:ok, reply} ->
           {:ok, reply}
 
@@ -427,18 +502,24 @@ defmodule GrpcLb.Pool do
 
   # The feed takes the members of a lost node out, but it can be busy, and a call has no time to wait
   # for it. As long as such members are picked, one that can be reached is taken from the list.
-  defp pick_other(pool, passed_over) do
-    with {:ok, server} <- pick(pool) do
+  defp checkout_other(pool, passed_over) do
+    with {:ok, server, ticket} <- checkout(pool) do
       if passed_over == [] or connected?(server) do
-        {:ok, server}
+        {:ok, server, ticket}
       else
+        # The ticket is that of another member. To complete it again changes nothing.
+        GrpcLb.complete(ticket, :cancelled)
+
         with {:ok, members} <- listed(pool) do
           reachable = for %{value: value} <- members, connected?(value), do: value
-          {:ok, if(reachable == [], do: server, else: Enum.random(reachable))}
+          {:ok, if(reachable == [], do: server, else: Enum.random(reachable)), ticket}
         end
       end
     end
   end
+
+  defp outcome({:ok, reply}), do: Call.outcome(reply)
+  defp outcome(not_answered), do: {:error, not_answered}
 
   defp try_call(server, request, timeout) do
     if connected?(server) do
@@ -500,7 +581,7 @@ defmodule GrpcLb.Pool do
   @spec members(name()) :: {:ok, [member()]} | {:error, :not_running}
   def members(pool) do
     with {:ok, members} <- listed(pool) do
-      {:ok, Enum.map(members, &Map.delete(&1, :picks))}
+      {:ok, Enum.map(members, &Map.take(&1, [:pid, :value, :weight]))}
     end
   end
 
@@ -508,8 +589,8 @@ defmodule GrpcLb.Pool do
   Describes the pool as it is now, for people and tests.
 
   Returns `{:ok, info}` or `{:error, :not_running}`. `:name`, `:policy`, `:scope` and `:size` are as
-  they were given, `:local_share` is 1 with `prefer: :local`. A member's `:picks` is how often it was
-  picked since it joined, `nil` where the policy does not count, see `GrpcLb.info/1`.
+  they were given, `:local_share` is 1 with `prefer: :local`. What is said of a member is described at
+  `GrpcLb.info/1`.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :info_doc)
       iex> GrpcLb.Pool.join(:info_doc, value: 1)
@@ -522,7 +603,20 @@ defmodule GrpcLb.Pool do
          scope: :node,
          local_share: nil,
          size: 0,
-         members: [%{pid: self(), value: 1, weight: 1, picks: 1}]
+         members: [
+           %{
+             pid: self(),
+             value: 1,
+             weight: 1,
+             in_flight: 0,
+             latency_ns: nil,
+             picks: 1,
+             successes: 0,
+             failures: 0,
+             ejected_until: nil,
+             times_ejected: 0
+           }
+         ]
        }}
   """
   @spec info(name()) :: {:ok, info()} | {:error, :not_running}
@@ -584,7 +678,8 @@ defmodule GrpcLb.Pool do
       raise ArgumentError, "options of a member must be a keyword list, got: #{inspect(opts)}"
     end
 
-    Enum.reduce(opts, {pid, pid, 1}, fn
+    # Of an option that is given twice the first one counts.
+    Enum.reduce(Enum.reverse(opts), {pid, pid, 1}, fn
       {:value, value}, {pid, _value, weight} ->
         {pid, value, weight}
 
@@ -599,7 +694,7 @@ defmodule GrpcLb.Pool do
 
       {option, _setting}, _member ->
         raise ArgumentError,
-              "unknown option #{inspect(option)} of a member, allowed are :value and :weight"
+              "unknown option #{inspect(option)} of a member, expected :value or :weight"
     end)
   end
 

@@ -353,7 +353,7 @@ defmodule GrpcLb.ConnectionTest do
 
     test "return what the function returns", %{handle: handle} do
       assert Connection.run(handle, fn {_name, pid} -> is_pid(pid) end) == true
-      assert Connection.run(handle, "a key", fn _value -> {:error, :mine} end) == {:error, :mine}
+      assert Connection.run(handle, fn _value -> {:error, :mine} end, key: 1) == {:error, :mine}
     end
 
     test "let out what the function raises, throws and exits with", %{handle: handle} do
@@ -369,7 +369,7 @@ defmodule GrpcLb.ConnectionTest do
     test "do not call the function without a pick", %{handle: handle} do
       Connection.disconnect(handle)
       assert Connection.run(handle, fn _ -> flunk("called") end) == {:error, :closed}
-      assert Connection.run(handle, "a key", fn _ -> flunk("called") end) == {:error, :closed}
+      assert Connection.run(handle, fn _ -> flunk("called") end, key: 1) == {:error, :closed}
     end
   end
 

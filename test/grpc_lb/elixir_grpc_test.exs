@@ -410,7 +410,12 @@ defmodule GrpcLb.ElixirGrpcTest do
       Peer.run(peer, Peer.Connections, :killed_cycles)
 
       eventually(fn ->
-        Peer.run(peer, Peer.Leaks, :inventory).counts == %{balancers: 0, snapshots: 0, values: 0}
+        Peer.run(peer, Peer.Leaks, :inventory).counts == %{
+          balancers: 0,
+          snapshots: 0,
+          values: 0,
+          tickets: 0
+        }
       end)
     end
   end

@@ -126,7 +126,7 @@ defmodule GrpcLb.PoolTest do
       [one, two] = [idle(), idle()]
       assert Pool.join(pool, one) == :ok
       assert Pool.join(pool, two, value: :two) == :ok
-      assert Pool.join(pool, one, value: :one, weight: 7) == :ok
+      assert Pool.join(pool, one, value: :one, weight: 7, value: 2, weight: 3) == :ok
 
       assert Pool.members(pool) ==
                {:ok, [%{pid: one, value: :one, weight: 7}, %{pid: two, value: :two, weight: 1}]}
@@ -224,6 +224,8 @@ defmodule GrpcLb.PoolTest do
       for fun <- [
             &Pool.pick/1,
             &Pool.pick(&1, :key),
+            &Pool.checkout/1,
+            &Pool.checkout(&1, :key),
             &Pool.join/1,
             &Pool.join(&1, self()),
             &Pool.leave/1,
@@ -257,7 +259,8 @@ defmodule GrpcLb.PoolTest do
             {:stop, [self()], ~r/by its name/},
             {:join, [1], ~r/by its name/},
             {:join, [pool, :opts], ~r/options of a member must be a keyword list, got: :opts/},
-            {:join, [pool, [vlue: 2]], ~r/unknown option :vlue of a member, allowed are/},
+            {:join, [pool, [vlue: 2]],
+             ~r/unknown option :vlue of a member, expected :value or :weight/},
             {:join, [pool, [value: 2, weight: 0]], ~r/:weight of a member must be .* got: 0/},
             {:join, [pool, [weight: 0x100000000]], ~r/:weight/},
             {:join, [pool, :me, []], ~r/pid must be a pid of this node .* got: :me/},
@@ -420,7 +423,7 @@ defmodule GrpcLb.PoolTest do
       start_pool!(pool, policy: :random, size: 1, worker: {PoolWorker, {pool, [weight: 3]}})
 
       assert {:ok, info} = Pool.info(pool)
-      assert [%{pid: pid, value: pid, weight: 3, picks: nil}] = info.members
+      assert [%{pid: pid, value: pid, weight: 3, picks: 0, in_flight: 0}] = info.members
 
       assert Map.delete(info, :members) == %{
                name: pool,

@@ -36,7 +36,7 @@ defmodule GrpcLb.ReloadTest do
     assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
     assert Peer.run(peer, Peer.Reload, :library_path) != old
     # The build that is loaded now has made none yet.
-    assert native(peer, :live_counts, []) == %{balancers: 0, snapshots: 0, values: 0}
+    assert native(peer, :live_counts, []) == %{balancers: 0, snapshots: 0, values: 0, tickets: 0}
 
     assert_alive(peer, holder)
     assert Peer.run(peer, Peer.Reload, :use_everything, [holder]) == :ok
@@ -52,6 +52,18 @@ defmodule GrpcLb.ReloadTest do
     assert native(peer, :live_counts, []).balancers == 1
     Peer.run(peer, Peer.Reload, :drop, [new_holder])
     eventually(fn -> native(peer, :live_counts, []).balancers == 0 end)
+  end
+
+  test "another build has the calls completed, and the work done, that the old one began",
+       %{peer: peer} do
+    holder = Peer.run(peer, Peer.Reload, :hold_call)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    assert Peer.run(peer, Peer.Reload, :complete_held_call, [holder]) == :ok
+
+    # And back, to a build that is in memory already.
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :load_again)
+    Peer.run(peer, Peer.Reload, :drop, [holder])
   end
 
   test "deleting and purging the module ends its balancers, not the VM", %{peer: peer, lb: holder} do

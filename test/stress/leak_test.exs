@@ -8,7 +8,7 @@ defmodule GrpcLb.Stress.LeakTest do
 
   @moduletag timeout: 180_000
   @rounds 20
-  @nothing %{balancers: 0, snapshots: 0, values: 0}
+  @nothing %{balancers: 0, snapshots: 0, values: 0, tickets: 0}
 
   setup do
     %{peer: Peer.start()}
@@ -24,6 +24,10 @@ defmodule GrpcLb.Stress.LeakTest do
 
   test "backends that are added and removed, or die", %{peer: peer} do
     assert_nothing_left(peer, :changed_cycles)
+  end
+
+  test "calls that end, or are forgotten, with all that time drives", %{peer: peer} do
+    assert_nothing_left(peer, :call_cycles)
   end
 
   test "new and reconcile that are refused", %{peer: peer} do

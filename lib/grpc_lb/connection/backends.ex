@@ -4,7 +4,7 @@ defmodule GrpcLb.Connection.Backends do
   # started and stopped here, what subchannels tell is noted, and what failed is tried again.
 
   alias GrpcLb.{Address, Telemetry}
-  alias GrpcLb.Connection.{Backoff, Options, Plan, Subchannel}
+  alias GrpcLb.Connection.{Backoff, Options, Plan, Rotation, Subchannel}
 
   @enforce_keys [:options, :supervisor]
   defstruct [:options, :supervisor, :first_error, ids: [], addresses: %{}, entries: %{}]
@@ -84,11 +84,17 @@ defmodule GrpcLb.Connection.Backends do
 
   defp each(backends, ids, fun), do: Enum.reduce(ids, backends, fun)
 
-  @doc "The backends in the rotation, as `GrpcLb.reconcile/2` takes them."
-  @spec listed(t()) :: [GrpcLb.Backend.form()]
-  def listed(backends) do
-    for id <- backends.ids, %{state: :up} = entry <- [backends.entries[id]] do
-      {id, entry.value, owner: entry.owner, weight: backends.addresses[id].weight}
+  @doc "The backends that are wanted, in order, for the rotation."
+  @spec wanted(t()) :: [Rotation.wanted()]
+  def wanted(%{entries: entries} = backends) do
+    for id <- backends.ids do
+      transport =
+        case entries do
+          %{^id => %{state: :up, value: value, owner: owner}} -> {:up, value, owner}
+          _none -> :not_up
+        end
+
+      {id, transport, backends.addresses[id].weight}
     end
   end
 

@@ -41,7 +41,9 @@ defmodule GrpcLb.Connection.Backoff do
       raise ArgumentError, "option :backoff must be a keyword list, got: #{inspect(opts)}"
     end
 
-    settings = Keyword.merge(@defaults, Enum.map(opts, &checked!/1))
+    # Of an option that is given twice the first one counts.
+    given = opts |> Enum.map(&checked!/1) |> Enum.uniq_by(&elem(&1, 0))
+    settings = Keyword.merge(@defaults, given)
     reset(struct!(__MODULE__, [base: nil] ++ settings))
   end
 
@@ -61,7 +63,7 @@ defmodule GrpcLb.Connection.Backoff do
         _unknown ->
           raise ArgumentError,
                 "unknown option #{inspect(option)} of :backoff, " <>
-                  "allowed are :initial, :multiplier, :jitter and :max"
+                  "expected :initial or :multiplier or :jitter or :max"
       end
 
     unless right? do

@@ -16,7 +16,7 @@ defmodule GrpcLb.Connection.Options do
       """
     ],
     policy: [
-      kind: :policy,
+      kind: :any,
       default: :round_robin,
       doc: "the balancer's, see `GrpcLb.Policy`"
     ],
@@ -46,7 +46,8 @@ defmodule GrpcLb.Connection.Options do
       default: 5_000,
       doc: """
       how long a transport whose address is gone stays open for the calls in flight, after it has
-      left the rotation. A disconnect does not wait for it
+      left the rotation. It stays open for all of that time: when a call ends whose transport came from
+      `pick/1` is not known. A disconnect does not wait for it
       """
     ],
     check_interval: [
@@ -83,22 +84,24 @@ defmodule GrpcLb.Connection.Options do
   @moduledoc false
 
   alias GrpcLb.Connection.Backoff
-  alias GrpcLb.{Policy, Resolver}
+  alias GrpcLb.{Policy, Resolver, Settings}
 
   # What the modules are given may be secret, and a crash is logged with these.
   @derive {Inspect, except: [:transport, :resolver, :caller]}
   @enforce_keys [:target | Keyword.keys(@options)]
-  defstruct [:caller | @enforce_keys]
+  defstruct [:caller, :settings | @enforce_keys]
 
   @typedoc """
-  Options that were checked. `caller` is who waits in `GrpcLb.Connection.connect/2`, how to tell it,
-  and whether it has heard that: the one element is 1 then.
+  Options that were checked. `settings` are those of the balancer, beside its policy. `caller` is who
+  waits in `GrpcLb.Connection.connect/2`, how to tell it, and whether it has heard that: the one element
+  is 1 then.
   """
   @type t :: %__MODULE__{
           target: term(),
           transport: {module(), term()},
           name: term(),
           policy: Policy.t(),
+          settings: keyword(),
           resolver: {module(), keyword()},
           connect_timeout: pos_integer(),
           ready_timeout: pos_integer(),
@@ -121,7 +124,7 @@ defmodule GrpcLb.Connection.Options do
           if spec[:default] not in [nil, []], do: " (default `#{inspect(spec[:default])}`)"
 
         "  * `#{inspect(option)}`#{default} - #{doc}"
-      end)
+      end) <> "\n" <> Settings.docs_of_users()
   end
 
   @doc """
@@ -140,8 +143,11 @@ defmodule GrpcLb.Connection.Options do
     keyword!(opts)
 
     if Keyword.has_key?(opts, :target) do
-      raise ArgumentError, "option :target is given twice"
+      raise ArgumentError,
+            "option :target is unknown beside the target, which is the first argument"
     end
+
+    {settings, opts} = Keyword.split(opts, Settings.of_users())
 
     # Of an option that is given twice the first one counts, as everywhere with keyword lists.
     given =
@@ -153,9 +159,12 @@ defmodule GrpcLb.Connection.Options do
       raise ArgumentError, "option :transport is required: #{allowed(:transport)}"
     end
 
-    settings = Map.merge(defaults(), given)
-    resolver = Resolver.for_target(target, settings.resolver)
-    struct!(__MODULE__, Map.merge(settings, %{target: target, resolver: resolver}))
+    options = Map.merge(defaults(), given)
+    # They raise by themselves, and know more. What they make is made again with the balancer.
+    Settings.to_native(settings, Policy.to_native(options.policy))
+    resolver = Resolver.for_target(target, options.resolver)
+    known = %{target: target, resolver: resolver, settings: settings}
+    struct!(__MODULE__, Map.merge(options, known))
   end
 
   @doc "Checks options that have the target among them, see `new!/2`."
@@ -163,7 +172,7 @@ defmodule GrpcLb.Connection.Options do
   def new!(opts) do
     keyword!(opts)
 
-    case Keyword.pop_first(opts, :target, :none) do
+    case Keyword.pop(opts, :target, :none) do
       {:none, _opts} -> raise ArgumentError, "option :target is required"
       {target, opts} -> new!(target, opts)
     end
@@ -191,17 +200,12 @@ defmodule GrpcLb.Connection.Options do
 
   defp setting!(option, nil, _setting) do
     raise ArgumentError,
-          "unknown option #{inspect(option)}, allowed are :target and " <>
-            Enum.map_join(Keyword.keys(@options), ", ", &inspect/1)
+          "unknown option #{inspect(option)}, expected " <>
+            GrpcLb.Options.one_of([:target | Keyword.keys(@options)] ++ Settings.of_users())
   end
 
   defp setting!(_option, :any, setting), do: setting
   defp setting!(:backoff, :backoff, setting), do: Backoff.new!(setting)
-
-  defp setting!(:policy, :policy, setting) do
-    _valid = Policy.to_native(setting)
-    setting
-  end
 
   # The error does not show the module's options, which may be secret.
   defp setting!(_option, :transport, {module, _opts} = setting) do

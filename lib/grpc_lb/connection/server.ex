@@ -7,17 +7,15 @@ defmodule GrpcLb.Connection.Server do
   use GenServer
 
   alias GrpcLb.{Connection, Keeper, Telemetry}
-  alias GrpcLb.Connection.{Backends, Discovery, Options, Subchannel, Waiters}
+  alias GrpcLb.Connection.{Backends, Discovery, Options, Rotation, Subchannel, Waiters}
 
   # The transports' values may be secret, and a crash is logged with this.
   @derive {Inspect, only: [:options, :ready?]}
-  @enforce_keys [:options, :keeper, :balancer, :backends, :discovery, :since]
+  @enforce_keys [:options, :keeper, :rotation, :backends, :discovery, :since]
   defstruct @enforce_keys ++
               [
                 # Who waits in connect/2 and has not been told.
                 caller: nil,
-                # As the balancer has it; nil when that is not known.
-                listed: [],
                 ready?: false,
                 resolution: :pending,
                 reconcile_pending?: false,
@@ -52,7 +50,7 @@ defmodule GrpcLb.Connection.Server do
   def init(options) do
     Process.flag(:trap_exit, true)
 
-    case Keeper.claim({Connection, options.name}, make(options.policy), release(about(options))) do
+    case Keeper.claim({Connection, options.name}, make(options), release(about(options))) do
       {:ok, keeper, kept, claim} ->
         :erlang.monitor(:process, keeper, tag: :keeper_down)
         {:ok, begin(options, keeper, kept, claim)}
@@ -62,9 +60,9 @@ defmodule GrpcLb.Connection.Server do
     end
   end
 
-  defp make(policy) do
+  defp make(%{policy: policy, settings: settings}) do
     fn ->
-      {:ok, balancer} = GrpcLb.new(policy, [], owner: self())
+      {:ok, balancer} = GrpcLb.new(policy, [], [owner: self()] ++ settings)
       {:ok, subchannels} = DynamicSupervisor.start_link(strategy: :one_for_one)
       %{balancer: balancer, subchannels: subchannels, since: System.monotonic_time()}
     end
@@ -89,7 +87,7 @@ defmodule GrpcLb.Connection.Server do
     state = %__MODULE__{
       options: options,
       keeper: keeper,
-      balancer: kept.balancer,
+      rotation: Rotation.new(kept.balancer),
       backends: Backends.new(options, kept.subchannels),
       discovery: Discovery.start(options),
       since: System.monotonic_time()
@@ -105,8 +103,16 @@ defmodule GrpcLb.Connection.Server do
 
   defp take_over(state, addresses) do
     backends = Backends.adopt(state.backends, addresses)
-    ready? = Backends.listed(backends) != []
-    reconcile_soon(%{state | backends: backends, listed: nil, ready?: ready?, resolution: :ok})
+    rotation = Rotation.adopt(state.rotation.balancer)
+    ready? = Enum.any?(Backends.wanted(backends), fn {_id, up, _weight} -> up != :not_up end)
+
+    reconcile_soon(%{
+      state
+      | backends: backends,
+        rotation: rotation,
+        ready?: ready?,
+        resolution: :ok
+    })
   end
 
   # connect/2 publishes when it is ready, and ends when its caller does. Once that has its handle, it
@@ -281,27 +287,26 @@ defmodule GrpcLb.Connection.Server do
   end
 
   defp reconcile(state) do
-    case Backends.listed(state.backends) do
-      same when same === state.listed ->
+    began = System.monotonic_time()
+
+    case Rotation.update(state.rotation, Backends.wanted(state.backends)) do
+      {:ok, changes, rotation} ->
+        measurements = Map.put(changes, :duration, System.monotonic_time() - began)
+        emit(state, :reconciled, measurements, %{})
+        reconciled(%{state | rotation: rotation})
+
+      :same ->
         if balancer_closed?(state), do: closed(state), else: {:noreply, state}
 
-      listed ->
-        began = System.monotonic_time()
-
-        case GrpcLb.reconcile(state.balancer, listed) do
-          {:ok, changes} ->
-            measurements = Map.put(changes, :duration, System.monotonic_time() - began)
-            emit(state, :reconciled, measurements, %{})
-            reconciled(%{state | listed: listed})
-
-          {:error, :closed} ->
-            closed(state)
-        end
+      {:error, :closed} ->
+        closed(state)
     end
   end
 
   # Removes nothing, and copies no backend to tell.
-  defp balancer_closed?(state), do: GrpcLb.remove(state.balancer, []) == {:error, :closed}
+  defp balancer_closed?(%{rotation: rotation}) do
+    GrpcLb.remove(rotation.balancer, []) == {:error, :closed}
+  end
 
   # By somebody who has the handle, and so meant it; or because the keeper has died, of which there
   # will be a message.
@@ -311,8 +316,8 @@ defmodule GrpcLb.Connection.Server do
       else: {:noreply, state}
   end
 
-  defp reconciled(%{ready?: ready?, listed: listed} = state) do
-    case {ready?, listed != []} do
+  defp reconciled(%{ready?: ready?, rotation: rotation} = state) do
+    case {ready?, Rotation.ready?(rotation)} do
       {true, true} ->
         {:noreply, tell_caller(state)}
 
@@ -334,7 +339,7 @@ defmodule GrpcLb.Connection.Server do
 
   defp tell_caller(%{caller: caller} = state) do
     Keeper.publish(state.keeper)
-    send(caller.reply_to, {caller.reply_to, {:ok, state.balancer}})
+    send(caller.reply_to, {caller.reply_to, {:ok, state.rotation.balancer}})
     %{state | caller: nil}
   end
 

@@ -44,7 +44,8 @@ defmodule GrpcLb.Pool.Entry do
   end
 
   defp balancer(options) do
-    {:ok, balancer} = GrpcLb.new(options.policy, [], owner: self(), on_owner_death: :remove)
+    settings = [owner: self(), on_owner_death: :remove] ++ options.settings
+    {:ok, balancer} = GrpcLb.new(options.policy, [], settings)
     balancer
   end
 

@@ -107,8 +107,8 @@ defmodule GrpcLb.Pool.Membership do
   end
 
   defp ready(info) do
-    for %{state: :ready} = backend <- info.backends do
-      %{pid: backend.id, value: backend.value, weight: backend.weight, picks: backend.picks}
+    for %{state: :ready, id: pid} = backend <- info.backends do
+      backend |> Map.drop([:id, :state, :owner]) |> Map.put(:pid, pid)
     end
   end
 end

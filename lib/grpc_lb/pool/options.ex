@@ -1,7 +1,7 @@
 defmodule GrpcLb.Pool.Options do
   @moduledoc false
 
-  alias GrpcLb.Policy
+  alias GrpcLb.{Policy, Settings}
 
   # In the order of the documentation, which is made from this.
   @options [
@@ -13,7 +13,10 @@ defmodule GrpcLb.Pool.Options do
     policy: [
       default: :round_robin,
       expected: "a policy",
-      doc: "how a member is chosen, see `GrpcLb.Policy`. Default: `:round_robin`."
+      doc: """
+      how a member is chosen, see `GrpcLb.Policy`. Default: `:round_robin`. Load reports come with
+      calls, so `reports: :out_of_band` is refused.
+      """
     ],
     size: [
       default: 0,
@@ -69,7 +72,9 @@ defmodule GrpcLb.Pool.Options do
       here and elsewhere; exact over any run of picks, give or take one. `prefer: :local` alone is
       a share of 1. All picks are numbered for that, and however the policy counts its turns, callers
       on many schedulers wait for this one number: between 0 and 1 `cursor: :per_scheduler` gains
-      nothing. Only with `scope: :cluster`. Default: none.
+      nothing. Only with `scope: :cluster`. Default: none. With a share, or `prefer: :local`, members
+      here and members elsewhere have a balancer each. What counts calls or compares members does so
+      within one of them, and a call for which neither limit nor member is free in one goes to the other.
       """
     ]
   ]
@@ -78,11 +83,12 @@ defmodule GrpcLb.Pool.Options do
   @max_cluster_name 255 - String.length("grpc_lb_pool_scope:")
 
   @enforce_keys [:name]
-  defstruct [:child_spec | Keyword.keys(@options)]
+  defstruct [:child_spec, :settings | Keyword.keys(@options)]
 
   @type t :: %__MODULE__{
           name: atom(),
           policy: Policy.t(),
+          settings: keyword(),
           size: non_neg_integer(),
           worker: Supervisor.child_spec() | {module(), term()} | module() | nil,
           child_spec: Supervisor.child_spec() | nil,
@@ -99,7 +105,7 @@ defmodule GrpcLb.Pool.Options do
     Enum.map_join(@options, "\n", fn {option, spec} ->
       "  * `#{inspect(option)}` - " <>
         (spec[:doc] |> String.trim() |> String.replace("\n", "\n    "))
-    end)
+    end) <> "\n" <> Settings.docs_of_users()
   end
 
   @doc "Validates the options of a pool. Raises `ArgumentError` that names what is wrong."
@@ -114,39 +120,34 @@ defmodule GrpcLb.Pool.Options do
             "option #{inspect(option)} of a pool is required, got: #{inspect(opts)}"
     end
 
-    once!(opts)
+    {settings, opts} = Keyword.split(opts, Settings.of_users())
     defaults = for {option, spec} <- @options, do: {option, spec[:default]}
 
+    # Of an option that is given twice the first one counts, as everywhere with keyword lists.
     opts
-    |> Enum.reduce(struct!(__MODULE__, defaults), fn {option, setting}, options ->
+    |> Enum.reverse()
+    |> Enum.reduce(struct!(__MODULE__, [{:settings, settings} | defaults]), fn {option, setting},
+                                                                               options ->
       Map.put(options, known!(option), setting!(option, setting))
     end)
+    |> settings!()
     |> worker!()
     |> preference!()
     |> cluster_name!()
   end
 
-  defp once!(opts) do
-    for {option, [_first, _second | _]} <- Enum.group_by(opts, &elem(&1, 0)) do
-      raise ArgumentError, "option #{inspect(option)} of a pool is given twice"
-    end
-  end
-
   defp known!(option) do
     unless Keyword.has_key?(@options, option) do
       raise ArgumentError,
-            "unknown option #{inspect(option)} of a pool, allowed are " <>
-              Enum.map_join(Keyword.keys(@options), ", ", &inspect/1)
+            "unknown option #{inspect(option)} of a pool, expected " <>
+              GrpcLb.Options.one_of(Keyword.keys(@options) ++ Settings.of_users())
     end
 
     option
   end
 
-  # It raises by itself, and knows more.
-  defp setting!(:policy, policy) do
-    Policy.to_native(policy)
-    policy
-  end
+  # See settings!/1.
+  defp setting!(:policy, policy), do: policy
 
   defp setting!(:scope, :cluster) do
     # What is not loaded yet exports nothing.
@@ -178,6 +179,23 @@ defmodule GrpcLb.Pool.Options do
   defp valid?(:prefer, prefer), do: prefer in [nil, :local]
   defp valid?(:local_share, nil), do: true
   defp valid?(:local_share, share), do: is_number(share) and share >= 0 and share <= 1
+
+  # They raise by themselves, and know more. What they make is made again with the balancer.
+  defp settings!(%__MODULE__{policy: policy, settings: settings} = options) do
+    native = Policy.to_native(policy)
+    per_call!(native)
+    Settings.to_native(settings, native)
+    options
+  end
+
+  # Nothing in a pool takes a report apart from a call: weights would stay unknown for good.
+  defp per_call!({:weighted_round_robin, _cursor, {_, _, _, _, _, :out_of_band}}) do
+    raise ArgumentError,
+          "option :reports of :weighted_round_robin must be :per_call in a pool, which takes " <>
+            "reports with run/3 and complete/3 only, got: :out_of_band"
+  end
+
+  defp per_call!(_native), do: :ok
 
   defp worker!(%__MODULE__{worker: nil, size: 0} = options), do: options
 

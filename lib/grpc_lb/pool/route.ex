@@ -1,7 +1,7 @@
 defmodule GrpcLb.Pool.Route do
   @moduledoc false
-  # Where a pick goes: to the pool's balancer, or to one of two, the local members' and the remote
-  # members', when the pool prefers local ones.
+  # Where a pick or a checkout goes: to the pool's balancer, or to one of two, the local members' and
+  # the remote members', when the pool prefers local ones.
 
   alias GrpcLb.Native
 
@@ -21,16 +21,28 @@ defmodule GrpcLb.Pool.Route do
   @spec pick(t()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
   def pick(balancer) when is_reference(balancer), do: Native.pick(balancer)
 
-  def pick({local, remote, share}) do
-    if local_turn?(share) do
-      first(local, remote)
-    else
-      first(remote, local)
+  def pick(route) do
+    {one, other} = in_order(route)
+    with {:error, :no_backends} <- Native.pick(one), do: Native.pick(other)
+  end
+
+  @spec checkout(t()) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_backends | :closed | :overloaded}
+  def checkout(balancer) when is_reference(balancer), do: Native.checkout(balancer)
+
+  # Those that are full have others to help them out.
+  def checkout(route) do
+    {one, other} = in_order(route)
+
+    with {:error, reason} when reason in [:no_backends, :overloaded] <- Native.checkout(one),
+         {:error, :no_backends} <- Native.checkout(other) do
+      {:error, reason}
     end
   end
 
-  defp first(one, other) do
-    with {:error, :no_backends} <- Native.pick(one), do: Native.pick(other)
+  defp in_order({local, remote, share}) do
+    if local_turn?(share), do: {local, remote}, else: {remote, local}
   end
 
   defp local_turn?(:always), do: true

@@ -29,9 +29,20 @@ impl Caller {
     /// A number in `0..bound`, each as likely as the others. `bound` is not 0.
     #[inline]
     pub(crate) fn random_below(&self, bound: usize) -> usize {
+        self.draw(|random| random.usize(..bound))
+    }
+
+    /// Any number, each as likely as the others.
+    #[inline]
+    pub(crate) fn random(&self) -> u64 {
+        self.draw(|random| random.u64(..))
+    }
+
+    #[inline]
+    fn draw<R>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> R) -> R {
         let mut random = fastrand::Rng::with_seed(self.seed.get());
-        let number = random.usize(..bound);
+        let drawn = draw(&mut random);
         self.seed.set(random.get_seed());
-        number
+        drawn
     }
 }

@@ -1,9 +1,31 @@
 //! How many of our things exist, so that a test can prove that nothing leaks.
 
+use std::marker::PhantomData;
+
+use crossbeam_utils::CachePadded;
+
 use crate::sync::{Tally, TallyOrdering as Ordering};
 
 static BALANCERS: Tally = Tally::new(0);
 static SNAPSHOTS: Tally = Tally::new(0);
+
+/// Counted apart by who checks out: one count that all callers write would have them wait for
+/// each other's caches. The last is of all callers that have none of their own.
+static CALLS: [CachePadded<Calls>; 65] = [const { CachePadded::new(Calls::new()) }; 65];
+
+struct Calls {
+    begun: Tally,
+    ended: Tally,
+}
+
+impl Calls {
+    const fn new() -> Self {
+        Calls {
+            begun: Tally::new(0),
+            ended: Tally::new(0),
+        }
+    }
+}
 
 /// The counts at one moment; see [`live_counts`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +34,8 @@ pub struct LiveCounts {
     pub balancers: usize,
     /// Snapshots that are current, or retired and not reclaimed yet.
     pub snapshots: usize,
+    /// Calls that were checked out and are neither completed nor cancelled.
+    pub tickets: usize,
 }
 
 /// Counts what exists in this process.
@@ -20,31 +44,76 @@ pub fn live_counts() -> LiveCounts {
         // Relaxed: counts order nothing.
         balancers: BALANCERS.load(Ordering::Relaxed),
         snapshots: SNAPSHOTS.load(Ordering::Relaxed),
+        tickets: CALLS
+            .iter()
+            .map(|calls| {
+                // In this order: Acquire pairs with the Release in `end`, so that no call counts as
+                // ended that does not count as begun.
+                let ended = calls.ended.load(Ordering::Acquire);
+                calls.begun.load(Ordering::Relaxed) - ended
+            })
+            .sum(),
     }
 }
 
-/// Counts one thing for as long as it lives.
-pub(crate) struct Counted(&'static Tally);
+/// A kind of thing that is counted.
+pub(crate) trait Kind {
+    const ALIVE: &'static Tally;
+}
 
-impl Counted {
-    pub(crate) fn balancer() -> Self {
-        Self::among(&BALANCERS)
-    }
+pub(crate) struct Balancers;
 
-    pub(crate) fn snapshot() -> Self {
-        Self::among(&SNAPSHOTS)
-    }
+impl Kind for Balancers {
+    const ALIVE: &'static Tally = &BALANCERS;
+}
 
-    fn among(tally: &'static Tally) -> Self {
+pub(crate) struct Snapshots;
+
+impl Kind for Snapshots {
+    const ALIVE: &'static Tally = &SNAPSHOTS;
+}
+
+/// Counts one thing for as long as it lives, and takes no room in it.
+pub(crate) struct Counted<K: Kind>(PhantomData<K>);
+
+impl<K: Kind> Counted<K> {
+    pub(crate) fn new() -> Self {
         // Relaxed: counts order nothing.
-        tally.fetch_add(1, Ordering::Relaxed);
-        Counted(tally)
+        K::ALIVE.fetch_add(1, Ordering::Relaxed);
+        Counted(PhantomData)
     }
 }
 
-impl Drop for Counted {
+impl<K: Kind> Drop for Counted<K> {
     fn drop(&mut self) {
         // Relaxed: counts order nothing.
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        K::ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where a call is counted as begun, and later as ended.
+pub(crate) struct CountedCall(u8);
+
+impl CountedCall {
+    /// `caller` is the number of who checks it out: unique among the callers alive.
+    #[inline]
+    pub(crate) fn begin(caller: usize) -> Self {
+        let shared = CALLS.len() - 1;
+        let index = caller.min(shared);
+        let begun = &CALLS[index].begun;
+        // Relaxed, and a load and a store: no other thread writes this one. When the caller's number
+        // passes on to another thread, the claim of it orders what the last one stored.
+        match index == shared {
+            false => begun.store(begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
+            true => drop(begun.fetch_add(1, Ordering::Relaxed)),
+        }
+        CountedCall(index as u8)
+    }
+
+    /// Once, on any thread.
+    #[inline]
+    pub(crate) fn end(&self) {
+        // Release: see `live_counts`.
+        CALLS[self.0 as usize].ended.fetch_add(1, Ordering::Release);
     }
 }

@@ -1,20 +1,21 @@
 //! The backends that are listed, found by id.
 
 use std::hash::{BuildHasher, Hash};
-use std::sync::Arc;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
+use triomphe::Arc;
 
-use crate::backend::{Backend, Entry, Offer, Owner, State};
+use crate::backend::{Backend, Condition, Entry, Offer, Owner, State};
+use crate::health::{Health, Standing};
 
 /// Names a member for as long as it is listed.
-pub(crate) type MemberKey = usize;
+pub(crate) type MemberKey = u32;
 
 pub(crate) struct Members<T> {
     members: Slab<Member<T>>,
     /// Keys, which fit into half of what they are made of.
-    by_id: HashTable<u32>,
+    by_id: HashTable<MemberKey>,
     hasher: DefaultHashBuilder,
     /// The rank of the next one to be put at the end of the list.
     next_rank: u64,
@@ -27,18 +28,44 @@ pub(crate) struct Member<T> {
     /// Who is watched for it. Nobody, once its owner has died.
     pub(crate) owner: Option<Owner>,
     pub(crate) weight: u32,
+    /// What its user says of it.
+    pub(crate) condition: Condition,
+    /// Whether its owner is dead.
+    pub(crate) orphaned: bool,
+    /// What follows from these and from its health, as far as it is counted.
+    pub(crate) standing: Standing,
     /// Its place in the list: the lower, the earlier.
     pub(crate) rank: u64,
     /// Where it is among the rows that can be picked, if it can be.
     pub(crate) row: Option<u32>,
     pub(crate) entry: Arc<Entry>,
+    /// Where time drives it.
+    pub(crate) health: Option<Box<Health>>,
 }
 
 impl<T> Member<T> {
     pub(crate) fn state(&self) -> State {
-        match self.row {
-            Some(_) => State::Ready,
-            None => State::Down,
+        match self.orphaned {
+            true => State::Down,
+            false => State::Told(self.condition),
+        }
+    }
+
+    pub(crate) fn is_ejected(&self) -> bool {
+        let health = self.health.as_ref();
+        health.is_some_and(|health| health.ejection.is_ejected())
+    }
+
+    /// How it stands now.
+    pub(crate) fn standing_now(&self) -> Standing {
+        match self.condition {
+            _ if self.orphaned => Standing::Excluded,
+            // Envoy leaves out of its percentages what was never ready, or drains.
+            Condition::Connecting | Condition::Draining => Standing::Excluded,
+            Condition::TransientFailure => Standing::Unhealthy,
+            // A50: an ejected backend is as one in TRANSIENT_FAILURE.
+            Condition::Ready if self.is_ejected() => Standing::Unhealthy,
+            Condition::Ready => Standing::Healthy,
         }
     }
 }
@@ -58,46 +85,53 @@ impl<T: Clone + Eq + Hash> Members<T> {
     }
 
     pub(crate) fn get(&self, key: MemberKey) -> &Member<T> {
-        &self.members[key]
+        &self.members[key as usize]
     }
 
     pub(crate) fn get_mut(&mut self, key: MemberKey) -> &mut Member<T> {
-        &mut self.members[key]
+        &mut self.members[key as usize]
     }
 
     pub(crate) fn find<O: Offer<T>>(&self, id: &O) -> Option<MemberKey> {
-        let is_it = |key: &u32| id.equivalent(&self.members[*key as MemberKey].id);
-        let key = self.by_id.find(self.hasher.hash_one(id), is_it)?;
-        Some(*key as MemberKey)
+        let is_it = |key: &MemberKey| id.equivalent(&self.members[*key as usize].id);
+        self.by_id.find(self.hasher.hash_one(id), is_it).copied()
     }
 
     /// Makes room for so many more, and no more than that.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.members.reserve_exact(more);
         let (members, hasher) = (&self.members, &self.hasher);
-        let hash = |key: &u32| hasher.hash_one(&members[*key as MemberKey].id);
+        let hash = |key: &MemberKey| hasher.hash_one(&members[*key as usize].id);
         self.by_id.reserve(more, hash);
     }
 
     /// Lists a backend whose id is not listed, at the end and without an owner or a row.
-    pub(crate) fn insert<O: Offer<T>>(&mut self, offered: &Backend<O>, place: u64) -> MemberKey {
+    pub(crate) fn insert<O: Offer<T>>(
+        &mut self,
+        offered: &Backend<O>,
+        entry: impl FnOnce(MemberKey) -> Entry,
+        health: Option<Box<Health>>,
+    ) -> MemberKey {
         let (id, value) = O::own(&offered.id, &offered.value);
         let rank = self.end();
         let slot = self.members.vacant_entry();
-        let key = slot.key();
+        let key = MemberKey::try_from(slot.key()).expect("fewer than 2^32 backends");
         slot.insert(Member {
             id,
             value,
             owner: None,
             weight: offered.weight,
+            condition: Condition::default(),
+            orphaned: false,
+            standing: Standing::default(),
             rank,
             row: None,
-            entry: Arc::new(Entry::new(key, place)),
+            entry: Arc::new(entry(key)),
+            health,
         });
         let (members, hasher) = (&self.members, &self.hasher);
-        let hash = |key: &u32| hasher.hash_one(&members[*key as MemberKey].id);
-        let short = u32::try_from(key).expect("fewer than 2^32 backends");
-        self.by_id.insert_unique(hash(&short), short, hash);
+        let hash = |key: &MemberKey| hasher.hash_one(&members[*key as usize].id);
+        self.by_id.insert_unique(hash(&key), key, hash);
         key
     }
 
@@ -108,7 +142,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
         key: MemberKey,
         offered: &Backend<O>,
     ) -> Option<(T, T)> {
-        let member = &mut self.members[key];
+        let member = self.get_mut(key);
         member.weight = offered.weight;
         if offered.value.equivalent(&member.value) {
             return None;
@@ -121,12 +155,10 @@ impl<T: Clone + Eq + Hash> Members<T> {
     }
 
     pub(crate) fn remove(&mut self, key: MemberKey) -> Member<T> {
-        let hash = self.hasher.hash_one(&self.members[key].id);
-        let indexed = self
-            .by_id
-            .find_entry(hash, |other| *other as MemberKey == key);
+        let hash = self.hasher.hash_one(&self.get(key).id);
+        let indexed = self.by_id.find_entry(hash, |other| *other == key);
         indexed.expect("every member is indexed").remove();
-        self.members.remove(key)
+        self.members.remove(key as usize)
     }
 
     /// A place in the list behind all that were given before.
@@ -136,15 +168,18 @@ impl<T: Clone + Eq + Hash> Members<T> {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (MemberKey, &Member<T>)> {
-        self.members.iter()
+        let members = self.members.iter();
+        members.map(|(key, member)| (key as MemberKey, member))
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (MemberKey, &mut Member<T>)> {
-        self.members.iter_mut()
+        let members = self.members.iter_mut();
+        members.map(|(key, member)| (key as MemberKey, member))
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = (MemberKey, Member<T>)> {
-        std::mem::replace(self, Members::new()).members.into_iter()
+        let members = std::mem::replace(self, Members::new()).members.into_iter();
+        members.map(|(key, member)| (key as MemberKey, member))
     }
 
     /// All members, in the order of the list.

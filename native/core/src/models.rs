@@ -1,7 +1,7 @@
 //! loom models: every interleaving of a few threads, with every reordering that the memory model
 //! allows. `make loom` runs them.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicUsize as Count, Ordering::Relaxed as Any};
 use std::sync::Arc as StdArc;
 use std::time::Duration;
@@ -10,13 +10,19 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::thread;
 
+use crate::alarm::Alarm;
 use crate::cursor::Cursor;
+use crate::health::outlier_detection;
 use crate::limit::InFlight;
 use crate::load::latency::{Latency, Rule};
 use crate::policy::{pick_first, Policy};
 use crate::reclaim::{Published, Reader};
+use crate::shared::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
-use crate::{Backend, Balancer, Caller, Owner, Owners, State, Time, Unavailable, Unowned};
+use crate::{
+    Backend, Balancer, Caller, Config, Outcome, Owner, Owners, State, Ticket, Time, Unavailable,
+    Unowned,
+};
 
 /// A value whose reads and end loom watches: reading it after or while it is dropped fails.
 struct Watched {
@@ -213,8 +219,8 @@ fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
         owner: Some(owner(7)),
         ..Backend::new(1, 1)
     };
-    let balancer = Arc::new(Balancer::new(Policy::Random, 0));
-    balancer.reconcile(&[owned], &Unowned).unwrap();
+    let balancer = Arc::new(Balancer::new(Policy::Random, 0, Time(0)));
+    balancer.reconcile(&[owned], &Unowned, Time(0)).unwrap();
     let death = {
         let balancer = balancer.clone();
         thread::spawn(move || {
@@ -257,8 +263,10 @@ fn of_deaths_at_the_same_time_somebody_settles_all() {
             owner: Some(owner(id)),
             ..Backend::new(id, id)
         };
-        let balancer = Arc::new(Balancer::new(Policy::Random, 0));
-        balancer.reconcile(&[owned(1), owned(2)], &Unowned).unwrap();
+        let balancer = Arc::new(Balancer::new(Policy::Random, 0, Time(0)));
+        balancer
+            .reconcile(&[owned(1), owned(2)], &Unowned, Time(0))
+            .unwrap();
         let die = |balancer: &Balancer<u64>, owner| {
             if balancer.note_death(owner) {
                 balancer.settle(&Unowned);
@@ -303,9 +311,9 @@ fn nobody_who_heard_of_a_death_picks_the_dead() {
         let mortal = Arc::new(Mortal(AtomicBool::new(true)));
         // Would pick the one that dies.
         let policy = Policy::PickFirst(pick_first::Config::default());
-        let balancer = Arc::new(Balancer::new(policy, 0));
+        let balancer = Arc::new(Balancer::new(policy, 0, Time(0)));
         balancer
-            .reconcile(&[owned, Backend::new(2, 2)], &*mortal)
+            .reconcile(&[owned, Backend::new(2, 2)], &*mortal, Time(0))
             .unwrap();
         let heard = Arc::new(AtomicBool::new(false));
         let picker = {
@@ -412,5 +420,280 @@ fn a_peak_is_never_lost_to_a_sample_at_the_same_time() {
     loom::model(|| {
         let left = two_samples(Rule::Peak, 1.0, 30.0, |_| {});
         assert!(is_near(left, 30.0), "{left}");
+    });
+}
+
+fn limits(max_requests: Option<u32>, max_requests_per_backend: Option<u32>) -> Config {
+    Config {
+        max_requests,
+        max_requests_per_backend,
+        ..Config::from(Policy::PickFirst(pick_first::Config::default()))
+    }
+}
+
+/// Backends 1 and 2, of which pick_first would take the first.
+fn limited(max_requests: Option<u32>, max_requests_per_backend: Option<u32>) -> Balancer<u32> {
+    let config = limits(max_requests, max_requests_per_backend);
+    let balancer = Balancer::new(config, 0, Time(0));
+    let backends = [Backend::new(1, 1), Backend::new(2, 2)];
+    balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
+    balancer
+}
+
+fn checkout(balancer: &Balancer<u32>, caller: &Caller) -> Result<(u32, Ticket), Unavailable> {
+    balancer.checkout(caller, &Unowned, Time(0), |id| *id)
+}
+
+#[test]
+fn of_two_ends_of_a_call_one_counts() {
+    loom::model(|| {
+        let balancer = limited(Some(1), Some(1));
+        let caller = Caller::claim(0).unwrap();
+        let (_, ticket) = checkout(&balancer, &caller).unwrap();
+        let ticket = Arc::new(ticket);
+        let other = {
+            let ticket = ticket.clone();
+            thread::spawn(move || ticket.complete(Outcome::Failure, None, Time(1)))
+        };
+        let one = ticket.complete(Outcome::Success, None, Time(1));
+        let other = other.join().unwrap();
+        assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+        drop(ticket);
+        let backend = &balancer.info(&Unowned).backends[0];
+        assert_eq!(backend.in_flight, 0);
+        let counts = (backend.successes, backend.failures);
+        assert_eq!(counts, (one.is_ok().into(), other.is_ok().into()));
+        assert!(checkout(&balancer, &caller).is_ok());
+    });
+}
+
+#[test]
+fn a_call_ends_while_its_balancer_closes_and_goes() {
+    loom::model(|| {
+        let balancer = limited(Some(1), Some(1));
+        let caller = Caller::claim(0).unwrap();
+        let (_, ticket) = checkout(&balancer, &caller).unwrap();
+        let call = thread::spawn(move || {
+            assert!(ticket.complete(Outcome::Failure, None, Time(1)).is_ok());
+            assert!(!ticket.is_urgent());
+        });
+        balancer.close(&Unowned);
+        let refused = checkout(&balancer, &caller);
+        assert!(matches!(refused, Err(Unavailable::Closed)));
+        drop(balancer);
+        call.join().unwrap();
+    });
+}
+
+#[test]
+fn a_call_ends_while_its_backend_is_removed() {
+    loom::model(|| {
+        let balancer = limited(Some(1), None);
+        let caller = Caller::claim(0).unwrap();
+        let (id, ticket) = checkout(&balancer, &caller).unwrap();
+        assert_eq!(id, 1);
+        let call = thread::spawn(move || {
+            assert!(ticket.complete(Outcome::Success, None, Time(1)).is_ok());
+        });
+        balancer.remove(&[1], &Unowned).unwrap();
+        call.join().unwrap();
+        // The balancer has room for another again.
+        let (id, _ticket) = checkout(&balancer, &caller).unwrap();
+        assert_eq!(id, 2);
+    });
+}
+
+/// Two threads that call at the same time, with room for one call. What each was told, and the
+/// balancer after that.
+fn two_calls(balancer: Balancer<u32>) -> ([Result<u32, Unavailable>; 2], Arc<Balancer<u32>>) {
+    let balancer = Arc::new(balancer);
+    // Written inside without a lock: loom fails the model if two are with one backend.
+    let inside = Arc::new([UnsafeCell::new(0), UnsafeCell::new(0)]);
+    let call = |balancer: &Balancer<u32>, inside: &[UnsafeCell<usize>; 2]| {
+        let caller = Caller::claim(0).unwrap();
+        let (id, ticket) = checkout(balancer, &caller)?;
+        #[allow(unsafe_code)]
+        // SAFETY: loom fails the model if another thread writes meanwhile.
+        inside[id as usize - 1].with_mut(|count| unsafe { *count += 1 });
+        ticket.complete(Outcome::Cancelled, None, Time(1)).unwrap();
+        Ok(id)
+    };
+    let other = {
+        let (balancer, inside) = (balancer.clone(), inside.clone());
+        thread::spawn(move || call(&balancer, &inside))
+    };
+    let told = [call(&balancer, &inside), other.join().unwrap()];
+    let info = balancer.info(&Unowned);
+    let left: u32 = info.backends.iter().map(|backend| backend.in_flight).sum();
+    assert_eq!(left, 0);
+    (told, balancer)
+}
+
+#[test]
+fn a_balancer_has_no_more_calls_in_flight_than_it_may_have() {
+    loom::model(|| {
+        let (told, balancer) = two_calls(limited(Some(1), None));
+        let expected = |told: &Result<u32, _>| [Ok(1), Err(Unavailable::Overloaded)].contains(told);
+        assert!(
+            told.iter().all(expected) && told.contains(&Ok(1)),
+            "{told:?}"
+        );
+        let caller = Caller::claim(0).unwrap();
+        let ticket = checkout(&balancer, &caller).unwrap();
+        assert!(checkout(&balancer, &caller).is_err());
+        drop(ticket);
+    });
+}
+
+#[test]
+fn a_backend_has_no_more_calls_in_flight_than_it_may_have() {
+    loom::model(|| {
+        let (told, balancer) = two_calls(limited(None, Some(1)));
+        let expected = |told: &Result<u32, _>| [Ok(1), Ok(2)].contains(told);
+        assert!(
+            told.iter().all(expected) && told.contains(&Ok(1)),
+            "{told:?}"
+        );
+        let caller = Caller::claim(0).unwrap();
+        let tickets = [(); 2].map(|()| checkout(&balancer, &caller).unwrap());
+        assert!(checkout(&balancer, &caller).is_err());
+        drop(tickets);
+    });
+}
+
+#[test]
+fn no_cause_for_a_look_is_lost() {
+    loom::model(|| {
+        let shared = triomphe::Arc::new(Shared::new(Config::from(Policy::Random)));
+        let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+        let threads = [0, 1].map(|index| {
+            let (shared, counts) = (shared.clone(), counts.clone());
+            thread::spawn(move || {
+                counts[index].store(1, Ordering::Relaxed);
+                shared.hurry();
+            })
+        });
+        let look = || [0, 1].map(|index| counts[index].load(Ordering::Relaxed));
+        // Both have asked: whichever was the last, the look shows what led both there.
+        let asked = [0, 1].map(|_| shared.take_urgent().then(look));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let last = shared.take_urgent();
+        let seen = asked.into_iter().flatten().last().unwrap_or_default();
+        assert!(last || seen == [1, 1], "{asked:?}");
+        assert_eq!(shared.due(), None);
+    });
+}
+
+#[test]
+fn failures_on_two_backends_are_both_acted_on() {
+    let mut bounded = loom::model::Builder::new();
+    bounded.preemption_bound = Some(2);
+    bounded.check(|| {
+        let detection = outlier_detection::Config {
+            max_ejection_percent: 100,
+            consecutive_failures: NonZeroU32::new(1),
+            ..Default::default()
+        };
+        let config = Config {
+            outlier_detection: Some(Box::new(detection)),
+            ..limits(None, Some(1))
+        };
+        let balancer = Balancer::new(config, 0, Time(0));
+        let backends = [Backend::new(1, 1), Backend::new(2, 2)];
+        balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
+        let caller = Caller::claim(0).unwrap();
+        let tickets = [(); 2].map(|()| checkout(&balancer, &caller).unwrap().1);
+        let threads = tickets.map(|ticket| {
+            thread::spawn(move || {
+                ticket.complete(Outcome::Failure, None, Time(1)).unwrap();
+            })
+        });
+        balancer.tick(&Unowned, Time(1));
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        if balancer.due() == Some(Time(0)) {
+            balancer.tick(&Unowned, Time(1));
+        }
+        let backends = balancer.info(&Unowned).backends;
+        let ejected: Vec<_> = backends.iter().map(|it| it.times_ejected).collect();
+        assert_eq!(ejected, [1, 1]);
+    });
+}
+
+#[test]
+fn nobody_who_heard_of_a_death_calls_the_dead() {
+    loom::model(|| {
+        let owned = Backend {
+            owner: Some(owner(7)),
+            ..Backend::new(1, 1)
+        };
+        let mortal = Arc::new(Mortal(AtomicBool::new(true)));
+        let balancer = Arc::new(Balancer::new(limits(Some(1), Some(1)), 0, Time(0)));
+        let backends = [owned, Backend::new(2, 2)];
+        balancer.reconcile(&backends, &*mortal, Time(0)).unwrap();
+        let heard = Arc::new(AtomicBool::new(false));
+        let call = {
+            let (balancer, mortal, heard) = (balancer.clone(), mortal.clone(), heard.clone());
+            thread::spawn(move || {
+                let caller = Caller::claim(0).unwrap();
+                let heard = heard.load(Ordering::Acquire);
+                let checkout = balancer.checkout(&caller, &*mortal, Time(0), |id| *id);
+                let (id, ticket) = checkout.unwrap();
+                assert!(id == 2 || (id == 1 && !heard));
+                ticket
+            })
+        };
+        mortal.0.store(false, Ordering::Relaxed);
+        let settles = balancer.note_death(owner(7));
+        heard.store(true, Ordering::Release);
+        if settles {
+            balancer.settle(&*mortal);
+        }
+        let ticket = call.join().unwrap();
+        let in_flight = || {
+            let backends = balancer.info(&*mortal).backends;
+            backends.iter().map(|it| it.in_flight).sum::<u32>()
+        };
+        assert_eq!(in_flight(), 1, "who was passed over has none");
+        drop(ticket);
+        assert_eq!(in_flight(), 0);
+    });
+}
+
+#[test]
+fn what_becomes_due_is_seen_or_rings() {
+    loom::model(|| {
+        let shared = Arc::new(Shared::new(limits(None, None)));
+        let alarm = Arc::new(Alarm::new());
+        // It was woken for something else, and that is what it looks for now.
+        assert!(alarm.rings(Time(0)));
+        let caller = {
+            let (shared, alarm) = (shared.clone(), alarm.clone());
+            thread::spawn(move || {
+                shared.hurry();
+                shared.due().is_some_and(|due| alarm.rings(due))
+            })
+        };
+        alarm.begin_look();
+        let seen = shared.take_urgent();
+        alarm.end_look(Time(2_000));
+        let rung = caller.join().unwrap();
+        assert!(seen || rung);
+    });
+}
+
+#[test]
+fn of_two_that_make_something_due_one_rings() {
+    loom::model(|| {
+        let alarm = Arc::new(Alarm::new());
+        let other = {
+            let alarm = alarm.clone();
+            thread::spawn(move || alarm.rings(Time(5)))
+        };
+        let rung = [alarm.rings(Time(5)), other.join().unwrap()];
+        assert_eq!(rung.iter().filter(|rung| **rung).count(), 1);
     });
 }

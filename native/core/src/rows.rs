@@ -1,7 +1,9 @@
 //! The backends that can be picked, in chunks that one snapshot shares with the next: a change of
 //! one backend copies its chunk and not the list.
 
-use std::sync::Arc;
+use std::slice;
+
+use triomphe::Arc;
 
 use crate::backend::Row;
 
@@ -10,24 +12,43 @@ use crate::backend::Row;
 const CHUNK: usize = 64;
 
 /// All chunks are full but the last one.
-pub(crate) struct Rows<T> {
-    chunks: Box<[Arc<[Row<T>]>]>,
-    len: usize,
+pub(crate) enum Rows<T> {
+    /// Most lists are no longer: they need no list of chunks.
+    One(Arc<[Row<T>]>),
+    /// None, or several.
+    Many {
+        chunks: Box<[Arc<[Row<T>]>]>,
+        /// Of all rows: a `u32`, as the keys of members are.
+        len: u32,
+    },
 }
 
 impl<T> Rows<T> {
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        match self {
+            Rows::One(rows) => rows.len(),
+            Rows::Many { len, .. } => *len as usize,
+        }
     }
 
     #[inline]
     pub(crate) fn get(&self, index: usize) -> &Row<T> {
-        &self.chunks[index / CHUNK][index % CHUNK]
+        match self {
+            Rows::One(rows) => &rows[index],
+            Rows::Many { chunks, .. } => &chunks[index / CHUNK][index % CHUNK],
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Row<T>> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter())
+        self.chunks().iter().flat_map(|chunk| chunk.iter())
+    }
+
+    fn chunks(&self) -> &[Arc<[Row<T>]>] {
+        match self {
+            Rows::One(rows) => slice::from_ref(rows),
+            Rows::Many { chunks, .. } => chunks,
+        }
     }
 }
 
@@ -35,8 +56,8 @@ impl<T: Clone> Rows<T> {
     /// The same rows, to be changed.
     pub(crate) fn edit(&self) -> Draft<T> {
         Draft {
-            chunks: self.chunks.iter().cloned().map(Chunk::Shared).collect(),
-            len: self.len,
+            chunks: self.chunks().iter().cloned().map(Chunk::Shared).collect(),
+            len: self.len(),
         }
     }
 }
@@ -65,9 +86,13 @@ impl<T> Draft<T> {
             Chunk::Shared(rows) => rows,
             Chunk::Own(rows) => rows.into(),
         });
-        Rows {
-            chunks: chunks.collect(),
-            len: self.len,
+        let mut chunks: Vec<Arc<[Row<T>]>> = chunks.collect();
+        if chunks.len() == 1 {
+            return Rows::One(chunks.remove(0));
+        }
+        Rows::Many {
+            chunks: chunks.into(),
+            len: self.len as u32,
         }
     }
 }
@@ -124,13 +149,17 @@ impl<T: Clone> Draft<T> {
 mod tests {
     use super::*;
     use crate::backend::Entry;
+    use crate::config::Config;
+    use crate::policy::Policy;
+    use crate::shared::Shared;
+    use crate::time::Time;
 
     fn row(value: u32) -> Row<u32> {
+        let shared = Arc::new(Shared::new(Config::from(Policy::Random)));
         Row {
             value,
             owner: None,
-            rank: u64::from(value),
-            entry: Arc::new(Entry::new(0, 0)),
+            entry: Arc::new(Entry::new(0, 0, &shared, Time(0))),
         }
     }
 
@@ -187,7 +216,7 @@ mod tests {
         let mut draft = before.edit();
         draft.replace(500, row(7));
         let after = draft.finish();
-        let shared = before.chunks.iter().zip(&after.chunks);
+        let shared = before.chunks().iter().zip(after.chunks());
         let copied = shared.filter(|(one, other)| !Arc::ptr_eq(one, other));
         assert_eq!(copied.count(), 1);
     }

@@ -1,10 +1,10 @@
 //! What a pick reads: immutable but for the cursor, and published whole.
 
-use std::sync::Arc;
+use triomphe::Arc;
 
-use crate::backend::{Entry, Owner};
+use crate::backend::{Entry, Row};
 use crate::caller::Caller;
-use crate::live::Counted;
+use crate::live::{Counted, Snapshots};
 use crate::policy::Picker;
 use crate::rows::Rows;
 use crate::sync::Ordering;
@@ -15,17 +15,23 @@ pub(crate) struct Snapshot<T> {
     picker: Picker,
     /// What to say when there are no rows.
     empty: Unavailable,
-    _counted: Counted,
+    _counted: Counted<Snapshots>,
 }
 
-/// Why there is nothing to pick.
+/// Why nothing was picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
     /// The list is empty, or no backend in it is ready.
     NoBackends,
     /// The balancer is closed.
     Closed,
+    /// There are as many calls in flight as there may be. Said to calls, and not to mere picks.
+    Overloaded,
 }
+
+/// How many backends are asked for room for a call before it is refused: a call must not look
+/// through a long list when there are too many calls anyway.
+const TRIES: usize = 16;
 
 impl<T> Snapshot<T> {
     pub(crate) fn new(rows: Rows<T>, picker: Picker, empty: Unavailable) -> Self {
@@ -33,42 +39,94 @@ impl<T> Snapshot<T> {
             rows,
             picker,
             empty,
-            _counted: Counted::snapshot(),
+            _counted: Counted::new(),
         }
     }
 
     #[inline]
-    pub(crate) fn pick(&self, caller: &Caller) -> Result<&T, Unavailable> {
-        Ok(&self.rows.get(self.choose(caller)?).value)
+    pub(crate) fn pick(&self, caller: &Caller) -> Result<&Row<T>, Unavailable> {
+        Ok(self.rows.get(self.choose(caller)?))
     }
 
-    /// As `pick`, while some owner is dead and its backends are still among the rows: passes over
-    /// those to the next one in the list.
+    /// As `pick`, while there are rows that must not be picked: passes over those to the next one.
     #[cold]
-    pub(crate) fn pick_living(
+    pub(crate) fn pick_where(
         &self,
         caller: &Caller,
-        is_alive: impl Fn(Owner) -> bool,
-    ) -> Result<&T, Unavailable> {
+        usable: impl Fn(&Row<T>) -> bool,
+    ) -> Result<&Row<T>, Unavailable> {
         let chosen = self.choose(caller)?;
-        let mut rows = (chosen..self.rows.len())
-            .chain(0..chosen)
-            .map(|index| self.rows.get(index));
-        let living = rows.find(|row| row.owner.is_none_or(&is_alive));
-        // The turn was that of the chosen one. Relaxed: counts; that of the chosen one may be below 0,
-        // and wrapped, for as long as its turns are not settled.
+        let instead = self.from(chosen).find(|row| usable(row));
+        self.credit(chosen, instead);
+        instead.ok_or(Unavailable::NoBackends)
+    }
+
+    /// As `pick`, and counts a call as in flight. A backend that has too many of them, or must not
+    /// be picked, is passed over.
+    #[inline]
+    pub(crate) fn begin(
+        &self,
+        caller: &Caller,
+        usable: impl Fn(&Row<T>) -> bool,
+    ) -> Result<&Row<T>, Unavailable> {
+        let chosen = self.choose(caller)?;
+        let row = self.rows.get(chosen);
+        if usable(row) && row.entry.begin() {
+            return Ok(row);
+        }
+        self.begin_elsewhere(chosen, usable)
+    }
+
+    /// What a call is told for which there is no room: with nothing to call, that.
+    #[cold]
+    pub(crate) fn overloaded(&self) -> Unavailable {
+        match self.rows.len() {
+            0 => self.empty,
+            _ => Unavailable::Overloaded,
+        }
+    }
+
+    #[cold]
+    fn begin_elsewhere(
+        &self,
+        chosen: usize,
+        usable: impl Fn(&Row<T>) -> bool,
+    ) -> Result<&Row<T>, Unavailable> {
+        let mut usable = self.from(chosen).filter(|row| usable(row)).peekable();
+        let none = match usable.peek() {
+            Some(_) => Unavailable::Overloaded,
+            None => Unavailable::NoBackends,
+        };
+        let instead = usable.take(TRIES).find(|row| row.entry.begin());
+        self.credit(chosen, instead);
+        instead.ok_or(none)
+    }
+
+    /// Every row, from this one on.
+    fn from(&self, index: usize) -> impl Iterator<Item = &Row<T>> {
+        let indices = (index..self.rows.len()).chain(0..index);
+        indices.map(|index| self.rows.get(index))
+    }
+
+    /// The turn was that of the chosen one, and the pick is another's.
+    fn credit(&self, chosen: usize, instead: Option<&Row<T>>) {
+        if !self.picker.counts() {
+            return;
+        }
+        // Relaxed: counts; that of the chosen one may be below 0, and wrapped, for as long as its
+        // turns are not settled.
         let passed_over = &self.rows.get(chosen).entry.picks;
         passed_over.fetch_sub(1, Ordering::Relaxed);
-        let living = living.ok_or(Unavailable::NoBackends)?;
-        living.entry.picks.fetch_add(1, Ordering::Relaxed);
-        Ok(&living.value)
+        if let Some(instead) = instead {
+            instead.entry.picks.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     #[inline]
     fn choose(&self, caller: &Caller) -> Result<usize, Unavailable> {
         match self.rows.len() {
             0 => Err(self.empty),
-            n => Ok(self.picker.pick(n, caller)),
+            _ => Ok(self.picker.pick(&self.rows, caller)),
         }
     }
 

@@ -7,8 +7,9 @@ use smallvec::SmallVec;
 use crate::backend::{Owner, Owners};
 use crate::members::MemberKey;
 
-/// Owners that are alive as far as is known.
-pub(crate) struct Watched<W>(HashMap<Owner, Owned<W>>);
+/// Owners that are alive as far as is known. Most balancers have none: so their table is made when
+/// the first is watched.
+pub(crate) struct Watched<W>(Option<Box<HashMap<Owner, Owned<W>>>>);
 
 /// Most owners own one member.
 pub(crate) type Keys = SmallVec<[MemberKey; 2]>;
@@ -20,7 +21,7 @@ struct Owned<W> {
 
 impl<W> Watched<W> {
     pub(crate) fn new() -> Self {
-        Watched(HashMap::new())
+        Watched(None)
     }
 
     /// Watches an owner that may be watched already. `None` when it is dead.
@@ -29,7 +30,7 @@ impl<W> Watched<W> {
         owner: Owner,
         owners: &impl Owners<Watch = W>,
     ) -> Option<&mut Keys> {
-        let owned = match self.0.entry(owner) {
+        let owned = match self.0.get_or_insert_default().entry(owner) {
             Slot::Occupied(slot) => slot.into_mut(),
             Slot::Vacant(slot) => slot.insert(Owned {
                 watch: owners.watch(owner)?,
@@ -42,7 +43,7 @@ impl<W> Watched<W> {
     /// An owner no longer owns a member. It is watched on, until `unwatch_idle`.
     pub(crate) fn disown(&mut self, owner: Owner, key: MemberKey) {
         // An owner that died is not here any more.
-        if let Some(owned) = self.0.get_mut(&owner) {
+        if let Some(owned) = self.0.as_mut().and_then(|owners| owners.get_mut(&owner)) {
             let index = owned.members.iter().position(|other| *other == key);
             owned
                 .members
@@ -52,7 +53,8 @@ impl<W> Watched<W> {
 
     /// Stops watching an owner that owns no member.
     pub(crate) fn unwatch_idle(&mut self, owner: Owner, owners: &impl Owners<Watch = W>) {
-        if let Slot::Occupied(slot) = self.0.entry(owner) {
+        let watched = self.0.as_mut().map(|watched| watched.entry(owner));
+        if let Some(Slot::Occupied(slot)) = watched {
             if slot.get().members.is_empty() {
                 owners.unwatch(slot.remove().watch);
             }
@@ -61,6 +63,6 @@ impl<W> Watched<W> {
 
     /// Forgets an owner that died. What it owned, unless it was not watched.
     pub(crate) fn bury(&mut self, owner: Owner) -> Option<Keys> {
-        self.0.remove(&owner).map(|owned| owned.members)
+        self.0.as_mut()?.remove(&owner).map(|owned| owned.members)
     }
 }

@@ -1,14 +1,21 @@
-//! What is asked of the heap: nothing by a pick, also while the list changes under it, and by a
+//! What is asked of the heap: nothing by a pick or a call, also while the list changes under it, and by a
 //! change of one backend no more than that backend is worth, however long the list.
 #![cfg(not(loom))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
-use grpc_lb_core::policy::{pick_first, round_robin, Policy};
-use grpc_lb_core::{Backend, Balancer, Caller, Unowned};
+use grpc_lb_core::health::outlier_detection;
+use grpc_lb_core::policy::{round_robin, Policy};
+use grpc_lb_core::{
+    Backend, Balancer, Caller, Config, Outcome, Owner, Owners, Time, Unavailable, Unowned,
+};
+
+mod support;
 
 /// Counts the calls of each thread, and the bytes it was given.
 struct Counting;
@@ -46,27 +53,53 @@ fn calls() -> u64 {
     CALLS.with(Cell::get)
 }
 
+/// Calls to the heap during `what`.
+fn calls_of<R>(what: impl FnOnce() -> R) -> (u64, R) {
+    let before = calls();
+    let result = what();
+    (calls() - before, result)
+}
+
+/// A call, with what each of its steps asks of the heap but for its end: if the backend was removed
+/// meanwhile, the last ticket frees what was kept of it.
+fn call(balancer: &Balancer<String>, caller: &Caller, outcome: Outcome, now: Time) -> u64 {
+    let checkout = || balancer.checkout(caller, &Unowned, now, String::len);
+    let (begin, checkout) = calls_of(checkout);
+    let Ok((_, ticket)) = checkout else {
+        return begin;
+    };
+    let complete = || ticket.complete(outcome, None, now + Duration::from_millis(3));
+    let (end, completed) = calls_of(complete);
+    completed.unwrap();
+    begin + end
+}
+
 #[test]
-fn picks_leave_the_heap_alone() {
-    let policies = [
-        Policy::PickFirst(pick_first::Config { shuffle: true }),
-        Policy::RoundRobin(round_robin::Config::default()),
-        Policy::RoundRobin(round_robin::Config {
-            cursor: round_robin::CursorKind::PerCaller(2),
-            ..Default::default()
-        }),
-        Policy::Random,
-    ];
-    for policy in policies {
-        let balancer = Balancer::new(policy, 1);
+fn picks_and_calls_leave_the_heap_alone() {
+    for policy in support::policies() {
+        // Of three threads that call at once, some are passed on and some refused.
+        let config = Config {
+            max_requests: Some(2),
+            max_requests_per_backend: Some(1),
+            outlier_detection: Some(Box::new(outlier_detection::Config {
+                consecutive_failures: NonZeroU32::new(3),
+                ..Default::default()
+            })),
+            ..Config::from(policy)
+        };
+        let name = config.policy.name();
+        let balancer = Balancer::new(config, 1, Time(0));
         let lists: Vec<Vec<_>> = (1..20)
             .map(|n| {
                 (0..n)
-                    .map(|id| Backend::new(id.to_string(), "x".repeat(n)))
+                    .map(|id| Backend {
+                        weight: 1 + id % 3,
+                        ..Backend::new(id.to_string(), "x".repeat(n as usize))
+                    })
                     .collect()
             })
             .collect();
-        balancer.reconcile(&lists[0], &Unowned).unwrap();
+        balancer.reconcile(&lists[0], &Unowned, Time(0)).unwrap();
         let stop = AtomicBool::new(false);
         let before = calls();
         thread::scope(|scope| {
@@ -75,39 +108,92 @@ fn picks_leave_the_heap_alone() {
                     let (balancer, stop) = (&balancer, &stop);
                     scope.spawn(move || {
                         let caller = Caller::claim(seed).unwrap();
-                        let before = calls();
-                        let mut picks = 0;
-                        while !stop.load(Ordering::Relaxed) || picks < 100_000 {
-                            balancer.pick(&caller, &Unowned, String::len).unwrap();
-                            picks += 1;
+                        let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Cancelled];
+                        let (mut asked, mut rounds) = (0, 0);
+                        while !stop.load(Ordering::Relaxed) || rounds < 10_000 {
+                            let pick = || balancer.pick(&caller, &Unowned, String::len);
+                            let (of_pick, picked) = calls_of(pick);
+                            picked.unwrap();
+                            let outcome = outcomes[rounds % 3];
+                            asked += of_pick + call(balancer, &caller, outcome, Time(0));
+                            rounds += 1;
                         }
-                        calls() - before
+                        asked
                     })
                 })
                 .collect();
-            for round in 0..2_000 {
+            for round in 0..1_000 {
                 let list = &lists[round % lists.len()];
-                balancer.reconcile(list, &Unowned).unwrap();
+                balancer.reconcile(list, &Unowned, Time(0)).unwrap();
             }
             stop.store(true, Ordering::Relaxed);
             for picker in pickers {
-                assert_eq!(picker.join().unwrap(), 0);
+                assert_eq!(picker.join().unwrap(), 0, "{name}");
             }
         });
         assert!(calls() > before, "the writer's calls are counted");
     }
 }
 
+/// An owner who has died.
+struct Dead;
+
+impl Owners for Dead {
+    type Watch = ();
+
+    fn watch(&self, _owner: Owner) -> Option<()> {
+        Some(())
+    }
+
+    fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, _owner: Owner) -> bool {
+        false
+    }
+}
+
+#[test]
+fn who_passes_others_over_and_whose_ticket_ends_it_leave_the_heap_alone() {
+    for policy in support::policies() {
+        let config = Config {
+            max_requests_per_backend: Some(1),
+            ..Config::from(policy)
+        };
+        let balancer = Balancer::new(config, 1, Time(0));
+        let owned = Backend {
+            owner: NonZeroU64::new(7).map(Owner),
+            ..Backend::new(0, 0)
+        };
+        let others = (1..5).map(|id| Backend::new(id, id));
+        let list: Vec<_> = std::iter::once(owned).chain(others).collect();
+        balancer.reconcile(&list, &Dead, Time(0)).unwrap();
+        assert!(balancer.note_death(Owner(NonZeroU64::new(7).unwrap())));
+        let caller = Caller::claim(0).unwrap();
+        let checkout = || balancer.checkout(&caller, &Dead, Time(0), |id| *id);
+        let (asked, ()) = calls_of(|| {
+            for _ in 0..100 {
+                let tickets = [(); 4].map(|()| checkout().ok());
+                assert!(tickets.iter().flatten().all(|(id, _)| *id > 0));
+                assert!(tickets.iter().all(Option::is_some));
+                assert!(matches!(checkout(), Err(Unavailable::Overloaded)));
+            }
+        });
+        assert_eq!(asked, 0);
+    }
+}
+
 /// The bytes that it takes to add a thousand backends one by one to a list, and to remove them
 /// again.
 fn bytes_for_a_thousand(listed: u64, policy: Policy) -> usize {
-    let balancer = Balancer::new(policy, 1);
+    let balancer = Balancer::new(policy, 1, Time(0));
     let list: Vec<_> = (0..listed).map(|id| Backend::new(id, id)).collect();
-    balancer.reconcile(&list, &Unowned).unwrap();
+    balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
     let caller = Caller::claim(0).unwrap();
     let before = BYTES.with(Cell::get);
     for id in listed..listed + 1_000 {
-        balancer.add(&[Backend::new(id, id)], &Unowned).unwrap();
+        balancer
+            .add(&[Backend::new(id, id)], &Unowned, Time(0))
+            .unwrap();
         balancer.pick(&caller, &Unowned, |_| ()).unwrap();
     }
     for id in 0..1_000 {

@@ -3,16 +3,23 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, Ordering};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
+use std::time::Duration;
+
+use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
+use grpc_lb_core::health::slow_start;
+use grpc_lb_core::load::orca::{LoadReport, Report};
 
 use grpc_lb_core::policy::{pick_first, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, Balancer, Caller, Config, Offer, OnOwnerDeath, Owner, Owners, State, Unavailable,
-    Unowned,
+    live_counts, Backend, Balancer, Caller, Condition, Config, Offer, OnOwnerDeath, Outcome, Owner,
+    Owners, State, Time, Unavailable, Unowned,
 };
+
+mod support;
 
 /// A number that counts how many of its kind exist, and that can be seen to be dead.
 struct Tracked {
@@ -76,7 +83,7 @@ fn round_robin() -> Policy {
     Policy::RoundRobin(round_robin::Config::default())
 }
 
-fn per_caller(callers: usize) -> Policy {
+fn per_caller(callers: u32) -> Policy {
     Policy::RoundRobin(round_robin::Config {
         cursor: round_robin::CursorKind::PerCaller(callers),
         ..Default::default()
@@ -87,9 +94,11 @@ fn per_caller(callers: usize) -> Policy {
 fn every_value_is_freed_once_and_none_is_seen_dead() {
     for policy in [round_robin(), per_caller(4), Policy::Random] {
         let count = Arc::new(AtomicIsize::new(0));
-        let balancer = Balancer::new(policy, 7);
+        let balancer = Balancer::new(policy, 7, Time(0));
         let stop = AtomicBool::new(false);
-        balancer.reconcile(&list(0..8, &count), &Unowned).unwrap();
+        balancer
+            .reconcile(&list(0..8, &count), &Unowned, Time(0))
+            .unwrap();
         thread::scope(|scope| {
             for seed in 0..6 {
                 let (balancer, stop) = (&balancer, &stop);
@@ -104,7 +113,7 @@ fn every_value_is_freed_once_and_none_is_seen_dead() {
             }
             for round in 0..3_000 {
                 let offered = list(round..round + 1 + round % 9, &count);
-                balancer.reconcile(&offered, &Unowned).unwrap();
+                balancer.reconcile(&offered, &Unowned, Time(0)).unwrap();
             }
             stop.store(true, Ordering::Relaxed);
         });
@@ -118,8 +127,10 @@ fn every_value_is_freed_once_and_none_is_seen_dead() {
 #[test]
 fn dropping_a_balancer_frees_what_it_lists() {
     let count = Arc::new(AtomicIsize::new(0));
-    let balancer = Balancer::new(round_robin(), 7);
-    balancer.reconcile(&list(0..100, &count), &Unowned).unwrap();
+    let balancer = Balancer::new(round_robin(), 7, Time(0));
+    balancer
+        .reconcile(&list(0..100, &count), &Unowned, Time(0))
+        .unwrap();
     assert!(count.load(Ordering::SeqCst) > 0);
     drop(balancer);
     assert_eq!(count.load(Ordering::SeqCst), 0);
@@ -128,9 +139,9 @@ fn dropping_a_balancer_frees_what_it_lists() {
 #[test]
 fn a_rejected_reconcile_keeps_nothing() {
     let count = Arc::new(AtomicIsize::new(0));
-    let balancer = Balancer::new(round_robin(), 7);
+    let balancer = Balancer::new(round_robin(), 7, Time(0));
     assert!(balancer
-        .reconcile(&list([1, 2, 1], &count), &Unowned)
+        .reconcile(&list([1, 2, 1], &count), &Unowned, Time(0))
         .is_err());
     assert_eq!(count.load(Ordering::SeqCst), 0);
     assert_eq!(balancer.info(&Unowned).generation, 0);
@@ -155,26 +166,28 @@ impl Offer<Tracked> for Listed {
 #[test]
 fn a_backend_that_stays_is_not_copied() {
     let count = Arc::new(AtomicIsize::new(0));
-    let balancer = Balancer::new(round_robin(), 7);
-    balancer.reconcile(&list(0..10, &count), &Unowned).unwrap();
+    let balancer = Balancer::new(round_robin(), 7, Time(0));
+    balancer
+        .reconcile(&list(0..10, &count), &Unowned, Time(0))
+        .unwrap();
     let again: Vec<_> = (2..10)
         .map(|number| Backend::new(Listed(number), Listed(number)))
         .collect();
-    let changes = balancer.reconcile(&again, &Unowned).unwrap();
+    let changes = balancer.reconcile(&again, &Unowned, Time(0)).unwrap();
     assert_eq!((changes.kept, changes.removed), (8, 2));
 }
 
 #[test]
 fn a_shared_rotation_is_exact_under_contention() {
-    let balancer = Balancer::new(round_robin(), 0);
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
     let backends: Vec<_> = (0..7).map(|id| Backend::new(id, id)).collect();
-    balancer.reconcile(&backends, &Unowned).unwrap();
+    balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
     let counts = pick_from_threads(&balancer, 16, 1_000);
     let total: u64 = counts.values().sum();
     assert_eq!(total, 16_000);
     assert!(spread(&counts) <= 1, "{counts:?}");
     for backend in balancer.info(&Unowned).backends {
-        assert_eq!(backend.picks, Some(counts[&backend.id]), "{}", backend.id);
+        assert_eq!(backend.picks, counts[&backend.id], "{}", backend.id);
     }
 }
 
@@ -182,13 +195,13 @@ fn a_shared_rotation_is_exact_under_contention() {
 fn rotations_of_callers_differ_by_at_most_their_number() {
     const THREADS: u64 = 8;
     // Fewer lanes than threads: some threads share the last one.
-    let balancer = Balancer::new(per_caller(3), 0);
+    let balancer = Balancer::new(per_caller(3), 0, Time(0));
     let backends: Vec<_> = (0..7).map(|id| Backend::new(id, id)).collect();
-    balancer.reconcile(&backends, &Unowned).unwrap();
+    balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
     let counts = pick_from_threads(&balancer, THREADS, 1_003);
     assert!(spread(&counts) <= THREADS, "{counts:?}");
     for backend in balancer.info(&Unowned).backends {
-        assert_eq!(backend.picks, Some(counts[&backend.id]), "{}", backend.id);
+        assert_eq!(backend.picks, counts[&backend.id], "{}", backend.id);
     }
 }
 
@@ -228,10 +241,10 @@ fn spread(counts: &HashMap<u32, u64>) -> u64 {
 
 #[test]
 fn picks_are_counted_across_snapshots() {
-    let balancer = Balancer::new(round_robin(), 0);
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
     let stop = AtomicBool::new(false);
     let backends: Vec<_> = (0..3).map(|id| Backend::new(id, id)).collect();
-    balancer.reconcile(&backends, &Unowned).unwrap();
+    balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
     let picked: u64 = thread::scope(|scope| {
         let pickers: Vec<_> = (0..4)
             .map(|seed| {
@@ -248,7 +261,7 @@ fn picks_are_counted_across_snapshots() {
             })
             .collect();
         for _ in 0..2_000 {
-            balancer.reconcile(&backends, &Unowned).unwrap();
+            balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
         }
         stop.store(true, Ordering::Relaxed);
         pickers
@@ -260,17 +273,17 @@ fn picks_are_counted_across_snapshots() {
         .info(&Unowned)
         .backends
         .iter()
-        .map(|backend| backend.picks.unwrap())
+        .map(|backend| backend.picks)
         .sum();
     assert_eq!(counted, picked);
 }
 
 #[test]
 fn a_shrinking_list_is_seen_by_every_pick_after_it() {
-    let balancer = Balancer::new(round_robin(), 0);
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
     for _ in 0..200 {
         let all: Vec<_> = (0..8u32).map(|id| Backend::new(id, id)).collect();
-        balancer.reconcile(&all, &Unowned).unwrap();
+        balancer.reconcile(&all, &Unowned, Time(0)).unwrap();
         let shrunk = AtomicBool::new(false);
         thread::scope(|scope| {
             for seed in 0..4 {
@@ -284,7 +297,7 @@ fn a_shrinking_list_is_seen_by_every_pick_after_it() {
                     }
                 });
             }
-            balancer.reconcile(&all[..2], &Unowned).unwrap();
+            balancer.reconcile(&all[..2], &Unowned, Time(0)).unwrap();
             shrunk.store(true, Ordering::SeqCst);
         });
     }
@@ -320,14 +333,14 @@ fn die(balancer: &Balancer<u64>, owner: Owner) {
 #[test]
 fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
     const OWNERS: u64 = 64;
-    let balancer = Balancer::new(round_robin(), 0);
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
     let owned: Vec<_> = (1..=OWNERS)
         .map(|id| Backend {
             owner: Some(owner(id)),
             ..Backend::new(id, id)
         })
         .collect();
-    balancer.reconcile(&owned, &Unowned).unwrap();
+    balancer.reconcile(&owned, &Unowned, Time(0)).unwrap();
     thread::scope(|scope| {
         for half in 0..2 {
             let balancer = &balancer;
@@ -366,10 +379,10 @@ fn a_dead_owner_is_the_same_before_and_after_it_is_listed() {
         owner: Some(owner(1)),
         ..Backend::new(1, 1)
     };
-    let balancer = Balancer::new(round_robin(), 0);
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
     let dead = Dead(vec![owner(1)]);
     balancer
-        .reconcile(std::slice::from_ref(&owned), &dead)
+        .reconcile(std::slice::from_ref(&owned), &dead, Time(0))
         .unwrap();
     assert_eq!(balancer.info(&dead).backends[0].state, State::Down);
     // Another owner brings it back.
@@ -377,8 +390,11 @@ fn a_dead_owner_is_the_same_before_and_after_it_is_listed() {
         owner: Some(owner(2)),
         ..owned
     };
-    balancer.reconcile(&[brought_back], &dead).unwrap();
-    assert_eq!(balancer.info(&dead).backends[0].state, State::Ready);
+    balancer.reconcile(&[brought_back], &dead, Time(0)).unwrap();
+    assert_eq!(
+        balancer.info(&dead).backends[0].state,
+        State::Told(Condition::Ready)
+    );
 }
 
 #[test]
@@ -387,8 +403,8 @@ fn whoever_looks_sees_the_deaths_that_were_noted() {
         owner: Some(owner(1)),
         ..Backend::new(1, 1)
     };
-    let balancer = Balancer::new(round_robin(), 0);
-    balancer.reconcile(&[owned], &Unowned).unwrap();
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
+    balancer.reconcile(&[owned], &Unowned, Time(0)).unwrap();
     assert!(balancer.note_death(owner(1)), "somebody will settle it");
     assert_eq!(balancer.info(&Unowned).backends[0].state, State::Down);
 }
@@ -399,9 +415,9 @@ fn a_pick_that_passes_a_dead_backend_over_counts_for_the_one_it_handed_out() {
         owner: Some(owner(1)),
         ..Backend::new(1, 1)
     };
-    let balancer = Balancer::new(round_robin(), 0);
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
     balancer
-        .reconcile(&[owned, Backend::new(2, 2)], &Unowned)
+        .reconcile(&[owned, Backend::new(2, 2)], &Unowned, Time(0))
         .unwrap();
     let dead = Dead(vec![owner(1)]);
     assert!(balancer.note_death(owner(1)), "nobody settles it");
@@ -415,14 +431,16 @@ fn a_pick_that_passes_a_dead_backend_over_counts_for_the_one_it_handed_out() {
         .iter()
         .map(|backend| backend.picks)
         .collect();
-    assert_eq!(picks, [Some(0), Some(5)]);
+    assert_eq!(picks, [0, 5]);
 }
 
 #[test]
 fn the_death_of_its_owner_closes_a_balancer() {
     let caller = Caller::claim(0).unwrap();
-    let balancer = Balancer::new(round_robin(), 0);
-    balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
+    balancer
+        .reconcile(&[Backend::new(1, 1)], &Unowned, Time(0))
+        .unwrap();
     balancer.set_owner(owner(9), &Unowned);
     die(&balancer, owner(8));
     assert_eq!(balancer.pick(&caller, &Unowned, |id| *id), Ok(1));
@@ -432,7 +450,7 @@ fn the_death_of_its_owner_closes_a_balancer() {
         Err(Unavailable::Closed)
     );
 
-    let balancer = Balancer::<u64>::new(round_robin(), 0);
+    let balancer = Balancer::<u64>::new(round_robin(), 0, Time(0));
     balancer.set_owner(owner(9), &Dead(vec![owner(9)]));
     assert_eq!(
         balancer.pick(&caller, &Unowned, |id| *id),
@@ -444,8 +462,10 @@ fn the_death_of_its_owner_closes_a_balancer() {
 #[should_panic(expected = "a pick inside a pick")]
 fn a_pick_inside_a_pick_of_the_same_caller_panics() {
     let caller = Caller::claim(0).unwrap();
-    let balancer = Balancer::new(round_robin(), 0);
-    balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
+    balancer
+        .reconcile(&[Backend::new(1, 1)], &Unowned, Time(0))
+        .unwrap();
     let _ = balancer.pick(&caller, &Unowned, |_| {
         balancer.pick(&caller, &Unowned, |id| *id)
     });
@@ -454,8 +474,10 @@ fn a_pick_inside_a_pick_of_the_same_caller_panics() {
 #[test]
 fn a_caller_can_pick_again_after_a_panic() {
     let caller = Caller::claim(0).unwrap();
-    let balancer = Balancer::new(round_robin(), 0);
-    balancer.reconcile(&[Backend::new(1, 1)], &Unowned).unwrap();
+    let balancer = Balancer::new(round_robin(), 0, Time(0));
+    balancer
+        .reconcile(&[Backend::new(1, 1)], &Unowned, Time(0))
+        .unwrap();
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _ = balancer.pick(&caller, &Unowned, |_| panic!("in the caller's code"));
     }));
@@ -495,13 +517,16 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
         let dead = AtomicU64::new(0);
         let balancer = Balancer::new(
             Config {
-                policy,
                 on_owner_death: OnOwnerDeath::Remove,
+                ..Config::from(policy)
             },
             3,
+            Time(0),
         );
         // The one that stays lives for ever, so that there is always one to pick.
-        balancer.reconcile(&[Backend::new(0, 0)], &world).unwrap();
+        balancer
+            .reconcile(&[Backend::new(0, 0)], &world, Time(0))
+            .unwrap();
         thread::scope(|scope| {
             let (balancer, world, dead) = (&balancer, &world, &dead);
             for seed in 0..2 {
@@ -525,7 +550,7 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
                     owner: Some(owner(name)),
                     ..Backend::new(name, name)
                 };
-                balancer.add(&[owned], world).unwrap();
+                balancer.add(&[owned], world, Time(0)).unwrap();
                 if name % 8 == 0 {
                     for name in name - 7..=name {
                         world.0[name as usize - 1].store(true, Ordering::Release);
@@ -539,5 +564,204 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
             }
         });
         assert_eq!(balancer.info(&world).backends.len(), 1);
+    }
+}
+
+/// What is counted of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Ended {
+    all: u64,
+    successes: u64,
+    failures: u64,
+}
+
+const BACKENDS: usize = 6;
+
+/// With everything around the policy that can be, so that each part of it is at work at once.
+fn everything(policy: Policy) -> Config {
+    Config {
+        outlier_detection: Some(Box::new(outlier_detection::Config {
+            interval: Duration::from_millis(1),
+            base_ejection_time: Duration::from_millis(3),
+            max_ejection_percent: 50,
+            failure_percentage: Some(FailurePercentage {
+                threshold: 34,
+                minimum_hosts: 2,
+                request_volume: 5,
+                ..Default::default()
+            }),
+            consecutive_failures: NonZeroU32::new(3),
+            ..Default::default()
+        })),
+        slow_start: Some(Box::new(slow_start::Config {
+            window: Duration::from_millis(20),
+            ..Default::default()
+        })),
+        panic_threshold: 50,
+        max_requests: Some(IN_FLIGHT),
+        max_requests_per_backend: Some(IN_FLIGHT_EACH),
+        ..Config::from(policy)
+    }
+}
+
+const IN_FLIGHT: u32 = 7;
+const IN_FLIGHT_EACH: u32 = 2;
+
+/// Calls, with up to three open at a time, and says what has become of them. `inside` says how many
+/// calls all threads have open with each backend, and at last with all.
+fn call(
+    balancer: &Balancer<usize>,
+    inside: &[AtomicU32; BACKENDS + 1],
+    clock: &AtomicU64,
+    seed: u64,
+) -> [Ended; BACKENDS] {
+    let caller = Caller::claim(seed).unwrap();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let report = Report {
+        rps_fractional: 1.0,
+        application_utilization: 0.5,
+        ..Report::default()
+    };
+    let mut ended = [Ended::default(); BACKENDS];
+    let mut open = Vec::new();
+    for round in 0..5_000 {
+        let now = Time(clock.fetch_add(1_000, Ordering::Relaxed));
+        match balancer.checkout(&caller, &Unowned, now, |id| *id) {
+            Ok((id, ticket)) => {
+                assert!(inside[id].fetch_add(1, Ordering::Relaxed) < IN_FLIGHT_EACH);
+                assert!(inside[BACKENDS].fetch_add(1, Ordering::Relaxed) < IN_FLIGHT);
+                open.push((id, ticket));
+            }
+            Err(unavailable) => assert_ne!(unavailable, Unavailable::Closed),
+        }
+        while open.len() > random.usize(..3) {
+            let (id, ticket) = open.swap_remove(random.usize(..open.len()));
+            inside[id].fetch_sub(1, Ordering::Relaxed);
+            inside[BACKENDS].fetch_sub(1, Ordering::Relaxed);
+            ended[id].all += 1;
+            let outcome = match random.u32(..10) {
+                0 => {
+                    drop(ticket);
+                    continue;
+                }
+                1 => Outcome::Cancelled,
+                // One of them fails more often than not.
+                dice if dice < if id == 0 { 8 } else { 3 } => Outcome::Failure,
+                _ => Outcome::Success,
+            };
+            ended[id].successes += u64::from(outcome == Outcome::Success);
+            ended[id].failures += u64::from(outcome == Outcome::Failure);
+            let report = (round % 5 == 0).then_some(LoadReport::Decoded(&report));
+            ticket.complete(outcome, report, now).unwrap();
+            assert!(ticket.complete(Outcome::Success, None, now).is_err());
+        }
+    }
+    for (id, _ticket) in open {
+        inside[id].fetch_sub(1, Ordering::Relaxed);
+        inside[BACKENDS].fetch_sub(1, Ordering::Relaxed);
+        ended[id].all += 1;
+    }
+    ended
+}
+
+/// The only test here that has tickets, which are counted for the whole process.
+#[test]
+fn calls_are_counted_whatever_happens_to_the_list_meanwhile() {
+    for policy in support::policies() {
+        let name = policy.name();
+        let balancer = Balancer::new(everything(policy), 1, Time(0));
+        let backend = |id: usize, weight| Backend {
+            weight,
+            ..Backend::new(id, id)
+        };
+        let list: Vec<_> = (0..BACKENDS).map(|id| backend(id, 1)).collect();
+        balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+        let inside = [const { AtomicU32::new(0) }; BACKENDS + 1];
+        let clock = AtomicU64::new(0);
+        let calling = AtomicBool::new(true);
+        let ended = thread::scope(|scope| {
+            let (balancer, inside, clock, calling) = (&balancer, &inside, &clock, &calling);
+            let during_calls = |change: &(dyn Fn(&mut fastrand::Rng, Time) + Sync)| {
+                let mut random = fastrand::Rng::with_seed(2);
+                while calling.load(Ordering::Relaxed) {
+                    change(&mut random, Time(clock.load(Ordering::Relaxed)));
+                    thread::yield_now();
+                }
+            };
+            let callers: Vec<_> = (0..4)
+                .map(|seed| scope.spawn(move || call(balancer, inside, clock, seed)))
+                .collect();
+            scope.spawn(move || {
+                during_calls(&|random, now| {
+                    // In another order, and with other weights.
+                    let mut list: Vec<_> = (0..BACKENDS)
+                        .map(|id| backend(id, random.u32(1..4)))
+                        .collect();
+                    random.shuffle(&mut list);
+                    let changes = balancer.reconcile(&list, &Unowned, now).unwrap();
+                    assert_eq!(changes.kept, BACKENDS);
+                });
+            });
+            scope.spawn(move || {
+                during_calls(&|random, now| {
+                    let conditions = [
+                        Condition::Ready,
+                        Condition::Ready,
+                        Condition::TransientFailure,
+                        Condition::Draining,
+                    ];
+                    let condition = conditions[random.usize(..4)];
+                    let id = random.usize(..BACKENDS);
+                    let set = balancer.set_condition(&id, condition, &Unowned, now);
+                    assert_eq!(set, Ok(()));
+                });
+            });
+            scope.spawn(move || {
+                during_calls(&|_, now| {
+                    assert!(balancer.tick(&Unowned, now).is_some());
+                    for backend in balancer.info(&Unowned).backends {
+                        assert!(backend.in_flight <= IN_FLIGHT_EACH);
+                        assert!(backend.latency_ns.is_none_or(f64::is_finite));
+                    }
+                });
+            });
+            let ended: Vec<_> = callers.into_iter().map(|caller| caller.join()).collect();
+            // Also if one of them has failed.
+            calling.store(false, Ordering::Relaxed);
+            let ended = ended.into_iter().map(Result::unwrap);
+            ended.collect::<Vec<_>>()
+        });
+        for backend in balancer.info(&Unowned).backends {
+            let parts = ended.iter().map(|ended| ended[backend.id]);
+            let sum = parts.fold(Ended::default(), |sum, part| Ended {
+                all: sum.all + part.all,
+                successes: sum.successes + part.successes,
+                failures: sum.failures + part.failures,
+            });
+            let counted = Ended {
+                all: backend.picks,
+                successes: backend.successes,
+                failures: backend.failures,
+            };
+            assert_eq!(counted, sum, "{name} {}", backend.id);
+            assert_eq!(backend.in_flight, 0, "{name} {}", backend.id);
+            balancer
+                .set_condition(&backend.id, Condition::Ready, &Unowned, Time(0))
+                .unwrap();
+        }
+        assert_eq!(live_counts().tickets, 0, "{name}");
+
+        // Two sweeps long after that, the first of which may eject for what it sees for the first
+        // time: nobody is ejected any more.
+        for seconds in [1_000_000, 2_000_000] {
+            balancer.tick(&Unowned, Time(seconds * 1_000_000_000));
+        }
+
+        // And there is room for as many as before, and no more.
+        let caller = Caller::claim(0).unwrap();
+        let checkout = || balancer.checkout(&caller, &Unowned, Time(0), |_| ());
+        let tickets: Vec<_> = (0..IN_FLIGHT).map(|_| checkout().unwrap()).collect();
+        assert!(matches!(checkout(), Err(Unavailable::Overloaded)));
+        drop(tickets);
     }
 }

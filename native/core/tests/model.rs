@@ -2,13 +2,19 @@
 #![cfg(not(loom))]
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::num::NonZeroU64;
+use std::time::Duration;
 
-use grpc_lb_core::policy::{pick_first, round_robin, Policy};
+use grpc_lb_core::health::outlier_detection::{
+    self, Ejection, FailurePercentage, Streak, Subject, SuccessRate,
+};
+use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
+use grpc_lb_core::policy::{least_request, pick_first, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Config, OnOwnerDeath, Owner,
-    Owners, State, Unavailable,
+    AlreadyCompleted, Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Condition,
+    Config, MemberError, OnOwnerDeath, Outcome, Owner, Owners, State, Ticket, Time, Unavailable,
+    Unowned,
 };
 use proptest::prelude::*;
 
@@ -17,7 +23,13 @@ enum Operation {
     Reconcile(Vec<Backend<u8>>),
     Add(Vec<Backend<u8>>),
     Remove(Vec<u8>),
+    SetCondition(u8, Condition),
     Pick,
+    Checkout,
+    /// These name any of the tickets there are.
+    Complete(prop::sample::Index, Outcome),
+    Drop(prop::sample::Index),
+    Tick,
     Die(Owner),
     Close,
 }
@@ -26,11 +38,15 @@ fn names() -> impl Strategy<Value = Owner> {
     (1u64..4).prop_map(|name| Owner(NonZeroU64::new(name).unwrap()))
 }
 
+/// Ids are below this. The value of a backend is its id and some multiple of this, so that a pick
+/// shows whose it is.
+const IDS: u8 = 6;
+
 fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
-    let backend = (0u8..6, 0u8..3, prop::option::of(names()), 1u32..4).prop_map(
+    let backend = (0..IDS, 0u8..3, prop::option::of(names()), 1u32..4).prop_map(
         |(id, value, owner, weight)| Backend {
             id,
-            value,
+            value: id + value * IDS,
             owner,
             weight,
         },
@@ -38,12 +54,35 @@ fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
     prop::collection::vec(backend, 0..5)
 }
 
+fn conditions() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        3 => Just(Condition::Ready),
+        1 => Just(Condition::Connecting),
+        3 => Just(Condition::TransientFailure),
+        1 => Just(Condition::Draining),
+    ]
+}
+
+fn outcomes() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        Just(Outcome::Success),
+        Just(Outcome::Failure),
+        Just(Outcome::Cancelled),
+    ]
+}
+
 fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    let ticket = any::<prop::sample::Index>;
     let operation = prop_oneof![
         3 => backends().prop_map(Operation::Reconcile),
         3 => backends().prop_map(Operation::Add),
-        3 => prop::collection::vec(0u8..6, 0..3).prop_map(Operation::Remove),
-        20 => Just(Operation::Pick),
+        3 => prop::collection::vec(0..IDS, 0..3).prop_map(Operation::Remove),
+        5 => (0..IDS, conditions()).prop_map(|(id, it)| Operation::SetCondition(id, it)),
+        10 => Just(Operation::Pick),
+        15 => Just(Operation::Checkout),
+        8 => (ticket(), outcomes()).prop_map(|(it, outcome)| Operation::Complete(it, outcome)),
+        4 => ticket().prop_map(Operation::Drop),
+        1 => Just(Operation::Tick),
         2 => names().prop_map(Operation::Die),
         1 => Just(Operation::Close),
     ];
@@ -53,9 +92,20 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 fn policies() -> impl Strategy<Value = Policy> {
     use round_robin::{Config, CursorKind, OnReconcile, Start};
     prop_oneof![
-        Just(Policy::Random),
-        Just(Policy::PickFirst(pick_first::Config { shuffle: false })),
-        (any::<bool>(), any::<bool>()).prop_map(|(per_caller, reset)| {
+        1 => Just(Policy::Random),
+        1 => Just(Policy::PickFirst(pick_first::Config { shuffle: false })),
+        1 => Just(Policy::LeastRequest(least_request::Config::default())),
+        1 => Just(Policy::PeakEwma(Box::default())),
+        1 => any::<bool>().prop_map(|reported| {
+            Policy::WeightedRoundRobin(weighted_round_robin::Config {
+                weights: match reported {
+                    true => Weights::Reported(Box::default()),
+                    false => Weights::Static,
+                },
+                ..Default::default()
+            })
+        }),
+        4 => (any::<bool>(), any::<bool>()).prop_map(|(per_caller, reset)| {
             Policy::RoundRobin(Config {
                 cursor: if per_caller {
                     CursorKind::PerCaller(2)
@@ -71,6 +121,23 @@ fn policies() -> impl Strategy<Value = Policy> {
             })
         }),
     ]
+}
+
+fn configs() -> impl Strategy<Value = Config> {
+    let limits = || prop_oneof![2 => Just(None), 1 => (0u32..4).prop_map(Some)];
+    let thresholds = prop_oneof![2 => Just(0), 1 => Just(50), 1 => Just(100)];
+    (policies(), any::<bool>(), limits(), limits(), thresholds).prop_map(
+        |(policy, removes, max_requests, max_requests_per_backend, panic_threshold)| Config {
+            on_owner_death: match removes {
+                true => OnOwnerDeath::Remove,
+                false => OnOwnerDeath::Keep,
+            },
+            max_requests,
+            max_requests_per_backend,
+            panic_threshold,
+            ..Config::from(policy)
+        },
+    )
 }
 
 /// Who is dead, and who is being watched: an owner that is watched twice, or unwatched without
@@ -101,48 +168,154 @@ impl Owners for World {
     }
 }
 
-/// The obvious balancer: a list, for every id how often it was picked, and the ids in the order in
-/// which they are picked.
+/// The obvious balancer: a list, the ids in the order in which they are picked, and what was counted
+/// of every backend that was ever listed.
 struct Naive {
     config: Config,
-    listed: Vec<Backend<u8>>,
+    listed: Vec<Member>,
     rotation: Vec<u8>,
-    picks: HashMap<u8, u64>,
+    counts: Vec<Counts>,
     turn: usize,
+    panicking: bool,
     generation: u64,
     closed: bool,
 }
 
+#[derive(Clone)]
+struct Member {
+    offered: Backend<u8>,
+    condition: Condition,
+    orphaned: bool,
+    /// Which of the counts are its own: an id that was removed and comes back has new ones.
+    counts: usize,
+}
+
+impl Member {
+    fn is(&self, condition: Condition) -> bool {
+        self.condition == condition && !self.orphaned
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    turns: u64,
+    in_flight: u32,
+    successes: u64,
+    failures: u64,
+    cancelled: u64,
+}
+
 impl Naive {
+    fn new(config: Config) -> Self {
+        Naive {
+            config,
+            listed: Vec::new(),
+            rotation: Vec::new(),
+            counts: Vec::new(),
+            turn: 0,
+            panicking: false,
+            generation: 0,
+            closed: false,
+        }
+    }
+
     fn find(&self, id: u8) -> Option<usize> {
-        self.listed.iter().position(|backend| backend.id == id)
+        self.listed
+            .iter()
+            .position(|member| member.offered.id == id)
+    }
+
+    fn member(&self, id: u8) -> &Member {
+        &self.listed[self.find(id).expect("it is listed")]
+    }
+
+    fn counts(&mut self, id: u8) -> &mut Counts {
+        let index = self.member(id).counts;
+        &mut self.counts[index]
+    }
+
+    /// Who may be picked when it is all the same how many calls are in flight, and whether the
+    /// first of them is the one.
+    fn candidates(&mut self) -> (Vec<u8>, bool) {
+        let n = self.rotation.len();
+        let first = match &self.config.policy {
+            Policy::PickFirst(_) => {
+                let mut listed = self.listed.iter().map(|member| member.offered.id);
+                listed.find(|id| self.rotation.contains(id))
+            }
+            Policy::RoundRobin(_) if n > 0 => {
+                self.turn += 1;
+                Some(self.rotation[(self.turn - 1) % n])
+            }
+            _ => None,
+        };
+        let start = first.and_then(|first| self.rotation.iter().position(|id| *id == first));
+        let start = start.unwrap_or(0);
+        let candidates = (start..n).chain(0..start).map(|index| self.rotation[index]);
+        // In what order a panic takes them in is of no interest.
+        let ordered = self.config.panic_threshold == 0 || n < 2;
+        (candidates.collect(), first.is_some() && ordered)
+    }
+
+    fn none(&self) -> Unavailable {
+        match self.closed {
+            true => Unavailable::Closed,
+            false => Unavailable::NoBackends,
+        }
+    }
+
+    fn check(&self, value: u8, candidates: &[u8], exact: bool) -> u8 {
+        let id = value % IDS;
+        assert!(candidates.contains(&id), "{id} of {candidates:?}");
+        assert!(!exact || id == candidates[0], "{id} of {candidates:?}");
+        assert_eq!(value, self.member(id).offered.value);
+        id
     }
 
     fn pick(&mut self, picked: Result<u8, Unavailable>) {
-        if self.rotation.is_empty() {
-            let reason = if self.closed {
-                Unavailable::Closed
-            } else {
-                Unavailable::NoBackends
-            };
-            assert_eq!(picked, Err(reason));
+        let (candidates, exact) = self.candidates();
+        if candidates.is_empty() {
+            assert_eq!(picked, Err(self.none()));
             return;
         }
-        let value = picked.expect("there is one to pick");
-        let mut ready = self
-            .listed
-            .iter()
-            .filter(|backend| self.rotation.contains(&backend.id));
-        match &self.config.policy {
-            Policy::PickFirst(_) => assert_eq!(value, ready.next().unwrap().value),
-            Policy::Random => assert!(ready.any(|backend| backend.value == value)),
-            Policy::RoundRobin(_) => {
-                let id = self.rotation[self.turn % self.rotation.len()];
-                assert_eq!(value, self.listed[self.find(id).unwrap()].value);
-                *self.picks.entry(id).or_default() += 1;
-                self.turn += 1;
-            }
+        let id = self.check(picked.expect("there is one to pick"), &candidates, exact);
+        self.counts(id).turns += 1;
+    }
+
+    /// Which counts the call is counted in.
+    fn checkout(&mut self, picked: Result<u8, Unavailable>) -> Option<usize> {
+        if self.rotation.is_empty() {
+            assert_eq!(picked, Err(self.none()));
+            return None;
         }
+        let all: u32 = self.counts.iter().map(|counts| counts.in_flight).sum();
+        if self.config.max_requests.is_some_and(|max| all >= max) {
+            assert_eq!(picked, Err(Unavailable::Overloaded));
+            return None;
+        }
+        let (mut candidates, exact) = self.candidates();
+        if let Some(max) = self.config.max_requests_per_backend {
+            candidates.retain(|id| self.counts(*id).in_flight < max);
+        }
+        if candidates.is_empty() {
+            assert_eq!(picked, Err(Unavailable::Overloaded));
+            return None;
+        }
+        let id = self.check(picked.expect("there is room"), &candidates, exact);
+        let counts = self.counts(id);
+        counts.turns += 1;
+        counts.in_flight += 1;
+        Some(self.member(id).counts)
+    }
+
+    fn complete(&mut self, counts: usize, outcome: Outcome) {
+        let counts = &mut self.counts[counts];
+        counts.in_flight -= 1;
+        *match outcome {
+            Outcome::Success => &mut counts.successes,
+            Outcome::Failure => &mut counts.failures,
+            Outcome::Cancelled => &mut counts.cancelled,
+        } += 1;
     }
 
     fn refuse(&self, offered: &[Backend<u8>]) -> Result<(), ChangeError> {
@@ -159,38 +332,76 @@ impl Naive {
         }
     }
 
-    fn offer(&mut self, offered: &Backend<u8>, world: &World) {
-        let dead = offered.owner.filter(|owner| !world.is_alive(*owner));
-        let offered = Backend {
-            owner: offered.owner.filter(|_| dead.is_none()),
-            ..offered.clone()
+    /// Has a backend in the rotation if it is to be there, and says whether that is new.
+    fn seat(&mut self, id: u8) -> bool {
+        let wanted = self.find(id).map(|index| &self.listed[index]);
+        let wanted = wanted.is_some_and(|member| {
+            let unhealthy = self.panicking && member.is(Condition::TransientFailure);
+            member.is(Condition::Ready) || unhealthy
+        });
+        match (self.rotation.iter().position(|other| *other == id), wanted) {
+            (None, true) => self.rotation.push(id),
+            (Some(index), false) => drop(self.rotation.swap_remove(index)),
+            _ => return false,
+        }
+        true
+    }
+
+    /// Begins or ends a panic, and says whether the rotation has changed.
+    fn calm(&mut self) -> bool {
+        let count = |condition| self.listed.iter().filter(|it| it.is(condition)).count();
+        let healthy = count(Condition::Ready);
+        let all = healthy + count(Condition::TransientFailure);
+        let threshold = self.config.panic_threshold as usize;
+        self.panicking = 100 * healthy < threshold * all.max(1);
+        // By id: all that are to go before those that come.
+        let mut changed = false;
+        for id in 0..IDS {
+            changed |= self.seat(id);
+        }
+        changed
+    }
+
+    fn offer(&mut self, offered: &Backend<u8>, last: Option<Member>, world: &World) {
+        let dead = offered.owner.is_some_and(|owner| !world.is_alive(owner));
+        if dead && self.config.on_owner_death == OnOwnerDeath::Remove {
+            self.listed.retain(|member| member.offered.id != offered.id);
+            self.seat(offered.id);
+            return;
+        }
+        let (condition, counts) = match last {
+            Some(last) => (last.condition, last.counts),
+            None => {
+                self.counts.push(Counts::default());
+                (Condition::Ready, self.counts.len() - 1)
+            }
         };
-        let in_rotation = self.rotation.iter().position(|id| *id == offered.id);
-        match (in_rotation, dead) {
-            (None, None) => self.rotation.push(offered.id),
-            (Some(index), Some(_)) => drop(self.rotation.swap_remove(index)),
-            _ => {}
-        }
+        let member = Member {
+            offered: Backend {
+                owner: offered.owner.filter(|_| !dead),
+                ..offered.clone()
+            },
+            condition,
+            orphaned: dead,
+            counts,
+        };
         match self.find(offered.id) {
-            Some(index) => self.listed[index] = offered,
-            None => self.listed.push(offered),
+            Some(index) => self.listed[index] = member,
+            None => self.listed.push(member),
         }
+        self.seat(offered.id);
     }
 
     /// What every change of the list ends with.
     fn end(&mut self, before: &HashSet<u8>) -> Changes {
-        let removes = self.config.on_owner_death == OnOwnerDeath::Remove;
-        let rotation = &self.rotation;
-        self.listed
-            .retain(|backend| !removes || rotation.contains(&backend.id));
-        let after: HashSet<u8> = self.listed.iter().map(|backend| backend.id).collect();
-        self.picks.retain(|id, _| after.contains(id));
+        self.calm();
         self.generation += 1;
         if let Policy::RoundRobin(config) = &self.config.policy {
             if config.on_reconcile == round_robin::OnReconcile::Reset {
                 self.turn = 0;
             }
         }
+        let after = self.ids();
         Changes {
             added: after.difference(before).count(),
             removed: before.difference(&after).count(),
@@ -199,7 +410,7 @@ impl Naive {
     }
 
     fn ids(&self) -> HashSet<u8> {
-        self.listed.iter().map(|backend| backend.id).collect()
+        self.listed.iter().map(|member| member.offered.id).collect()
     }
 
     fn reconcile(
@@ -209,10 +420,11 @@ impl Naive {
     ) -> Result<Changes, ChangeError> {
         self.refuse(offered)?;
         let before = self.ids();
-        self.listed.clear();
+        let last = std::mem::take(&mut self.listed);
         self.rotation.clear();
         for backend in offered {
-            self.offer(backend, world);
+            let last = last.iter().find(|member| member.offered.id == backend.id);
+            self.offer(backend, last.cloned(), world);
         }
         Ok(self.end(&before))
     }
@@ -224,7 +436,10 @@ impl Naive {
             return Ok(untouched(&before));
         }
         for backend in offered {
-            self.offer(backend, world);
+            let last = self
+                .find(backend.id)
+                .map(|index| self.listed[index].clone());
+            self.offer(backend, last, world);
         }
         Ok(self.end(&before))
     }
@@ -236,42 +451,50 @@ impl Naive {
             return Ok(untouched(&before));
         }
         for id in ids {
-            if let Some(index) = self.rotation.iter().position(|other| other == id) {
-                self.rotation.swap_remove(index);
-            }
-            self.listed.retain(|backend| backend.id != *id);
+            self.listed.retain(|member| member.offered.id != *id);
+            self.seat(*id);
         }
         Ok(self.end(&before))
     }
 
+    fn set_condition(&mut self, id: u8, condition: Condition) -> Result<(), MemberError> {
+        if self.closed {
+            return Err(MemberError::Closed);
+        }
+        let index = self.find(id).ok_or(MemberError::NotFound)?;
+        self.listed[index].condition = condition;
+        let seated = self.seat(id);
+        let calmed = self.calm();
+        self.generation += u64::from(seated || calmed);
+        Ok(())
+    }
+
     fn die(&mut self, world: &World, owner: Owner) {
         world.dead.borrow_mut().insert(owner);
-        let owned = |backend: &Backend<u8>| backend.owner == Some(owner);
+        let owned = |member: &Member| member.offered.owner == Some(owner);
         let ids: HashSet<u8> = self
             .listed
             .iter()
-            .filter(|b| owned(b))
-            .map(|b| b.id)
+            .filter(|member| owned(member))
+            .map(|member| member.offered.id)
             .collect();
-        if ids.is_empty() {
-            return;
+        let removes = self.config.on_owner_death == OnOwnerDeath::Remove;
+        if removes {
+            self.listed.retain(|member| !owned(member));
         }
-        self.generation += 1;
+        for member in self.listed.iter_mut().filter(|member| owned(member)) {
+            member.offered.owner = None;
+            member.orphaned = true;
+        }
+        let mut touched = removes && !ids.is_empty();
         for index in (0..self.rotation.len()).rev() {
             if ids.contains(&self.rotation[index]) {
                 self.rotation.swap_remove(index);
+                touched = true;
             }
         }
-        match self.config.on_owner_death {
-            OnOwnerDeath::Keep => {
-                let dead = self.listed.iter_mut().filter(|backend| owned(backend));
-                dead.for_each(|backend| backend.owner = None);
-            }
-            OnOwnerDeath::Remove => {
-                self.listed.retain(|backend| !owned(backend));
-                self.picks.retain(|id, _| !ids.contains(id));
-            }
-        }
+        touched |= self.calm();
+        self.generation += u64::from(touched);
     }
 
     fn close(&mut self) {
@@ -284,29 +507,56 @@ impl Naive {
     }
 
     fn compare(&self, world: &World, balancer: &Balancer<u8, Owner>) {
-        let info = balancer.info(world);
+        let mut info = balancer.info(world);
         assert_eq!(info.policy, self.config.policy.name());
         assert_eq!(info.closed, self.closed);
         assert_eq!(info.generation, self.generation);
-        let counts = matches!(self.config.policy, Policy::RoundRobin(_));
-        let expected: Vec<_> = self
-            .listed
-            .iter()
-            .map(|backend| BackendInfo {
-                id: backend.id,
-                value: backend.value,
-                state: match self.rotation.contains(&backend.id) {
-                    true => State::Ready,
-                    false => State::Down,
-                },
-                owner: backend.owner,
-                weight: backend.weight,
-                picks: counts.then_some(self.picks.get(&backend.id).copied().unwrap_or(0)),
-            })
-            .collect();
+        assert_eq!(info.malformed_reports, 0);
+        let measures_failures = matches!(self.config.policy, Policy::PeakEwma(_));
+        for backend in &mut info.backends {
+            let measured = backend.successes > 0 || measures_failures && backend.failures > 0;
+            assert_eq!(backend.latency_ns.take().is_some(), measured);
+        }
+        let expected: Vec<_> = self.listed.iter().map(|it| self.describe(it)).collect();
         assert_eq!(info.backends, expected);
-        let owners: HashSet<Owner> = self.listed.iter().filter_map(|b| b.owner).collect();
+        let members = self.listed.iter();
+        let owners: HashSet<Owner> = members.filter_map(|it| it.offered.owner).collect();
         assert_eq!(*world.watched.borrow(), owners);
+    }
+
+    fn describe(&self, member: &Member) -> BackendInfo<u8> {
+        let Backend {
+            id,
+            value,
+            owner,
+            weight,
+        } = member.offered;
+        let counts = self.counts[member.counts];
+        let in_flight = counts.in_flight;
+        let checkouts =
+            u64::from(in_flight) + counts.successes + counts.failures + counts.cancelled;
+        BackendInfo {
+            id,
+            value,
+            state: match member.orphaned {
+                true => State::Down,
+                false => State::Told(member.condition),
+            },
+            owner,
+            weight,
+            // Nobody ever reports.
+            current_weight: self.config.is_timed().then_some(0.0),
+            picks: match self.config.policy {
+                Policy::RoundRobin(_) => counts.turns,
+                _ => checkouts,
+            },
+            in_flight,
+            latency_ns: None,
+            successes: counts.successes,
+            failures: counts.failures,
+            ejected_until: None,
+            times_ejected: 0,
+        }
     }
 }
 
@@ -321,42 +571,61 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn does_what_the_model_does(
-        policy in policies(),
-        removes in any::<bool>(),
-        operations in operations(),
-    ) {
-        let on_owner_death = match removes {
-            true => OnOwnerDeath::Remove,
-            false => OnOwnerDeath::Keep,
-        };
-        let config = Config { policy, on_owner_death };
+    fn does_what_the_model_does(config in configs(), operations in operations()) {
         let world = World::default();
-        let balancer = Balancer::new(config.clone(), 1);
+        let balancer = Balancer::new(config.clone(), 1, Time(0));
         let caller = Caller::claim(2).unwrap();
-        let mut naive = Naive {
-            config,
-            listed: Vec::new(),
-            rotation: Vec::new(),
-            picks: HashMap::new(),
-            turn: 0,
-            generation: 0,
-            closed: false,
-        };
-        for operation in operations {
+        let mut naive = Naive::new(config);
+        // With the counts that each is counted in, and whether it has ended.
+        let mut tickets: Vec<(Ticket, usize, bool)> = Vec::new();
+        for (operation, now) in operations.into_iter().zip((1..).map(Time)) {
             match operation {
                 Operation::Reconcile(offered) => {
                     let expected = naive.reconcile(&offered, &world);
-                    prop_assert_eq!(balancer.reconcile(&offered, &world), expected);
+                    prop_assert_eq!(balancer.reconcile(&offered, &world, now), expected);
                 }
                 Operation::Add(offered) => {
                     let expected = naive.add(&offered, &world);
-                    prop_assert_eq!(balancer.add(&offered, &world), expected);
+                    prop_assert_eq!(balancer.add(&offered, &world, now), expected);
                 }
                 Operation::Remove(ids) => {
                     prop_assert_eq!(balancer.remove(&ids, &world), naive.remove(&ids));
                 }
+                Operation::SetCondition(id, condition) => {
+                    let expected = naive.set_condition(id, condition);
+                    let set = balancer.set_condition(&id, condition, &world, now);
+                    prop_assert_eq!(set, expected);
+                }
                 Operation::Pick => naive.pick(balancer.pick(&caller, &world, |value| *value)),
+                Operation::Checkout => {
+                    let checkout = balancer.checkout(&caller, &world, now, |value| *value);
+                    let (picked, ticket) = match checkout {
+                        Ok((value, ticket)) => (Ok(value), Some(ticket)),
+                        Err(unavailable) => (Err(unavailable), None),
+                    };
+                    let counts = naive.checkout(picked);
+                    tickets.extend(ticket.zip(counts).map(|(it, counts)| (it, counts, false)));
+                }
+                Operation::Complete(index, outcome) if !tickets.is_empty() => {
+                    let (ticket, counts, ended) = index.get_mut(&mut tickets);
+                    let expected = if *ended { Err(AlreadyCompleted) } else { Ok(()) };
+                    prop_assert_eq!(ticket.complete(outcome, None, now), expected);
+                    if !std::mem::replace(ended, true) {
+                        naive.complete(*counts, outcome);
+                    }
+                }
+                Operation::Drop(index) if !tickets.is_empty() => {
+                    let (ticket, counts, ended) = tickets.swap_remove(index.index(tickets.len()));
+                    drop(ticket);
+                    if !ended {
+                        naive.complete(counts, Outcome::Cancelled);
+                    }
+                }
+                Operation::Complete(..) | Operation::Drop(_) => {}
+                Operation::Tick => {
+                    let due = naive.config.is_timed() && !naive.closed;
+                    prop_assert_eq!(balancer.tick(&world, now).is_some(), due);
+                }
                 Operation::Die(owner) => {
                     naive.die(&world, owner);
                     if world.watched.borrow_mut().remove(&owner) {
@@ -370,6 +639,193 @@ proptest! {
                 }
             }
             naive.compare(&world, &balancer);
+        }
+    }
+}
+
+/// What happens to backends that are watched for outliers.
+#[derive(Clone, Debug)]
+enum Event {
+    /// So many calls to a backend, one after the other.
+    Calls(u8, usize, Outcome),
+    /// One that is listed no more comes back as a new one.
+    Replace(u8),
+    SetCondition(u8, Condition),
+    /// After so many seconds.
+    Tick(u64),
+}
+
+fn events() -> impl Strategy<Value = Vec<Event>> {
+    let event = prop_oneof![
+        12 => (0..IDS, 1usize..6, outcomes()).prop_map(|(id, n, it)| Event::Calls(id, n, it)),
+        1 => (0..IDS).prop_map(Event::Replace),
+        1 => (0..IDS, conditions()).prop_map(|(id, it)| Event::SetCondition(id, it)),
+        4 => (0u64..20).prop_map(Event::Tick),
+    ];
+    prop::collection::vec(event, 0..80)
+}
+
+/// With thresholds that such few calls reach.
+fn detections() -> impl Strategy<Value = outlier_detection::Config> {
+    let success_rate = SuccessRate {
+        stdev_factor: 1_000,
+        minimum_hosts: 3,
+        request_volume: 3,
+        ..Default::default()
+    };
+    let failure_percentage = FailurePercentage {
+        threshold: 60,
+        minimum_hosts: 2,
+        request_volume: 4,
+        ..Default::default()
+    };
+    (
+        prop::option::of(Just(success_rate)),
+        prop::option::of(Just(failure_percentage)),
+        prop::option::of((2u32..5).prop_map(|n| n.try_into().unwrap())),
+        prop_oneof![Just(10), Just(40), Just(100)],
+    )
+        .prop_map(
+            |(success_rate, failure_percentage, consecutive_failures, max)| {
+                outlier_detection::Config {
+                    max_ejection_percent: max,
+                    success_rate,
+                    failure_percentage,
+                    consecutive_failures,
+                    ..Default::default()
+                }
+            },
+        )
+}
+
+/// A backend as an obvious sweeper knows it.
+#[derive(Clone, Copy, Default)]
+struct Suspect {
+    ejection: Ejection,
+    /// Since the last sweep.
+    ok: u64,
+    failed: u64,
+    consecutive: u32,
+    ready: bool,
+}
+
+impl Suspect {
+    fn new() -> Self {
+        Suspect {
+            ready: true,
+            ..Suspect::default()
+        }
+    }
+}
+
+/// What is due at a tick, by the functions that have known answers of their own.
+fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, now: Time) {
+    let before: Vec<_> = all.iter().map(|it| it.ejection.is_ejected()).collect();
+    let mut streaks: Vec<_> = all
+        .iter_mut()
+        .map(|it| Streak {
+            consecutive: it.consecutive,
+            ejection: &mut it.ejection,
+        })
+        .collect();
+    outlier_detection::eject_failing(config, &mut streaks, now);
+    if sweeps {
+        let mut subjects: Vec<_> = all
+            .iter_mut()
+            .map(|it| Subject {
+                ok: std::mem::take(&mut it.ok),
+                failed: std::mem::take(&mut it.failed),
+                ejection: &mut it.ejection,
+            })
+            .collect();
+        outlier_detection::sweep(config, &mut subjects, now, || 0);
+    }
+    for (it, before) in all.iter_mut().zip(before) {
+        if it.ejection.is_ejected() != before {
+            it.consecutive = 0;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    #[test]
+    fn ejects_as_an_obvious_sweeper_does(detection in detections(), events in events()) {
+        let config = Config {
+            outlier_detection: Some(Box::new(detection.clone())),
+            ..Config::from(Policy::RoundRobin(round_robin::Config::default()))
+        };
+        let balancer = Balancer::new(config, 1, Time(0));
+        let caller = Caller::claim(2).unwrap();
+        let list: Vec<_> = (0..IDS).map(|id| Backend::new(id, id)).collect();
+        balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+        let mut all = [Suspect::new(); IDS as usize];
+        let (mut now, mut sweep, mut urgent) = (Time(0), Time(0) + detection.interval, false);
+        for event in events {
+            match event {
+                Event::Calls(id, calls, outcome) => {
+                    for _ in 0..calls {
+                        // Those that are not picked have none.
+                        let it = &mut all[id as usize];
+                        if !it.ready || it.ejection.is_ejected() {
+                            break;
+                        }
+                        let checkout = || balancer.checkout(&caller, &Unowned, now, |id| *id);
+                        let mut checkouts = std::iter::repeat_with(|| checkout().unwrap());
+                        let (_, ticket) = checkouts.find(|it| it.0 == id).unwrap();
+                        ticket.complete(outcome, None, now).unwrap();
+                        match outcome {
+                            Outcome::Success => (it.ok, it.consecutive) = (it.ok + 1, 0),
+                            Outcome::Failure => {
+                                it.failed += 1;
+                                it.consecutive += 1;
+                                let too_many = detection.consecutive_failures;
+                                urgent |= too_many.is_some_and(|n| n.get() == it.consecutive);
+                            }
+                            Outcome::Cancelled => {}
+                        }
+                    }
+                }
+                Event::Replace(id) => {
+                    balancer.remove(&[id], &Unowned).unwrap();
+                    balancer.add(&[Backend::new(id, id)], &Unowned, now).unwrap();
+                    all[id as usize] = Suspect::new();
+                }
+                Event::SetCondition(id, condition) => {
+                    balancer.set_condition(&id, condition, &Unowned, now).unwrap();
+                    all[id as usize].ready = condition == Condition::Ready;
+                }
+                Event::Tick(seconds) => {
+                    now = now + Duration::from_secs(seconds);
+                    let sweeps = sweep <= now;
+                    if sweeps {
+                        sweep = now + detection.interval;
+                    }
+                    if sweeps || urgent {
+                        look(&detection, &mut all, sweeps, now);
+                    }
+                    urgent = false;
+                    prop_assert_eq!(balancer.tick(&Unowned, now), Some(sweep));
+                }
+            }
+            prop_assert_eq!(balancer.due(), Some(if urgent { Time(0) } else { sweep }));
+            let backends = balancer.info(&Unowned).backends;
+            let ejected: HashSet<_> = all.iter().zip(0..)
+                .filter(|(it, _)| !it.ready || it.ejection.is_ejected())
+                .map(|(_, id)| id)
+                .collect();
+            for backend in &backends {
+                let ejection = &all[backend.id as usize].ejection;
+                prop_assert_eq!(backend.ejected_until, ejection.ejected_until(&detection));
+                prop_assert_eq!(backend.times_ejected, ejection.times_ejected);
+            }
+            for _ in 0..IDS {
+                match balancer.pick(&caller, &Unowned, |id| *id) {
+                    Ok(id) => prop_assert!(!ejected.contains(&id)),
+                    Err(_) => prop_assert_eq!(ejected.len(), IDS as usize),
+                }
+            }
         }
     }
 }

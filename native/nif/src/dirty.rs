@@ -24,8 +24,9 @@ type Function = unsafe extern "C" fn(*mut ErlNifEnv, c_int, *const ErlNifTerm) -
 pub(crate) const SAFE_SINCE: u32 = 27;
 
 /// One for each dirty NIF: a C function has nothing but itself to know by which one it is.
-const ENTRANCES: [Function; 6] = [
-    enter::<0>, enter::<1>, enter::<2>, enter::<3>, enter::<4>, enter::<5>,
+const ENTRANCES: [Function; 9] = [
+    enter::<0>, enter::<1>, enter::<2>, enter::<3>, enter::<4>, enter::<5>, enter::<6>, enter::<7>,
+    enter::<8>,
 ];
 
 static DIRTY: OnceLock<Functions> = OnceLock::new();

@@ -11,30 +11,33 @@
 //!   made it, and that library goes on to serve it: each NIF hands a foreign object's call to
 //!   the function of the same name over there. For that, no build is ever unloaded (`build.rs`).
 //!
-//! What builds share must therefore never change: the name of the resource type, [`Library`], and
-//! that an object begins with a pointer to it.
+//! What builds share must therefore never change: the names of the resource types, [`Library`], that
+//! an object begins with a pointer to it, and [`Loaded`].
 
 use std::ffi::{c_int, c_void, CStr};
 use std::mem::MaybeUninit;
+use std::panic::catch_unwind;
+use std::ptr;
 use std::slice;
 use std::sync::OnceLock;
 
 use rustler::codegen_runtime::{internal_write_symbols, inventory};
 use rustler::sys::{
-    enif_init_resource_type, enif_system_info, ErlNifEntry, ErlNifEnv, ErlNifFunc, ErlNifMonitor,
-    ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor, ErlNifResourceFlags, ErlNifResourceType,
-    ErlNifResourceTypeInit, ErlNifSysInfo, ErlNifTerm,
+    enif_init_resource_type, enif_priv_data, enif_system_info, ErlNifEntry, ErlNifEnv, ErlNifFunc,
+    ErlNifMonitor, ErlNifPid, ErlNifResourceDown, ErlNifResourceDtor, ErlNifResourceFlags,
+    ErlNifResourceType, ErlNifResourceTypeInit, ErlNifSysInfo, ErlNifTerm,
 };
 use rustler::{Env, Nif, Term};
 
 use crate::error::ArgumentError;
-use crate::{dirty, pick, resource};
+use crate::{call, clock, dirty, pick, raw, resource, ticker, ticket};
 
 const MODULE: &CStr = c"Elixir.GrpcLb.Native";
-const RESOURCE_TYPE: &CStr = c"grpc_lb_balancer";
+const BALANCER_TYPE: &CStr = c"grpc_lb_balancer";
+const TICKET_TYPE: &CStr = c"grpc_lb_ticket";
 
 /// Counts the versions of [`Library`]. Fields are only ever added at its end, with a new number.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 
 /// What other builds know of this one.
 #[repr(C)]
@@ -44,6 +47,19 @@ pub(crate) struct Library {
     functions: unsafe extern "C" fn(count: *mut usize) -> *const ErlNifFunc,
     destroy: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void),
     down: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void, *const ErlNifPid, *const ErlNifMonitor),
+    /// Since 2. Builds before that made no tickets.
+    destroy_ticket: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void),
+    /// Since 2. Does what is due in the balancers of this build, and says in how many nanoseconds
+    /// there is more; `u64::MAX` is never.
+    tick: extern "C" fn() -> u64,
+}
+
+/// What the VM keeps for the module from version to version: the builds that were loaded, the last
+/// one first. Never changed, and never freed. Builds of version 1 kept nothing.
+#[repr(C)]
+struct Loaded {
+    library: &'static Library,
+    before: *const Loaded,
 }
 
 pub(crate) static LIBRARY: Library = Library {
@@ -51,6 +67,8 @@ pub(crate) static LIBRARY: Library = Library {
     functions: shared_functions,
     destroy: resource::destroy,
     down: resource::down,
+    destroy_ticket: ticket::destroy,
+    tick: tick_own,
 };
 
 impl Library {
@@ -119,7 +137,9 @@ fn functions() -> &'static [ErlNifFunc] {
 /// The NIFs of this library as they are.
 fn all() -> impl Iterator<Item = ErlNifFunc> {
     let through_rustler = inventory::iter::<Nif>().map(Nif::get_def);
-    through_rustler.chain([pick::function()])
+    through_rustler
+        .chain([pick::function()])
+        .chain(call::functions())
 }
 
 /// NIFs that are put together once.
@@ -170,10 +190,12 @@ extern "C" fn nif_init() -> *const ErlNifEntry {
 /// To be called by the VM alone.
 unsafe extern "C" fn load(
     env: *mut ErlNifEnv,
-    _private: *mut *mut c_void,
+    private: *mut *mut c_void,
     _info: ErlNifTerm,
 ) -> c_int {
-    use_type(open(env, ErlNifResourceFlags::ERL_NIF_RT_CREATE))
+    // SAFETY: the VM gives the place.
+    unsafe { remember(private, ptr::null()) };
+    start(env, &[ErlNifResourceFlags::ERL_NIF_RT_CREATE])
 }
 
 /// The module is loaded in the place of a version whose balancers may live on.
@@ -183,34 +205,119 @@ unsafe extern "C" fn load(
 /// To be called by the VM alone.
 unsafe extern "C" fn upgrade(
     env: *mut ErlNifEnv,
-    _private: *mut *mut c_void,
-    _old_private: *mut *mut c_void,
+    private: *mut *mut c_void,
+    old_private: *mut *mut c_void,
     _info: ErlNifTerm,
 ) -> c_int {
-    use_type(open(env, ErlNifResourceFlags::ERL_NIF_RT_TAKEOVER))
+    // SAFETY: the VM gives what the version before has left there.
+    let before = unsafe { *old_private };
+    // SAFETY: the VM gives the place; every version leaves a list or nothing.
+    unsafe { remember(private, before.cast::<Loaded>()) };
+    // A version from before there were tickets has no type to take over.
+    let ways = [
+        ErlNifResourceFlags::ERL_NIF_RT_TAKEOVER,
+        ErlNifResourceFlags::ERL_NIF_RT_CREATE,
+    ];
+    start(env, &ways)
 }
 
-fn open(env: *mut ErlNifEnv, flags: ErlNifResourceFlags) -> *const ErlNifResourceType {
-    let callbacks = ErlNifResourceTypeInit {
-        dtor: destroy_any as *const ErlNifResourceDtor,
-        stop: std::ptr::null(),
-        down: down_any as *const ErlNifResourceDown,
-        members: 3,
-        dyncall: std::ptr::null(),
+/// Leaves the list of the builds that were loaded for the next version, and for `tick`.
+///
+/// # Safety
+///
+/// `private` must be a place for a pointer, and `before` such a list, or null.
+unsafe fn remember(private: *mut *mut c_void, before: *const Loaded) {
+    // SAFETY: the caller vouches for the list.
+    let known = unsafe { libraries(before) }.any(|library| ptr::eq(library, &LIBRARY));
+    let loaded: *const Loaded = match known {
+        true => before,
+        false => Box::leak(Box::new(Loaded {
+            library: &LIBRARY,
+            before,
+        })),
     };
-    let mut tried = ErlNifResourceFlags::ERL_NIF_RT_CREATE;
+    // SAFETY: the caller gives the place.
+    unsafe { private.write(loaded.cast_mut().cast()) };
+}
+
+/// The builds of a list.
+///
+/// # Safety
+///
+/// `loaded` must be a list that `remember` made, in whichever build, or null.
+unsafe fn libraries(mut loaded: *const Loaded) -> impl Iterator<Item = &'static Library> {
+    std::iter::from_fn(move || {
+        // SAFETY: the caller vouches for the list, which is never freed.
+        let Loaded { library, before } = unsafe { loaded.as_ref() }?;
+        loaded = *before;
+        Some(*library)
+    })
+}
+
+/// Does what is due in the balancers of all builds. In how many nanoseconds there is more; `None` as
+/// long as there is nothing.
+pub(crate) fn tick(env: Env) -> Option<u64> {
+    // SAFETY: `env` is that of the call that is under way.
+    let loaded = unsafe { enif_priv_data(env.as_c_arg()) };
+    // SAFETY: it is what `load` or `upgrade` has left.
+    let libraries = unsafe { libraries(loaded.cast_const().cast()) };
+    let next = libraries.map(|library| (library.tick)()).min()?;
+    (next != u64::MAX).then_some(next)
+}
+
+extern "C" fn tick_own() -> u64 {
+    // A panic must not unwind into another build.
+    let next = catch_unwind(ticker::tick).unwrap_or(Some(clock::now()));
+    next.map_or(u64::MAX, |next| {
+        let left = next.since(clock::now()).as_nanos();
+        u64::try_from(left).unwrap_or(u64::MAX)
+    })
+}
+
+/// Opens the resource types in the first of these ways that the VM accepts. What the VM wants to
+/// hear: 0 is success.
+fn start(env: *mut ErlNifEnv, ways: &[ErlNifResourceFlags]) -> c_int {
+    let balancer = callbacks(destroy_any, Some(down_any));
+    let ticket = callbacks(destroy_any_ticket, None);
+    let open = |name, callbacks| {
+        let mut opened = ways.iter().map(|way| open(env, name, callbacks, *way));
+        opened.find(|opened| !opened.is_null())
+    };
+    let (Some(balancer), Some(ticket)) =
+        (open(BALANCER_TYPE, &balancer), open(TICKET_TYPE, &ticket))
+    else {
+        return 1;
+    };
+    resource::set_resource_type(balancer);
+    ticket::set_resource_type(ticket);
+    raw::prepare();
+    clock::prepare();
+    0
+}
+
+fn callbacks(
+    destroy: unsafe extern "C" fn(*mut ErlNifEnv, *mut c_void),
+    down: Option<ErlNifResourceDown>,
+) -> ErlNifResourceTypeInit {
+    ErlNifResourceTypeInit {
+        dtor: destroy as *const ErlNifResourceDtor,
+        stop: ptr::null(),
+        down: down.map_or(ptr::null(), |down| down as *const ErlNifResourceDown),
+        members: 3,
+        dyncall: ptr::null(),
+    }
+}
+
+fn open(
+    env: *mut ErlNifEnv,
+    name: &CStr,
+    callbacks: &ErlNifResourceTypeInit,
+    way: ErlNifResourceFlags,
+) -> *const ErlNifResourceType {
+    let mut tried = way;
     // SAFETY: `env` is that of the load or upgrade that is under way, and everything pointed to
     // lives through the call.
-    unsafe { enif_init_resource_type(env, RESOURCE_TYPE.as_ptr(), &callbacks, flags, &mut tried) }
-}
-
-fn use_type(opened: *const ErlNifResourceType) -> c_int {
-    if opened.is_null() {
-        return 1;
-    }
-    resource::set_resource_type(opened);
-    pick::prepare();
-    0
+    unsafe { enif_init_resource_type(env, name.as_ptr(), callbacks, way, &mut tried) }
 }
 
 /// Drops an object, whichever build made it.
@@ -223,6 +330,18 @@ unsafe extern "C" fn destroy_any(env: *mut ErlNifEnv, object: *mut c_void) {
     let made_by = unsafe { *object.cast::<&Library>() };
     // SAFETY: the VM's call is passed on as it is.
     unsafe { (made_by.destroy)(env, object) };
+}
+
+/// Drops a ticket, whichever build made it.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
+unsafe extern "C" fn destroy_any_ticket(env: *mut ErlNifEnv, object: *mut c_void) {
+    // SAFETY: every object begins with a pointer to the library that made it.
+    let made_by = unsafe { *object.cast::<&Library>() };
+    // SAFETY: the VM's call is passed on as it is. Who made a ticket has the field.
+    unsafe { (made_by.destroy_ticket)(env, object) };
 }
 
 /// Hears of a dead process, for an object of whichever build.
@@ -243,8 +362,8 @@ unsafe extern "C" fn down_any(
 }
 
 /// How many schedulers the VM was started with.
-pub(crate) fn schedulers() -> usize {
-    usize::try_from(system_info().scheduler_threads).expect("a VM has schedulers")
+pub(crate) fn schedulers() -> u32 {
+    u32::try_from(system_info().scheduler_threads).expect("a VM has schedulers")
 }
 
 /// The VM's major version.

@@ -8,6 +8,7 @@ use std::num::NonZeroU64;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::Arc;
 use std::thread;
 
 use grpc_lb_core::{Balancer, Owner, Owners};
@@ -37,7 +38,8 @@ pub(crate) fn set_resource_type(opened: *const ErlNifResourceType) {
 #[repr(C)]
 pub(crate) struct Object {
     made_by: &'static Library,
-    pub(crate) balancer: Balancer<Value, Monitor>,
+    /// Counted, so that a tick can find it alive, or not: see `ticker.rs`.
+    pub(crate) balancer: Arc<Balancer<Value, Monitor>>,
 }
 
 // The VM aligns resources for any C type, which is 8 bytes at least.
@@ -107,7 +109,7 @@ impl Handle {
         unsafe {
             object.write(Object {
                 made_by: &LIBRARY,
-                balancer,
+                balancer: Arc::new(balancer),
             });
         }
         Handle(object)

@@ -55,7 +55,7 @@ defmodule GrpcLb.Connection.BackendsTest do
   end
 
   defp states(backends), do: Map.new(Backends.describe(backends), &{&1.id, &1.state})
-  defp ids(backends), do: for({id, _value, _opts} <- Backends.listed(backends), do: id)
+  defp ids(backends), do: for({id, {:up, _, _}, _weight} <- Backends.wanted(backends), do: id)
 
   defp step(question, answer) do
     assert_receive {^question, pid}, 10_000
@@ -101,7 +101,7 @@ defmodule GrpcLb.Connection.BackendsTest do
     backends = context.backends |> Backends.update([@a]) |> opened(1)
     pid = subchannel(backends, "10.0.0.1:1")
     assert {:lost, backends} = break(backends, pid)
-    assert Backends.listed(backends) == []
+    assert Backends.wanted(backends) == [{"10.0.0.1:1", :not_up, 1}]
     step({:close, 1}, :ok)
     assert {:expected, backends} = ended(backends, pid)
     assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)

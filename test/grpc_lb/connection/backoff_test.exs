@@ -27,6 +27,8 @@ defmodule GrpcLb.Connection.BackoffTest do
     assert waits(backoff, 4, 0.9) == [10, 30, 50, 50]
     assert waits(Backoff.new!(initial: 100, max: 20, jitter: 0), 2, 0.5) == [20, 20]
     assert waits(Backoff.new!(initial: 100, jitter: 1), 1, 0.0) == [0]
+    # The first of an option that is given twice.
+    assert waits(Backoff.new!(initial: 10, jitter: 0, initial: 70), 1, 0.5) == [10]
   end
 
   test "starts again after a success" do

@@ -2,6 +2,7 @@ defmodule GrpcLb.Connection.OptionsTest do
   use ExUnit.Case, async: true
 
   alias GrpcLb.Connection.{Backoff, Options}
+  alias GrpcLb.Settings
 
   doctest Options
 
@@ -20,6 +21,7 @@ defmodule GrpcLb.Connection.OptionsTest do
              resolve_interval: 30_000,
              min_resolve_interval: 5_000,
              backoff: %Backoff{initial: 1_000, multiplier: 1.6, jitter: 0.2, max: 120_000},
+             settings: [],
              caller: nil
            } = Options.new!(@good)
   end
@@ -60,7 +62,6 @@ defmodule GrpcLb.Connection.OptionsTest do
           {[1], "keyword list"},
           {[], ":target is required"},
           {[target: "ipv6:[::1]:1"], ":transport is required"},
-          {@good ++ [target: "ipv6:[::1]:2"], ":target is given twice"},
           {[shape: :round] ++ @good, "unknown option :shape"},
           {[caller: {self(), make_ref()}] ++ @good, "unknown option :caller"},
           {[transport: Enum, target: "ipv6:[::1]:1"],
@@ -70,6 +71,14 @@ defmodule GrpcLb.Connection.OptionsTest do
           {[transport: {MyApp.Transport, 1, 2}, target: "ipv6:[::1]:1"], ":transport"},
           {[transport: "text", target: "ipv6:[::1]:1"], ":transport"},
           {[policy: :fastest] ++ @good, ":fastest"},
+          {[policy: {:peak_ewma, decay: 0}] ++ @good, "option :decay of :peak_ewma must be"},
+          {[max_requests: -1] ++ @good, "option :max_requests must be an integer from 0 to"},
+          {[max_requests_per_backend: 1.0] ++ @good, ":max_requests_per_backend must be"},
+          {[panic_threshold: 101] ++ @good, ":panic_threshold must be"},
+          {[slow_start: [window: 1]] ++ @good, "got it with :round_robin"},
+          {[outlier_detection: []] ++ @good, ":outlier_detection must have :success_rate or"},
+          {[owner: self()] ++ @good, "unknown option :owner, expected :target or :transport or"},
+          {[on_owner_death: :remove] ++ @good, "unknown option :on_owner_death"},
           {[resolver: Enum] ++ @good, ":resolver"},
           {[backoff: 1] ++ @good, ":backoff"},
           {[connect_timeout: 0] ++ @good,
@@ -87,19 +96,29 @@ defmodule GrpcLb.Connection.OptionsTest do
       assert error.message =~ says
     end
 
+    error = assert_raise ArgumentError, fn -> Options.new!("ipv6:[::1]:1", @good) end
+    assert error.message =~ "option :target is unknown beside the target"
     error = assert_raise ArgumentError, fn -> Options.new!("ipv4:nowhere", @good -- @good) end
     assert error.message =~ ":transport"
   end
 
+  test "keeps what its balancer is made with" do
+    settings = [slow_start: [window: 5_000], max_requests: 10]
+    options = Options.new!(settings ++ [policy: :least_request] ++ @good)
+    assert options.policy == :least_request
+    assert options.settings == settings
+  end
+
   test "documents every option" do
     docs = Options.docs()
-    fields = Map.keys(Options.new!(@good)) -- [:__struct__, :target, :caller]
-    for option <- fields, do: assert(docs =~ "  * `#{inspect(option)}`")
+    fields = Map.keys(Options.new!(@good)) -- [:__struct__, :target, :settings, :caller]
+    for option <- fields ++ Settings.of_users(), do: assert(docs =~ "  * `#{inspect(option)}`")
   end
 
   test "takes the first of an option that is given twice" do
     opts = [name: :first, transport: MyApp.Transport, name: :second]
     assert Options.new!("ipv4:10.0.0.1:1", opts).name == :first
+    assert Options.new!(@good ++ [target: "ipv6:[::1]:2"]).target == @good[:target]
     assert {GrpcLb.Connection, :first} = GrpcLb.Connection.child_spec(opts).id
   end
 end

@@ -90,7 +90,13 @@ defmodule GrpcLb.Pool.ClusterTest do
   end
 
   test "every policy", %{nodes: [a, _b, _c] = nodes, pool: pool} do
-    for policy <- [:random, :pick_first, {:round_robin, cursor: :per_scheduler}] do
+    for policy <- [
+          :random,
+          :pick_first,
+          {:round_robin, cursor: :per_scheduler},
+          :weighted_round_robin,
+          :least_request
+        ] do
       name = :"#{pool} #{inspect(policy)}"
       start_pools!(nodes, name, policy: policy)
       expected = if policy == :pick_first, do: 1, else: 6
@@ -243,6 +249,12 @@ defmodule GrpcLb.Pool.ClusterTest do
       eventually(fn -> victim.name not in run(a, Node, :list) end)
       assert length(pids(a, name)) == 6
       for _ <- 1..20, do: assert({:ok, _} = run(a, Pool, :call, [name, :who, 10_000]))
+
+      # What was answered in place of a lost member is not taken for its success.
+      {:ok, %{members: members}} = run(a, Pool, :info, [name])
+      lost = Enum.filter(members, &(node(&1.pid) == victim.name))
+      assert Enum.all?(lost, &match?(%{successes: 0, in_flight: 0}, &1))
+      if policy == :round_robin, do: assert(Enum.any?(lost, &(&1.failures > 0)))
 
       :ok = run(a, PoolNode, :resume, [name, :feed])
       eventually_same([a, b], name, reachable)

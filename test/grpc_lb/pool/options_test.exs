@@ -2,6 +2,7 @@ defmodule GrpcLb.Pool.OptionsTest do
   use ExUnit.Case, async: true
 
   alias GrpcLb.Pool.Options
+  alias GrpcLb.Settings
   alias GrpcLb.Test.Peer
   alias GrpcLb.Test.Peer.PoolNode
 
@@ -18,7 +19,8 @@ defmodule GrpcLb.Pool.OptionsTest do
              max_restarts: 3,
              max_seconds: 5,
              scope: :node,
-             local_share: nil
+             local_share: nil,
+             settings: []
            } = Options.validate!(name: MyPool)
   end
 
@@ -30,15 +32,28 @@ defmodule GrpcLb.Pool.OptionsTest do
           {[name: nil], ~r/:name of a pool must be an atom other than .* got: nil/},
           {[name: :undefined], ~r/:name/},
           {[name: {:via, Registry, 1}], ~r/:name/},
-          {[nmae: A, name: A], ~r/unknown option :nmae of a pool, allowed are :name, :policy/},
+          {[nmae: A, name: A], ~r/unknown option :nmae of a pool, expected :name or :policy/},
           {[child_spec: 1, name: A], ~r/unknown option :child_spec/},
           {[name: A, policy: :best], ~r/unknown policy :best/},
           {[name: A, policy: {:random, x: 1}], ~r/unknown option :x of :random/},
+          {[name: A, policy: {:least_request, choices: 1}],
+           ~r/option :choices of :least_request/},
+          {[name: A, max_requests: -1],
+           ~r/option :max_requests must be an integer from 0 to .*, or nil, got: -1/},
+          {[name: A, policy: {:weighted_round_robin, weights: :reported, reports: :out_of_band}],
+           ~r/option :reports of :weighted_round_robin must be :per_call in a pool/},
+          {[name: A, panic_threshold: 101], ~r/option :panic_threshold must be .* got: 101/},
+          {[name: A, slow_start: [window: 1]],
+           ~r/:slow_start goes with .* got it with :round_robin/},
+          {[name: A, outlier_detection: [interval: 1]],
+           ~r/:outlier_detection must have :success_rate/},
+          {[name: A, owner: self()], ~r/unknown option :owner of a pool, expected .*:slow_start/},
+          {[name: A, on_owner_death: :keep], ~r/unknown option :on_owner_death of a pool/},
+          {[name: A, settings: []], ~r/unknown option :settings of a pool/},
           {[name: A, size: -1], ~r/:size of a pool must be a non-negative integer, got: -1/},
           {[name: A, size: 1.0], ~r/:size/},
           {[name: A, size: 1], ~r/:worker of a pool is required with a :size/},
           {[name: A, size: 1, worker: 7], ~r/:worker of a pool must be a child spec.* got: 7/},
-          {[name: A, size: 1, name: B], ~r/:name of a pool is given twice/},
           {[name: :"#{String.duplicate("n", 237)}", scope: :cluster],
            ~r/:name of a pool with scope: :cluster must be .* at most 236 characters/},
           {[name: A, worker: Raising], ~r/:worker .*Raising .*no such key/},
@@ -59,6 +74,18 @@ defmodule GrpcLb.Pool.OptionsTest do
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :start_link, [opts]) end
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :child_spec, [opts]) end
     end
+  end
+
+  test "takes the first of an option that is given twice" do
+    opts = [name: A, max_requests: 1, max_restarts: 2, name: B, max_requests: 5, max_restarts: 6]
+    options = Options.validate!(opts)
+    assert {options.name, options.max_restarts} == {A, 2}
+    assert options.settings[:max_requests] == 1
+  end
+
+  test "reports come with calls" do
+    policy = {:weighted_round_robin, weights: :reported}
+    assert Options.validate!(name: A, policy: policy).policy == policy
   end
 
   test "the longest name of a pool in a cluster" do
@@ -91,7 +118,8 @@ defmodule GrpcLb.Pool.OptionsTest do
 
   test "every option is documented" do
     documented = for [_, option] <- Regex.scan(~r/^  \* `:(\w+)`/m, Options.docs()), do: option
-    fields = %Options{name: A} |> Map.from_struct() |> Map.delete(:child_spec) |> Map.keys()
-    assert Enum.sort(documented) == Enum.sort(Enum.map(fields, &Atom.to_string/1))
+    fields = Map.keys(Map.from_struct(%Options{name: A})) -- [:child_spec, :settings]
+    expected = Enum.map(fields ++ Settings.of_users(), &Atom.to_string/1)
+    assert Enum.sort(documented) == Enum.sort(expected)
   end
 end

@@ -59,6 +59,47 @@ defmodule GrpcLb.Pool.RouteTest do
     assert picks(route, 10) == List.duplicate(:l, 10)
   end
 
+  test "a checkout goes where a pick goes" do
+    checkouts = fn route, n ->
+      for _ <- 1..n do
+        {:ok, value, ticket} = Route.checkout(route)
+        :ok = GrpcLb.complete(ticket, :ok)
+        value
+      end
+    end
+
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+    assert {:ok, :a, _ticket} = Route.checkout(lb)
+    {local, remote, route} = route(1, [:l1, :l2], [:r])
+    assert checkouts.(route, 4) == [:l1, :l2, :l1, :l2]
+    GrpcLb.remove(local, [:l1, :l2])
+    assert checkouts.(route, 2) == [:r, :r]
+    GrpcLb.remove(remote, [:r])
+    assert Route.checkout(route) == {:error, :no_backends}
+    GrpcLb.close(remote)
+    assert Route.checkout(route) == {:error, :closed}
+    {_local, _remote, route} = route(0.75, [:l], [:r])
+    assert Enum.frequencies(checkouts.(route, 400)) == %{l: 300, r: 100}
+  end
+
+  test "what is full on one side is looked for on the other" do
+    {:ok, here} = GrpcLb.new(:round_robin, [:l], max_requests_per_backend: 1)
+    {:ok, elsewhere} = GrpcLb.new(:round_robin, [:r], max_requests: 1)
+    route = Route.new(here, elsewhere, 1)
+    assert {:ok, :l, local} = Route.checkout(route)
+    assert {:ok, :r, remote} = Route.checkout(route)
+    assert Route.checkout(route) == {:error, :overloaded}
+    assert Route.checkout(Route.new(here, elsewhere, 0)) == {:error, :overloaded}
+    GrpcLb.complete(local, :ok)
+    assert {:ok, :l, _ticket} = Route.checkout(route)
+    GrpcLb.complete(remote, :ok)
+    # Full on one side, and nobody on the other.
+    GrpcLb.remove(elsewhere, [:r])
+    assert Route.checkout(route) == {:error, :overloaded}
+    assert Route.checkout(Route.new(here, elsewhere, 0)) == {:error, :overloaded}
+    assert Route.pick(route) == {:ok, :l}
+  end
+
   @tag :concurrency
   test "a share is exact over all callers together" do
     {_local, _remote, route} = route(0.75, [:l], [:r])

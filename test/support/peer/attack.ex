@@ -20,7 +20,7 @@ defmodule GrpcLb.Test.Peer.Attack do
   defp attack(0, outcomes, _balancers), do: outcomes
 
   defp attack(calls, outcomes, balancers) do
-    {outcome, balancers} = call(:rand.uniform(10), balancers)
+    {outcome, balancers} = call(:rand.uniform(16), balancers)
     attack(calls - 1, Map.update(outcomes, outcome, 1, &(&1 + 1)), balancers)
   end
 
@@ -49,6 +49,12 @@ defmodule GrpcLb.Test.Peer.Attack do
           6 -> GrpcLb.Native.live_counts()
           7 -> module.add(lb, backends())
           8 -> module.remove(lb, Enum.random([Enum.to_list(1..:rand.uniform(9)), term(2)]))
+          9 -> checkout_and_complete(module, lb)
+          10 -> module.complete(term(2), outcome(), report())
+          11 -> module.report(lb, :rand.uniform(20), report())
+          12 -> module.set_state(lb, :rand.uniform(20), state())
+          13 -> if module == GrpcLb, do: GrpcLb.run(lb, &hd/1), else: module.tick()
+          14 -> module.checkout(lb)
           _ -> module.pick(lb)
         end
       end)
@@ -59,7 +65,37 @@ defmodule GrpcLb.Test.Peer.Attack do
   defp new(GrpcLb), do: GrpcLb.new(policy(), backends(), options())
 
   defp new(GrpcLb.Native) do
-    GrpcLb.Native.new(policy(), backends(), owner(), Enum.random([:keep, :remove, term(1)]))
+    GrpcLb.Native.new(policy(), backends(), settings())
+  end
+
+  defp checkout_and_complete(module, lb) do
+    with {:ok, _value, ticket} <- module.checkout(lb) do
+      if :rand.uniform(4) == 1, do: spawn(fn -> GrpcLb.complete(ticket, :ok) end)
+      if :rand.uniform(4) == 1, do: GrpcLb.complete(ticket, :cancelled)
+      module.complete(ticket, outcome(), report())
+    end
+  end
+
+  defp outcome, do: Enum.random([:ok, :error, {:error, term(1)}, :cancelled, term(1)])
+
+  defp state do
+    Enum.random([:ready, :ready, :connecting, :transient_failure, :draining, :down, term(1)])
+  end
+
+  # Reports, and what GrpcLb and GrpcLb.Native take in their places.
+  defp report do
+    Enum.random([
+      nil,
+      [],
+      [load_report: term(2)],
+      [load_report: %{rps_fractional: 100, cpu_utilization: term(0)}],
+      <<0x09, 0.5::float-little>>,
+      :rand.bytes(:rand.uniform(40)),
+      %{cpu_utilization: 0.5, rps_fractional: 7, named_metrics: %{"a" => 1}},
+      {0.5, 0.1, 100.0, 1.0, 0.0, [], [], [{"a", 1.0}]},
+      {0.5, 0.1, 100.0, 1.0, 0.0, term(1), [], [{term(0), term(0)}]},
+      term(2)
+    ])
   end
 
   defp guarded(fun) do
@@ -79,13 +115,47 @@ defmodule GrpcLb.Test.Peer.Attack do
       {:round_robin, :per_scheduler, :first, :keep},
       {:pick_first, true},
       :random,
+      :least_request,
+      {:least_request, 3, 0.5},
+      :peak_ewma,
+      {:peak_ewma, decay: 1, penalty: 0},
+      {:weighted_round_robin, weights: :reported, blackout_period: 0},
+      {:weighted_round_robin, :per_scheduler, :static},
+      {:weighted_round_robin, :shared, {0, 100, 100, 1.0, ["named_metrics.a"], :out_of_band}},
+      {:weighted_round_robin, :shared, {0, 100, 100, term(0), term(1), :per_call}},
       term(2)
     ])
   end
 
   defp options do
-    Enum.random([[], [owner: self()], [on_owner_death: :remove], [owner: owner()], term(1)])
+    Enum.random([
+      [],
+      [owner: self()],
+      [on_owner_death: :remove],
+      [owner: owner()],
+      [max_requests: :rand.uniform(20)],
+      [max_requests_per_backend: :rand.uniform(3)],
+      [panic_threshold: 50, slow_start: [window: 10]],
+      [outlier_detection: [interval: 1, consecutive_failures: 1, max_ejection_percent: 100]],
+      [outlier_detection: [interval: term(0), failure_percentage: term(1)]],
+      term(1)
+    ])
   end
+
+  defp settings do
+    case options() do
+      [_ | _] = opts ->
+        case guarded(fn -> settings(opts) end) do
+          {:ok, settings} -> Map.put(settings, Enum.random(Map.keys(settings)), term(1))
+          {:raised, _error} -> term(2)
+        end
+
+      _other ->
+        settings([])
+    end
+  end
+
+  defp settings(opts), do: GrpcLb.Settings.to_native(opts, :random)
 
   defp owner do
     Enum.random([nil, self(), spawn(fn -> :ok end), term(1)])
@@ -155,13 +225,13 @@ defmodule GrpcLb.Test.Peer.Attack do
     {:ok, ^wide} = GrpcLb.pick(lb)
     {:ok, ^binary} = GrpcLb.pick(lb)
     assert_raised(fn -> GrpcLb.pick(deep) end)
-    assert_raised(fn -> GrpcLb.Native.new(wide, deep, binary, wide) end)
+    assert_raised(fn -> GrpcLb.Native.new(wide, deep, wide) end)
     :ok
   end
 
   defp assert_raised(fun) do
     {:raised, %ArgumentError{message: message}} = guarded(fun)
-    true = byte_size(message) < 200
+    true = byte_size(message) < 500
   end
 
   def large_list do
@@ -195,11 +265,11 @@ defmodule GrpcLb.Test.Peer.Attack do
 
   defp put(key) do
     list = for id <- 1..50, do: {id, {:value, id}, nil, 1}
-    {:ok, lb} = GrpcLb.Native.new(:random, list, nil, :keep)
+    {:ok, lb} = GrpcLb.Native.new(:random, list, settings([]))
     :persistent_term.put(key, {lb, list})
   end
 
-  defp call(:new, _lb, list), do: {:ok, _lb} = GrpcLb.Native.new(:random, list, nil, :keep)
+  defp call(:new, _lb, list), do: {:ok, _lb} = GrpcLb.Native.new(:random, list, settings([]))
   defp call(:reconcile, lb, list), do: {:ok, %{kept: 50}} = GrpcLb.Native.reconcile(lb, list)
   defp call(:add, lb, list), do: {:ok, %{added: 0}} = GrpcLb.Native.add(lb, list)
   defp call(:remove, lb, list), do: {:ok, %{removed: 0}} = GrpcLb.Native.remove(lb, list)
@@ -221,7 +291,7 @@ defmodule GrpcLb.Test.Peer.Attack do
   # Freed by the garbage collection of its holder.
   defp drop_a_large_balancer(backends) do
     {pid, monitor} =
-      spawn_monitor(fn -> {:ok, _lb} = GrpcLb.Native.new(:random, backends, nil, :keep) end)
+      spawn_monitor(fn -> {:ok, _lb} = GrpcLb.Native.new(:random, backends, settings([])) end)
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok

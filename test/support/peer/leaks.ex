@@ -36,6 +36,36 @@ defmodule GrpcLb.Test.Peer.Leaks do
     :ok
   end
 
+  def call_cycles do
+    policies = [
+      :least_request,
+      :peak_ewma,
+      {:weighted_round_robin, weights: :reported, weight_update_period: 100}
+    ]
+
+    report = %{cpu_utilization: 0.5, rps_fractional: 10, named_metrics: %{"queue" => 3}}
+
+    for i <- 1..166, policy <- policies do
+      {:ok, lb} =
+        GrpcLb.new(policy, [{:a, {:value, i}}, {:b, %{i => i}}],
+          outlier_detection: [interval: 1, consecutive_failures: 1],
+          slow_start: [window: 10],
+          panic_threshold: 50,
+          max_requests: 10
+        )
+
+      {:ok, _value, ended} = GrpcLb.checkout(lb)
+      {:ok, _value, _forgotten} = GrpcLb.checkout(lb)
+      :ok = GrpcLb.complete(ended, {:error, :failed}, load_report: report)
+      :ok = GrpcLb.report(lb, :a, report)
+      :ok = GrpcLb.report(lb, :a, "malformed")
+      :ok = GrpcLb.set_state(lb, :b, :draining)
+      {:ok, _changes} = GrpcLb.reconcile(lb, [{:b, [i]}])
+    end
+
+    :ok
+  end
+
   def drop_cycles do
     for i <- 1..500 do
       {:ok, lb} = GrpcLb.new({:round_robin, cursor: :per_scheduler}, [{:a, {:value, i}}, :b])

@@ -91,6 +91,8 @@ defmodule GrpcLb.Test.Peer.PoolLeaks do
   defp use_it(pool) do
     members = PoolWorker.start_members(pool, 20)
     {:ok, _value} = Pool.pick(pool)
+    {:ok, _value, _forgotten} = Pool.checkout(pool)
+    :called = Pool.run(pool, fn _value -> :called end)
     :ok = Pool.broadcast(pool, :hello)
     {:error, :timeout} = Pool.await_members(pool, 1_000, 0)
     waiters = for _ <- 1..3, do: spawn(fn -> Pool.await_members(pool, 1_000, :infinity) end)

@@ -42,6 +42,26 @@ defmodule GrpcLb.Test.Peer.Reload do
     end)
   end
 
+  @doc "Has the holder check a call out of a balancer that ejects whoever fails once, and keep both."
+  def hold_call do
+    detection = [consecutive_failures: 1, max_ejection_percent: 100]
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], outlier_detection: detection)
+    {:ok, :a, ticket} = GrpcLb.checkout(lb)
+    {:holder, spawn(fn -> hold({lb, ticket}) end)}
+  end
+
+  def complete_held_call(holder) do
+    with_balancer(holder, fn {lb, ticket} ->
+      :ok = GrpcLb.complete(ticket, {:error, :refused})
+      {:error, :already_completed} = GrpcLb.complete(ticket, :ok)
+      _milliseconds = GrpcLb.Native.tick()
+      %{backends: [%{failures: 1, in_flight: 0, times_ejected: 1}, _b]} = GrpcLb.info(lb)
+      [{:ok, :b}, {:ok, :b}] = [GrpcLb.pick(lb), GrpcLb.pick(lb)]
+      {:ok, :b, _forgotten} = GrpcLb.checkout(lb)
+      :ok
+    end)
+  end
+
   def owner_dies(holder) do
     with_balancer(holder, fn lb ->
       owner = spawn(fn -> Process.sleep(:infinity) end)

@@ -1,7 +1,171 @@
-//! What is measured of a backend, apart from [policy](crate::policy), which chooses by it.
+//! What is measured of a backend, and outlives the snapshots that list it. Apart from `policy`,
+//! which chooses by it.
 //!
-//! Everything here is told the time and reads no clock.
+//! | module | what is measured |
+//! | --- | --- |
+//! | [`latency`] | a moving average of how long calls take |
+//! | [`orca`] | what backends report of themselves |
+//! | [`reported_weight`] | the weight that follows from it |
 
 pub mod latency;
 pub mod orca;
 pub mod reported_weight;
+
+use std::time::Duration;
+
+pub use self::latency::{Decay, Latency, Rule};
+use self::reported_weight::ReportedWeight;
+use crate::limit::InFlight;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::time::Time;
+
+/// How latencies are averaged.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Measuring {
+    pub(crate) rule: Rule,
+    pub(crate) decay: Decay,
+    /// What is taken for the latency before the first call was answered, in nanoseconds. Infinite:
+    /// nothing is.
+    pub(crate) initial: f64,
+    /// What a failed call took at least, in nanoseconds. Infinite: how long it took is of no
+    /// interest, since what is infinite is no sample.
+    pub(crate) failure: f64,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As it should.
+    Success,
+    /// It failed, as far as the backend is concerned.
+    Failure,
+    /// Nobody waits for it any more: this says nothing of the backend.
+    Cancelled,
+}
+
+/// What is measured of one backend. Written by calls on all threads, with no lock.
+///
+/// All orderings here are Relaxed: each number stands for itself and publishes nothing.
+pub(crate) struct Load {
+    pub(crate) in_flight: InFlight,
+    consecutive_failures: AtomicU32,
+    successes: AtomicU64,
+    failures: AtomicU64,
+    latency: Latency,
+    /// The bits of its share beside the others as it is now, an `f64`.
+    weight: AtomicU64,
+    /// Where load reports make weights.
+    pub(crate) reported: Option<Box<ReportedWeight>>,
+}
+
+/// Calls that have ended with an outcome, by which.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ended {
+    pub(crate) successes: u64,
+    pub(crate) failures: u64,
+}
+
+impl Load {
+    pub(crate) fn new(measuring: &Measuring, reports: bool, now: Time) -> Self {
+        Load {
+            in_flight: InFlight::default(),
+            consecutive_failures: AtomicU32::new(0),
+            successes: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            latency: Latency::new(measuring.initial, now, measuring.decay),
+            weight: AtomicU64::new(1.0_f64.to_bits()),
+            reported: reports.then(|| Box::new(ReportedWeight::new())),
+        }
+    }
+
+    /// Counts the end of a call that took so long. How many calls in a row have failed now.
+    #[inline]
+    pub(crate) fn end(
+        &self,
+        outcome: Outcome,
+        took: Duration,
+        now: Time,
+        measuring: &Measuring,
+    ) -> u32 {
+        self.in_flight.leave();
+        let sample = |took| {
+            let Measuring { decay, rule, .. } = *measuring;
+            self.latency.sample(took, now, decay, rule);
+        };
+        let took = nanoseconds(took);
+        match outcome {
+            Outcome::Success => {
+                self.successes.fetch_add(1, Ordering::Relaxed);
+                // Looked at first: it is 0 nearly always, and a load is cheaper than a store.
+                if self.consecutive_failures.load(Ordering::Relaxed) > 0 {
+                    self.forgive();
+                }
+                sample(took);
+                0
+            }
+            Outcome::Failure => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                sample(took.max(measuring.failure));
+                let before = self.consecutive_failures.fetch_add(1, Ordering::Relaxed);
+                before.saturating_add(1)
+            }
+            Outcome::Cancelled => 0,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.count()
+    }
+
+    pub(crate) fn ended(&self) -> Ended {
+        Ended {
+            successes: self.successes.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn consecutive_failures(&self) -> u32 {
+        self.consecutive_failures.load(Ordering::Relaxed)
+    }
+
+    /// Begins to count failures in a row anew.
+    pub(crate) fn forgive(&self) {
+        self.consecutive_failures.store(0, Ordering::Relaxed);
+    }
+
+    /// The average latency in nanoseconds. `None` before the first sample.
+    pub(crate) fn latency(&self, measuring: &Measuring) -> Option<f64> {
+        let Ended {
+            successes,
+            failures,
+            ..
+        } = self.ended();
+        let estimate = self.latency.estimate(measuring.decay);
+        // Without an initial value it is infinite as long as there is none; with one, that is not
+        // to be taken for an answer.
+        (successes + failures > 0 && estimate.is_finite()).then_some(estimate)
+    }
+
+    /// What the order of projected latencies is the order of.
+    #[inline]
+    pub(crate) fn score(&self) -> i64 {
+        self.latency.score()
+    }
+
+    /// Its share beside the others as it is now. 0 is not known.
+    #[inline]
+    pub(crate) fn weight(&self) -> f64 {
+        f64::from_bits(self.weight.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_weight(&self, weight: f64) {
+        self.weight.store(weight.to_bits(), Ordering::Relaxed);
+    }
+}
+
+pub(crate) fn nanoseconds(duration: Duration) -> f64 {
+    // Of 64 bits, where `as_nanos` has 128, which take a function to convert. What is longer than 584
+    // years is not.
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX) as f64
+}

@@ -4,6 +4,15 @@ use std::collections::HashMap;
 
 use prost::Message;
 
+/// A load report as it comes.
+#[derive(Clone, Copy, Debug)]
+pub enum LoadReport<'a> {
+    /// As it is sent.
+    Bytes(&'a [u8]),
+    /// As it is meant.
+    Decoded(&'a Report),
+}
+
 /// What a backend says of its load: `xds.data.orca.v3.OrcaLoadReport`, which is also what the
 /// trailer `endpoint-load-metrics-bin` of a call carries.
 ///
@@ -41,9 +50,9 @@ pub struct Report {
 }
 
 impl Report {
-    /// The longest report that is read. It is decoded where no other work may be held up for long,
-    /// and those of gRPC's servers have some hundred bytes.
-    pub const MAX_BYTES: usize = 64 * 1024;
+    /// The longest report that is read: what gRPC takes by default for all metadata of a call. It is
+    /// decoded where no other work may be held up for long, and who sends it may mean no good.
+    pub const MAX_BYTES: usize = 8 * 1024;
 
     /// Reads a serialized report. `None` when it is malformed or too long; A51 wants such a report
     /// ignored.

@@ -118,10 +118,10 @@ mod tests {
     }
 
     #[test]
-    fn every_number_has_a_backend_with_weight() {
-        let alias = Alias::new(&[0.0, 1.0, 5.0]).unwrap();
+    fn any_number_has_a_backend() {
+        let alias = Alias::new(&[1.0, 0.0, 5.0]).unwrap();
         for random in [0, 1, u64::MAX / 3, u64::MAX / 3 + 1, u64::MAX - 1, u64::MAX] {
-            assert_ne!(alias.pick(random), 0, "{random}");
+            assert!([0, 2].contains(&alias.pick(random)));
         }
     }
 

@@ -3,13 +3,15 @@
 //! The connection's part of A62 and A61 (which address to dial, and when) is not here: the
 //! backends that a balancer holds are connected.
 
+use crate::backend::Row;
 use crate::rows::Rows;
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// A62's `shuffleAddressList`: a random order in the place of the list's, so that many
-    /// clients with one list do not all choose the same backend.
+    /// clients with one list do not all choose the same backend. A heavier backend is more likely
+    /// to be the first (A113).
     ///
     /// Every backend draws its place when it is first listed and keeps it, so a reconcile does
     /// not move the traffic away from a first backend that stays: A62 keeps a selected address
@@ -18,17 +20,23 @@ pub struct Config {
 }
 
 /// Which row every pick takes.
+#[derive(Default)]
 pub(crate) struct Picker(usize);
 
-pub(crate) fn build<T>(config: &Config, rows: &Rows<T>) -> Picker {
-    let first = rows.iter().enumerate().min_by_key(|(_, row)| {
-        if config.shuffle {
-            row.entry.place
-        } else {
-            row.rank
-        }
-    });
+pub(crate) fn build<T>(config: &Config, rows: &Rows<T>, rank: impl Fn(&Row<T>) -> u64) -> Picker {
+    let rows = rows.iter().enumerate();
+    let first = match config.shuffle {
+        false => rows.min_by_key(|(_, row)| rank(row)),
+        true => rows.max_by(|(_, one), (_, other)| place(one).total_cmp(&place(other))),
+    };
     Picker(first.map_or(0, |(index, _)| index))
+}
+
+/// Where a row stands in the shuffled list, the highest first.
+fn place<T>(row: &Row<T>) -> f64 {
+    // In the middle of its part of all numbers from 0 to 1, so that it is neither of them.
+    let random = (f64::from(row.entry.place) + 0.5) / 2.0_f64.powi(32);
+    weighted_place(row.entry.load.weight(), random)
 }
 
 /// A backend's place in a shuffle by weights (gRFC A113), the highest first; the chance to be first

@@ -29,7 +29,7 @@ pub enum CursorKind {
     Shared,
     /// Each of so many callers has its own, and all others share one: the counts differ by at
     /// most the number of callers that picked. No cache line is shared among them.
-    PerCaller(usize),
+    PerCaller(u32),
 }
 
 /// Where the rotation starts.
@@ -85,7 +85,7 @@ fn start(config: &Config, random: &mut fastrand::Rng) -> Cursor {
     };
     match config.cursor {
         CursorKind::Shared => Cursor::shared(first()),
-        CursorKind::PerCaller(callers) => Cursor::per_caller(callers, first),
+        CursorKind::PerCaller(callers) => Cursor::per_caller(callers as usize, first),
     }
 }
 

@@ -113,8 +113,7 @@ fn scale(weights: &[f32]) -> Option<Vec<u16>> {
     let factor = f64::from(f32::from(MAX) / max);
     let rounded = |weight: f64| (weight * factor).round() as u16;
     let mean = rounded(mean);
-    // Not 0: `max` is ten times the mean at most.
-    let least = (f64::from(mean) * MIN_RATIO).round() as u16;
+    let least = (f64::from(mean) * MIN_RATIO).round().max(1.0) as u16;
 
     let scaled = |&weight: &f32| {
         if weight > 0.0 {

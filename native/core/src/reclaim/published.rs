@@ -94,6 +94,10 @@ impl<S: Send + Sync> Published<S> {
                 free.push(*boxed);
                 false
             });
+            if retired.is_empty() {
+                // It is empty nearly always, and its room is as large as a backend.
+                *retired = Vec::new();
+            }
             drop(retired);
             if !patience.wait() {
                 return free;

@@ -1,10 +1,9 @@
 //! round_robin.json and random.json, as far as a balancer shows it: picks of real ones.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroU64;
 
 use grpc_lb_core::policy::{round_robin, Policy};
-use grpc_lb_core::{Backend, Balancer, Caller, Owner, Owners, Unavailable};
+use grpc_lb_core::{Backend, Balancer, Caller, Condition, Time, Unavailable, Unowned};
 use serde_json::Value;
 
 use crate::given::{integer, integer_or, list, only, same, text, Vector, Vectors};
@@ -29,7 +28,7 @@ struct Picks {
 impl Picks {
     fn new(policy: Policy, seed: u64) -> Picks {
         Picks {
-            balancer: Balancer::new(policy, seed),
+            balancer: Balancer::new(policy, seed, Time(0)),
             caller: Caller::claim(seed).expect("a place for a caller"),
         }
     }
@@ -43,44 +42,31 @@ impl Picks {
     fn list_states(&self, ready: &[bool]) {
         let offered: Vec<_> = (0..)
             .zip(ready)
-            .map(|(i, ready)| Backend {
-                owner: (!ready).then_some(DEAD),
-                ..Backend::new(i, i)
-            })
+            .map(|(i, _ready)| Backend::new(i, i))
             .collect();
         self.balancer
-            .reconcile(&offered, &NobodyLives)
+            .reconcile(&offered, &Unowned, Time(0))
             .expect("a list of different ids");
+        for (i, ready) in ready.iter().enumerate() {
+            let condition = match ready {
+                true => Condition::Ready,
+                false => Condition::TransientFailure,
+            };
+            self.balancer
+                .set_condition(&i, condition, &Unowned, Time(0))
+                .expect("it is listed");
+        }
     }
 
     fn pick(&self) -> Option<usize> {
         let picked = self
             .balancer
-            .pick(&self.caller, &NobodyLives, |backend| *backend);
+            .pick(&self.caller, &Unowned, |backend| *backend);
         match picked {
             Ok(backend) => Some(backend),
             Err(Unavailable::NoBackends) => None,
             Err(other) => panic!("{other:?}"),
         }
-    }
-}
-
-/// What makes a backend one that cannot be picked: its owner is dead when it is listed.
-const DEAD: Owner = Owner(NonZeroU64::MIN);
-
-struct NobodyLives;
-
-impl Owners for NobodyLives {
-    type Watch = ();
-
-    fn watch(&self, _owner: Owner) -> Option<()> {
-        None
-    }
-
-    fn unwatch(&self, (): ()) {}
-
-    fn is_alive(&self, _owner: Owner) -> bool {
-        false
     }
 }
 

@@ -1,0 +1,164 @@
+defmodule GrpcLb.LoadReport do
+  alias GrpcLb.Options
+
+  # As in the message, in the order of the documentation.
+  @numbers [
+    cpu_utilization:
+      "how busy the CPUs are, 1.0 is fully; more when more is asked for than there is.",
+    mem_utilization: "how much of the memory is in use, 0.0 to 1.0.",
+    application_utilization:
+      "how busy the application is by its own measure, 1.0 is fully. It goes before the CPUs.",
+    rps_fractional: "requests a second that the server answers.",
+    eps: "errors a second."
+  ]
+
+  @maps [
+    request_cost: "what this call cost, by resource.",
+    utilization: "how much of other resources is in use, 0.0 to 1.0 each.",
+    named_metrics: "anything else."
+  ]
+
+  @fields Keyword.keys(@numbers ++ @maps)
+
+  # A report is taken in on a normal scheduler, which must not be held up.
+  @max_bytes 8 * 1024
+
+  @moduledoc """
+  What a server says about its load: an `xds.data.orca.v3.OrcaLoadReport` (ORCA, gRFC A51).
+
+  `{:weighted_round_robin, weights: :reported}` makes its weights from these, see `GrpcLb.Policy`.
+  `GrpcLb.complete/3` takes the report that came with an answer, `GrpcLb.report/3` one that came by
+  other ways. Other policies have no use for reports, and ignore them.
+
+  A report can be
+
+    * a binary: the message as a gRPC server puts it into the trailer `endpoint-load-metrics-bin`,
+      base64 undone. One that cannot be decoded, or is longer than 8 KiB, as much as gRPC allows by
+      default for all metadata of a call, is ignored and counted, see `:malformed_reports` in
+      `GrpcLb.info/1`: what a server sends is never an error of the call.
+    * a map with some of the fields below as keys, for servers that send something else. A wrong
+      one is a mistake of this program, and raises `ArgumentError`.
+
+  ## Fields
+
+  Numbers:
+
+  #{for {field, doc} <- @numbers, do: "  * `#{inspect(field)}` - #{doc}\n"}
+  Maps from names, which are strings, to numbers:
+
+  #{for {field, doc} <- @maps, do: "  * `#{inspect(field)}` - #{doc}\n"}
+  A weight is made of `:rps_fractional` and a utilization, so a report needs both to count: without
+  `metric_names`, `:application_utilization` or `:cpu_utilization`.
+  """
+
+  @typedoc "A report as a map, with any of its fields."
+  @type fields :: %{
+          optional(:cpu_utilization) => number(),
+          optional(:mem_utilization) => number(),
+          optional(:application_utilization) => number(),
+          optional(:rps_fractional) => number(),
+          optional(:eps) => number(),
+          optional(:request_cost) => metrics(),
+          optional(:utilization) => metrics(),
+          optional(:named_metrics) => metrics()
+        }
+
+  @typedoc "Numbers by name."
+  @type metrics :: %{optional(String.t()) => number()}
+
+  @typedoc "A report: encoded, or as a map."
+  @type t :: binary() | fields()
+
+  @doc """
+  Validates a report and spells it out, as `GrpcLb.Native` takes it.
+
+  Raises `ArgumentError` when it is neither a binary nor a map of known fields, or when the names and
+  numbers in its maps take more than 8 KiB.
+
+      iex> GrpcLb.LoadReport.to_native(%{cpu_utilization: 1, named_metrics: %{"queue" => 3}})
+      {1.0, 0.0, 0.0, 0.0, 0.0, [], [], [{"queue", 3.0}]}
+
+      iex> GrpcLb.LoadReport.to_native(<<0x09, 0.5::float-little>>)
+      <<9, 0, 0, 0, 0, 0, 0, 224, 63>>
+
+      iex> GrpcLb.LoadReport.to_native(%{cpu: 0.5})
+      ** (ArgumentError) unknown field :cpu of a load report, expected :cpu_utilization or :mem_utilization or :application_utilization or :rps_fractional or :eps or :request_cost or :utilization or :named_metrics
+  """
+  @spec to_native(t()) :: GrpcLb.Native.load_report()
+  def to_native(encoded) when is_binary(encoded), do: encoded
+
+  def to_native(report) when is_map(report) and not is_struct(report) do
+    for {field, _reported} <- report, field not in @fields do
+      raise ArgumentError,
+            "unknown field #{inspect(field)} of a load report, expected #{Options.one_of(@fields)}"
+    end
+
+    spelled_out =
+      {number!(report, :cpu_utilization), number!(report, :mem_utilization),
+       number!(report, :rps_fractional), number!(report, :eps),
+       number!(report, :application_utilization), metrics!(report, :request_cost),
+       metrics!(report, :utilization), metrics!(report, :named_metrics)}
+
+    fits!(spelled_out)
+  end
+
+  def to_native(other) do
+    raise ArgumentError, "a load report must be a binary or a map, got: #{inspect(other)}"
+  end
+
+  defp number!(report, field) do
+    case report do
+      %{^field => reported} -> float!(reported, inspect(field), "a number")
+      _left_out -> 0.0
+    end
+  end
+
+  defp metrics!(report, field) do
+    case report do
+      %{^field => metrics} when is_map(metrics) and not is_struct(metrics) ->
+        for {name, reported} <- metrics do
+          unless is_binary(name) and String.valid?(name) do
+            raise ArgumentError,
+                  "names in #{inspect(field)} of a load report must be strings, " <>
+                    "got: #{inspect(name)}"
+          end
+
+          {name, float!(reported, "#{inspect(name)} in #{inspect(field)}", "a number")}
+        end
+
+      %{^field => other} ->
+        refuse!(inspect(field), "a map from strings to numbers", other)
+
+      _left_out ->
+        []
+    end
+  end
+
+  defp float!(reported, what, expected) do
+    with true <- is_number(reported), {:ok, float} <- Options.float(reported) do
+      float
+    else
+      _no_number -> refuse!(what, expected, reported)
+    end
+  end
+
+  @spec refuse!(String.t(), String.t(), term()) :: no_return()
+  defp refuse!(what, expected, got) do
+    raise ArgumentError, "#{what} of a load report must be #{expected}, got: #{inspect(got)}"
+  end
+
+  defp fits!(report) do
+    bytes =
+      for position <- 5..7, {name, _number} <- elem(report, position), reduce: 0 do
+        bytes -> bytes + byte_size(name) + 8
+      end
+
+    if bytes > @max_bytes do
+      raise ArgumentError,
+            "the maps of a load report must take at most #{@max_bytes} bytes, 8 for each number " <>
+              "and the names, got: #{bytes}"
+    end
+
+    report
+  end
+end

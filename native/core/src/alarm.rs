@@ -1,0 +1,55 @@
+//! Who sleeps until something is due, and who has to wake him.
+//!
+//! One thread sleeps as long as its last look told it to. Others make things due that it does not
+//! know of yet. Either its look sees such a thing, or whoever made it due is told to wake it.
+
+use crate::sync::{fence, AtomicU64, Ordering};
+use crate::time::Time;
+
+/// When the sleeper looks next.
+pub struct Alarm(AtomicU64);
+
+impl Alarm {
+    /// Of a sleeper that has not looked yet.
+    #[cfg(not(loom))]
+    pub const fn new() -> Self {
+        Alarm(AtomicU64::new(u64::MAX))
+    }
+
+    /// As above; loom's atomics are no constants.
+    #[cfg(loom)]
+    pub fn new() -> Self {
+        Alarm(AtomicU64::new(u64::MAX))
+    }
+
+    /// The sleeper begins to look: whatever becomes due and is not seen by this look rings.
+    pub fn begin_look(&self) {
+        // Relaxed: the fence orders it before the look.
+        self.0.store(u64::MAX, Ordering::Relaxed);
+        // SeqCst: pairs with the fence in `rings`. Of this store and the one that made something
+        // due, at least one is seen by the other side.
+        fence(Ordering::SeqCst);
+    }
+
+    /// The sleeper has looked and will look again then.
+    pub fn end_look(&self, next: Time) {
+        // Relaxed: what others have made due earlier meanwhile stays, and has rung.
+        self.0.fetch_min(next.0, Ordering::Relaxed);
+    }
+
+    /// Whether the sleeper has to be woken for what has become due then. Of all that ask for one
+    /// time, one is told so.
+    pub fn rings(&self, due: Time) -> bool {
+        // SeqCst: see `begin_look`.
+        fence(Ordering::SeqCst);
+        // Relaxed, both: whoever lowers it wakes, and to wake orders what it is about. A look first:
+        // mostly there is nothing to lower.
+        due.0 < self.0.load(Ordering::Relaxed) && due.0 < self.0.fetch_min(due.0, Ordering::Relaxed)
+    }
+}
+
+impl Default for Alarm {
+    fn default() -> Self {
+        Alarm::new()
+    }
+}

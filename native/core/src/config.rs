@@ -1,0 +1,48 @@
+//! What a balancer is made of, beside its backends.
+
+use crate::backend::OnOwnerDeath;
+use crate::health::{outlier_detection, slow_start};
+use crate::policy::Policy;
+
+/// Everything that can be chosen of a balancer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The rule that chooses.
+    pub policy: Policy,
+    /// What becomes of a backend whose owner dies.
+    pub on_owner_death: OnOwnerDeath,
+    /// Which backends are left out for how their calls end (gRFC A50).
+    pub outlier_detection: Option<Box<outlier_detection::Config>>,
+    /// How a backend that has just become ready comes to its full weight (Envoy).
+    pub slow_start: Option<Box<slow_start::Config>>,
+    /// Below so many percent of healthy backends, those that are not healthy are picked, too
+    /// (Envoy). 0 is never.
+    pub panic_threshold: u32,
+    /// How many calls may be in flight (gRFC A32). `None` is any number.
+    pub max_requests: Option<u32>,
+    /// How many calls each backend may have in flight. `None` is any number.
+    pub max_requests_per_backend: Option<u32>,
+}
+
+impl Config {
+    /// Whether there is ever work that time drives.
+    pub fn is_timed(&self) -> bool {
+        let reports = self.policy.reported_weights();
+        self.outlier_detection.is_some() || self.slow_start.is_some() || reports.is_some()
+    }
+}
+
+impl From<Policy> for Config {
+    /// The policy, and nothing around it.
+    fn from(policy: Policy) -> Self {
+        Config {
+            policy,
+            on_owner_death: OnOwnerDeath::default(),
+            outlier_detection: None,
+            slow_start: None,
+            panic_threshold: 0,
+            max_requests: None,
+            max_requests_per_backend: None,
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A call in flight.
+
+use std::fmt;
+
+use triomphe::Arc;
+
+use crate::backend::Entry;
+use crate::live::CountedCall;
+use crate::load::orca::LoadReport;
+use crate::load::reported_weight::Source;
+use crate::load::Outcome;
+use crate::sync::{AtomicBool, Ordering};
+use crate::time::Time;
+
+/// A call in flight, from [`Balancer::checkout`](crate::Balancer::checkout) on. It ends when it is
+/// completed; one that is dropped before that was cancelled. It may outlive its balancer.
+pub struct Ticket {
+    entry: Arc<Entry>,
+    started: Time,
+    ended: AtomicBool,
+    counted: CountedCall,
+}
+
+/// The call has ended already, and nothing was counted for it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AlreadyCompleted;
+
+impl fmt::Display for AlreadyCompleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the call has been completed before")
+    }
+}
+
+impl std::error::Error for AlreadyCompleted {}
+
+impl Ticket {
+    /// `entry` has counted the call as in flight. `caller` is the number of who checks it out.
+    #[inline]
+    pub(crate) fn new(entry: Arc<Entry>, now: Time, caller: usize) -> Self {
+        Ticket {
+            entry,
+            started: now,
+            ended: AtomicBool::new(false),
+            counted: CountedCall::begin(caller),
+        }
+    }
+
+    /// Ends the call: it is no longer in flight, and its outcome, how long it took and what the
+    /// backend reported are taken into account. Only the first of all calls of this does anything.
+    #[inline]
+    pub fn complete(
+        &self,
+        outcome: Outcome,
+        report: Option<LoadReport>,
+        now: Time,
+    ) -> Result<(), AlreadyCompleted> {
+        self.end(outcome, now)?;
+        if let Some(report) = report {
+            self.entry.on_report(report, Source::PerCall, now);
+        }
+        Ok(())
+    }
+
+    /// Whether the balancer has work that is not to wait until it is due: this call may have been
+    /// one failure too many.
+    pub fn is_urgent(&self) -> bool {
+        self.entry.shared.is_urgent()
+    }
+
+    #[inline]
+    fn end(&self, outcome: Outcome, now: Time) -> Result<(), AlreadyCompleted> {
+        // Relaxed: one swap among all finds it false, whatever their order, and nothing is handed
+        // over by it.
+        if self.ended.swap(true, Ordering::Relaxed) {
+            return Err(AlreadyCompleted);
+        }
+        self.entry.end(outcome, now.since(self.started), now);
+        self.counted.end();
+        Ok(())
+    }
+}
+
+impl Drop for Ticket {
+    #[inline]
+    fn drop(&mut self) {
+        // Relaxed: nobody else has the ticket any more, and whatever made this thread its last owner
+        // orders what others did with it.
+        if !self.ended.load(Ordering::Relaxed) {
+            // A cancelled call says nothing of its backend, so the time does not matter.
+            let _ = self.end(Outcome::Cancelled, self.started);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! What several of the tests need.
+
+use grpc_lb_core::policy::weighted_round_robin::Weights;
+use grpc_lb_core::policy::{least_request, pick_first, round_robin, weighted_round_robin, Policy};
+
+/// Every policy, in every variant that picks in another way.
+pub fn policies() -> Vec<Policy> {
+    let mut policies = vec![
+        Policy::PickFirst(pick_first::Config { shuffle: false }),
+        Policy::PickFirst(pick_first::Config { shuffle: true }),
+        Policy::Random,
+        Policy::LeastRequest(least_request::Config::default()),
+        Policy::PeakEwma(Box::default()),
+        Policy::WeightedRoundRobin(weighted_round_robin::Config {
+            weights: Weights::Reported(Box::default()),
+            ..Default::default()
+        }),
+    ];
+    use round_robin::CursorKind::{PerCaller, Shared};
+    for cursor in [Shared, PerCaller(2)] {
+        let config = round_robin::Config {
+            cursor,
+            ..Default::default()
+        };
+        policies.push(Policy::RoundRobin(config));
+        let config = weighted_round_robin::Config {
+            cursor,
+            ..Default::default()
+        };
+        policies.push(Policy::WeightedRoundRobin(config));
+    }
+    policies
+}

@@ -1,0 +1,72 @@
+defmodule GrpcLb.Test.Peer.KilledCallers do
+  @moduledoc """
+  What `GrpcLb.Stress.KilledCallersTest` has done in a VM of its own, whose tickets are all its own.
+  """
+
+  import GrpcLb.Test.Eventually
+
+  @at_once 1_000
+  @backends 10
+
+  @doc """
+  Has so many callers make calls until they are killed, at a random moment. Returns what is left of
+  their calls, and how many of them were killed between checkout and complete.
+  """
+  def kill(callers, policy) do
+    {:ok, lb} = GrpcLb.new(policy, Enum.to_list(1..@backends), max_requests: @at_once)
+    begun = :counters.new(1, [])
+    ended = :counters.new(1, [])
+
+    for _ <- 1..div(callers, @at_once) do
+      pids = for _ <- 1..@at_once, do: spawn(fn -> call_forever(lb, begun, ended) end)
+      monitors = for pid <- pids, do: Process.monitor(pid)
+
+      for some <- pids |> Enum.shuffle() |> Enum.chunk_every(20) do
+        pause(1)
+        Enum.each(some, &Process.exit(&1, :kill))
+      end
+
+      for monitor <- monitors, do: receive(do: ({:DOWN, ^monitor, _, _, :killed} -> :ok))
+    end
+
+    eventually(fn -> GrpcLb.Native.live_counts().tickets == 0 end)
+    backends = GrpcLb.info(lb).backends
+    sum = fn key -> backends |> Enum.map(& &1[key]) |> Enum.sum() end
+
+    %{
+      in_flight: sum.(:in_flight),
+      tickets: GrpcLb.Native.live_counts().tickets,
+      # Those that are not successes were cancelled, by death.
+      cancelled: sum.(:picks) - sum.(:successes) - sum.(:failures),
+      killed: :counters.get(begun, 1) - :counters.get(ended, 1),
+      successes: sum.(:successes),
+      ended: :counters.get(ended, 1),
+      limit_is_free: limit_is_free?(lb)
+    }
+  end
+
+  defp call_forever(lb, begun, ended) do
+    {:ok, _value, ticket} = GrpcLb.checkout(lb)
+    :counters.add(begun, 1, 1)
+    # The call, which others make at the same time.
+    pause(:rand.uniform(3))
+    :ok = GrpcLb.complete(ticket, :ok)
+    :counters.add(ended, 1, 1)
+    call_forever(lb, begun, ended)
+  end
+
+  defp pause(ms) do
+    receive do
+    after
+      ms -> :ok
+    end
+  end
+
+  # The limit is that of all calls in flight: as many as ever can begin.
+  defp limit_is_free?(lb) do
+    tickets = for _ <- 1..@at_once, {:ok, _value, ticket} <- [GrpcLb.checkout(lb)], do: ticket
+
+    for ticket <- tickets, do: :ok = GrpcLb.complete(ticket, :cancelled)
+    length(tickets) == @at_once
+  end
+end

@@ -1,0 +1,90 @@
+defmodule GrpcLb.Test.Peer.Ticking do
+  @moduledoc "What `GrpcLb.TickerTest` has done in a VM of its own, where nobody else's time passes."
+
+  import GrpcLb.Test.Eventually
+  import GrpcLb.Test.Workers, only: [kill: 1]
+
+  @doc "Has a backend ejected. Waits until it is, which is the ticker's work."
+  def eject do
+    {:ok, lb} = balancer()
+    {:ok, _value, ticket} = GrpcLb.checkout(lb)
+    :ok = GrpcLb.complete(ticket, {:error, :failed})
+    eventually(fn -> Enum.any?(GrpcLb.info(lb).backends, &(&1.times_ejected == 1)) end)
+  end
+
+  @doc "Kills the ticker, waits for the next one, and sees that it works."
+  def eject_after_death do
+    # What dies here is meant to.
+    :logger.set_primary_config(:level, :none)
+    ticker = Process.whereis(GrpcLb.Ticker)
+    {:ok, lb} = balancer()
+    kill([ticker])
+    # A failure that may fall into the time in which there is none.
+    {:ok, _value, ticket} = GrpcLb.checkout(lb)
+    :ok = GrpcLb.complete(ticket, {:error, :failed})
+    eventually(fn -> Enum.any?(GrpcLb.info(lb).backends, &(&1.times_ejected == 1)) end)
+    eventually(fn -> Process.whereis(GrpcLb.Ticker) not in [nil, ticker] end)
+    eject()
+  end
+
+  @doc "Sends the ticker what nobody should, and sees that it works on."
+  def eject_among_strange_messages do
+    ticker = Process.whereis(GrpcLb.Ticker)
+    for message <- [:tick, nil, {:DOWN, 1}, "x"], do: send(ticker, message)
+    :ok = eject()
+    true = ticker == Process.whereis(GrpcLb.Ticker)
+    :ok
+  end
+
+  @doc "Makes and forgets balancers with work that time drives, while that work is done."
+  def forget do
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        for _ <- 1..200 do
+          {:ok, lb} = balancer(interval: 1)
+          {:ok, _value, ticket} = GrpcLb.checkout(lb)
+          GrpcLb.complete(ticket, {:error, :failed})
+        end
+      end)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok
+    end
+
+    eventually(fn -> GrpcLb.Native.live_counts().balancers == 0 end)
+    %{balancers: 0, snapshots: 0, tickets: 0} = GrpcLb.Native.live_counts()
+    # And there is nothing to wait for.
+    eventually(fn -> GrpcLb.Native.tick() == :infinity end)
+  end
+
+  @doc "How long there is nothing to do, for balancers with and without work that time drives."
+  def waits do
+    idle = GrpcLb.Native.tick()
+    {:ok, plain} = GrpcLb.new(:least_request, [:a], max_requests: 1, panic_threshold: 1)
+    still_idle = GrpcLb.Native.tick()
+    {:ok, timed} = balancer(interval: 3_600_000)
+    busy = GrpcLb.Native.tick()
+    # They live until here.
+    for lb <- [plain, timed], do: GrpcLb.close(lb)
+    {idle, still_idle, busy}
+  end
+
+  @doc "Makes a balancer whose work is due later than a process can wait."
+  def wait_long do
+    ticker = Process.whereis(GrpcLb.Ticker)
+    detection = {0x2_0000_0000, 30_000, 300_000, 10, nil, nil, 1}
+    settings = %{GrpcLb.Settings.to_native([], :random) | outlier_detection: detection}
+    {:ok, lb} = GrpcLb.Native.new(:random, [{:a, :a, nil, 1}], settings)
+    ms = GrpcLb.Native.tick()
+    # It has looked, and waits.
+    send(ticker, :tick_due)
+    _state = :sys.get_state(ticker)
+    GrpcLb.close(lb)
+    {ms, ticker == Process.whereis(GrpcLb.Ticker)}
+  end
+
+  defp balancer(opts \\ []) do
+    opts = Keyword.merge([consecutive_failures: 1, interval: 3_600_000], opts)
+    GrpcLb.new(:round_robin, [:a, :b], outlier_detection: opts)
+  end
+end
