@@ -62,9 +62,10 @@ defmodule Mix.Tasks.GrpcLb.Demo.Callers do
   end
 
   # The server answers with the payload's checksum, so an answer given to the wrong caller shows.
-  defp outcome({:ok, <<crc::32>>}, payload) do
+  @spec outcome({:ok, binary()} | {:error, atom()}, binary()) :: Tally.outcome()
+  def outcome({:ok, <<crc::32>>}, payload) do
     if crc == :erlang.crc32(payload), do: :answered, else: {:failed, :wrong_answer}
   end
 
-  defp outcome({:error, reason}, _payload), do: {:failed, reason}
+  def outcome({:error, reason}, _payload), do: {:failed, reason}
 end

@@ -10,13 +10,14 @@ defmodule Mix.Tasks.GrpcLb.Demo.Connection do
 
   @request_ms 5_000
 
-  @type failure :: :connection_lost | :not_connected | :timeout
+  @type failure :: :connection_lost | :not_connected | :timeout | :server_failed
 
   @spec start_link(:inet.port_number(), Meter.t()) :: GenServer.on_start()
   def start_link(number, meter), do: GenServer.start_link(__MODULE__, {number, meter})
 
   # `:connection_lost`: the request was on the wire and its answer did not come.
   # `:not_connected`: the connection had gone before the request was sent.
+  # `:server_failed`: the server answered that it had failed.
   @spec request(pid(), binary()) :: {:ok, binary()} | {:error, failure()}
   def request(connection, payload), do: call(connection, {:request, payload}, @request_ms)
 
@@ -62,12 +63,11 @@ defmodule Mix.Tasks.GrpcLb.Demo.Connection do
 
   @impl true
   def handle_info({:tcp, _socket, <<id::64, count::64, crc::binary-size(4)>>}, state) do
-    {from, waiting} = Map.pop!(state.waiting, id)
-    Meter.add(state.meter, :answered)
-    Meter.put(state.meter, :served, count)
-    if id < state.newest, do: Meter.add(state.meter, :overtaken)
-    GenServer.reply(from, {:ok, crc})
-    {:noreply, count_if_idle(%{state | waiting: waiting, newest: max(id, state.newest)})}
+    {:noreply, answered(state, id, count, {:ok, crc})}
+  end
+
+  def handle_info({:tcp, _socket, <<id::64, count::64, ?F>>}, state) do
+    {:noreply, answered(state, id, count, {:error, :server_failed})}
   end
 
   def handle_info({:tcp, _socket, <<_id::64, count::64>>}, state) do
@@ -83,6 +83,15 @@ defmodule Mix.Tasks.GrpcLb.Demo.Connection do
   @impl true
   def terminate(_reason, state) do
     for {_id, from} <- state.waiting, do: GenServer.reply(from, {:error, :connection_lost})
+  end
+
+  defp answered(state, id, count, answer) do
+    {from, waiting} = Map.pop!(state.waiting, id)
+    Meter.add(state.meter, :answered)
+    Meter.put(state.meter, :served, count)
+    if id < state.newest, do: Meter.add(state.meter, :overtaken)
+    GenServer.reply(from, answer)
+    count_if_idle(%{state | waiting: waiting, newest: max(id, state.newest)})
   end
 
   defp count_if_idle(%{drain: from, waiting: waiting} = state)

@@ -28,9 +28,10 @@ defmodule Mix.Tasks.GrpcLb.Demo.Fleet do
           }
   end
 
-  @spec start([String.t()]) :: [Member.t()]
-  def start(names) do
-    booting = for name <- names, do: {name, ServerProcess.open()}
+  # `work`: what the servers do, by name, see `ServerProcess.command/1`.
+  @spec start([String.t()], %{String.t() => [integer()]}) :: [Member.t()]
+  def start(names, work \\ %{}) do
+    booting = for name <- names, do: {name, ServerProcess.open(Map.get(work, name, []))}
 
     for {name, port} <- booting do
       number = ServerProcess.await_listening(port)

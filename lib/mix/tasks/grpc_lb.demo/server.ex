@@ -10,14 +10,35 @@ defmodule Mix.Tasks.GrpcLb.Demo.Server do
   #
   # where `count` is how many ?R requests this server has answered, this one included.
   # One request in @hold_every is held back, so that later ones overtake it.
+  #
+  # A server that is told how long its work takes serves as `Work` says instead.
+
+  alias Mix.Tasks.GrpcLb.Demo.Work
 
   @hold_every 64
   @hold_ms 2
 
-  # Blocks for as long as the server lives. The end of stdin is the end of the parent, however
+  # Each blocks for as long as the server lives. The end of stdin is the end of the parent, however
   # it died, and so is a stdout that nobody reads, which ends the port; the end of the one
   # connection is the end of the work.
+  @spec start() :: no_return()
   def start do
+    run(fn socket ->
+      :ok = :inet.setopts(socket, active: true)
+      loop(socket, 1, 0)
+    end)
+  end
+
+  # With the command line's words as `erl -run` hands them over.
+  @spec start([charlist()]) :: no_return()
+  def start([work_ms, failing_percent]) do
+    work_ms = :erlang.list_to_integer(work_ms)
+    failing_percent = :erlang.list_to_integer(failing_percent)
+    run(fn socket -> Work.serve(socket, work_ms, failing_percent) end)
+  end
+
+  @spec run((:gen_tcp.socket() -> term())) :: no_return()
+  defp run(serve) do
     :erlang.process_flag(:trap_exit, true)
     parent = :erlang.open_port({:fd, 0, 1}, [:binary, :eof])
 
@@ -32,7 +53,7 @@ defmodule Mix.Tasks.GrpcLb.Demo.Server do
 
     {:ok, number} = :inet.port(listener)
     :erlang.port_command(parent, [:erlang.integer_to_binary(number), ?\n])
-    {_pid, monitor} = :erlang.spawn_monitor(fn -> serve(listener) end)
+    {_pid, monitor} = :erlang.spawn_monitor(fn -> serve.(accept(listener)) end)
 
     receive do
       {:DOWN, ^monitor, :process, _pid, :normal} -> :erlang.halt(0)
@@ -42,11 +63,10 @@ defmodule Mix.Tasks.GrpcLb.Demo.Server do
     end
   end
 
-  defp serve(listener) do
+  defp accept(listener) do
     {:ok, socket} = :gen_tcp.accept(listener)
     :ok = :gen_tcp.close(listener)
-    :ok = :inet.setopts(socket, active: true)
-    loop(socket, 1, 0)
+    socket
   end
 
   defp loop(socket, received, answered) do

@@ -20,8 +20,9 @@ defmodule Mix.Tasks.GrpcLb.Demo.ServerProcess do
   ]
 
   # Returns at once; `await_listening/1` waits for the boot, so that several boot side by side.
-  def open do
-    [erl | args] = command()
+  # `work`: see `command/1`.
+  def open(work \\ []) do
+    [erl | args] = command(work)
 
     Port.open(
       {:spawn_executable, erl},
@@ -29,10 +30,13 @@ defmodule Mix.Tasks.GrpcLb.Demo.ServerProcess do
     )
   end
 
-  def command do
+  # `work`, how many milliseconds a request takes and how many of 100 fail, makes a server that
+  # works; without it, it answers at once.
+  def command(work \\ []) do
     ebin = Server |> :code.which() |> Path.dirname()
     erl = Path.join([:code.root_dir(), "bin", "erl"])
-    [erl | @emulator ++ @runtime ++ ["-pa", ebin, "-s", Atom.to_string(Server), "start"]]
+    start = ["-run", Atom.to_string(Server), "start" | Enum.map(work, &Integer.to_string/1)]
+    [erl | @emulator ++ @runtime ++ ["-pa", ebin] ++ start]
   end
 
   def os_pid(port) do
