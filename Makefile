@@ -1,6 +1,8 @@
 # The Rust target triple of this machine, and AddressSanitizer for the code and for the doc tests.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 ASAN = -Zsanitizer=address
+# An example in Rust, with a workspace of its own.
+SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test exunit loom asan lint bench matrix integration clean
@@ -16,6 +18,7 @@ demo: setup ## Run the library's main job over real sockets
 
 test: setup ## Run every test: Rust, loom models, ExUnit
 	cargo test --workspace --locked
+	cargo test --locked --manifest-path $(SIMULATE)
 	$(MAKE) loom
 	$(MAKE) exunit
 
@@ -36,6 +39,8 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	@scripts/setup lint
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo fmt --manifest-path $(SIMULATE) --check
+	cargo clippy --manifest-path $(SIMULATE) --all-targets --locked -- -D warnings
 	mix format --check-formatted
 	mix compile --force --warnings-as-errors
 	MIX_ENV=test mix compile --force --warnings-as-errors
@@ -53,5 +58,5 @@ integration: setup ## Run the suites that need packages from Hex, if Hex answers
 	scripts/integration
 
 clean: ## Remove what the other targets built
-	rm -rf _build target bench/peers/target examples/*/_build
+	rm -rf _build target bench/peers/target examples/*/_build examples/*/target
 	rm -rf integration/*/_build integration/*/deps
