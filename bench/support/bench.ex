@@ -4,22 +4,30 @@ defmodule GrpcLb.Bench do
 
   alias GrpcLb.Bench.{
     Budgets,
+    CallContenders,
     Channel,
     Contenders,
     Json,
     Machine,
     Memory,
     Picks,
+    PolicyBudgets,
+    PolicyContenders,
     PoolBudgets,
     PoolContenders,
     Reconcile,
     Table,
-    Tail
+    Tail,
+    Weights
   }
 
   @full %{
     sizes: [1, 5, 100, 1000],
     pool_sizes: [10, 100, 1000],
+    policy_sizes: [10, 100, 1000],
+    call_sizes: [10],
+    weights_sizes: [100, 1000],
+    weights_rounds: 15,
     setups: 5,
     rounds: 5,
     run_ns: 10_000_000,
@@ -32,6 +40,10 @@ defmodule GrpcLb.Bench do
   @quick %{
     sizes: [1, 5, 100],
     pool_sizes: [10, 100],
+    policy_sizes: [10, 100],
+    call_sizes: [10],
+    weights_sizes: [1000],
+    weights_rounds: 5,
     setups: 3,
     rounds: 3,
     run_ns: 4_000_000,
@@ -62,6 +74,20 @@ defmodule GrpcLb.Bench do
         rows
       end
 
+    policies =
+      for size <- plan.policy_sizes do
+        rows = measure(PolicyContenders, :pid, size, plan)
+        print_policies(size, rows)
+        rows
+      end
+
+    calls =
+      for size <- plan.call_sizes do
+        rows = measure(CallContenders, :pid, size, plan)
+        print_calls(size, rows)
+        rows
+      end
+
     unless PoolContenders.poolboy?() do
       IO.puts("\npoolboy: not measured, it is not installed (Debian package erlang-poolboy)")
     end
@@ -71,6 +97,9 @@ defmodule GrpcLb.Bench do
 
     reconciles = Reconcile.measure(plan.reconcile_sizes, plan.reconcile_rounds)
     print_reconciles(reconciles)
+
+    weights = Weights.measure(plan.weights_sizes, plan.weights_rounds)
+    print_weights(weights)
 
     memory = Memory.measure()
     print_memory(memory)
@@ -82,11 +111,18 @@ defmodule GrpcLb.Bench do
       memory: memory,
       picks: List.flatten(picks),
       pools: List.flatten(pools),
+      policies: List.flatten(policies),
+      calls: List.flatten(calls),
+      weights: weights,
       slowest_picks: slowest,
       reconciles: reconciles
     }
 
-    budgets = Budgets.judge(results) ++ PoolBudgets.judge(results.pools)
+    budgets =
+      Budgets.judge(results) ++
+        PoolBudgets.judge(results.pools) ++
+        PolicyBudgets.judge(results.policies, results.calls, weights)
+
     print_budgets(budgets)
 
     File.mkdir_p!(Path.dirname(json_path))
@@ -118,39 +154,39 @@ defmodule GrpcLb.Bench do
   end
 
   defp print_picks(kind, size, rows) do
-    for {processes, rows} <- rows |> Enum.group_by(& &1.processes) |> Enum.sort() do
-      Table.print(
-        "pick of a #{kind}, #{size} backends, #{processes} processes",
-        ["", "min ns", "median ns", "x atomics", "x ETS", "Mpick/s"],
-        Enum.map(rows, &pick_line/1)
-      )
-    end
+    ratios = [{"x atomics", :atomics}, {"x ETS", :ets_copy}]
+    print_contenders("pick of a #{kind}, #{size} backends", rows, ratios)
   end
 
   defp print_pools(size, rows) do
+    titles = ["x random", "x counter", "x GrpcLb.pick"]
+    print_contenders("pool of #{size} members", rows, Enum.zip(titles, PoolContenders.bases()))
+  end
+
+  defp print_policies(size, rows) do
+    ratios = [{"x round_robin", :native_per_scheduler}]
+    print_contenders("pick by weight or load, #{size} backends", rows, ratios)
+  end
+
+  defp print_calls(size, rows) do
+    ratios = [{"x atomics", :atomics}, {"x reference", :reference}]
+    print_contenders("a call in flight, #{size} backends", rows, ratios)
+  end
+
+  # A table a number of processes, with these ratios, by title.
+  defp print_contenders(title, rows, ratios) do
+    {titles, bases} = Enum.unzip(ratios)
+
     for {processes, rows} <- rows |> Enum.group_by(& &1.processes) |> Enum.sort() do
       Table.print(
-        "pool of #{size} members, #{processes} processes",
-        ["", "min ns", "median ns", "x random", "x counter", "x GrpcLb.pick", "Mpick/s"],
-        Enum.map(rows, &pool_line/1)
+        "#{title}, #{processes} processes",
+        ["", "min ns", "median ns"] ++ titles ++ ["M/s"],
+        for row <- rows do
+          against = Enum.map(bases, &row.against[&1])
+          [row.title, row.min_ns, row.median_ns] ++ against ++ [row.picks_per_second / 1.0e6]
+        end
       )
     end
-  end
-
-  defp pool_line(row) do
-    against = Enum.map(PoolContenders.bases(), &row.against[&1])
-    [row.title, row.min_ns, row.median_ns] ++ against ++ [row.picks_per_second / 1.0e6]
-  end
-
-  defp pick_line(row) do
-    [
-      row.title,
-      row.min_ns,
-      row.median_ns,
-      row.against.atomics,
-      row.against.ets_copy,
-      row.picks_per_second / 1.0e6
-    ]
   end
 
   defp print_slowest(rows) do
@@ -170,6 +206,14 @@ defmodule GrpcLb.Bench do
       "change of the list, channels",
       ["", "backends", "changed", "min us", "median us"],
       for(row <- rows, do: [row.title, row.backends, row.change, row.min_us, row.median_us])
+    )
+  end
+
+  defp print_weights(rows) do
+    Table.print(
+      "update of weights by load reports",
+      ["backends", "min us", "median us"],
+      for(row <- rows, do: [row.backends, row.min_us, row.median_us])
     )
   end
 

@@ -15,7 +15,7 @@ use crossbeam_epoch::{Atomic, LocalHandle, Owned};
 use crossbeam_utils::CachePadded;
 use grpc_lb_core::policy::round_robin::{Config, CursorKind};
 use grpc_lb_core::policy::Policy;
-use grpc_lb_core::{Backend, Balancer, Caller, Unowned};
+use grpc_lb_core::{Backend, Balancer, Caller, Time, Unowned};
 use parking_lot::{Mutex, RwLock};
 use strength_reduce::StrengthReducedU64;
 
@@ -124,7 +124,7 @@ impl Hot for Core {
             cursor,
             ..Config::default()
         };
-        let core = Core(Balancer::new(Policy::RoundRobin(config), 0));
+        let core = Core(Balancer::new(Policy::RoundRobin(config), 0, Time(0)));
         core.replace(values(0));
         core
     }
@@ -144,7 +144,7 @@ impl Hot for Core {
             .map(|value| Backend::new(value, value))
             .collect();
         self.0
-            .reconcile(&backends, &Unowned)
+            .reconcile(&backends, &Unowned, Time(0))
             .expect("an open balancer and distinct ids");
     }
 }
