@@ -419,7 +419,7 @@ defmodule GrpcLb.TicketTest do
 
       stacktrace =
         try do
-          GrpcLb.run(lb, fn _ -> :erlang.binary_to_atom(1) end)
+          GrpcLb.run(lb, fn _ -> apply(:erlang, :binary_to_atom, [1]) end)
         rescue
           ArgumentError -> __STACKTRACE__
         end
