@@ -1,6 +1,5 @@
 //! Wrong arguments, raised as Elixir's ArgumentError with a message that names what is wrong.
 
-use rustler::sys::ErlNifTermType;
 use rustler::{Encoder, Env, Error, Term};
 
 use crate::atoms;
@@ -26,19 +25,33 @@ impl Encoder for ArgumentError {
 }
 
 /// What kind of term this is, for messages. Never the term itself: it may be of any size.
+///
+/// Asks one kind after the other, and not `enif_term_type`: that ends the VM at a term of a kind
+/// that the VM's own answer has no name for, as OTP 29 does at a native record.
 pub(crate) fn kind(term: Term) -> &'static str {
-    match term.get_erl_type() {
-        ErlNifTermType::ERL_NIF_TERM_TYPE_ATOM => "an atom",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_BITSTRING => "a binary",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_FLOAT => "a float",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_FUN => "a function",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_INTEGER => "an integer",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_LIST => "a list",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_MAP => "a map",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_PID => "a pid",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_PORT => "a port",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_REFERENCE => "another reference",
-        ErlNifTermType::ERL_NIF_TERM_TYPE_TUPLE => "a tuple",
-        _ => "another term",
+    if term.is_atom() {
+        "an atom"
+    } else if term.is_binary() {
+        "a binary"
+    } else if term.is_float() {
+        "a float"
+    } else if term.is_number() {
+        "an integer"
+    } else if term.is_fun() {
+        "a function"
+    } else if term.is_list() {
+        "a list"
+    } else if term.is_map() {
+        "a map"
+    } else if term.is_pid() {
+        "a pid"
+    } else if term.is_port() {
+        "a port"
+    } else if term.is_ref() {
+        "another reference"
+    } else if term.is_tuple() {
+        "a tuple"
+    } else {
+        "another term"
     }
 }
