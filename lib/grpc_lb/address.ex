@@ -36,7 +36,7 @@ defmodule GrpcLb.Address do
 
   @max_weight 0xFFFFFFFF
 
-  # What the kernel takes, the NUL at the end excluded; gen_tcp exits when it is more.
+  # The kernel's limit, without the NUL at the end. gen_tcp exits beyond it.
   @max_path if match?({:unix, :linux}, :os.type()), do: 107, else: 103
 
   @doc """
@@ -107,7 +107,7 @@ defmodule GrpcLb.Address do
   defp at(ip, port), do: %__MODULE__{ip: ip, port: port}
 
   @doc """
-  Whether a term is an address, with every field as it has to be.
+  Whether a term is an address with valid fields.
 
       iex> GrpcLb.Address.valid?(%GrpcLb.Address{ip: {10, 0, 0, 1}, port: 50051})
       true

@@ -1,5 +1,5 @@
 defmodule GrpcLb.HostPort do
-  # The text "host:port", as gRPC takes it apart.
+  # Parses "host:port" as gRPC does.
   @moduledoc false
 
   @doc """
@@ -77,7 +77,7 @@ defmodule GrpcLb.HostPort do
   defp after_bracket(":" <> port), do: port(port)
   defp after_bracket(_other), do: :error
 
-  # Not all that Integer.parse/1 takes: no sign.
+  # Integer.parse/1 would take a sign.
   defp port(<<digit, _rest::binary>> = text) when digit in ?0..?9 do
     case Integer.parse(text) do
       {port, ""} when port in 1..0xFFFF -> {:ok, port}

@@ -20,24 +20,24 @@ defmodule GrpcLb.LoadReport do
 
   @fields Keyword.keys(@numbers ++ @maps)
 
-  # A report is taken in on a normal scheduler, which must not be held up.
+  # Keeps the time short that a report holds a normal scheduler.
   @max_bytes 8 * 1024
 
   @moduledoc """
   What a server says about its load: an `xds.data.orca.v3.OrcaLoadReport` (ORCA, gRFC A51).
 
   `{:weighted_round_robin, weights: :reported}` makes its weights from these, see `GrpcLb.Policy`.
-  `GrpcLb.complete/3` takes the report that came with an answer, `GrpcLb.report/3` one that came by
-  other ways. Other policies have no use for reports, and ignore them.
+  `GrpcLb.complete/3` takes the report that came with an answer, `GrpcLb.report/3` any other. Other
+  policies ignore reports.
 
   A report can be
 
-    * a binary: the message as a gRPC server puts it into the trailer `endpoint-load-metrics-bin`,
-      base64 undone. One that cannot be decoded, or is longer than 8 KiB, as much as gRPC allows by
-      default for all metadata of a call, is ignored and counted, see `:malformed_reports` in
-      `GrpcLb.info/1`: what a server sends is never an error of the call.
+    * a binary: the message in a gRPC server's trailer `endpoint-load-metrics-bin`, decoded from
+      base64. One that is malformed, or exceeds 8 KiB (gRPC's default limit for all metadata of a
+      call), is ignored and counted, see `:malformed_reports` in `GrpcLb.info/1`: what a server sends
+      is never an error of the call.
     * a map with some of the fields below as keys, for servers that send something else. A wrong
-      one is a mistake of this program, and raises `ArgumentError`.
+      one is a mistake of the caller, and raises `ArgumentError`.
 
   ## Fields
 
@@ -70,7 +70,7 @@ defmodule GrpcLb.LoadReport do
   @type t :: binary() | fields()
 
   @doc """
-  Validates a report and spells it out, as `GrpcLb.Native` takes it.
+  Validates a report and fills in all fields, as `GrpcLb.Native` takes it.
 
   Raises `ArgumentError` when it is neither a binary nor a map of known fields, or when the names and
   numbers in its maps take more than 8 KiB.

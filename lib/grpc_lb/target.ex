@@ -19,9 +19,8 @@ defmodule GrpcLb.Target do
     * An IPv6 address that has a port must be in brackets: `2001:db8::1:8080` is one address and no
       port.
     * The path of a `unix` target is that of a URI: a `%` in it is written `%25`.
-    * In `dns://example.com:50051` gRPC would see a name server and no name. People write it all
-      the same, and elixir-grpc's documentation does. As it has no other meaning it is taken as the
-      name.
+    * In `dns://example.com:50051` gRPC would see a name server and no name. elixir-grpc's
+      documentation writes it so, and it has no other meaning: it is taken as the name.
     * `http://` and `https://` are no schemes of targets: they say how to talk, which is the
       transport's business.
 

@@ -105,14 +105,13 @@ defmodule GrpcLb.Telemetry do
   @moduledoc """
   The events that connections emit through `:telemetry`.
 
-  The package has no dependency: `:telemetry` is called when it is there, which is looked up for
-  every event. All durations are in native time units, see `System.convert_time_unit/3`.
+  The package has no dependency: every event looks whether `:telemetry` is there, and calls it if so.
+  All durations are in native time units, see `System.convert_time_unit/3`.
 
-  Handlers run in a process of the connection. It does nothing else meanwhile, so they have to be
-  quick, and `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/1` raise `ArgumentError`
-  there, because it cannot wait for itself. `GrpcLb.Connection.handle/1` and picks are fine. For a
-  handler of `[:grpc_lb, :connection, :disconnected]` there is no such connection any more: what it
-  asks is answered as for one that never was.
+  Handlers run in a process of the connection and hold it up, so they have to be quick. There
+  `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/1` raise `ArgumentError`, because the
+  connection cannot wait for itself; `GrpcLb.Connection.handle/1` and picks are fine. For a handler of
+  `[:grpc_lb, :connection, :disconnected]` the connection does not exist any more.
 
   #{for event <- @events do
     """

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Ticker do
-  # Has the native side do what time drives: weights, outlier sweeps, slow start. One process for all
-  # balancers of the node. It holds none of them: the native side knows which have such work, and
-  # knows this process by its name.
+  # Calls the native side when timed work is due: weights, outlier sweeps, slow start. One process
+  # serves all balancers of the node, and holds none of them: the native side knows which have such
+  # work, and this process by its name.
   @moduledoc false
 
   use GenServer
@@ -17,9 +17,8 @@ defmodule GrpcLb.Ticker do
   @impl true
   def handle_continue(:tick, nil), do: tick()
 
-  # Whatever comes, a tick is right: when the time has come that the last one named, when the native
-  # side says that something is due earlier, and for what nobody should send, which would put off the
-  # time that is waited for.
+  # Every message is a reason to tick: the timeout that the last tick named, `:tick_due` when work
+  # falls due earlier, and a stray, which would put the timeout off.
   @impl true
   def handle_info(_timeout_or_tick_due, nil), do: tick()
 
@@ -28,7 +27,7 @@ defmodule GrpcLb.Ticker do
     {:noreply, nil, Native.tick()}
   end
 
-  # What has become due up to now is seen by the tick that begins now.
+  # The tick that follows sees all that is due by now.
   defp drain do
     receive do
       :tick_due -> drain()

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Transport do
   @moduledoc """
   A transport is how a connection reaches one address: a socket, a client process, an HTTP/2
-  connection. A connection opens one to every address and balances over what was opened.
+  connection. A connection opens one to every address and balances over the open ones.
 
   A module is given to a connection as `transport: MyApp.Lines` or `transport: {MyApp.Lines, opts}`:
 
@@ -41,7 +41,7 @@ defmodule GrpcLb.Transport do
   A subchannel may take its time: it holds up neither picks nor the connection. The connection kills
   it when `open/2` or `check/1` takes longer than the option `:connect_timeout`, or `close/1` longer
   than 3 seconds, and when the address goes while `open/2` runs. What `open/2` had returned is closed
-  all the same: `close/1` is called in a process of its own then, which has 1 second.
+  all the same: `close/1` runs in a process of its own then, which has 1 second.
 
   ## When a transport is down
 
@@ -51,8 +51,8 @@ defmodule GrpcLb.Transport do
       it is itself the value
     * `check/1` returned an error
 
-  Then `close/1` is called and, after a backoff, `open/2` in a new subchannel. A transport whose
-  peer may go without any of these being noticed should have `check/1` or an owner.
+  Then comes `close/1` and, after a backoff, `open/2` in a new subchannel. If a peer can go without
+  any of these, give its transport `check/1` or an owner.
 
   A process that ends before `open/2` returns does not count, for it may be that of a first attempt,
   unless it is the owner or the value itself. So an `open/2` that starts a process should return it
@@ -71,11 +71,11 @@ defmodule GrpcLb.Transport do
   Opens a transport to an address.
 
     * `{:ok, value}` - `value` is what a pick returns
-    * `{:ok, value, owner}` - the same, and `owner` is the process, on this node, without which it
-      is worth nothing. Without an owner it is the subchannel
+    * `{:ok, value, owner}` - the same, and the transport is down when `owner`, a process of this
+      node, ends. Without an owner the subchannel is it
     * `{:error, reason}` - tried again after a backoff
 
-  `opts` are those that the transport was given to the connection with, `[]` if none.
+  `opts` are those of the connection's option `transport: {module, opts}`, and `[]` without any.
   """
   @callback open(address :: Address.t(), opts :: term()) ::
               {:ok, value :: term()}
@@ -85,14 +85,13 @@ defmodule GrpcLb.Transport do
   @doc """
   Closes what `open/2` opened, after it has left the rotation. Its owner may have ended before.
 
-  Called once. Only when the subchannel was killed in the middle of it, it is called again, in another
-  process. What it returns, or raises, does not matter.
+  Called once, and again in another process if the subchannel was killed in the middle of it. What it
+  returns, or raises, does not matter.
   """
   @callback close(value :: term()) :: any()
 
   @doc """
-  Says whether the transport is well. Called again and again, `:check_interval` milliseconds after
-  the last time.
+  Checks whether the transport works. Called `:check_interval` milliseconds after the last time.
   """
   @callback check(value :: term()) :: :ok | {:error, reason :: term()}
 

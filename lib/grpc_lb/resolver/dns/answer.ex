@@ -1,19 +1,19 @@
 defmodule GrpcLb.Resolver.DNS.Answer do
-  # What one question, or several together, brought.
+  # The answer to one question, or to several merged.
   @moduledoc false
 
   @type t(data) :: {:ok, [data], ttl :: non_neg_integer()} | {:error, reason :: atom()}
 
-  @doc "Whether it is an answer, and says that there is nothing."
+  @doc "Whether the answer is that there is no such record."
   @spec absent?(t(term())) :: boolean()
   def absent?(answer),
     do: match?({:error, reason} when reason in [:nxdomain, :no_addresses], answer)
 
   @doc """
-  Makes one answer of several.
+  Merges answers into one.
 
-  What one of them found is found. Its TTL is 0 if another failed, as that may have more. Of errors
-  a failure says more than an absence.
+  It has all that was found, with the shortest TTL, or with 0 if a question failed, which may have
+  more. Where nothing was found, a failure goes before an absence.
 
       iex> GrpcLb.Resolver.DNS.Answer.merge([{:ok, [:a], 30}, {:ok, [:b], 20}])
       {:ok, [:a, :b], 20}

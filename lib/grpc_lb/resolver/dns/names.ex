@@ -1,7 +1,7 @@
 defmodule GrpcLb.Resolver.DNS.Names do
-  # What the system says about names, as the VM has read it: hosts file and search list. The
-  # functions of inet_hosts and inet_db that it takes are in no manual; inet and inet_res, which
-  # offer what they do only together with a lookup, have called them since their first release.
+  # The hosts file and the search list, as the VM has read them. The functions of inet_hosts and
+  # inet_db are in no manual, but inet and inet_res have called them since their first release, and
+  # offer what they do only together with a lookup.
   @moduledoc false
 
   @doc "The name without the dot that marks it as absolute."

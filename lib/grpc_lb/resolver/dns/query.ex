@@ -1,5 +1,5 @@
 defmodule GrpcLb.Resolver.DNS.Query do
-  # Questions to name servers, with a deadline for all of them together.
+  # Asks name servers, with one deadline for all questions.
   @moduledoc false
 
   alias GrpcLb.Resolver.DNS.Answer
@@ -12,8 +12,8 @@ defmodule GrpcLb.Resolver.DNS.Query do
   @doc "`timeout` is in milliseconds, and runs from now."
   @spec new(:system | [{:inet.ip_address(), :inet.port_number()}], pos_integer()) :: t()
   def new(servers, timeout) do
-    # A server that says SERVFAIL would be asked twice more, after a pause each. With a pause that
-    # exceeds the deadline :inet_res returns at once; who asks again, and when, is decided above.
+    # :inet_res asks a server that says SERVFAIL twice more, after a pause each. With a pause beyond
+    # the deadline it returns at once, and leaves it to the connection when to ask again.
     opts = [servfail_retry_timeout: timeout + 1]
     opts = if servers == :system, do: opts, else: [{:nameservers, servers} | opts]
     %__MODULE__{opts: opts, deadline: now() + timeout}
