@@ -33,7 +33,7 @@ defmodule GrpcLb do
   @type outcome :: :ok | {:error, reason :: term()} | :cancelled
 
   @typedoc "What can be said of a backend with `set_state/3`, in gRPC's terms and Envoy's."
-  @type connectivity :: :ready | :connecting | :transient_failure | :draining
+  @type state :: :ready | :connecting | :transient_failure | :draining
 
   @typedoc "A balancer as it is at one moment, see `info/1`."
   @type info :: %{
@@ -48,7 +48,7 @@ defmodule GrpcLb do
   @type backend_info :: %{
           id: term(),
           value: term(),
-          state: connectivity() | :down,
+          state: state() | :down,
           owner: pid() | nil,
           weight: pos_integer() | float(),
           in_flight: non_neg_integer(),
@@ -67,6 +67,7 @@ defmodule GrpcLb do
       doc: "what the backend said of its load, see `GrpcLb.LoadReport`; `nil` is nothing."
     ]
   ]
+  @complete_prepared Options.prepare(@complete_options)
 
   @doc """
   Makes a balancer.
@@ -334,7 +335,7 @@ defmodule GrpcLb do
       iex> GrpcLb.set_state(lb, :c, :ready)
       {:error, :not_found}
   """
-  @spec set_state(balancer(), id :: term(), connectivity()) ::
+  @spec set_state(balancer(), id :: term(), state()) ::
           :ok | {:error, :not_found | :closed}
   defdelegate set_state(balancer, id, state), to: Native
 
@@ -504,7 +505,7 @@ defmodule GrpcLb do
   defp load_report!([]), do: nil
 
   defp load_report!(opts) do
-    %{load_report: report} = Options.validate!(opts, @complete_options, "complete/3")
+    %{load_report: report} = Options.validate!(opts, @complete_prepared, "complete/3")
     report && LoadReport.to_native(report)
   end
 end

@@ -25,13 +25,19 @@ defmodule GrpcLbTest do
       for {backends, message} <- [
             {:oops, "backends must be a proper list, got: :oops"},
             {[:a | :b], "backends must be a proper list"},
-            {[:a, {:b, 1, :c}], "backend 1: expected {id, value, opts} with a keyword list"},
-            {[{:b, 1, color: :red}], "backend 0: unknown option :color, expected :owner or"},
-            {[{:b, 1, weight: 0}], "backend 0: weight must be an integer from 1 to 4294967295"},
-            {[{:b, 1, weight: 0x100000000}], "weight must be an integer"},
-            {[{:b, 1, weight: 1.0}], "weight must be an integer"},
-            {[{:b, 1, owner: :me}], "backend 0: owner must be nil or a pid of this node"},
-            {[%GrpcLb.Backend{id: 1, value: 1, owner: "me"}], "backend 0: owner must be"},
+            {[:a, {:b, 1, :c}], "options of backend 1 must be a keyword list, got: :c"},
+            {[{:b, 1, color: :red}],
+             "unknown option :color of backend 0, expected :owner or :weight or :state"},
+            {[{:b, 1, weight: 0}],
+             "option :weight of backend 0 must be an integer from 1 to 4294967295"},
+            {[{:b, 1, weight: 0x100000000}], "option :weight of backend 0 must be an integer"},
+            {[{:b, 1, weight: 1.0}], "option :weight of backend 0 must be an integer"},
+            {[{:b, 1, owner: :me}],
+             "option :owner of backend 0 must be a pid of this node, or nil, got: :me"},
+            {[%GrpcLb.Backend{id: 1, value: 1, owner: "me"}],
+             "option :owner of backend 0 must be"},
+            {[{:b, 1, state: :down}], "option :state of backend 0 must be :ready or :connecting"},
+            {[%GrpcLb.Backend{id: 1, value: 1, state: 1}], "option :state of backend 0 must be"},
             {[:a, :b, :a], "backends 0 and 2 have the same id"}
           ] do
         assert_raise ArgumentError, ~r/#{Regex.escape(message)}/, fn ->

@@ -1,12 +1,45 @@
 defmodule GrpcLb.Backend do
+  alias GrpcLb.Options
+
+  # In the order of the documentation.
+  @options [
+    owner: [
+      type: {:or, :local_pid, nil},
+      default: nil,
+      doc: """
+      a pid of this node. When it dies, the backend is out of the rotation, without any process having
+      to notice. By default none.
+      """
+    ],
+    weight: [
+      type: {:integer, from: 1, to: 0xFFFFFFFF},
+      default: 1,
+      doc: """
+      its share beside the others, an integer from 1 to 4294967295: what counts is how the weights of
+      a list relate. `:weighted_round_robin` and `:random` pick a backend of weight 3 three times as
+      often as one of weight 1; `:least_request` and `:peak_ewma` give it three times the load before
+      they prefer another. `:round_robin` and `:pick_first` treat all alike, and
+      `{:weighted_round_robin, weights: :reported}` makes its own weights.
+      """
+    ],
+    state: [
+      type: {:or, {:one_of, [:ready, :connecting, :transient_failure, :draining]}, nil},
+      default: nil,
+      doc: """
+      what `GrpcLb.set_state/3` would say of it: `:ready`, `:connecting`, `:transient_failure` or
+      `:draining`. By default it keeps its state, and is `:ready` when it is new in the list.
+      """
+    ]
+  ]
+
   @moduledoc """
   One thing that can be picked: who it is, and what a pick hands out for it.
 
-  Wherever a list of backends is taken, each can be written in one of four forms:
+  A list of backends takes each in one of four forms:
 
     * a `%GrpcLb.Backend{}`
     * `{id, value}`
-    * `{id, value, opts}`, with the fields below as options
+    * `{id, value, opts}`, with the options below
     * anything else: a value that is its own id
 
   A tuple of two or three elements is always read as the second or third form, so
@@ -21,29 +54,31 @@ defmodule GrpcLb.Backend do
       integers and `[]` cost nothing to hand out; other terms are copied to the caller, like a
       message. A value that holds the balancer's own reference keeps the balancer alive until it is
       closed.
-    * `:owner` - a pid of this node, or `nil`, the default. When it dies, the backend is out of the
-      rotation, without any process having to notice.
-    * `:weight` - its share beside the others, an integer from 1 to 4294967295, by default 1: what
-      counts is how the weights of a list relate. `:weighted_round_robin` and `:random` pick a backend
-      of weight 3 three times as often as one of weight 1; `:least_request` and `:peak_ewma` give it
-      three times the load before they prefer another. `:round_robin` and `:pick_first` treat all
-      alike, and `{:weighted_round_robin, weights: :reported}` makes its own weights.
+
+  ## Options, and fields with the same names
+
+  #{Options.docs(@options)}
   """
 
   @enforce_keys [:id, :value]
-  defstruct [:id, :value, owner: nil, weight: 1]
+  defstruct [:id, :value, owner: nil, weight: 1, state: nil]
 
   @type t :: %__MODULE__{
           id: term(),
           value: term(),
           owner: pid() | nil,
-          weight: pos_integer()
+          weight: pos_integer(),
+          state: GrpcLb.state() | nil
         }
 
   @typedoc "A backend in one of the forms in which it can be written."
   @type form :: t() | {id :: term(), value :: term()} | {term(), term(), keyword()} | term()
 
-  @max_weight 0xFFFFFFFF
+  @prepared Options.prepare(@options)
+
+  @doc "What the options of a backend can be."
+  @spec options() :: Options.specs()
+  def options, do: @options
 
   @doc """
   Turns a list of backends in any form into what `GrpcLb.Native` takes.
@@ -54,7 +89,7 @@ defmodule GrpcLb.Backend do
       [{:a, :a, nil, 1}, {:b, 2, nil, 1}, {:c, 3, nil, 5}]
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2, weight: 0}])
-      ** (ArgumentError) backend 1: weight must be an integer from 1 to 4294967295, got: 0
+      ** (ArgumentError) option :weight of backend 1 must be an integer from 1 to 4294967295, got: 0
   """
   @spec to_native([form()]) :: [GrpcLb.Native.backend()]
   def to_native(backends), do: to_native(backends, backends, 0, [])
@@ -69,50 +104,19 @@ defmodule GrpcLb.Backend do
     raise ArgumentError, "backends must be a proper list, got: #{inspect(all)}"
   end
 
-  defp one_to_native(%__MODULE__{} = backend, position) do
-    {backend.id, backend.value, owner!(backend.owner, position),
-     weight!(backend.weight, position)}
+  defp one_to_native(%__MODULE__{id: id, value: value} = backend, position) do
+    opts = [owner: backend.owner, weight: backend.weight, state: backend.state]
+    with_options(id, value, opts, position)
   end
 
   defp one_to_native({id, value}, _position), do: {id, value, nil, 1}
 
-  defp one_to_native({id, value, opts} = form, position) do
-    unless Keyword.keyword?(opts) do
-      raise ArgumentError,
-            "backend #{position}: expected {id, value, opts} with a keyword list of options, " <>
-              "got: #{inspect(form)}"
-    end
-
-    # Of an option that is given twice the first one counts.
-    Enum.reduce(Enum.reverse(opts), {id, value, nil, 1}, fn
-      {:owner, owner}, {id, value, _owner, weight} ->
-        {id, value, owner!(owner, position), weight}
-
-      {:weight, weight}, {id, value, owner, _weight} ->
-        {id, value, owner, weight!(weight, position)}
-
-      {option, _setting}, _backend ->
-        raise ArgumentError,
-              "backend #{position}: unknown option #{inspect(option)}, " <>
-                "expected :owner or :weight"
-    end)
-  end
+  defp one_to_native({id, value, opts}, position), do: with_options(id, value, opts, position)
 
   defp one_to_native(value, _position), do: {value, value, nil, 1}
 
-  defp owner!(nil, _position), do: nil
-  defp owner!(owner, _position) when is_pid(owner) and node(owner) == node(), do: owner
-
-  defp owner!(owner, position) do
-    raise ArgumentError,
-          "backend #{position}: owner must be nil or a pid of this node, got: #{inspect(owner)}"
-  end
-
-  defp weight!(weight, _position) when is_integer(weight) and weight in 1..@max_weight, do: weight
-
-  defp weight!(weight, position) do
-    raise ArgumentError,
-          "backend #{position}: weight must be an integer from 1 to #{@max_weight}, " <>
-            "got: #{inspect(weight)}"
+  defp with_options(id, value, opts, position) do
+    %{owner: owner, weight: weight} = Options.validate!(opts, @prepared, {"backend", position})
+    {id, value, owner, weight}
   end
 end

@@ -1,6 +1,5 @@
 defmodule GrpcLb.Call do
-  # A call that is checked out, made and completed in one function: what `GrpcLb.run/3` and those of
-  # connections and pools have in common.
+  # Checks a call out, makes it and completes it: `run/3` of balancers, connections and pools.
   @moduledoc false
 
   alias GrpcLb.{LoadReport, Options}
@@ -12,24 +11,24 @@ defmodule GrpcLb.Call do
       doc: "the key of the call, for policies that hash, see `pick/2`."
     ],
     outcome: [
-      type: {:nil_or, {:function, 1}},
+      type: {:or, {:function, 1}, nil},
       default: nil,
       doc: """
-      a function that is given the result and returns how the call went, see `GrpcLb.complete/3`. By
-      default `:error`, and every tuple that begins with `:error`, is a failure, and all else a success.
+      a function from the result to how the call went, see `GrpcLb.complete/3`. By default `:error`,
+      and every tuple that begins with it, is a failure, and all else a success.
       """
     ],
     load_report: [
-      type: {:nil_or, {:function, 1}},
+      type: {:or, {:function, 1}, nil},
       default: nil,
       doc: """
-      a function that is given the result and returns the load report that came with it, see
-      `GrpcLb.LoadReport`, or `nil`.
+      a function from the result to the load report that came with it, see `GrpcLb.LoadReport`, or to
+      `nil`.
       """
     ]
   ]
 
-  @defaults Map.new(@options, fn {option, spec} -> {option, spec[:default]} end)
+  @prepared Options.prepare(@options)
 
   @typep checkout :: (key :: term() -> {:ok, value :: term(), GrpcLb.ticket()} | {:error, term()})
 
@@ -52,9 +51,8 @@ defmodule GrpcLb.Call do
     end
   end
 
-  # To validate none takes longer than the rest of the call.
-  defp options!([]), do: @defaults
-  defp options!(opts), do: Options.validate!(opts, @options, "run/3")
+  defp options!([]), do: @prepared.defaults
+  defp options!(opts), do: Options.validate!(opts, @prepared, "run/3")
 
   @doc "Calls `fun` with the value that was checked out, and completes the call."
   @spec make(
@@ -76,7 +74,7 @@ defmodule GrpcLb.Call do
     result
   end
 
-  # Calls `fun`, and completes the call if that is as far as it gets.
+  # Calls `fun`, and completes the call if it raises, exits or throws.
   defp completing(ticket, outcome, fun) do
     fun.()
   catch
@@ -85,7 +83,7 @@ defmodule GrpcLb.Call do
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
-  @doc "How a call went that had this result, as far as one can see."
+  @doc "The outcome of a call, judged by its result."
   @spec outcome(result :: term()) :: GrpcLb.outcome()
   def outcome(:error), do: {:error, :error}
   def outcome(result) when elem(result, 0) == :error, do: {:error, result}

@@ -220,16 +220,11 @@ defmodule GrpcLb.Connection do
   @spec await_ready(ref(), timeout()) :: :ok | {:error, :timeout | :closed}
   def await_ready(connection, timeout \\ 15_000)
 
-  def await_ready(connection, :infinity), do: await_until(connection, :infinity)
-
-  def await_ready(connection, timeout) when is_integer(timeout) and timeout in 0..0xFFFFFFFF do
-    await_until(connection, System.monotonic_time(:millisecond) + timeout)
-  end
-
-  def await_ready(_connection, timeout) do
-    raise ArgumentError,
-          "timeout must be :infinity or a number of milliseconds from 0 to #{0xFFFFFFFF}, " <>
-            "got: #{inspect(timeout)}"
+  def await_ready(connection, timeout) do
+    case GrpcLb.Options.argument!("timeout", {:or, {:ms, 0}, :infinity}, timeout) do
+      :infinity -> await_until(connection, :infinity)
+      ms -> await_until(connection, System.monotonic_time(:millisecond) + ms)
+    end
   end
 
   defp await_until(connection, deadline) do

@@ -24,8 +24,8 @@ defmodule GrpcLb.ElixirGrpc do
   `{host, port, 2}`, `{host, port, 3}` and so on.
 
   The owner of a channel is the process `channel.adapter_payload.conn_pid`, when that is a pid of
-  this node. A channel whose connection is dead is therefore not picked, also before anything
-  tells `update/2`.
+  this node. A channel whose connection is dead is therefore not picked, even before `update/2`
+  hears of it.
 
   ## The channel
 
@@ -39,7 +39,7 @@ defmodule GrpcLb.ElixirGrpc do
     * any other is copied whole
   """
 
-  alias GrpcLb.Native
+  alias GrpcLb.{Native, Options, Policy}
 
   @typedoc "What elixir-grpc publishes. It is made by `init/2` and never changes."
   @type state :: %{balancer: GrpcLb.balancer(), channels: tuple()}
@@ -47,15 +47,25 @@ defmodule GrpcLb.ElixirGrpc do
   @typedoc "A `GRPC.Channel`, or any other map."
   @type channel :: map()
 
+  @options [
+    policy: [type: :any, doc: "the policy, see `GrpcLb.Policy`."]
+  ]
+
   @doc """
-  Defines the callbacks of `GRPC.Client.LoadBalancing` for the policy that the option `:policy`
-  names, in one of the forms of `GrpcLb.Policy`. Raises `ArgumentError` when it is malformed.
+  Defines the callbacks of `GRPC.Client.LoadBalancing` for a policy.
+
+  ## Options
+
+  #{Options.docs(@options)}
+
+  There are no others: elixir-grpc does not say how calls went, so limits and outlier detection would
+  see nothing.
+
+  Raises `ArgumentError` at compile time when an option is missing, unknown or malformed.
   """
   defmacro __using__(opts) do
     quote do
-      @policy Keyword.fetch!(unquote(opts), :policy)
-      # A malformed policy is for the compiler to refuse, not for the first connection.
-      GrpcLb.Policy.to_native(@policy)
+      @policy GrpcLb.ElixirGrpc.policy!(unquote(opts))
 
       @doc "Makes the balancer of a connection, see `GrpcLb.ElixirGrpc.init/2`."
       @spec init(keyword()) :: {:ok, GrpcLb.ElixirGrpc.state()} | {:error, :no_addresses}
@@ -72,6 +82,14 @@ defmodule GrpcLb.ElixirGrpc do
               {:ok, GrpcLb.ElixirGrpc.state()} | {:error, :closed}
       defdelegate update(state, channels), to: GrpcLb.ElixirGrpc
     end
+  end
+
+  @doc false
+  @spec policy!(keyword()) :: Policy.t()
+  def policy!(opts) do
+    %{policy: policy} = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
+    Policy.to_native(policy)
+    policy
   end
 
   @doc """
@@ -93,7 +111,7 @@ defmodule GrpcLb.ElixirGrpc do
       iex> GrpcLb.ElixirGrpc.init(:round_robin, channels: ["10.0.0.1"])
       ** (ArgumentError) channels must be a list of structs, got: ["10.0.0.1"]
   """
-  @spec init(GrpcLb.Policy.t(), keyword()) :: {:ok, state()} | {:error, :no_addresses}
+  @spec init(Policy.t(), keyword()) :: {:ok, state()} | {:error, :no_addresses}
   def init(policy, opts) do
     case Keyword.get(opts, :channels, []) do
       [] ->
@@ -191,7 +209,7 @@ defmodule GrpcLb.ElixirGrpc do
     end
   end
 
-  # What pick/1 makes the channel of, if it would come out the same.
+  # The pieces that pick/1 makes the channel of, if it comes out the same.
   defp pieces(
          %{host: host, port: port, adapter_payload: %{conn_pid: conn_pid} = payload} = channel,
          %{host: _, port: _, adapter_payload: _} = template

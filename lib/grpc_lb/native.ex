@@ -209,7 +209,7 @@ defmodule GrpcLb.Native do
       iex> GrpcLb.Native.set_state(lb, :a, :draining)
       :ok
   """
-  @spec set_state(balancer(), id :: term(), GrpcLb.connectivity()) ::
+  @spec set_state(balancer(), id :: term(), GrpcLb.state()) ::
           :ok | {:error, :not_found | :closed}
   def set_state(_balancer, _id, _state), do: not_loaded()
 

@@ -141,7 +141,7 @@ defmodule GrpcLb.Policy do
       """,
       options: [
         choices: [
-          type: {:integer, 2..0xFFFFFFFF},
+          type: {:integer, from: 2, to: 0xFFFFFFFF},
           default: 2,
           at_most: 10,
           doc: """
@@ -246,12 +246,11 @@ defmodule GrpcLb.Policy do
   ones, and limits on calls in flight keep a slow fleet from piling work up, see the options of
   `GrpcLb.new/3`.
 
-  `:least_request` and `:peak_ewma` know what is in flight, and how long it took, from calls that are
-  made with `GrpcLb.run/3`, or with `GrpcLb.checkout/1` and `GrpcLb.complete/3`, and so with those of
-  `GrpcLb.Connection` and `GrpcLb.Pool`. What is made with `pick` alone leaves no trace: all backends
-  look idle then, and the choice is at best as good as random. With `:peak_ewma` it goes by when
-  backends were added, and may never take a new one: take another policy where calls are only picked.
-  Outlier detection and the limits see nothing of such calls either.
+  `:least_request` and `:peak_ewma` measure the calls that are made with `GrpcLb.run/3`, or with
+  `GrpcLb.checkout/1` and `GrpcLb.complete/3`, and with those of `GrpcLb.Connection` and `GrpcLb.Pool`.
+  A `pick` alone leaves no trace: all backends look idle, and the choice is at best random.
+  `:peak_ewma` goes by when backends were added then, and may never take a new one: take another
+  policy where calls are only picked. Outlier detection and limits do not see such calls either.
 
   All times are in milliseconds.
 
@@ -285,7 +284,7 @@ defmodule GrpcLb.Policy do
   """
   @spec to_native(t()) :: Native.policy()
   def to_native({name, opts}) when name in @names do
-    spelled_out(name, Options.validate!(opts, @policies[name][:options], inspect(name)))
+    spelled_out(name, Options.validate!(opts, @policies[name][:options], name))
   end
 
   def to_native(name) when name in @names, do: to_native({name, []})

@@ -146,10 +146,6 @@ defmodule GrpcLb.Pool do
           times_ejected: non_neg_integer()
         }
 
-  @max_weight 0xFFFFFFFF
-  # What `receive` takes, about 50 days.
-  @max_timeout 0xFFFFFFFF
-
   @doc """
   The child spec of a pool, with the id `{GrpcLb.Pool, name}`. Takes the options of `start_link/1`.
 
@@ -252,8 +248,7 @@ defmodule GrpcLb.Pool do
 
   ## Options
 
-    * `:value` - what picks return, any term. Default: the pid.
-    * `:weight` - its share beside the others, see `GrpcLb.Backend`. Default: 1.
+  #{Options.member_docs()}
 
   Returns
 
@@ -273,7 +268,7 @@ defmodule GrpcLb.Pool do
   """
   @spec join(name(), pid(), keyword()) :: :ok | {:error, :not_running | :noproc}
   def join(pool, pid, opts) do
-    member = member!(local!(pid), opts)
+    member = Options.member!(local!(pid), opts)
 
     with {:ok, entry} <- Entry.fetch(pool) do
       Membership.join(entry, member)
@@ -650,10 +645,7 @@ defmodule GrpcLb.Pool do
   @spec await_members(name(), non_neg_integer(), timeout()) ::
           :ok | {:error, :timeout | :not_running}
   def await_members(pool, n, timeout \\ 5_000) do
-    unless is_integer(n) and n >= 0 do
-      raise ArgumentError, "n must be a non-negative integer, got: #{inspect(n)}"
-    end
-
+    GrpcLb.Options.argument!("n", {:integer, from: 0}, n)
     timeout = timeout!(timeout)
 
     with {:ok, entry} <- Entry.fetch(pool) do
@@ -673,37 +665,7 @@ defmodule GrpcLb.Pool do
             "got: #{inspect(other)}"
   end
 
-  defp member!(pid, opts) do
-    unless Keyword.keyword?(opts) do
-      raise ArgumentError, "options of a member must be a keyword list, got: #{inspect(opts)}"
-    end
-
-    # Of an option that is given twice the first one counts.
-    Enum.reduce(Enum.reverse(opts), {pid, pid, 1}, fn
-      {:value, value}, {pid, _value, weight} ->
-        {pid, value, weight}
-
-      {:weight, weight}, {pid, value, _weight}
-      when is_integer(weight) and weight in 1..@max_weight ->
-        {pid, value, weight}
-
-      {:weight, weight}, _member ->
-        raise ArgumentError,
-              "option :weight of a member must be an integer from 1 to #{@max_weight}, " <>
-                "got: #{inspect(weight)}"
-
-      {option, _setting}, _member ->
-        raise ArgumentError,
-              "unknown option #{inspect(option)} of a member, expected :value or :weight"
-    end)
-  end
-
-  defp timeout!(:infinity), do: :infinity
-  defp timeout!(timeout) when is_integer(timeout) and timeout in 0..@max_timeout, do: timeout
-
-  defp timeout!(other) do
-    raise ArgumentError,
-          "timeout must be a number of milliseconds from 0 to #{@max_timeout} or :infinity, " <>
-            "got: #{inspect(other)}"
+  defp timeout!(timeout) do
+    GrpcLb.Options.argument!("timeout", {:or, {:ms, 0}, :infinity}, timeout)
   end
 end

@@ -22,17 +22,16 @@ defmodule GrpcLb.Resolver do
   A connection calls `c:resolve/2` in a process of its own, one call at a time.
   """
 
-  alias GrpcLb.{Address, Target}
+  alias GrpcLb.{Address, Options, Target}
   alias GrpcLb.Resolver.{DNS, Static}
 
   @typedoc """
   What a target is resolved to.
 
     * `:addresses` - in the order in which the backends will be listed
-    * `:ttl` - for how many seconds they hold; `nil` when that is not known, and `:infinity` when
-      they never change. A connection resolves again when it is over, though not within a second;
-      after its `:resolve_interval` when it is not known; and only when it is asked to, or a
-      transport fails, when they never change
+    * `:ttl` - for how many seconds they hold. A connection resolves again when it is over, though not
+      within a second. `nil`: not known, and the connection resolves after its `:resolve_interval`.
+      `:infinity`: they never change, and it resolves only on request or when a transport fails
   """
   @type resolution :: %{addresses: [Address.t()], ttl: non_neg_integer() | :infinity | nil}
 
@@ -60,7 +59,7 @@ defmodule GrpcLb.Resolver do
   @optional_callbacks watch: 3, validate!: 2
 
   @doc """
-  Finds who resolves a target: a module and the options to call it with.
+  Finds the resolver of a target: a module and the options to call it with.
 
   `resolver` is the option of that name of a connection: a module, `{module, opts}`, or `nil`, the
   default, for the resolver of the target's scheme. Whatever it is, the module is called with the
@@ -79,7 +78,7 @@ defmodule GrpcLb.Resolver do
       {GrpcLb.Resolver.DNS, [max_ttl: 60]}
 
       iex> GrpcLb.Resolver.for_target("dns:///example.com", {GrpcLb.Resolver.DNS, max_ttl: :day})
-      ** (ArgumentError) option :max_ttl of GrpcLb.Resolver.DNS must be a number of seconds, :min_ttl at least, got: :day
+      ** (ArgumentError) option :max_ttl of GrpcLb.Resolver.DNS must be a number of seconds from 1, got: :day
   """
   @spec for_target(target :: term(), resolver :: nil | module() | {module(), keyword()}) ::
           {module(), keyword()}
@@ -92,29 +91,19 @@ defmodule GrpcLb.Resolver do
     end
   end
 
-  def for_target(target, {module, opts}) do
-    unless is_atom(module) and Code.ensure_loaded?(module) and
-             function_exported?(module, :resolve, 2) do
-      raise ArgumentError,
-            "option :resolver must be a module that exports resolve/2, or {module, opts}, " <>
-              "got: #{inspect(module)}"
-    end
-
-    unless Keyword.keyword?(opts) do
-      raise ArgumentError,
-            "options of #{inspect(module)} must be a keyword list, got: #{inspect(opts)}"
-    end
+  def for_target(target, resolver) do
+    type = {:module_with_opts, resolve: 2}
+    {module, opts} = Options.argument!("option :resolver", type, resolver, secret: true)
+    Options.argument!("options of #{inspect(module)}", :keyword, opts, secret: true)
 
     if function_exported?(module, :validate!, 2), do: module.validate!(target, opts)
     {module, opts}
   end
 
-  def for_target(target, module), do: for_target(target, {module, []})
-
   @doc """
-  Takes what a resolver returned or pushed for what it is.
+  Checks what a resolver returned or pushed.
 
-  Returns it when it is a `t:result/0`, and `{:error, {:bad_resolution, term}}` otherwise.
+  Returns a `t:result/0` as it is, and `{:error, {:bad_resolution, term}}` for anything else.
 
       iex> GrpcLb.Resolver.check({:ok, %{addresses: [GrpcLb.Address.new!("[::1]:1")], ttl: nil}})
       {:ok, %{addresses: [%GrpcLb.Address{ip: {0, 0, 0, 0, 0, 0, 0, 1}, port: 1}], ttl: nil}}

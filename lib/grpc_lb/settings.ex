@@ -1,29 +1,28 @@
 defmodule GrpcLb.Settings do
-  # What a balancer is made with beside its policy and its backends: the options of GrpcLb.new/3, as
-  # data.
+  # The options of GrpcLb.new/3, as data.
   @moduledoc false
 
   alias GrpcLb.{Native, Options, Policy}
 
-  @percent {:integer, 0..100}
-  @count {:integer, 0..0xFFFFFFFF}
+  @percent {:integer, from: 0, to: 100}
+  @count {:integer, from: 0, to: 0xFFFFFFFF}
 
   @gates [
     minimum_hosts: [
       type: @count,
       default: 5,
-      doc: "of fewer backends with enough calls none is ejected."
+      doc: "ejects none while fewer backends than this have enough calls."
     ],
     request_volume: [
       type: @count,
-      doc: "how many calls a backend must have had in the interval to be judged."
+      doc: "the calls that a backend needs in the interval to be judged."
     ]
   ]
 
   @enforcement_percentage [
     type: @percent,
     default: 100,
-    doc: "how likely a backend that is to be ejected really is."
+    doc: "the chance, in percent, that a backend which is to be ejected really is."
   ]
 
   @success_rate [
@@ -62,7 +61,7 @@ defmodule GrpcLb.Settings do
       doc: "how long the first ejection lasts. Each that follows soon lasts this much longer."
     ],
     max_ejection_time: [
-      type: {:nil_or, {:ms, 0}},
+      type: {:or, {:ms, 0}, nil},
       default: nil,
       doc: "how long an ejection lasts at most. By default 300,000, or the base time if longer."
     ],
@@ -70,12 +69,12 @@ defmodule GrpcLb.Settings do
       type: @percent,
       default: 10,
       doc: """
-      no more are ejected once this share of all backends is. One more than that can be: the share is
-      looked at before each ejection. 0 ejects none.
+      no more are ejected once this share of all backends is. The share is checked before each ejection,
+      so one more than that can be. 0 ejects none.
       """
     ],
     success_rate: [
-      type: {:nil_or, {:options, @success_rate}},
+      type: {:or, {:options, @success_rate}, nil},
       default: nil,
       doc: """
       ejects backends that succeed much less often than the others do. Needs no idea of how many
@@ -83,12 +82,12 @@ defmodule GrpcLb.Settings do
       """
     ],
     failure_percentage: [
-      type: {:nil_or, {:options, @failure_percentage}},
+      type: {:or, {:options, @failure_percentage}, nil},
       default: nil,
       doc: "ejects backends that fail too often. `[]` for the defaults."
     ],
     consecutive_failures: [
-      type: {:nil_or, {:integer, 1..0xFFFFFFFF}},
+      type: {:or, {:integer, from: 1, to: 0xFFFFFFFF}, nil},
       default: nil,
       doc: """
       ejects a backend after so many failures in a row, without waiting for the end of an interval.
@@ -115,8 +114,8 @@ defmodule GrpcLb.Settings do
     ]
   ]
 
-  # With which policies an option makes sense. pick_first has one backend for all calls: none to
-  # compare it with (gRFC A50 leaves it out, too), and no share to grow or to spread.
+  # The policies that an option works with. pick_first has one backend for all calls: none to compare
+  # it with (gRFC A50 leaves it out, too), and no share to grow or to spread.
   @policies [
     outlier_detection: Policy.names() -- [:pick_first],
     slow_start: [:weighted_round_robin, :least_request, :peak_ewma, :random],
@@ -126,7 +125,7 @@ defmodule GrpcLb.Settings do
   # In the order of the documentation.
   @options [
     owner: [
-      type: {:nil_or, :local_pid},
+      type: {:or, :local_pid, nil},
       default: nil,
       doc: """
       a pid of this node. When it dies the balancer closes, see `close/1`. Without an owner a balancer
@@ -138,28 +137,25 @@ defmodule GrpcLb.Settings do
       type: {:one_of, [:keep, :remove]},
       default: :keep,
       doc: """
-      what becomes of a backend whose own owner dies: `:keep`, and it stays listed as `:down`; or
-      `:remove`, and it is listed no longer. With `:remove` a backend that is given with a dead owner
-      is not listed either.
+      what happens to a backend whose own owner dies: `:keep` leaves it listed as `:down`; `:remove`
+      takes it off the list, and does not list one that is given with a dead owner.
       """
     ],
     outlier_detection: [
-      type: {:nil_or, {:options, @outlier_detection}},
+      type: {:or, {:options, @outlier_detection}, nil},
       default: nil,
       doc: """
-      takes backends out of the rotation for a while whose calls fail (gRFC A50). One of
-      `:success_rate`, `:failure_percentage` and `:consecutive_failures` is needed, and several can
-      be had. It goes by the outcomes that `complete/3` and `run/3` are told. With all policies but
-      `:pick_first`. By default off. For example `[failure_percentage: [threshold: 20]]`. Its options,
+      takes backends whose calls fail out of the rotation for a while (gRFC A50), by the outcomes
+      that `complete/3` and `run/3` see. Needs at least one of `:success_rate`, `:failure_percentage`
+      and `:consecutive_failures`. With all policies but `:pick_first`. By default off. For example `[failure_percentage: [threshold: 20]]`. Its options,
       with times in milliseconds:
       """
     ],
     slow_start: [
-      type: {:nil_or, {:options, @slow_start}},
+      type: {:or, {:options, @slow_start}, nil},
       default: nil,
       doc: """
-      lets the share of a backend that is new, or ready again, grow from little to full, as Envoy does:
-      for servers with caches to fill or code to warm up. With
+      grows the share of a backend that is new, or ready again, from little to full, as Envoy does: for servers with caches to fill or code to warm up. With
       #{Enum.map_join(@policies[:slow_start], ", ", &"`#{inspect(&1)}`")}, which weigh. By default off.
       Its options:
       """
@@ -168,14 +164,14 @@ defmodule GrpcLb.Settings do
       type: @percent,
       default: 0,
       doc: """
-      when fewer than this share of the backends are healthy, in percent, those that are ejected or in
-      `:transient_failure` are picked, too, as Envoy does: the few that are left would be overrun, and
-      that so many are bad may be a mistake. Those that are connecting or draining, or whose owner is
-      dead, stay out and are not counted. 0 is off. With all policies but `:pick_first`.
+      below this share of healthy backends, in percent, picks take those that are ejected or in
+      `:transient_failure`, too, as Envoy does: the few healthy ones would be overrun, and that so many
+      are bad may be a mistake. Those that are connecting or draining, or whose owner is dead, stay out
+      and do not count. 0 is off. With all policies but `:pick_first`.
       """
     ],
     max_requests: [
-      type: {:nil_or, @count},
+      type: {:or, @count, nil},
       default: nil,
       doc: """
       how many calls may be in flight over all backends (gRFC A32): the next `checkout/1` says
@@ -183,7 +179,7 @@ defmodule GrpcLb.Settings do
       """
     ],
     max_requests_per_backend: [
-      type: {:nil_or, @count},
+      type: {:or, @count, nil},
       default: nil,
       doc: """
       how many calls may be in flight to one backend. When the chosen one is full the next ones in the
@@ -192,25 +188,26 @@ defmodule GrpcLb.Settings do
     ]
   ]
 
-  # What is made with a balancer has these from its user, and those on owners from its own needs.
-  @of_users Keyword.keys(@options) -- [:owner, :on_owner_death]
+  # A connection or a pool decides itself who owns its balancer.
+  @balancer_options for {option, _spec} <- Keyword.drop(@options, [:owner, :on_owner_death]),
+                        do:
+                          {option,
+                           type: :any, default: nil, doc: "the balancer's, see `GrpcLb.new/3`."}
 
-  @doc "The options that connections and pools take for their balancers."
-  @spec of_users() :: [atom()]
-  def of_users, do: @of_users
+  @doc """
+  The options that a connection or a pool takes for its balancer, to be listed among its own.
 
-  @doc "The options that connections and pools take for their balancers, as a list in Markdown."
-  @spec docs_of_users() :: String.t()
-  def docs_of_users do
-    Enum.map_join(@of_users, "\n", &"  * `#{inspect(&1)}` - the balancer's, see `GrpcLb.new/3`.")
-  end
+  Their values are validated by `to_native/2`, which knows the policy.
+  """
+  @spec balancer_options() :: Options.specs()
+  def balancer_options, do: @balancer_options
 
   @doc "The options as a list in Markdown."
   @spec docs() :: String.t()
   def docs, do: Options.docs(@options)
 
   @doc """
-  Validates the options of a balancer with this policy, and spells all of them out.
+  Validates the options of a balancer with this policy and fills in the defaults.
 
   Raises `ArgumentError` that names the option, what was given and what is allowed.
 
@@ -254,7 +251,7 @@ defmodule GrpcLb.Settings do
      opts.consecutive_failures}
   end
 
-  # What it is when it is left out, gRFC A50 says.
+  # gRFC A50's default.
   defp max_ejection_time(%{max_ejection_time: nil, base_ejection_time: base}),
     do: max(300_000, base)
 

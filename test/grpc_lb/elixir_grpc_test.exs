@@ -231,6 +231,35 @@ defmodule GrpcLb.ElixirGrpcTest do
     end
   end
 
+  test "use names the options that it does not take" do
+    for {opts, message} <- [
+          {[], "option :policy of use GrpcLb.ElixirGrpc is required"},
+          {:random, "options of use GrpcLb.ElixirGrpc must be a keyword list, got: :random"},
+          {[polcy: :random], "unknown option :polcy of use GrpcLb.ElixirGrpc, expected :policy"},
+          {[policy: :random, max_requests: 1],
+           "unknown option :max_requests of use GrpcLb.ElixirGrpc, expected :policy"}
+        ] do
+      error =
+        assert_raise ArgumentError, fn ->
+          Code.eval_quoted(
+            quote do
+              defmodule Refused do
+                use GrpcLb.ElixirGrpc, unquote(opts)
+              end
+            end
+          )
+        end
+
+      assert error.message == message
+    end
+
+    defmodule Twice do
+      use ElixirGrpc, policy: :random, policy: :round_robin
+    end
+
+    assert GrpcLb.info(init!(Twice, channels([{"a", 1}])).balancer).policy == :random
+  end
+
   describe "the backend of a channel" do
     test "has host and port as its id" do
       channels = channels([{"10.0.0.1", 50_051}, {"::1", 50_051}, {{:local, "/run/a.sock"}, 0}])

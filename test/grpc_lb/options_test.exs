@@ -6,7 +6,7 @@ defmodule GrpcLb.OptionsTest do
   doctest Options
 
   @nested [
-    size: [type: {:integer, 1..9}, doc: "how many."],
+    size: [type: {:integer, from: 1, to: 9}, doc: "how many."],
     ratio: [type: {:number, above: 0, to: 1}, default: 0.5, doc: "how much."]
   ]
 
@@ -19,13 +19,37 @@ defmodule GrpcLb.OptionsTest do
       doc: "how fast\nit goes."
     ],
     wait: [type: {:ms, 1}, default: 5, at_least: 3, doc: "how long."],
-    most: [type: {:integer, 0..99}, default: 9, at_most: 10, doc: "how many."],
+    most: [type: {:integer, from: 0, to: 99}, default: 9, at_most: 10, doc: "how many."],
     names: [type: :strings, default: [], doc: "which."],
-    pid: [type: {:nil_or, :local_pid}, default: nil, doc: "who."],
-    fun: [type: {:nil_or, {:function, 1}}, default: nil, doc: "what."],
+    pid: [type: {:or, :local_pid, nil}, default: nil, doc: "who."],
+    fun: [type: {:or, {:function, 1}, nil}, default: nil, doc: "what."],
     any: [type: :any, default: :thing, doc: "whatever."],
-    more: [type: {:nil_or, {:options, @nested}}, default: nil, doc: "More."]
+    more: [type: {:or, {:options, @nested}, nil}, default: nil, doc: "More."]
   ]
+
+  defmodule Stack do
+    def push(_stack, _item), do: :ok
+    def pop(_stack), do: :ok
+  end
+
+  @others [
+    mod: [type: {:module_with_opts, push: 2, pop: 1}, secret: true],
+    even: [
+      type: {:or, {:reader, "an even number", &__MODULE__.read_even/1}, :none},
+      default: :none,
+      secret: true
+    ],
+    any: [type: :any],
+    again: [type: {:or, {:seconds, 1}, :infinity}, default: 5],
+    fast: [type: {:or, {:integer, from: 1}, nil}, default: nil, only_with: {:again, :infinity}],
+    nested: [type: {:options, [size: [type: {:number, from: 0}, default: 1]]}, default: []]
+  ]
+
+  def read_even(n) when is_integer(n) and rem(n, 2) == 0, do: {:ok, {:even, n}}
+  def read_even(n) when is_integer(n), do: {:error, "one is left"}
+  def read_even(_other), do: :error
+
+  defp others(opts), do: Options.validate!(opts, @others, {"thing", 7})
 
   defp validate(opts), do: Options.validate!(opts, @specs, "a thing")
 
@@ -66,6 +90,94 @@ defmodule GrpcLb.OptionsTest do
 
   test "takes the first of an option that is given twice" do
     assert validate(most: 1, most: 2).most == 1
+    assert validate(any: nil, any: 2).any == nil
+    assert validate(most: 3, any: 1, most: 99).most == 3
+
+    assert_raise ArgumentError, ~r/:wait of a thing must be/, fn -> validate(wait: 1, wait: 0) end
+  end
+
+  test "reads modules, nested options, and what a reader takes" do
+    assert others(mod: Stack, any: 1) == %{
+             mod: {Stack, []},
+             any: 1,
+             even: :none,
+             again: 5,
+             fast: nil,
+             nested: %{size: 1.0}
+           }
+
+    opts = [mod: {Stack, 9}, any: nil, even: 4, again: :infinity, fast: 2, nested: [size: 3]]
+
+    assert others(opts) == %{
+             mod: {Stack, 9},
+             any: nil,
+             even: {:even, 4},
+             again: :infinity,
+             fast: 2,
+             nested: %{size: 3.0}
+           }
+  end
+
+  test "what is nil goes with all" do
+    assert others(mod: Stack, any: 1, fast: nil).fast == nil
+    assert_raise ArgumentError, fn -> others(mod: Stack, any: 1, fast: 1) end
+  end
+
+  test "does the same with prepared specs" do
+    prepared = Options.prepare(@specs)
+    assert Options.validate!([most: 3], prepared, "a thing") == validate(most: 3)
+
+    for opts <- [:none, [most: -1], [mod: 1], [speed: 2.0], [more: []]] do
+      message = assert_raise(ArgumentError, fn -> validate(opts) end).message
+      assert_raise ArgumentError, message, fn -> Options.validate!(opts, prepared, "a thing") end
+    end
+  end
+
+  test "names the one of many whose options are wrong, and shows no secret" do
+    mod =
+      "option :mod of thing 7 must be a module that exports push/2 and pop/1, or {module, opts}"
+
+    even = "option :even of thing 7 must be an even number, or :none, got: "
+
+    for {opts, message} <- [
+          {%{a: "secret"},
+           "options of thing 7 must be a keyword list, got: a term that is not shown"},
+          {[:secret | "secret"],
+           "options of thing 7 must be a keyword list, got: a term that is"},
+          {[any: 1], String.replace(mod, "must", "is required, and must")},
+          {[mod: Stack], "option :any of thing 7 is required"},
+          {[mod: Enum], mod <> ", got: Enum"},
+          {[mod: NoSuchModule], mod <> ", got: NoSuchModule"},
+          {[mod: {Enum, "secret"}], mod <> ", got: {Enum, ...}"},
+          {[mod: {Stack, "secret", 1}], mod <> ", got: a term that is not shown"},
+          {[mod: {"secret", 1}], mod <> ", got: a term that is not shown"},
+          {[even: 3], even <> "3 (one is left)"},
+          {[even: "secret"], even <> "a term that is not shown"},
+          {[again: 0],
+           "option :again of thing 7 must be a number of seconds from 1, or :infinity"},
+          {[again: 1.0], "option :again of thing 7 must be a number of seconds"},
+          {[nested: nil], "options of :nested of thing 7 must be a keyword list, got: nil"},
+          {[nested: [size: -1]], "option :size of :nested of thing 7 must be a number from 0"}
+        ] do
+      error = assert_raise ArgumentError, fn -> others(opts) end
+      assert String.starts_with?(error.message, message), error.message
+      refute error.message =~ "secret"
+    end
+  end
+
+  test "reads an argument that is no option" do
+    assert Options.argument!("n", {:integer, from: 0}, 0) == 0
+    assert Options.argument!("stack", {:module_with_opts, pop: 1}, Stack) == {Stack, []}
+
+    for {type, value, opts, message} <- [
+          {{:integer, from: 0}, -1, [], "it must be an integer from 0, got: -1"},
+          {:keyword, "a", [], "it must be a keyword list, got: \"a\""},
+          {:keyword, [1 | 2], [], "it must be a keyword list, got: [1 | 2]"},
+          {:keyword, "a", [secret: true],
+           "it must be a keyword list, got: a term that is not shown"}
+        ] do
+      assert_raise ArgumentError, message, fn -> Options.argument!("it", type, value, opts) end
+    end
   end
 
   test "names what is wrong, what was given, and what is allowed" do

@@ -270,7 +270,7 @@ defmodule GrpcLb.PoolTest do
             {:run, [pool, fn -> 1 end], ~r/fun must be a function of one argument/},
             {:call, [pool, :request, -1], ~r/timeout must be .* got: -1/},
             {:call, [pool, :request, nil], ~r/timeout must be/},
-            {:await_members, [pool, -1, 10], ~r/n must be a non-negative integer, got: -1/},
+            {:await_members, [pool, -1, 10], ~r/n must be an integer from 0, got: -1/},
             {:await_members, [pool, 1, 0x100000000], ~r/timeout must be .* to 4294967295/},
             {:await_members, [pool, 1, 1.5], ~r/timeout must be/}
           ] do

@@ -63,7 +63,7 @@ defmodule GrpcLb.ResolverTest do
 
       assert_raise ArgumentError, "no shard: 3", fn -> Resolver.for_target(3, Strict) end
 
-      assert_raise ArgumentError, ~r/option :srv .* must be a boolean, got: 1/, fn ->
+      assert_raise ArgumentError, ~r/option :srv .* must be false or true, got: 1/, fn ->
         Resolver.for_target("a.example", {DNS, srv: 1})
       end
 

@@ -1,100 +1,102 @@
 defmodule GrpcLb.Connection.Options do
-  @max_ms 0xFFFFFFFF
+  @moduledoc false
 
-  # In the order of the documentation.
+  alias GrpcLb.Connection.Backoff
+  alias GrpcLb.{Options, Policy, Resolver, Settings}
+
+  # In the order of the documentation. The module that knows a value best reads those of type `:any`.
   @options [
+    target: [
+      type: :any,
+      doc: "what to connect to, see `GrpcLb.Target`. The first argument of `connect/2`."
+    ],
     transport: [
-      kind: :transport,
-      doc:
-        "how to reach an address: a module, or `{module, opts}`, see `GrpcLb.Transport`. Required"
+      type: {:module_with_opts, open: 2, close: 1},
+      secret: true,
+      doc: "how to reach an address: a module, or `{module, opts}`, see `GrpcLb.Transport`."
     ],
     name: [
-      kind: :any,
+      type: :any,
+      default: nil,
       doc: """
       any term. No two connections of a node have the same name at the same time. By default a new
-      reference
+      reference.
       """
     ],
     policy: [
-      kind: :any,
+      type: :any,
       default: :round_robin,
-      doc: "the balancer's, see `GrpcLb.Policy`"
+      doc: "the balancer's, see `GrpcLb.Policy`."
     ],
     resolver: [
-      kind: :any,
+      type: :any,
       default: nil,
       doc: """
       who knows the addresses of the target: a module, or `{module, opts}`, see `GrpcLb.Resolver`.
-      By default the resolver of the target's scheme
+      By default the resolver of the target's scheme.
       """
     ],
     connect_timeout: [
-      kind: :ms,
+      type: {:ms, 1},
       default: 20_000,
       doc: """
       how long the transport's `open` and `check`, and the resolver's `resolve`, may take before
-      they are ended and count as failed
+      they are ended and count as failed.
       """
     ],
     ready_timeout: [
-      kind: :ms,
+      type: {:ms, 1},
       default: 30_000,
-      doc: "how long `connect/2` waits in all; `start_link/1` does not wait"
+      doc: "how long `connect/2` waits in all; `start_link/1` does not wait."
     ],
     drain_timeout: [
-      kind: :ms_or_none,
+      type: {:ms, 0},
       default: 5_000,
       doc: """
       how long a transport whose address is gone stays open for the calls in flight, after it has
-      left the rotation. It stays open for all of that time: when a call ends whose transport came from
-      `pick/1` is not known. A disconnect does not wait for it
+      left the rotation. It stays open for all of that time: nobody knows when a call ends whose
+      transport came from `pick/1`. A disconnect does not wait for it.
       """
     ],
     check_interval: [
-      kind: :ms_or_infinity,
+      type: {:or, {:ms, 1}, :infinity},
       default: 10_000,
-      doc: "between two checks of a transport that has `check/1`; `:infinity` for no checks"
+      doc: "between two checks of a transport that has `check/1`; `:infinity` for no checks."
     ],
     resolve_interval: [
-      kind: :ms_or_infinity,
+      type: {:or, {:ms, 1}, :infinity},
       default: 30_000,
       doc: """
       between two resolutions when the resolver gives no TTL; with a TTL the next one comes when
-      that is over. `:infinity` for none
+      that is over. `:infinity` for none.
       """
     ],
     min_resolve_interval: [
-      kind: :ms_or_none,
+      type: {:ms, 0},
       default: 5_000,
       doc: """
       the least time between two resolutions that a failed transport, `resolve_now/1` or a TTL asks
-      for. What is asked for earlier is done when it is over
+      for. What is asked for earlier is done when it is over.
       """
     ],
     backoff: [
-      kind: :backoff,
+      type: {:options, Backoff.options()},
       default: [],
       doc: """
-      the waits between attempts to open a transport or to resolve: `[initial: 1_000, multiplier:
-      1.6, jitter: 0.2, max: 120_000]` are gRPC's, and the defaults
+      the waits between attempts to open a transport or to resolve, with gRPC's defaults:
       """
     ]
   ]
 
-  @moduledoc false
-
-  alias GrpcLb.Connection.Backoff
-  alias GrpcLb.{Policy, Resolver, Settings}
-
-  # What the modules are given may be secret, and a crash is logged with these.
+  # The modules' options may be secret, and a crash logs this struct.
   @derive {Inspect, except: [:transport, :resolver, :caller]}
-  @enforce_keys [:target | Keyword.keys(@options)]
+  @enforce_keys Keyword.keys(@options)
   defstruct [:caller, :settings | @enforce_keys]
 
   @typedoc """
-  Options that were checked. `settings` are those of the balancer, beside its policy. `caller` is who
-  waits in `GrpcLb.Connection.connect/2`, how to tell it, and whether it has heard that: the one element
-  is 1 then.
+  Options that were validated. `settings` are those of the balancer, beside its policy. `caller` waits
+  in `GrpcLb.Connection.connect/2`: who it is, how to tell it, and whether it has heard (the one element
+  is 1 then).
   """
   @type t :: %__MODULE__{
           target: term(),
@@ -115,20 +117,12 @@ defmodule GrpcLb.Connection.Options do
 
   @doc "The options as a list, for documentation."
   @spec docs() :: String.t()
-  def docs do
-    "All times are in milliseconds.\n\n" <>
-      Enum.map_join(@options, "\n", fn {option, spec} ->
-        doc = spec[:doc] |> String.trim() |> String.replace("\n", "\n    ")
+  def docs, do: "All times are in milliseconds.\n\n" <> Options.docs(specs())
 
-        default =
-          if spec[:default] not in [nil, []], do: " (default `#{inspect(spec[:default])}`)"
-
-        "  * `#{inspect(option)}`#{default} - #{doc}"
-      end) <> "\n" <> Settings.docs_of_users()
-  end
+  defp specs, do: @options ++ Settings.balancer_options()
 
   @doc """
-  Checks the options of a connection, and spells out those that are left out.
+  Validates the options of a connection and fills in the defaults.
 
   Raises `ArgumentError` that names the option that is wrong, and what is allowed.
 
@@ -147,35 +141,26 @@ defmodule GrpcLb.Connection.Options do
             "option :target is unknown beside the target, which is the first argument"
     end
 
-    {settings, opts} = Keyword.split(opts, Settings.of_users())
-
-    # Of an option that is given twice the first one counts, as everywhere with keyword lists.
-    given =
-      for {option, setting} <- Enum.reverse(opts), into: %{} do
-        {option, setting!(option, @options[option][:kind], setting)}
-      end
-
-    unless Map.has_key?(given, :transport) do
-      raise ArgumentError, "option :transport is required: #{allowed(:transport)}"
-    end
-
-    options = Map.merge(defaults(), given)
-    # They raise by themselves, and know more. What they make is made again with the balancer.
-    Settings.to_native(settings, Policy.to_native(options.policy))
-    resolver = Resolver.for_target(target, options.resolver)
-    known = %{target: target, resolver: resolver, settings: settings}
-    struct!(__MODULE__, Map.merge(options, known))
+    new!([{:target, target} | opts])
   end
 
-  @doc "Checks options that have the target among them, see `new!/2`."
+  @doc "Validates options that have the target among them, see `new!/2`."
   @spec new!(keyword()) :: t()
   def new!(opts) do
-    keyword!(opts)
+    opts = put_name(opts)
+    options = Options.validate!(opts, specs())
+    settings = Keyword.take(opts, Keyword.keys(Settings.balancer_options()))
+    # To raise early. The balancer is made later, by another process.
+    Settings.to_native(settings, Policy.to_native(options.policy))
 
-    case Keyword.pop(opts, :target, :none) do
-      {:none, _opts} -> raise ArgumentError, "option :target is required"
-      {target, opts} -> new!(target, opts)
-    end
+    struct(
+      __MODULE__,
+      Map.merge(options, %{
+        settings: settings,
+        resolver: Resolver.for_target(options.target, options.resolver),
+        backoff: Backoff.new(options.backoff)
+      })
+    )
   end
 
   @doc "Gives options a name if they have none."
@@ -185,60 +170,5 @@ defmodule GrpcLb.Connection.Options do
     Keyword.put_new_lazy(opts, :name, &make_ref/0)
   end
 
-  defp keyword!(opts) do
-    unless Keyword.keyword?(opts) do
-      raise ArgumentError, "options must be a keyword list, got: #{inspect(opts)}"
-    end
-  end
-
-  defp defaults do
-    for {option, spec} <- Keyword.drop(@options, [:name, :transport]),
-        into: %{name: make_ref()} do
-      {option, setting!(option, spec[:kind], spec[:default])}
-    end
-  end
-
-  defp setting!(option, nil, _setting) do
-    raise ArgumentError,
-          "unknown option #{inspect(option)}, expected " <>
-            GrpcLb.Options.one_of([:target | Keyword.keys(@options)] ++ Settings.of_users())
-  end
-
-  defp setting!(_option, :any, setting), do: setting
-  defp setting!(:backoff, :backoff, setting), do: Backoff.new!(setting)
-
-  # The error does not show the module's options, which may be secret.
-  defp setting!(_option, :transport, {module, _opts} = setting) do
-    if transport?(module), do: setting, else: refuse!(:transport, :transport, module)
-  end
-
-  defp setting!(_option, :transport, module) do
-    if transport?(module), do: {module, []}, else: refuse!(:transport, :transport, module)
-  end
-
-  defp setting!(option, kind, setting) do
-    right? =
-      case kind do
-        :ms -> is_integer(setting) and setting in 1..@max_ms
-        :ms_or_none -> is_integer(setting) and setting in 0..@max_ms
-        :ms_or_infinity -> setting == :infinity or (is_integer(setting) and setting in 1..@max_ms)
-      end
-
-    if right?, do: setting, else: refuse!(option, kind, setting)
-  end
-
-  defp transport?(module) do
-    is_atom(module) and Code.ensure_loaded?(module) and
-      function_exported?(module, :open, 2) and function_exported?(module, :close, 1)
-  end
-
-  defp refuse!(option, kind, setting) do
-    raise ArgumentError,
-          "option #{inspect(option)} must be #{allowed(kind)}, got: #{inspect(setting)}"
-  end
-
-  defp allowed(:transport), do: "a module that exports open/2 and close/1, or {module, opts}"
-  defp allowed(:ms), do: "a number of milliseconds from 1 to #{@max_ms}"
-  defp allowed(:ms_or_none), do: "a number of milliseconds from 0 to #{@max_ms}"
-  defp allowed(:ms_or_infinity), do: "#{allowed(:ms)}, or :infinity"
+  defp keyword!(opts), do: Options.argument!("options", :keyword, opts, secret: true)
 end

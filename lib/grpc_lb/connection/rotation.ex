@@ -14,7 +14,7 @@ defmodule GrpcLb.Connection.Rotation do
   @type t :: %__MODULE__{
           balancer: GrpcLb.balancer(),
           listed: [GrpcLb.Backend.form()] | nil,
-          states: %{Plan.id() => GrpcLb.connectivity() | :down}
+          states: %{Plan.id() => GrpcLb.state() | :down}
         }
 
   @typedoc "A backend that is wanted: its transport if that is up, and its weight."

@@ -5,12 +5,11 @@ defmodule GrpcLb.Resolver.DNS do
   @moduledoc """
   Resolves `dns` targets, see `GrpcLb.Target`, to the addresses in A and AAAA records.
 
-  Both are asked for at the same time, and what one of them brings is enough: it is an error only if
-  neither brings an address. If one fails, other than by there being no such record, `:ttl` is the
-  floor, so that it is soon asked again.
+  Asks for both at the same time, and fails only if neither brings an address. When one of them fails,
+  and not for want of a record, `:ttl` is `:min_ttl`, so that it is soon asked again.
 
-  Addresses come sorted, IPv4 before IPv6. Servers like to answer in another order each time; sorted,
-  the same addresses are the same list. `:ttl` is the shortest of the answers', between `:min_ttl` and
+  Addresses come sorted, IPv4 before IPv6. Servers vary the order of their answers; sorted, the same
+  addresses are the same list. `:ttl` is the shortest of the answers', between `:min_ttl` and
   `:max_ttl`.
 
   ## Names
@@ -25,7 +24,7 @@ defmodule GrpcLb.Resolver.DNS do
 
   ## Options
 
-  #{Options.doc()}
+  #{Options.docs()}
 
   ## SRV
 
@@ -55,7 +54,7 @@ defmodule GrpcLb.Resolver.DNS do
   @impl true
   def validate!(target, opts) do
     _target = target!(target)
-    _settings = Options.read!(opts)
+    _options = Options.validate!(opts)
     :ok
   end
 
@@ -73,23 +72,23 @@ defmodule GrpcLb.Resolver.DNS do
   @impl true
   def resolve(target, opts) do
     target = target!(target)
-    settings = opts |> Options.read!() |> ask_nameserver_of(target)
+    options = opts |> Options.validate!() |> ask_nameserver_of(target)
 
     case HostPort.ip(target.host) do
       {:ok, ip} -> {:ok, %{addresses: [%Address{ip: ip, port: target.port}], ttl: :infinity}}
-      :error -> target |> ask(settings) |> result(settings)
+      :error -> target |> ask(options) |> result(options)
     end
   end
 
-  defp ask_nameserver_of(settings, %Target{nameserver: nil}), do: settings
-  defp ask_nameserver_of(settings, target), do: %{settings | nameservers: [target.nameserver]}
+  defp ask_nameserver_of(options, %Target{nameserver: nil}), do: options
+  defp ask_nameserver_of(options, target), do: %{options | nameservers: [target.nameserver]}
 
-  defp ask(target, %{srv: true} = settings), do: first_known(target.host, settings, &srv/2)
+  defp ask(target, %{srv: true} = options), do: first_known(target.host, options, &srv/2)
 
-  defp ask(target, settings) do
+  defp ask(target, options) do
     answer =
-      case hosts_file(target.host, settings.nameservers) do
-        [] -> first_known(target.host, settings, &Query.addresses/2)
+      case hosts_file(target.host, options.nameservers) do
+        [] -> first_known(target.host, options, &Query.addresses/2)
         ips -> {:ok, ips, nil}
       end
 
@@ -99,10 +98,10 @@ defmodule GrpcLb.Resolver.DNS do
   defp hosts_file(host, :system), do: Names.hosts_file(host)
   defp hosts_file(_host, _servers), do: []
 
-  defp first_known(host, settings, ask) do
-    query = Query.new(settings.nameservers, settings.timeout)
+  defp first_known(host, options, ask) do
+    query = Query.new(options.nameservers, options.timeout)
 
-    Enum.reduce_while(names(host, settings.nameservers), nil, fn name, _unknown ->
+    Enum.reduce_while(names(host, options.nameservers), nil, fn name, _unknown ->
       answer = ask.(query, name)
       if Answer.absent?(answer), do: {:cont, answer}, else: {:halt, answer}
     end)
@@ -147,14 +146,14 @@ defmodule GrpcLb.Resolver.DNS do
     for ip <- ips, do: %Address{ip: ip, port: port, host: host, weight: weight}
   end
 
-  defp result({:ok, addresses, ttl}, settings) do
+  defp result({:ok, addresses, ttl}, options) do
     addresses = addresses |> Enum.uniq() |> Enum.sort_by(&{&1.ip, &1.port, &1.host})
-    {:ok, %{addresses: addresses, ttl: ttl && clamp(ttl, settings)}}
+    {:ok, %{addresses: addresses, ttl: ttl && clamp(ttl, options)}}
   end
 
-  defp result({:error, _reason} = error, _settings), do: error
+  defp result({:error, _reason} = error, _options), do: error
 
-  defp clamp(ttl, settings), do: ttl |> max(settings.min_ttl) |> min(settings.max_ttl)
+  defp clamp(ttl, options), do: ttl |> max(options.min_ttl) |> min(options.max_ttl)
 
   defp target!(target) do
     case Target.parse!(target) do

@@ -8,17 +8,13 @@ defmodule GrpcLb.Resolver.Static do
 
   @behaviour GrpcLb.Resolver
 
-  alias GrpcLb.Target
+  alias GrpcLb.{Options, Target}
 
   @impl true
-  def validate!(target, []) do
+  def validate!(target, opts) do
+    Options.validate!(opts, [], __MODULE__)
     _addresses = addresses!(target)
     :ok
-  end
-
-  def validate!(_target, [{option, _setting} | _more]) do
-    raise ArgumentError,
-          "unknown option #{inspect(option)} of #{inspect(__MODULE__)}, it has none"
   end
 
   @doc """

@@ -80,7 +80,22 @@ defmodule GrpcLb.Connection.OptionsTest do
           {[owner: self()] ++ @good, "unknown option :owner, expected :target or :transport or"},
           {[on_owner_death: :remove] ++ @good, "unknown option :on_owner_death"},
           {[resolver: Enum] ++ @good, ":resolver"},
-          {[backoff: 1] ++ @good, ":backoff"},
+          {[backoff: 1] ++ @good, "options of :backoff must be a keyword list, got: 1"},
+          {[backoff: [later: 1]] ++ @good,
+           "unknown option :later of :backoff, expected :initial or :multiplier or :jitter or :max"},
+          {[backoff: [initial: 0]] ++ @good, "option :initial of :backoff must be"},
+          {[backoff: [initial: 1.5]] ++ @good, ":initial"},
+          {[backoff: [initial: 0xFFFFFFFF + 1]] ++ @good, ":initial"},
+          {[backoff: [max: 0]] ++ @good, ":max"},
+          {[backoff: [max: :infinity]] ++ @good, ":max"},
+          {[backoff: [multiplier: 0.9]] ++ @good,
+           ":multiplier of :backoff must be a number from 1"},
+          {[backoff: [multiplier: 1.0e308]] ++ @good, ":multiplier"},
+          {[backoff: [multiplier: nil]] ++ @good, ":multiplier"},
+          {[backoff: [jitter: -0.1]] ++ @good,
+           ":jitter of :backoff must be a number from 0 to 1"},
+          {[backoff: [jitter: 1.1]] ++ @good, ":jitter"},
+          {[backoff: [jitter: "0.2"]] ++ @good, ":jitter"},
           {[connect_timeout: 0] ++ @good,
            ":connect_timeout must be a number of milliseconds from 1"},
           {[connect_timeout: :infinity] ++ @good, ":connect_timeout"},
@@ -102,6 +117,23 @@ defmodule GrpcLb.Connection.OptionsTest do
     assert error.message =~ ":transport"
   end
 
+  test "what modules are given is not shown" do
+    for opts <- [
+          [transport: {NoSuchModule, token: "secret"}],
+          [transport: {MyApp.Transport, "secret", 1}],
+          [transport: "secret"],
+          [resolver: {NoSuchModule, token: "secret"}],
+          [resolver: {GrpcLb.Resolver.Static, "secret"}],
+          [resolver: "secret"],
+          %{transport: {MyApp.Transport, "secret"}}
+        ] do
+      opts = if is_list(opts), do: opts ++ @good, else: opts
+      error = assert_raise ArgumentError, fn -> Options.new!(opts) end
+      assert error.message =~ "must be"
+      refute error.message =~ "secret"
+    end
+  end
+
   test "keeps what its balancer is made with" do
     settings = [slow_start: [window: 5_000], max_requests: 10]
     options = Options.new!(settings ++ [policy: :least_request] ++ @good)
@@ -112,7 +144,9 @@ defmodule GrpcLb.Connection.OptionsTest do
   test "documents every option" do
     docs = Options.docs()
     fields = Map.keys(Options.new!(@good)) -- [:__struct__, :target, :settings, :caller]
-    for option <- fields ++ Settings.of_users(), do: assert(docs =~ "  * `#{inspect(option)}`")
+
+    for option <- fields ++ Keyword.keys(Settings.balancer_options()),
+        do: assert(docs =~ "  * `#{inspect(option)}`")
   end
 
   test "takes the first of an option that is given twice" do

@@ -15,7 +15,7 @@ defmodule GrpcLb.Pool.OptionsTest do
              name: MyPool,
              policy: :round_robin,
              size: 0,
-             worker: nil,
+             child_spec: nil,
              max_restarts: 3,
              max_seconds: 5,
              scope: :node,
@@ -50,7 +50,7 @@ defmodule GrpcLb.Pool.OptionsTest do
           {[name: A, owner: self()], ~r/unknown option :owner of a pool, expected .*:slow_start/},
           {[name: A, on_owner_death: :keep], ~r/unknown option :on_owner_death of a pool/},
           {[name: A, settings: []], ~r/unknown option :settings of a pool/},
-          {[name: A, size: -1], ~r/:size of a pool must be a non-negative integer, got: -1/},
+          {[name: A, size: -1], ~r/:size of a pool must be an integer from 0, got: -1/},
           {[name: A, size: 1.0], ~r/:size/},
           {[name: A, size: 1], ~r/:worker of a pool is required with a :size/},
           {[name: A, size: 1, worker: 7], ~r/:worker of a pool must be a child spec.* got: 7/},
@@ -65,14 +65,49 @@ defmodule GrpcLb.Pool.OptionsTest do
            ~r/:scope of a pool must be :node or :cluster, got: :planet/},
           {[name: A, scope: :cluster, prefer: :remote], ~r/:prefer/},
           {[name: A, scope: :cluster, local_share: 1.1],
-           ~r/:local_share .* from 0 to 1, got: 1.1/},
+           ~r/:local_share .* from 0 to 1, or nil, got: 1.1/},
           {[name: A, scope: :cluster, local_share: -0.1], ~r/:local_share/},
-          {[name: A, prefer: :local], ~r/need scope: :cluster/},
-          {[name: A, local_share: 0.5], ~r/need scope: :cluster/}
+          {[name: A, prefer: :local],
+           ~r/:prefer of a pool is for scope: :cluster only, got it with scope: :node/},
+          {[name: A, local_share: 0.5], ~r/:local_share of a pool is for scope: :cluster only/}
         ] do
       assert_raise ArgumentError, message, fn -> Options.validate!(opts) end
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :start_link, [opts]) end
       assert_raise ArgumentError, message, fn -> apply(GrpcLb.Pool, :child_spec, [opts]) end
+    end
+  end
+
+  test "a worker's argument is not shown" do
+    for worker <- [
+          {Raising, token: "secret"},
+          {"no module", "secret"},
+          %{id: 1, start: {Agent, "secret"}},
+          "secret"
+        ] do
+      opts = [name: A, size: 1, worker: worker]
+      error = assert_raise ArgumentError, fn -> Options.validate!(opts) end
+      assert error.message =~ "option :worker of a pool must be a child spec"
+      refute error.message =~ "secret"
+    end
+
+    error = assert_raise ArgumentError, fn -> Options.validate!(%{worker: "secret"}) end
+    assert error.message =~ "options of a pool must be a keyword list"
+    refute error.message =~ "secret"
+  end
+
+  test "a member has a value and a weight" do
+    assert Options.member!(self(), []) == {self(), self(), 1}
+    assert Options.member!(self(), value: nil, weight: 2) == {self(), nil, 2}
+    assert Options.member!(self(), value: 1, value: 2) == {self(), 1, 1}
+
+    for {opts, message} <- [
+          {:none, "options of a member must be a keyword list, got: :none"},
+          {[wieght: 1], "unknown option :wieght of a member, expected :value or :weight"},
+          {[weight: 0],
+           "option :weight of a member must be an integer from 1 to 4294967295, got: 0"}
+        ] do
+      error = assert_raise ArgumentError, fn -> Options.member!(self(), opts) end
+      assert error.message == message
     end
   end
 
@@ -119,7 +154,7 @@ defmodule GrpcLb.Pool.OptionsTest do
   test "every option is documented" do
     documented = for [_, option] <- Regex.scan(~r/^  \* `:(\w+)`/m, Options.docs()), do: option
     fields = Map.keys(Map.from_struct(%Options{name: A})) -- [:child_spec, :settings]
-    expected = Enum.map(fields ++ Settings.of_users(), &Atom.to_string/1)
-    assert Enum.sort(documented) == Enum.sort(expected)
+    expected = [:worker, :prefer] ++ fields ++ Keyword.keys(Settings.balancer_options())
+    assert Enum.sort(documented) == expected |> Enum.map(&Atom.to_string/1) |> Enum.sort()
   end
 end

@@ -432,10 +432,10 @@ defmodule GrpcLb.Resolver.DNSTest do
             {:timeout, 0, "milliseconds"},
             {:timeout, :infinity, "milliseconds"},
             {:timeout, 0x100000000, "milliseconds"},
-            {:srv, nil, "a boolean"},
-            {:min_ttl, 0, "seconds, 1 at least"},
+            {:srv, nil, "false or true"},
+            {:min_ttl, 0, "seconds from 1"},
             {:max_ttl, 1.5, "seconds"},
-            {:max_ttl, 4, ":min_ttl at least"}
+            {:max_ttl, 4, ":min_ttl, which is 5"}
           ] do
         message = "option #{inspect(option)} of GrpcLb.Resolver.DNS must be "
 

@@ -6,8 +6,12 @@ defmodule GrpcLb.Resolver.DNS.OptionsTest do
   doctest Options
 
   test "every option is in the documentation, with its default" do
-    for {option, default} <- Options.read!([]) do
-      assert Options.doc() =~ "`#{inspect(option)}` (default `#{inspect(default)}`)"
+    for {option, default} <- Options.validate!([]) do
+      assert Options.docs() =~ "`#{inspect(option)}` (default `#{inspect(default)}`)"
     end
+  end
+
+  test "takes the first of an option that is given twice" do
+    assert Options.validate!(timeout: 1, srv: true, timeout: 2).timeout == 1
   end
 end
