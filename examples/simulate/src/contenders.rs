@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
 use grpc_lb_core::policy::weighted_round_robin::Weights;
-use grpc_lb_core::policy::{round_robin, weighted_round_robin, Policy};
+use grpc_lb_core::policy::{round_robin, weighted_round_robin, random, Policy};
 use grpc_lb_core::Config;
 
 use crate::server::Kind;
@@ -48,7 +48,7 @@ pub fn all() -> Vec<Contender> {
     vec![
         alone("round_robin", round_robin.clone()),
         guarded("round_robin + outlier detection", round_robin),
-        alone("random", Policy::Random),
+        alone("random", Policy::Random(random::Config)),
         Contender {
             knows_sizes: true,
             ..alone("weighted_round_robin, static", weighted)

@@ -26,6 +26,12 @@ impl Caller {
         &self.reader
     }
 
+    /// Unique among the callers alive.
+    #[inline]
+    pub(crate) fn number(&self) -> usize {
+        self.reader.index()
+    }
+
     /// A number in `0..bound`, each as likely as the others. `bound` is not 0.
     #[inline]
     pub(crate) fn random_below(&self, bound: usize) -> usize {

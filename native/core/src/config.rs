@@ -1,10 +1,12 @@
-//! What a balancer is made of, beside its backends.
+//! The configuration of a balancer: everything but its backends.
 
 use crate::backend::OnOwnerDeath;
 use crate::health::{outlier_detection, slow_start};
+use crate::limit::Limits;
 use crate::policy::Policy;
 
-/// Everything that can be chosen of a balancer.
+/// Everything that can be chosen of a balancer. All but the kind of the policy can be changed while
+/// it lives, see [`Balancer::configure`](crate::Balancer::configure).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The rule that chooses.
@@ -18,13 +20,21 @@ pub struct Config {
     /// Below so many percent of healthy backends, those that are not healthy are picked, too
     /// (Envoy). 0 is never.
     pub panic_threshold: u32,
-    /// How many calls may be in flight (gRFC A32). `None` is any number.
+    /// How many calls may be in flight (gRFC A32). `None` is any number. Only calls that began
+    /// under such a limit count.
     pub max_requests: Option<u32>,
     /// How many calls each backend may have in flight. `None` is any number.
     pub max_requests_per_backend: Option<u32>,
 }
 
 impl Config {
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            max_requests: self.max_requests,
+            max_requests_per_backend: self.max_requests_per_backend,
+        }
+    }
+
     /// Whether there is ever work that time drives.
     pub fn is_timed(&self) -> bool {
         let reports = self.policy.reported_weights();

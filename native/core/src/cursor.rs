@@ -8,6 +8,28 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering};
 
+/// Who shares a rotation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CursorKind {
+    /// All callers: over any run of picks without a reconcile the counts of the backends differ
+    /// by at most 1.
+    #[default]
+    Shared,
+    /// Each of so many callers has its own, and all others share one: the counts differ by at
+    /// most the number of callers that picked. No cache line is shared among them.
+    PerCaller(u32),
+}
+
+impl CursorKind {
+    /// How many callers have a counter of their own.
+    fn callers(self) -> usize {
+        match self {
+            CursorKind::Shared => 0,
+            CursorKind::PerCaller(callers) => callers as usize,
+        }
+    }
+}
+
 /// A counter for each of the first callers, and a last one that all others share. A cursor that
 /// everybody shares has only that one.
 pub(crate) struct Cursor(Box<[Lane]>);
@@ -35,20 +57,28 @@ impl Lane {
 }
 
 impl Cursor {
-    /// One counter for all callers.
-    pub(crate) fn shared(first: u64) -> Self {
-        Self::per_caller(0, || first)
+    /// A cursor whose counters begin where `first` says, each.
+    pub(crate) fn new(kind: CursorKind, mut first: impl FnMut() -> u64) -> Self {
+        let lanes = 0..=kind.callers();
+        Cursor(lanes.map(|_| Lane::starting_at(first())).collect())
     }
 
-    /// `callers` counters for the callers numbered below that, and one for all others.
-    pub(crate) fn per_caller(callers: usize, mut first: impl FnMut() -> u64) -> Self {
-        Cursor((0..=callers).map(|_| Lane::starting_at(first())).collect())
-    }
-
-    /// A new cursor that goes on where this one is.
-    pub(crate) fn continued(&self) -> Self {
-        let lanes = self.0.iter();
-        Cursor(lanes.map(|lane| Lane::starting_at(lane.next())).collect())
+    /// A new cursor that goes on where this one is. A counter that this one does not have goes on
+    /// from the one that is furthest.
+    pub(crate) fn continued(&self, kind: CursorKind) -> Self {
+        let (others, own) = self.0.split_last().expect("there is a lane for the others");
+        let furthest = || self.0.iter().map(Lane::next).max();
+        let next = |caller: usize| match own.get(caller) {
+            Some(lane) => lane.next(),
+            None => furthest().expect("there is a lane"),
+        };
+        let callers = kind.callers();
+        let others = match callers == own.len() {
+            true => others.next(),
+            false => next(usize::MAX),
+        };
+        let nexts = (0..callers).map(next).chain([others]);
+        Cursor(nexts.map(Lane::starting_at).collect())
     }
 
     /// Takes the next turn. `caller` is unique among the callers alive.
@@ -101,7 +131,7 @@ mod tests {
         for n in 1..7 {
             for first in [0, 1, 5, 1_000_003] {
                 for count in 0..20 {
-                    let cursor = Cursor::shared(first);
+                    let cursor = Cursor::new(CursorKind::Shared, || first);
                     let mut expected = vec![0; n];
                     for _ in 0..count {
                         expected[(cursor.take(0) % n as u64) as usize] += 1;
@@ -114,7 +144,7 @@ mod tests {
 
     #[test]
     fn callers_have_lanes_of_their_own_and_the_rest_share_one() {
-        let cursor = Cursor::per_caller(2, || 0);
+        let cursor = Cursor::new(CursorKind::PerCaller(2), || 0);
         assert_eq!([cursor.take(0), cursor.take(0), cursor.take(1)], [0, 1, 0]);
         assert_eq!(
             [cursor.take(2), cursor.take(900), cursor.take(2)],
@@ -125,10 +155,23 @@ mod tests {
 
     #[test]
     fn a_continued_cursor_goes_on_and_counts_anew() {
-        let cursor = Cursor::shared(7);
+        let cursor = Cursor::new(CursorKind::Shared, || 7);
         cursor.take(0);
-        let next = cursor.continued();
+        let next = cursor.continued(CursorKind::Shared);
         assert_eq!(turns(&next, 3), [0, 0, 0]);
         assert_eq!(next.take(0), 8);
+    }
+
+    #[test]
+    fn a_cursor_of_another_kind_goes_on_from_the_furthest() {
+        let own = CursorKind::PerCaller(2);
+        let apart = Cursor::new(CursorKind::Shared, || 7).continued(own);
+        assert_eq!([0, 0, 0, 1, 5].map(|it| apart.take(it)), [7, 8, 9, 7, 7]);
+        let same = apart.continued(own);
+        assert_eq!([0, 1, 5].map(|it| same.take(it)), [10, 8, 8]);
+        let more = apart.continued(CursorKind::PerCaller(3));
+        assert_eq!([0, 1, 2, 5].map(|it| more.take(it)), [10, 8, 10, 10]);
+        let shared = apart.continued(CursorKind::Shared);
+        assert_eq!([0, 1, 5].map(|it| shared.take(it)), [10, 11, 12]);
     }
 }

@@ -52,6 +52,7 @@ mod balancer;
 mod caller;
 mod config;
 mod cursor;
+mod entry;
 pub mod hash;
 pub mod health;
 pub mod limit;
@@ -74,8 +75,11 @@ mod watched;
 mod models;
 
 pub use alarm::Alarm;
-pub use backend::{Backend, Condition, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
-pub use balancer::{BackendInfo, Balancer, ChangeError, Changes, Info, MemberError};
+pub use backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
+pub use balancer::{
+    BackendInfo, Balancer, ChangeError, Changes, ConfigureError, Configured, Info, MemberError,
+    Summary,
+};
 pub use caller::Caller;
 pub use config::Config;
 pub use live::{live_counts, LiveCounts};

@@ -2,6 +2,15 @@
 
 use crate::sync::{AtomicU32, Ordering};
 
+/// How many calls may be in flight. `None` is any number.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Limits {
+    /// Of the balancer.
+    pub(crate) max_requests: Option<u32>,
+    /// Of each backend.
+    pub(crate) max_requests_per_backend: Option<u32>,
+}
+
 /// A count of calls in flight.
 ///
 /// The bound is an argument, so that it may change at any time; the count stays, as A32 has it.

@@ -1,4 +1,4 @@
-//! The backends that are listed, found by id.
+//! Member table, indexed by id.
 
 use std::hash::{BuildHasher, Hash};
 
@@ -6,8 +6,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 use triomphe::Arc;
 
-use crate::backend::{Backend, Condition, Entry, Offer, Owner, State};
+use crate::backend::{Backend, Offer, Owner, State};
+use crate::entry::Entry;
 use crate::health::{Health, Standing};
+use crate::time::Time;
 
 /// Names a member for as long as it is listed.
 pub(crate) type MemberKey = u32;
@@ -17,55 +19,49 @@ pub(crate) struct Members<T> {
     /// Keys, which fit into half of what they are made of.
     by_id: HashTable<MemberKey>,
     hasher: DefaultHashBuilder,
-    /// The rank of the next one to be put at the end of the list.
-    next_rank: u64,
+    /// The rank that was given last.
+    last_rank: u64,
 }
 
 /// A backend that is listed.
 pub(crate) struct Member<T> {
     pub(crate) id: T,
     pub(crate) value: T,
-    /// Who is watched for it. Nobody, once its owner has died.
+    /// The process that is watched for it. `None` once it has died.
     pub(crate) owner: Option<Owner>,
     pub(crate) weight: u32,
-    /// What its user says of it.
-    pub(crate) condition: Condition,
-    /// Whether its owner is dead.
-    pub(crate) orphaned: bool,
-    /// What follows from these and from its health, as far as it is counted.
+    /// As its user says.
+    pub(crate) state: State,
+    pub(crate) owner_dead: bool,
+    /// What follows from these and from its health, as it is counted.
     pub(crate) standing: Standing,
+    /// Slow start counts from there.
+    pub(crate) healthy_since: Time,
     /// Its place in the list: the lower, the earlier.
     pub(crate) rank: u64,
-    /// Where it is among the rows that can be picked, if it can be.
+    /// Its index among the rows, if it can be picked.
     pub(crate) row: Option<u32>,
     pub(crate) entry: Arc<Entry>,
-    /// Where time drives it.
+    /// Made when outliers are first looked for.
     pub(crate) health: Option<Box<Health>>,
 }
 
 impl<T> Member<T> {
-    pub(crate) fn state(&self) -> State {
-        match self.orphaned {
-            true => State::Down,
-            false => State::Told(self.condition),
-        }
-    }
-
     pub(crate) fn is_ejected(&self) -> bool {
         let health = self.health.as_ref();
         health.is_some_and(|health| health.ejection.is_ejected())
     }
 
-    /// How it stands now.
-    pub(crate) fn standing_now(&self) -> Standing {
-        match self.condition {
-            _ if self.orphaned => Standing::Excluded,
+    /// The standing that follows from its state, its owner and its health.
+    pub(crate) fn current_standing(&self) -> Standing {
+        match self.state {
+            _ if self.owner_dead => Standing::Excluded,
             // Envoy leaves out of its percentages what was never ready, or drains.
-            Condition::Connecting | Condition::Draining => Standing::Excluded,
-            Condition::TransientFailure => Standing::Unhealthy,
+            State::Connecting | State::Draining => Standing::Excluded,
+            State::TransientFailure => Standing::Unhealthy,
             // A50: an ejected backend is as one in TRANSIENT_FAILURE.
-            Condition::Ready if self.is_ejected() => Standing::Unhealthy,
-            Condition::Ready => Standing::Healthy,
+            State::Ready if self.is_ejected() => Standing::Unhealthy,
+            State::Ready => Standing::Healthy,
         }
     }
 }
@@ -76,7 +72,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             members: Slab::new(),
             by_id: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            next_rank: 0,
+            last_rank: 0,
         }
     }
 
@@ -97,7 +93,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
         self.by_id.find(self.hasher.hash_one(id), is_it).copied()
     }
 
-    /// Makes room for so many more, and no more than that.
+    /// Makes room for exactly so many more.
     pub(crate) fn reserve(&mut self, more: usize) {
         self.members.reserve_exact(more);
         let (members, hasher) = (&self.members, &self.hasher);
@@ -111,9 +107,10 @@ impl<T: Clone + Eq + Hash> Members<T> {
         offered: &Backend<O>,
         entry: impl FnOnce(MemberKey) -> Entry,
         health: Option<Box<Health>>,
+        now: Time,
     ) -> MemberKey {
         let (id, value) = O::own(&offered.id, &offered.value);
-        let rank = self.end();
+        let rank = self.next_rank();
         let slot = self.members.vacant_entry();
         let key = MemberKey::try_from(slot.key()).expect("fewer than 2^32 backends");
         slot.insert(Member {
@@ -121,9 +118,10 @@ impl<T: Clone + Eq + Hash> Members<T> {
             value,
             owner: None,
             weight: offered.weight,
-            condition: Condition::default(),
-            orphaned: false,
+            state: offered.state.unwrap_or_default(),
+            owner_dead: false,
             standing: Standing::default(),
+            healthy_since: now,
             rank,
             row: None,
             entry: Arc::new(entry(key)),
@@ -135,8 +133,8 @@ impl<T: Clone + Eq + Hash> Members<T> {
         key
     }
 
-    /// Takes over what is offered for an id that is listed, and returns what it replaces. A value
-    /// that is equal to the one held is not taken over.
+    /// Takes over what is offered for an id that is listed, and returns the id and the value that
+    /// it replaces. A value that is equal to the one held is not taken over.
     pub(crate) fn update<O: Offer<T>>(
         &mut self,
         key: MemberKey,
@@ -144,6 +142,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
     ) -> Option<(T, T)> {
         let member = self.get_mut(key);
         member.weight = offered.weight;
+        member.state = offered.state.unwrap_or(member.state);
         if offered.value.equivalent(&member.value) {
             return None;
         }
@@ -161,10 +160,10 @@ impl<T: Clone + Eq + Hash> Members<T> {
         self.members.remove(key as usize)
     }
 
-    /// A place in the list behind all that were given before.
-    pub(crate) fn end(&mut self) -> u64 {
-        self.next_rank += 1;
-        self.next_rank
+    /// A place at the end of the list.
+    pub(crate) fn next_rank(&mut self) -> u64 {
+        self.last_rank += 1;
+        self.last_rank
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (MemberKey, &Member<T>)> {

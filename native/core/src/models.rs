@@ -11,17 +11,16 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::alarm::Alarm;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, CursorKind};
 use crate::health::outlier_detection;
 use crate::limit::InFlight;
 use crate::load::latency::{Latency, Rule};
-use crate::policy::{pick_first, Policy};
+use crate::policy::{pick_first, random, Policy};
 use crate::reclaim::{Published, Reader};
 use crate::shared::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
 use crate::{
-    Backend, Balancer, Caller, Config, Outcome, Owner, Owners, State, Ticket, Time, Unavailable,
-    Unowned,
+    Backend, Balancer, Caller, Config, Outcome, Owner, Owners, Ticket, Time, Unavailable, Unowned,
 };
 
 /// A value whose reads and end loom watches: reading it after or while it is dropped fails.
@@ -161,7 +160,7 @@ fn counted(cursor: &Cursor, n: usize) -> Vec<u64> {
 #[test]
 fn every_caller_of_a_shared_cursor_gets_turns_of_its_own() {
     loom::model(|| {
-        let cursor = Arc::new(Cursor::shared(0));
+        let cursor = Arc::new(Cursor::new(CursorKind::Shared, || 0));
         let other = {
             let cursor = cursor.clone();
             thread::spawn(move || [cursor.take(1), cursor.take(1)])
@@ -178,7 +177,7 @@ fn every_caller_of_a_shared_cursor_gets_turns_of_its_own() {
 fn no_turn_of_a_per_caller_cursor_is_lost() {
     loom::model(|| {
         // A lane for caller 0, and one that callers 1 and 2 share.
-        let cursor = Arc::new(Cursor::per_caller(1, || 0));
+        let cursor = Arc::new(Cursor::new(CursorKind::PerCaller(1), || 0));
         let others = [1, 2].map(|caller| {
             let cursor = cursor.clone();
             thread::spawn(move || cursor.take(caller))
@@ -194,7 +193,7 @@ fn no_turn_of_a_per_caller_cursor_is_lost() {
 #[test]
 fn a_lane_passes_on_to_the_next_owner_of_its_slot() {
     loom::model(|| {
-        let cursor = Arc::new(Cursor::per_caller(2, || 0));
+        let cursor = Arc::new(Cursor::new(CursorKind::PerCaller(2), || 0));
         let threads = [0, 1].map(|_| {
             let cursor = cursor.clone();
             thread::spawn(move || {
@@ -219,13 +218,13 @@ fn death_during(change: fn(&Balancer<u32>)) -> Arc<Balancer<u32>> {
         owner: Some(owner(7)),
         ..Backend::new(1, 1)
     };
-    let balancer = Arc::new(Balancer::new(Policy::Random, 0, Time(0)));
+    let balancer = Arc::new(Balancer::new(Policy::Random(random::Config), 0, Time(0)));
     balancer.reconcile(&[owned], &Unowned, Time(0)).unwrap();
     let death = {
         let balancer = balancer.clone();
         thread::spawn(move || {
             if balancer.note_death(owner(7)) {
-                balancer.settle(&Unowned);
+                balancer.remove_dead(&Unowned);
             }
         })
     };
@@ -242,7 +241,7 @@ fn a_death_during_a_change_is_acted_on_by_whoever_holds_the_lock() {
         let caller = Caller::claim(0).unwrap();
         let picked = balancer.pick(&caller, &Unowned, |id| *id);
         assert_eq!(picked, Err(Unavailable::NoBackends));
-        assert_eq!(balancer.info(&Unowned).backends[0].state, State::Down);
+        assert!(balancer.info(&Unowned).backends[0].owner_dead);
     });
 }
 
@@ -263,13 +262,13 @@ fn of_deaths_at_the_same_time_somebody_settles_all() {
             owner: Some(owner(id)),
             ..Backend::new(id, id)
         };
-        let balancer = Arc::new(Balancer::new(Policy::Random, 0, Time(0)));
+        let balancer = Arc::new(Balancer::new(Policy::Random(random::Config), 0, Time(0)));
         balancer
             .reconcile(&[owned(1), owned(2)], &Unowned, Time(0))
             .unwrap();
         let die = |balancer: &Balancer<u64>, owner| {
             if balancer.note_death(owner) {
-                balancer.settle(&Unowned);
+                balancer.remove_dead(&Unowned);
             }
         };
         let other = {
@@ -329,7 +328,7 @@ fn nobody_who_heard_of_a_death_picks_the_dead() {
         let settles = balancer.note_death(owner(7));
         heard.store(true, Ordering::Release);
         if settles {
-            balancer.settle(&*mortal);
+            balancer.remove_dead(&*mortal);
         }
         picker.join().unwrap();
     });
@@ -564,22 +563,24 @@ fn a_backend_has_no_more_calls_in_flight_than_it_may_have() {
 #[test]
 fn no_cause_for_a_look_is_lost() {
     loom::model(|| {
-        let shared = triomphe::Arc::new(Shared::new(Config::from(Policy::Random)));
+        let shared = triomphe::Arc::new(Shared::new(
+            Config::from(Policy::Random(random::Config)).into(),
+        ));
         let counts = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
         let threads = [0, 1].map(|index| {
             let (shared, counts) = (shared.clone(), counts.clone());
             thread::spawn(move || {
                 counts[index].store(1, Ordering::Relaxed);
-                shared.hurry();
+                shared.request_look();
             })
         });
         let look = || [0, 1].map(|index| counts[index].load(Ordering::Relaxed));
         // Both have asked: whichever was the last, the look shows what led both there.
-        let asked = [0, 1].map(|_| shared.take_urgent().then(look));
+        let asked = [0, 1].map(|_| shared.take_request().then(look));
         for thread in threads {
             thread.join().unwrap();
         }
-        let last = shared.take_urgent();
+        let last = shared.take_request();
         let seen = asked.into_iter().flatten().last().unwrap_or_default();
         assert!(last || seen == [1, 1], "{asked:?}");
         assert_eq!(shared.due(), None);
@@ -650,7 +651,7 @@ fn nobody_who_heard_of_a_death_calls_the_dead() {
         let settles = balancer.note_death(owner(7));
         heard.store(true, Ordering::Release);
         if settles {
-            balancer.settle(&*mortal);
+            balancer.remove_dead(&*mortal);
         }
         let ticket = call.join().unwrap();
         let in_flight = || {
@@ -666,19 +667,19 @@ fn nobody_who_heard_of_a_death_calls_the_dead() {
 #[test]
 fn what_becomes_due_is_seen_or_rings() {
     loom::model(|| {
-        let shared = Arc::new(Shared::new(limits(None, None)));
+        let shared = Arc::new(Shared::new(limits(None, None).into()));
         let alarm = Arc::new(Alarm::new());
         // It was woken for something else, and that is what it looks for now.
         assert!(alarm.rings(Time(0)));
         let caller = {
             let (shared, alarm) = (shared.clone(), alarm.clone());
             thread::spawn(move || {
-                shared.hurry();
+                shared.request_look();
                 shared.due().is_some_and(|due| alarm.rings(due))
             })
         };
         alarm.begin_look();
-        let seen = shared.take_urgent();
+        let seen = shared.take_request();
         alarm.end_look(Time(2_000));
         let rung = caller.join().unwrap();
         assert!(seen || rung);

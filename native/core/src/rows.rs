@@ -1,11 +1,13 @@
-//! The backends that can be picked, in chunks that one snapshot shares with the next: a change of
-//! one backend copies its chunk and not the list.
+//! Rows of backends that can be picked, in chunks that one snapshot shares with the next: a change
+//! of one backend copies its chunk and not the list.
 
 use std::slice;
 
 use triomphe::Arc;
 
-use crate::backend::Row;
+use crate::entry::Row;
+use crate::load::Load;
+use crate::policy::Candidates;
 
 /// A row is found with one division by this, which is a power of two; a change copies so many rows
 /// and one pointer for so many rows more.
@@ -40,15 +42,23 @@ impl<T> Rows<T> {
         }
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Row<T>> {
-        self.chunks().iter().flat_map(|chunk| chunk.iter())
-    }
-
     fn chunks(&self) -> &[Arc<[Row<T>]>] {
         match self {
             Rows::One(rows) => slice::from_ref(rows),
             Rows::Many { chunks, .. } => chunks,
         }
+    }
+}
+
+impl<T> Candidates for Rows<T> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    #[inline]
+    fn load(&self, index: usize) -> &Load {
+        &self.get(index).entry.load
     }
 }
 
@@ -148,14 +158,15 @@ impl<T: Clone> Draft<T> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::backend::Entry;
     use crate::config::Config;
-    use crate::policy::Policy;
+    use crate::entry::Entry;
+    use crate::policy::{random, Policy};
     use crate::shared::Shared;
     use crate::time::Time;
 
     fn row(value: u32) -> Row<u32> {
-        let shared = Arc::new(Shared::new(Config::from(Policy::Random)));
+        let config = Config::from(Policy::Random(random::Config));
+        let shared = Arc::new(Shared::new(config.into()));
         Row {
             value,
             owner: None,
@@ -164,7 +175,8 @@ mod tests {
     }
 
     fn values(rows: &Rows<u32>) -> Vec<u32> {
-        let values: Vec<u32> = rows.iter().map(|row| row.value).collect();
+        let chunks = rows.chunks().iter().flat_map(|chunk| chunk.iter());
+        let values: Vec<u32> = chunks.map(|row| row.value).collect();
         for (index, value) in values.iter().enumerate() {
             assert_eq!(rows.get(index).value, *value);
         }

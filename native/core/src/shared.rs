@@ -1,32 +1,47 @@
-//! What a balancer and the calls that it has in flight share: a call can end after the balancer is
-//! gone.
+//! What a balancer and its calls in flight share: a call can end after the balancer is gone.
+
+use std::ops::Deref;
+use std::sync;
 
 use crate::config::Config;
 use crate::limit::InFlight;
 use crate::load::Measuring;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering};
 use crate::time::Time;
 
 pub(crate) struct Shared {
-    pub(crate) config: Config,
-    /// How the policy wants latencies averaged.
-    pub(crate) measuring: Measuring,
-    /// All calls in flight; counted only where there is a limit, since all callers write it.
+    /// Read off the hot path: a pick has what it needs of it in its snapshot.
+    config: ArcSwap<Config>,
+    averaging: Averaging,
+    /// The calls in flight that began while their number was limited: only then do all callers
+    /// write this one word.
     pub(crate) in_flight: InFlight,
     malformed_reports: AtomicU64,
     /// When there is work next, as far as the last tick or change knew.
     due: AtomicU64,
     /// Whether calls have given cause for work before that.
     urgent: AtomicBool,
-    /// Whether nobody is there any more to do any work.
+    /// Whether the balancer, which would do the work, is gone.
     ended: AtomicBool,
 }
 
+/// How latencies are averaged. Apart from the rest of the configuration, so that a call that ends
+/// loads a constant under most policies.
+enum Averaging {
+    Fixed(Measuring),
+    /// The policy's options have a say.
+    Configured(ArcSwap<Measuring>),
+}
+
 impl Shared {
-    pub(crate) fn new(config: Config) -> Self {
+    pub(crate) fn new(config: sync::Arc<Config>) -> Self {
+        let averaging = match config.policy.measuring() {
+            None => Averaging::Fixed(Measuring::plain()),
+            Some(measuring) => Averaging::Configured(ArcSwap::from_pointee(measuring)),
+        };
         Shared {
-            measuring: config.policy.measuring(),
-            config,
+            config: ArcSwap::new(config),
+            averaging,
             in_flight: InFlight::default(),
             malformed_reports: AtomicU64::new(0),
             due: AtomicU64::new(Time::NEVER.0),
@@ -35,10 +50,35 @@ impl Shared {
         }
     }
 
+    pub(crate) fn config(&self) -> impl Deref<Target = sync::Arc<Config>> + '_ {
+        self.config.load()
+    }
+
+    /// Under the writer's lock.
+    pub(crate) fn set_config(&self, config: sync::Arc<Config>) {
+        self.config.store(config);
+    }
+
+    /// Shows how latencies are averaged.
+    #[inline]
+    pub(crate) fn measure<R>(&self, with: impl FnOnce(&Measuring) -> R) -> R {
+        match &self.averaging {
+            Averaging::Fixed(measuring) => with(measuring),
+            Averaging::Configured(measuring) => with(&measuring.load()),
+        }
+    }
+
+    /// Under the writer's lock.
+    pub(crate) fn set_measuring(&self, next: Measuring) {
+        match &self.averaging {
+            Averaging::Fixed(_) => unreachable!("the policy has no say, and stays the same"),
+            Averaging::Configured(measuring) => measuring.store(sync::Arc::new(next)),
+        }
+    }
+
     /// When there is work that time drives. `None` as long as there is none.
     pub(crate) fn due(&self) -> Option<Time> {
-        // Relaxed, all: who is told too late is told again by whoever wrote it, and work that nobody
-        // does is asked for in vain.
+        // Relaxed, all: a reader that sees an old value is told by whoever writes the new one.
         if self.ended.load(Ordering::Relaxed) {
             return None;
         }
@@ -55,28 +95,29 @@ impl Shared {
         self.due.store(due.0, Ordering::Relaxed);
     }
 
-    /// Whether a look is asked for at once.
+    /// Whether a look at the backends is requested at once.
     pub(crate) fn is_urgent(&self) -> bool {
         // Relaxed: see `due`.
         self.urgent.load(Ordering::Relaxed) && !self.ended.load(Ordering::Relaxed)
     }
 
-    /// The balancer is gone: calls that are still in flight ask for nothing more.
+    /// The balancer is gone: calls that are still in flight request nothing more.
     pub(crate) fn end(&self) {
         // Relaxed: see `due`.
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    /// Asks for a look at once.
-    pub(crate) fn hurry(&self) {
-        // Release: pairs with the Acquire in `take_urgent`: who takes this sees the counts that led
-        // to it. A swap and no store, which would hide from the taker what led another here.
+    /// Requests a look at the backends at once.
+    pub(crate) fn request_look(&self) {
+        // Release: pairs with the Acquire in `take_request`, so that the taker sees the counts that
+        // led to it. A swap and no store, which would hide from the taker what led another here.
         self.urgent.swap(true, Ordering::Release);
     }
 
-    /// Whether somebody asked for a look. Before the look: who asks during it asks for another.
-    pub(crate) fn take_urgent(&self) -> bool {
-        // Acquire: see `hurry`. Relaxed for the rest: taking it publishes nothing.
+    /// Whether a look was requested. To be asked before the look: a request that comes during it is
+    /// for the next.
+    pub(crate) fn take_request(&self) -> bool {
+        // Acquire: see `request_look`. Relaxed for the rest: taking it publishes nothing.
         self.urgent.swap(false, Ordering::Acquire)
     }
 

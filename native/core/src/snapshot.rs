@@ -1,18 +1,22 @@
-//! What a pick reads: immutable but for the cursor, and published whole.
+//! Snapshot that picks read: immutable but for the cursor, and published whole.
+
+use std::fmt;
 
 use triomphe::Arc;
 
-use crate::backend::{Entry, Row};
 use crate::caller::Caller;
+use crate::entry::{Entry, Row};
+use crate::limit::Limits;
 use crate::live::{Counted, Snapshots};
 use crate::policy::Picker;
-use crate::rows::Rows;
+use crate::rows::{Draft, Rows};
 use crate::sync::Ordering;
 
 pub(crate) struct Snapshot<T> {
     /// The backends that can be picked.
     rows: Rows<T>,
     picker: Picker,
+    limits: Limits,
     /// What to say when there are no rows.
     empty: Unavailable,
     _counted: Counted<Snapshots>,
@@ -25,19 +29,41 @@ pub enum Unavailable {
     NoBackends,
     /// The balancer is closed.
     Closed,
-    /// There are as many calls in flight as there may be. Said to calls, and not to mere picks.
+    /// There are as many calls in flight as there may be. For calls only: a mere pick counts none.
     Overloaded,
 }
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unavailable::NoBackends => "no backend can be picked",
+            Unavailable::Closed => "the balancer is closed",
+            Unavailable::Overloaded => "too many calls are in flight",
+        })
+    }
+}
+
+impl std::error::Error for Unavailable {}
 
 /// How many backends are asked for room for a call before it is refused: a call must not look
 /// through a long list when there are too many calls anyway.
 const TRIES: usize = 16;
 
 impl<T> Snapshot<T> {
-    pub(crate) fn new(rows: Rows<T>, picker: Picker, empty: Unavailable) -> Self {
+    /// Of a balancer that was never given a list.
+    pub(crate) fn unstarted(limits: Limits) -> Self
+    where
+        T: Clone,
+    {
+        let rows = Draft::new().finish();
+        Snapshot::new(rows, Picker::unstarted(), limits, Unavailable::NoBackends)
+    }
+
+    pub(crate) fn new(rows: Rows<T>, picker: Picker, limits: Limits, empty: Unavailable) -> Self {
         Snapshot {
             rows,
             picker,
+            limits,
             empty,
             _counted: Counted::new(),
         }
@@ -71,13 +97,13 @@ impl<T> Snapshot<T> {
     ) -> Result<&Row<T>, Unavailable> {
         let chosen = self.choose(caller)?;
         let row = self.rows.get(chosen);
-        if usable(row) && row.entry.begin() {
+        if usable(row) && row.entry.begin(self.limits.max_requests_per_backend) {
             return Ok(row);
         }
         self.begin_elsewhere(chosen, usable)
     }
 
-    /// What a call is told for which there is no room: with nothing to call, that.
+    /// The answer to a call for which there is no room in the balancer.
     #[cold]
     pub(crate) fn overloaded(&self) -> Unavailable {
         match self.rows.len() {
@@ -97,7 +123,8 @@ impl<T> Snapshot<T> {
             Some(_) => Unavailable::Overloaded,
             None => Unavailable::NoBackends,
         };
-        let instead = usable.take(TRIES).find(|row| row.entry.begin());
+        let max = self.limits.max_requests_per_backend;
+        let instead = usable.take(TRIES).find(|row| row.entry.begin(max));
         self.credit(chosen, instead);
         instead.ok_or(none)
     }
@@ -108,13 +135,13 @@ impl<T> Snapshot<T> {
         indices.map(|index| self.rows.get(index))
     }
 
-    /// The turn was that of the chosen one, and the pick is another's.
+    /// Counts the turn of the chosen one as a pick of another.
     fn credit(&self, chosen: usize, instead: Option<&Row<T>>) {
-        if !self.picker.counts() {
+        if !self.picker.counts_picks() {
             return;
         }
-        // Relaxed: counts; that of the chosen one may be below 0, and wrapped, for as long as its
-        // turns are not settled.
+        // Relaxed: counts; that of the chosen one may be below 0, and wrapped, as long as its
+        // turns are not added.
         let passed_over = &self.rows.get(chosen).entry.picks;
         passed_over.fetch_sub(1, Ordering::Relaxed);
         if let Some(instead) = instead {
@@ -130,6 +157,10 @@ impl<T> Snapshot<T> {
         }
     }
 
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     pub(crate) fn rows(&self) -> &Rows<T> {
         &self.rows
     }
@@ -138,8 +169,8 @@ impl<T> Snapshot<T> {
         &self.picker
     }
 
-    /// Shows each backend that this snapshot handed out and how often, possibly in parts. For
-    /// policies that count; in time that those picks have paid for.
+    /// Shows each backend that was picked through this snapshot and how often, possibly in parts,
+    /// for policies that count. Takes no more steps than there were picks.
     pub(crate) fn for_each_picked(&self, mut add: impl FnMut(&Arc<Entry>, u64)) {
         self.picker
             .for_each_picked(self.rows.len(), |index, picks| {
@@ -148,7 +179,7 @@ impl<T> Snapshot<T> {
     }
 
     /// Adds this snapshot's picks to its backends. Once, when no pick can come any more.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn add_picks(&self) {
         self.for_each_picked(|entry, picks| {
             // Relaxed: read under the writer's lock, which whoever calls this holds.
             entry.picks.fetch_add(picks, Ordering::Relaxed);

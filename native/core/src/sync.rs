@@ -23,6 +23,13 @@ pub(crate) use parking_lot::Mutex;
 #[cfg(loom)]
 pub(crate) use self::modelled::Mutex;
 
+/// Holds what changes rarely and is read off the hot path.
+#[cfg(not(loom))]
+pub(crate) use arc_swap::ArcSwap;
+
+#[cfg(loom)]
+pub(crate) use self::modelled::ArcSwap;
+
 /// How long a writer waits for readers.
 #[cfg(not(loom))]
 pub(crate) struct Patience {
@@ -80,6 +87,8 @@ pub(crate) type TallyOrdering = std::sync::atomic::Ordering;
 
 #[cfg(loom)]
 mod modelled {
+    use std::sync::Arc;
+
     use loom::sync::{Mutex as Inner, MutexGuard};
 
     /// None: in a model, waiting is one more interleaving of what not waiting shows.
@@ -100,6 +109,27 @@ mod modelled {
 
         pub(crate) fn wait(&mut self) -> bool {
             false
+        }
+    }
+
+    /// arc-swap's face over a lock: which value a load returns is modelled, not how.
+    pub(crate) struct ArcSwap<T>(Mutex<Arc<T>>);
+
+    impl<T> ArcSwap<T> {
+        pub(crate) fn new(value: Arc<T>) -> Self {
+            ArcSwap(Mutex::new(value))
+        }
+
+        pub(crate) fn from_pointee(value: T) -> Self {
+            Self::new(Arc::new(value))
+        }
+
+        pub(crate) fn load(&self) -> Box<Arc<T>> {
+            Box::new(Arc::clone(&self.0.lock()))
+        }
+
+        pub(crate) fn store(&self, value: Arc<T>) {
+            *self.0.lock() = value;
         }
     }
 

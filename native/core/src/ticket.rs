@@ -1,10 +1,10 @@
-//! A call in flight.
+//! Ticket of a call in flight.
 
 use std::fmt;
 
 use triomphe::Arc;
 
-use crate::backend::Entry;
+use crate::entry::{EndedCall, Entry};
 use crate::live::CountedCall;
 use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
@@ -17,6 +17,8 @@ use crate::time::Time;
 pub struct Ticket {
     entry: Arc<Entry>,
     started: Time,
+    /// Whether it counts among all calls in flight: not if it began while those were not limited.
+    counted_in_total: bool,
     ended: AtomicBool,
     counted: CountedCall,
 }
@@ -34,12 +36,14 @@ impl fmt::Display for AlreadyCompleted {
 impl std::error::Error for AlreadyCompleted {}
 
 impl Ticket {
-    /// `entry` has counted the call as in flight. `caller` is the number of who checks it out.
+    /// `entry` has counted the call as in flight, and so have all calls if `counted_in_total`.
+    /// `caller` is the number of the one who checks it out.
     #[inline]
-    pub(crate) fn new(entry: Arc<Entry>, now: Time, caller: usize) -> Self {
+    pub(crate) fn new(entry: Arc<Entry>, now: Time, counted_in_total: bool, caller: usize) -> Self {
         Ticket {
             entry,
             started: now,
+            counted_in_total,
             ended: AtomicBool::new(false),
             counted: CountedCall::begin(caller),
         }
@@ -74,7 +78,12 @@ impl Ticket {
         if self.ended.swap(true, Ordering::Relaxed) {
             return Err(AlreadyCompleted);
         }
-        self.entry.end(outcome, now.since(self.started), now);
+        self.entry.end(EndedCall {
+            outcome,
+            took: now.since(self.started),
+            now,
+            counted_in_total: self.counted_in_total,
+        });
         self.counted.end();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The owners that are being watched, and what each of them owns.
+//! Table of the owners that are watched, and of what each owns.
 
 use hashbrown::hash_map::Entry as Slot;
 use hashbrown::HashMap;
@@ -40,14 +40,12 @@ impl<W> Watched<W> {
         Some(&mut owned.members)
     }
 
-    /// An owner no longer owns a member. It is watched on, until `unwatch_idle`.
-    pub(crate) fn disown(&mut self, owner: Owner, key: MemberKey) {
+    /// Takes a member from its owner, which is watched on until `unwatch_idle`.
+    pub(crate) fn release(&mut self, owner: Owner, key: MemberKey) {
         // An owner that died is not here any more.
         if let Some(owned) = self.0.as_mut().and_then(|owners| owners.get_mut(&owner)) {
             let index = owned.members.iter().position(|other| *other == key);
-            owned
-                .members
-                .swap_remove(index.expect("it owns what it owns"));
+            owned.members.swap_remove(index.expect("it owns it"));
         }
     }
 
@@ -61,8 +59,8 @@ impl<W> Watched<W> {
         }
     }
 
-    /// Forgets an owner that died. What it owned, unless it was not watched.
-    pub(crate) fn bury(&mut self, owner: Owner) -> Option<Keys> {
+    /// Removes an owner that died. What it owned; `None` if it was not watched.
+    pub(crate) fn remove(&mut self, owner: Owner) -> Option<Keys> {
         self.0.as_mut()?.remove(&owner).map(|owned| owned.members)
     }
 }

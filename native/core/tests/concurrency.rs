@@ -13,10 +13,10 @@ use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::load::orca::{LoadReport, Report};
 
-use grpc_lb_core::policy::{pick_first, round_robin, Policy};
+use grpc_lb_core::policy::{pick_first, random, round_robin, Policy};
 use grpc_lb_core::{
-    live_counts, Backend, Balancer, Caller, Condition, Config, Offer, OnOwnerDeath, Outcome, Owner,
-    Owners, State, Time, Unavailable, Unowned,
+    live_counts, Backend, Balancer, Caller, Config, Offer, OnOwnerDeath, Outcome, Owner, Owners,
+    State, Time, Unavailable, Unowned,
 };
 
 mod support;
@@ -92,7 +92,7 @@ fn per_caller(callers: u32) -> Policy {
 
 #[test]
 fn every_value_is_freed_once_and_none_is_seen_dead() {
-    for policy in [round_robin(), per_caller(4), Policy::Random] {
+    for policy in [round_robin(), per_caller(4), Policy::Random(random::Config)] {
         let count = Arc::new(AtomicIsize::new(0));
         let balancer = Balancer::new(policy, 7, Time(0));
         let stop = AtomicBool::new(false);
@@ -326,7 +326,7 @@ fn owner(name: u64) -> Owner {
 
 fn die(balancer: &Balancer<u64>, owner: Owner) {
     if balancer.note_death(owner) {
-        balancer.settle(&Unowned);
+        balancer.remove_dead(&Unowned);
     }
 }
 
@@ -356,15 +356,10 @@ fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
             }
         });
     });
-    let states: Vec<_> = balancer
-        .info(&Unowned)
-        .backends
-        .iter()
-        .map(|backend| backend.state)
-        .collect();
+    let backends = balancer.info(&Unowned).backends;
     assert!(
-        states.iter().all(|state| *state == State::Down),
-        "{states:?}"
+        backends.iter().all(|backend| backend.owner_dead),
+        "{backends:?}"
     );
     let caller = Caller::claim(0).unwrap();
     assert_eq!(
@@ -384,17 +379,14 @@ fn a_dead_owner_is_the_same_before_and_after_it_is_listed() {
     balancer
         .reconcile(std::slice::from_ref(&owned), &dead, Time(0))
         .unwrap();
-    assert_eq!(balancer.info(&dead).backends[0].state, State::Down);
+    assert!(balancer.info(&dead).backends[0].owner_dead);
     // Another owner brings it back.
     let brought_back = Backend {
         owner: Some(owner(2)),
         ..owned
     };
     balancer.reconcile(&[brought_back], &dead, Time(0)).unwrap();
-    assert_eq!(
-        balancer.info(&dead).backends[0].state,
-        State::Told(Condition::Ready)
-    );
+    assert!(!balancer.info(&dead).backends[0].owner_dead);
 }
 
 #[test]
@@ -406,7 +398,7 @@ fn whoever_looks_sees_the_deaths_that_were_noted() {
     let balancer = Balancer::new(round_robin(), 0, Time(0));
     balancer.reconcile(&[owned], &Unowned, Time(0)).unwrap();
     assert!(balancer.note_death(owner(1)), "somebody will settle it");
-    assert_eq!(balancer.info(&Unowned).backends[0].state, State::Down);
+    assert!(balancer.info(&Unowned).backends[0].owner_dead);
 }
 
 #[test]
@@ -509,7 +501,7 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
     for policy in [
         round_robin(),
         per_caller(2),
-        Policy::Random,
+        Policy::Random(random::Config),
         Policy::PickFirst(pick_first::Config { shuffle: true }),
     ] {
         let world = Mortals([const { AtomicBool::new(false) }; MORTALS]);
@@ -557,7 +549,7 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
                         let settles = balancer.note_death(owner(name));
                         dead.store(name, Ordering::Release);
                         if settles {
-                            balancer.settle(world);
+                            balancer.remove_dead(world);
                         }
                     }
                 }
@@ -705,14 +697,14 @@ fn calls_are_counted_whatever_happens_to_the_list_meanwhile() {
             scope.spawn(move || {
                 during_calls(&|random, now| {
                     let conditions = [
-                        Condition::Ready,
-                        Condition::Ready,
-                        Condition::TransientFailure,
-                        Condition::Draining,
+                        State::Ready,
+                        State::Ready,
+                        State::TransientFailure,
+                        State::Draining,
                     ];
                     let condition = conditions[random.usize(..4)];
                     let id = random.usize(..BACKENDS);
-                    let set = balancer.set_condition(&id, condition, &Unowned, now);
+                    let set = balancer.set_state(&id, condition, &Unowned, now);
                     assert_eq!(set, Ok(()));
                 });
             });
@@ -746,7 +738,7 @@ fn calls_are_counted_whatever_happens_to_the_list_meanwhile() {
             assert_eq!(counted, sum, "{name} {}", backend.id);
             assert_eq!(backend.in_flight, 0, "{name} {}", backend.id);
             balancer
-                .set_condition(&backend.id, Condition::Ready, &Unowned, Time(0))
+                .set_state(&backend.id, State::Ready, &Unowned, Time(0))
                 .unwrap();
         }
         assert_eq!(live_counts().tickets, 0, "{name}");

@@ -4,7 +4,7 @@
 
 use grpc_lb_core::policy::round_robin::CursorKind;
 use grpc_lb_core::policy::stride::Stride;
-use grpc_lb_core::policy::{least_request, weighted_round_robin, Policy};
+use grpc_lb_core::policy::{least_request, peak_ewma, random, weighted_round_robin, Policy};
 use grpc_lb_core::{Backend, Balancer, Caller, Outcome, Time, Unowned};
 
 /// So many that of five backends one that gets 1 % too few or too many is noticed.
@@ -60,7 +60,7 @@ fn balancer(policy: Policy, weights: &[u32]) -> Balancer<usize> {
 
 fn counts(balancer: &Balancer<usize>, picks: usize) -> Vec<usize> {
     let caller = Caller::claim(13).unwrap();
-    let mut counts = vec![0; balancer.listed()];
+    let mut counts = vec![0; balancer.summary().backends];
     for _ in 0..picks {
         counts[balancer.pick(&caller, &Unowned, |id| *id).unwrap()] += 1;
     }
@@ -92,7 +92,10 @@ fn the_test_notices_a_bias_of_one_percent() {
 #[test]
 fn random_takes_all_alike() {
     for n in [2, 3, 5] {
-        let counts = counts(&balancer(Policy::Random, &vec![1; n]), PICKS);
+        let counts = counts(
+            &balancer(Policy::Random(random::Config), &vec![1; n]),
+            PICKS,
+        );
         assert_fits("random", &counts, &vec![1.0; n]);
     }
 }
@@ -100,7 +103,7 @@ fn random_takes_all_alike() {
 #[test]
 fn random_takes_each_by_its_weight() {
     for weights in [&[1, 3][..], &[1, 2, 3, 4], &[5, 5, 1, 5, 4], &[2, 2, 2]] {
-        let counts = counts(&balancer(Policy::Random, weights), PICKS);
+        let counts = counts(&balancer(Policy::Random(random::Config), weights), PICKS);
         let shares: Vec<f64> = weights.iter().copied().map(f64::from).collect();
         assert_fits("random, by weight", &counts, &shares);
     }
@@ -178,7 +181,7 @@ fn least_request_weighs_calls_as_its_bias_says() {
 #[test]
 fn peak_ewma_takes_those_of_equal_estimates_alike() {
     for n in [1, 2, 5] {
-        let balancer = balancer(Policy::PeakEwma(Box::default()), &vec![1; n]);
+        let balancer = balancer(Policy::PeakEwma(peak_ewma::Config::default()), &vec![1; n]);
         assert_fits("peak_ewma", &counts(&balancer, PICKS), &vec![1.0; n]);
     }
 }
@@ -186,7 +189,7 @@ fn peak_ewma_takes_those_of_equal_estimates_alike() {
 #[test]
 fn peak_ewma_takes_the_heavier_of_two_different_ones() {
     let weights = [3, 1, 4, 2];
-    let balancer = balancer(Policy::PeakEwma(Box::default()), &weights);
+    let balancer = balancer(Policy::PeakEwma(peak_ewma::Config::default()), &weights);
     // The one of weight w is the heavier one in w - 1 of 6 pairs.
     let shares = weights.map(|weight| f64::from(weight - 1));
     assert_fits("peak_ewma, by weight", &counts(&balancer, PICKS), &shares);

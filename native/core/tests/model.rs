@@ -10,11 +10,10 @@ use grpc_lb_core::health::outlier_detection::{
     self, Ejection, FailurePercentage, Streak, Subject, SuccessRate,
 };
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
-use grpc_lb_core::policy::{least_request, pick_first, round_robin, Policy};
+use grpc_lb_core::policy::{least_request, peak_ewma, pick_first, random, round_robin, Policy};
 use grpc_lb_core::{
-    AlreadyCompleted, Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Condition,
-    Config, MemberError, OnOwnerDeath, Outcome, Owner, Owners, State, Ticket, Time, Unavailable,
-    Unowned,
+    AlreadyCompleted, Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Config,
+    MemberError, OnOwnerDeath, Outcome, Owner, Owners, State, Ticket, Time, Unavailable, Unowned,
 };
 use proptest::prelude::*;
 
@@ -23,7 +22,7 @@ enum Operation {
     Reconcile(Vec<Backend<u8>>),
     Add(Vec<Backend<u8>>),
     Remove(Vec<u8>),
-    SetCondition(u8, Condition),
+    SetState(u8, State),
     Pick,
     Checkout,
     /// These name any of the tickets there are.
@@ -43,23 +42,25 @@ fn names() -> impl Strategy<Value = Owner> {
 const IDS: u8 = 6;
 
 fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
-    let backend = (0..IDS, 0u8..3, prop::option::of(names()), 1u32..4).prop_map(
-        |(id, value, owner, weight)| Backend {
+    let said = prop::option::weighted(0.2, states());
+    let backend = (0..IDS, 0u8..3, prop::option::of(names()), 1u32..4, said).prop_map(
+        |(id, value, owner, weight, state)| Backend {
             id,
             value: id + value * IDS,
             owner,
             weight,
+            state,
         },
     );
     prop::collection::vec(backend, 0..5)
 }
 
-fn conditions() -> impl Strategy<Value = Condition> {
+fn states() -> impl Strategy<Value = State> {
     prop_oneof![
-        3 => Just(Condition::Ready),
-        1 => Just(Condition::Connecting),
-        3 => Just(Condition::TransientFailure),
-        1 => Just(Condition::Draining),
+        3 => Just(State::Ready),
+        1 => Just(State::Connecting),
+        3 => Just(State::TransientFailure),
+        1 => Just(State::Draining),
     ]
 }
 
@@ -77,7 +78,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         3 => backends().prop_map(Operation::Reconcile),
         3 => backends().prop_map(Operation::Add),
         3 => prop::collection::vec(0..IDS, 0..3).prop_map(Operation::Remove),
-        5 => (0..IDS, conditions()).prop_map(|(id, it)| Operation::SetCondition(id, it)),
+        5 => (0..IDS, states()).prop_map(|(id, it)| Operation::SetState(id, it)),
         10 => Just(Operation::Pick),
         15 => Just(Operation::Checkout),
         8 => (ticket(), outcomes()).prop_map(|(it, outcome)| Operation::Complete(it, outcome)),
@@ -92,10 +93,10 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
 fn policies() -> impl Strategy<Value = Policy> {
     use round_robin::{Config, CursorKind, OnReconcile, Start};
     prop_oneof![
-        1 => Just(Policy::Random),
+        1 => Just(Policy::Random(random::Config)),
         1 => Just(Policy::PickFirst(pick_first::Config { shuffle: false })),
         1 => Just(Policy::LeastRequest(least_request::Config::default())),
-        1 => Just(Policy::PeakEwma(Box::default())),
+        1 => Just(Policy::PeakEwma(peak_ewma::Config::default())),
         1 => any::<bool>().prop_map(|reported| {
             Policy::WeightedRoundRobin(weighted_round_robin::Config {
                 weights: match reported {
@@ -184,15 +185,15 @@ struct Naive {
 #[derive(Clone)]
 struct Member {
     offered: Backend<u8>,
-    condition: Condition,
-    orphaned: bool,
+    state: State,
+    owner_dead: bool,
     /// Which of the counts are its own: an id that was removed and comes back has new ones.
     counts: usize,
 }
 
 impl Member {
-    fn is(&self, condition: Condition) -> bool {
-        self.condition == condition && !self.orphaned
+    fn is(&self, state: State) -> bool {
+        self.state == state && !self.owner_dead
     }
 }
 
@@ -336,8 +337,8 @@ impl Naive {
     fn seat(&mut self, id: u8) -> bool {
         let wanted = self.find(id).map(|index| &self.listed[index]);
         let wanted = wanted.is_some_and(|member| {
-            let unhealthy = self.panicking && member.is(Condition::TransientFailure);
-            member.is(Condition::Ready) || unhealthy
+            let unhealthy = self.panicking && member.is(State::TransientFailure);
+            member.is(State::Ready) || unhealthy
         });
         match (self.rotation.iter().position(|other| *other == id), wanted) {
             (None, true) => self.rotation.push(id),
@@ -349,9 +350,9 @@ impl Naive {
 
     /// Begins or ends a panic, and says whether the rotation has changed.
     fn calm(&mut self) -> bool {
-        let count = |condition| self.listed.iter().filter(|it| it.is(condition)).count();
-        let healthy = count(Condition::Ready);
-        let all = healthy + count(Condition::TransientFailure);
+        let count = |state| self.listed.iter().filter(|it| it.is(state)).count();
+        let healthy = count(State::Ready);
+        let all = healthy + count(State::TransientFailure);
         let threshold = self.config.panic_threshold as usize;
         self.panicking = 100 * healthy < threshold * all.max(1);
         // By id: all that are to go before those that come.
@@ -369,20 +370,21 @@ impl Naive {
             self.seat(offered.id);
             return;
         }
-        let (condition, counts) = match last {
-            Some(last) => (last.condition, last.counts),
+        let (state, counts) = match last {
+            Some(last) => (last.state, last.counts),
             None => {
                 self.counts.push(Counts::default());
-                (Condition::Ready, self.counts.len() - 1)
+                (State::Ready, self.counts.len() - 1)
             }
         };
+        let state = offered.state.unwrap_or(state);
         let member = Member {
             offered: Backend {
                 owner: offered.owner.filter(|_| !dead),
                 ..offered.clone()
             },
-            condition,
-            orphaned: dead,
+            state,
+            owner_dead: dead,
             counts,
         };
         match self.find(offered.id) {
@@ -457,12 +459,12 @@ impl Naive {
         Ok(self.end(&before))
     }
 
-    fn set_condition(&mut self, id: u8, condition: Condition) -> Result<(), MemberError> {
+    fn set_state(&mut self, id: u8, state: State) -> Result<(), MemberError> {
         if self.closed {
             return Err(MemberError::Closed);
         }
         let index = self.find(id).ok_or(MemberError::NotFound)?;
-        self.listed[index].condition = condition;
+        self.listed[index].state = state;
         let seated = self.seat(id);
         let calmed = self.calm();
         self.generation += u64::from(seated || calmed);
@@ -484,7 +486,7 @@ impl Naive {
         }
         for member in self.listed.iter_mut().filter(|member| owned(member)) {
             member.offered.owner = None;
-            member.orphaned = true;
+            member.owner_dead = true;
         }
         let mut touched = removes && !ids.is_empty();
         for index in (0..self.rotation.len()).rev() {
@@ -530,6 +532,7 @@ impl Naive {
             value,
             owner,
             weight,
+            ..
         } = member.offered;
         let counts = self.counts[member.counts];
         let in_flight = counts.in_flight;
@@ -538,14 +541,12 @@ impl Naive {
         BackendInfo {
             id,
             value,
-            state: match member.orphaned {
-                true => State::Down,
-                false => State::Told(member.condition),
-            },
+            state: member.state,
+            owner_dead: member.owner_dead,
             owner,
             weight,
             // Nobody ever reports.
-            current_weight: self.config.is_timed().then_some(0.0),
+            current_weight: (!self.config.is_timed()).then_some(f64::from(weight)),
             picks: match self.config.policy {
                 Policy::RoundRobin(_) => counts.turns,
                 _ => checkouts,
@@ -591,9 +592,9 @@ proptest! {
                 Operation::Remove(ids) => {
                     prop_assert_eq!(balancer.remove(&ids, &world), naive.remove(&ids));
                 }
-                Operation::SetCondition(id, condition) => {
-                    let expected = naive.set_condition(id, condition);
-                    let set = balancer.set_condition(&id, condition, &world, now);
+                Operation::SetState(id, state) => {
+                    let expected = naive.set_state(id, state);
+                    let set = balancer.set_state(&id, state, &world, now);
                     prop_assert_eq!(set, expected);
                 }
                 Operation::Pick => naive.pick(balancer.pick(&caller, &world, |value| *value)),
@@ -630,7 +631,7 @@ proptest! {
                     naive.die(&world, owner);
                     if world.watched.borrow_mut().remove(&owner) {
                         assert!(balancer.note_death(owner), "nobody else was asked");
-                        balancer.settle(&world);
+                        balancer.remove_dead(&world);
                     }
                 }
                 Operation::Close => {
@@ -650,7 +651,7 @@ enum Event {
     Calls(u8, usize, Outcome),
     /// One that is listed no more comes back as a new one.
     Replace(u8),
-    SetCondition(u8, Condition),
+    SetState(u8, State),
     /// After so many seconds.
     Tick(u64),
 }
@@ -659,7 +660,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         12 => (0..IDS, 1usize..6, outcomes()).prop_map(|(id, n, it)| Event::Calls(id, n, it)),
         1 => (0..IDS).prop_map(Event::Replace),
-        1 => (0..IDS, conditions()).prop_map(|(id, it)| Event::SetCondition(id, it)),
+        1 => (0..IDS, states()).prop_map(|(id, it)| Event::SetState(id, it)),
         4 => (0u64..20).prop_map(Event::Tick),
     ];
     prop::collection::vec(event, 0..80)
@@ -792,9 +793,9 @@ proptest! {
                     balancer.add(&[Backend::new(id, id)], &Unowned, now).unwrap();
                     all[id as usize] = Suspect::new();
                 }
-                Event::SetCondition(id, condition) => {
-                    balancer.set_condition(&id, condition, &Unowned, now).unwrap();
-                    all[id as usize].ready = condition == Condition::Ready;
+                Event::SetState(id, state) => {
+                    balancer.set_state(&id, state, &Unowned, now).unwrap();
+                    all[id as usize].ready = state == State::Ready;
                 }
                 Event::Tick(seconds) => {
                     now = now + Duration::from_secs(seconds);

@@ -9,10 +9,10 @@ use grpc_lb_core::health::slow_start;
 use grpc_lb_core::load::orca::{LoadReport, Report};
 use grpc_lb_core::load::reported_weight::{self, Source};
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
-use grpc_lb_core::policy::{least_request, peak_ewma, round_robin, Policy};
+use grpc_lb_core::policy::{least_request, peak_ewma, random, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, BackendInfo, Balancer, Caller, Condition, Config, MemberError, Outcome, State, Ticket,
-    Time, Unavailable, Unowned,
+    Backend, BackendInfo, Balancer, Caller, Config, MemberError, Outcome, State, Ticket, Time,
+    Unavailable, Unowned,
 };
 
 mod support;
@@ -55,8 +55,8 @@ impl Fleet {
         self.balancer.tick(&Unowned, now)
     }
 
-    fn set(&self, id: u32, condition: Condition, now: Time) {
-        let set = self.balancer.set_condition(&id, condition, &Unowned, now);
+    fn set(&self, id: u32, state: State, now: Time) {
+        let set = self.balancer.set_state(&id, state, &Unowned, now);
         set.unwrap();
     }
 
@@ -104,7 +104,7 @@ impl Fleet {
 
     /// How often each backend is picked, from the first on.
     fn picks(&self, picks: usize) -> Vec<usize> {
-        let mut counts = vec![0; self.balancer.listed()];
+        let mut counts = vec![0; self.balancer.summary().backends];
         for _ in 0..picks {
             let picked = self.balancer.pick(&self.caller, &Unowned, |id| *id);
             counts[picked.expect("there is a backend") as usize - 1] += 1;
@@ -118,10 +118,10 @@ impl Fleet {
         found.expect("it is listed")
     }
 
-    fn weights(&self) -> Vec<f64> {
+    /// `None` is not known.
+    fn weights(&self) -> Vec<Option<f64>> {
         let backends = self.balancer.info(&Unowned).backends.into_iter();
-        let weights = backends.map(|backend| backend.current_weight);
-        weights.map(|weight| weight.expect("it varies")).collect()
+        backends.map(|backend| backend.current_weight).collect()
     }
 }
 
@@ -169,8 +169,8 @@ fn without_work_that_time_drives_nothing_is_ever_due() {
         }
         let fleet = Fleet::new(policy, 3);
         fleet.call(50, seconds(1), |_| Outcome::Failure);
-        fleet.set(1, Condition::TransientFailure, seconds(2));
-        fleet.set(1, Condition::Ready, seconds(3));
+        fleet.set(1, State::TransientFailure, seconds(2));
+        fleet.set(1, State::Ready, seconds(3));
         let generation = fleet.balancer.info(&Unowned).generation;
         assert_eq!(fleet.balancer.due(), None);
         assert_eq!(fleet.tick(seconds(1_000)), None);
@@ -201,7 +201,7 @@ fn a_sweep_ejects_and_a_later_one_lets_back_in() {
         let ejected = fleet.info(3);
         assert_eq!(ejected.ejected_until, Some(seconds(40)), "{name}");
         assert_eq!(ejected.times_ejected, 1);
-        assert_eq!(ejected.state, State::Told(Condition::Ready));
+        assert_eq!(ejected.state, State::Ready);
         let picks = fleet.picks(300);
         assert_eq!(picks[2], 0, "{name} {picks:?}");
         assert!(picks.iter().filter(|picks| **picks > 0).count() >= 2);
@@ -378,39 +378,39 @@ fn warming(policy: Policy) -> Config {
 
 #[test]
 fn slow_start_gives_weight_step_by_step_and_then_has_nothing_to_do() {
-    let fleet = Fleet::new(warming(Policy::Random), 2);
-    assert_eq!(fleet.weights(), [0.1, 0.1]);
+    let fleet = Fleet::new(warming(Policy::Random(random::Config)), 2);
+    assert_eq!(fleet.weights(), [Some(0.1), Some(0.1)]);
     assert!(fleet.balancer.due().unwrap() <= ms(200));
     assert_eq!(fleet.tick(seconds(10)), None);
-    assert_eq!(fleet.weights(), [1.0, 1.0]);
+    assert_eq!(fleet.weights(), [Some(1.0), Some(1.0)]);
 
     fleet.reconcile(3, seconds(20));
-    assert_eq!(fleet.weights(), [1.0, 1.0, 0.1]);
+    assert_eq!(fleet.weights(), [Some(1.0), Some(1.0), Some(0.1)]);
     let mut due = fleet.balancer.due();
     assert_eq!(due, Some(Time(seconds(20).0 + 156_250_000)), "a 64th of it");
     // As somebody would who does what is due.
-    let mut last = 0.0;
+    let mut last = Some(0.0);
     while let Some(now) = due {
         assert!(now < seconds(31));
         due = fleet.tick(now);
         let weight = fleet.weights()[2];
         let warm = ((now.0 - seconds(20).0) / 1_000_000) as f64 / 10_000.0;
-        assert_eq!(weight, warm.clamp(0.1, 1.0));
+        assert_eq!(weight, Some(warm.clamp(0.1, 1.0)));
         assert!(weight >= last);
         last = weight;
     }
-    assert_eq!(fleet.weights(), [1.0; 3]);
+    assert_eq!(fleet.weights(), [Some(1.0); 3]);
 
     // Whoever becomes ready again begins again.
-    fleet.set(1, Condition::Draining, seconds(40));
+    fleet.set(1, State::Draining, seconds(40));
     assert_eq!(fleet.balancer.due(), None);
-    fleet.set(1, Condition::Ready, seconds(50));
-    assert_eq!(fleet.weights(), [0.1, 1.0, 1.0]);
+    fleet.set(1, State::Ready, seconds(50));
+    assert_eq!(fleet.weights(), [Some(0.1), Some(1.0), Some(1.0)]);
     assert!(fleet.balancer.due().is_some());
     // A reconcile that leaves it as it is does not.
     fleet.tick(seconds(55));
     fleet.reconcile(3, seconds(56));
-    assert_eq!(fleet.weights(), [0.6, 1.0, 1.0]);
+    assert_eq!(fleet.weights(), [Some(0.6), Some(1.0), Some(1.0)]);
 }
 
 #[test]
@@ -427,9 +427,9 @@ fn picks_follow_the_weights_of_slow_start() {
     assert!(share_of_the_third(wrr(), 25).abs_diff(12_000) <= 2);
     assert!(share_of_the_third(wrr(), 30).abs_diff(20_000) <= 2);
     // Five standard deviations.
-    assert!(share_of_the_third(Policy::Random, 20).abs_diff(60_000 / 21) < 260);
-    assert!(share_of_the_third(Policy::Random, 25).abs_diff(12_000) < 490);
-    assert!(share_of_the_third(Policy::Random, 30).abs_diff(20_000) < 580);
+    assert!(share_of_the_third(Policy::Random(random::Config), 20).abs_diff(60_000 / 21) < 260);
+    assert!(share_of_the_third(Policy::Random(random::Config), 25).abs_diff(12_000) < 490);
+    assert!(share_of_the_third(Policy::Random(random::Config), 30).abs_diff(20_000) < 580);
     // With nothing in flight the lighter one is only taken when both that are drawn are it.
     let least_request = || Policy::LeastRequest(least_request::Config::default());
     assert!(share_of_the_third(least_request(), 25).abs_diff(60_000 / 9) < 390);
@@ -440,7 +440,7 @@ fn picks_follow_the_weights_of_slow_start() {
 fn slow_start_begins_anew_after_an_ejection() {
     let config = Config {
         outlier_detection: Some(Box::new(consecutive(2))),
-        ..warming(Policy::Random)
+        ..warming(Policy::Random(random::Config))
     };
     let fleet = Fleet::new(config, 3);
     fleet.tick(seconds(10));
@@ -453,10 +453,10 @@ fn slow_start_begins_anew_after_an_ejection() {
         "nobody warms up"
     );
     let due = fleet.tick(seconds(50)).unwrap();
-    assert_eq!(fleet.weights(), [1.0, 0.1, 1.0]);
+    assert_eq!(fleet.weights(), [Some(1.0), Some(0.1), Some(1.0)]);
     assert!(due < ms(50_200));
     fleet.tick(seconds(55));
-    assert_eq!(fleet.weights(), [1.0, 0.5, 1.0]);
+    assert_eq!(fleet.weights(), [Some(1.0), Some(0.5), Some(1.0)]);
 }
 
 #[test]
@@ -466,30 +466,30 @@ fn panic_begins_below_the_threshold_and_ends_at_it() {
         ..Config::from(round_robin())
     };
     let fleet = Fleet::new(config, 4);
-    fleet.set(1, Condition::TransientFailure, seconds(1));
-    fleet.set(2, Condition::TransientFailure, seconds(1));
+    fleet.set(1, State::TransientFailure, seconds(1));
+    fleet.set(2, State::TransientFailure, seconds(1));
     assert_eq!(fleet.picks(100), [0, 0, 50, 50], "half of them is enough");
-    fleet.set(3, Condition::TransientFailure, seconds(2));
+    fleet.set(3, State::TransientFailure, seconds(2));
     assert_eq!(fleet.picks(100), [25; 4]);
-    fleet.set(3, Condition::Ready, seconds(3));
+    fleet.set(3, State::Ready, seconds(3));
     assert_eq!(fleet.picks(100), [0, 0, 50, 50]);
 
     // Who drains, or connects, is not picked in a panic and does not bring one about.
-    fleet.set(1, Condition::Draining, seconds(4));
-    fleet.set(2, Condition::Connecting, seconds(4));
-    fleet.set(3, Condition::Draining, seconds(4));
+    fleet.set(1, State::Draining, seconds(4));
+    fleet.set(2, State::Connecting, seconds(4));
+    fleet.set(3, State::Draining, seconds(4));
     assert_eq!(fleet.picks(100), [0, 0, 0, 100]);
-    fleet.set(4, Condition::TransientFailure, seconds(5));
+    fleet.set(4, State::TransientFailure, seconds(5));
     assert_eq!(fleet.picks(100), [0, 0, 0, 100], "in a panic");
-    fleet.set(4, Condition::Draining, seconds(6));
+    fleet.set(4, State::Draining, seconds(6));
     let picked = fleet.balancer.pick(&fleet.caller, &Unowned, |id| *id);
     assert_eq!(picked, Err(Unavailable::NoBackends));
 
     // A list, too, can begin and end one: three have failed, then of ten.
     for id in [1, 2, 3] {
-        fleet.set(id, Condition::TransientFailure, seconds(7));
+        fleet.set(id, State::TransientFailure, seconds(7));
     }
-    fleet.set(4, Condition::Ready, seconds(7));
+    fleet.set(4, State::Ready, seconds(7));
     assert_eq!(fleet.picks(100), [25; 4]);
     fleet.reconcile(10, seconds(8));
     assert_eq!(fleet.picks(70)[..4], [0, 0, 0, 10]);
@@ -560,7 +560,7 @@ fn reported_weights_count_after_the_blackout_and_until_they_expire() {
     for second in 2..11 {
         fleet.reconcile(3, seconds(second));
         fleet.tick(seconds(second));
-        assert_eq!(fleet.weights(), [0.0; 3], "after {second} s");
+        assert_eq!(fleet.weights(), [None; 3], "after {second} s");
     }
     assert_eq!(
         fleet.picks(6_000),
@@ -568,24 +568,24 @@ fn reported_weights_count_after_the_blackout_and_until_they_expire() {
         "as long as nothing is known"
     );
     assert_eq!(fleet.tick(seconds(11)), Some(seconds(12)));
-    assert_eq!(fleet.weights(), [100.0, 200.0, 300.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), Some(200.0), Some(300.0)]);
     assert_eq!(fleet.picks(6_000), [1_000, 2_000, 3_000]);
     // Nor does it forget what is known.
     fleet.reconcile(3, seconds(12));
-    assert_eq!(fleet.weights(), [100.0, 200.0, 300.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), Some(200.0), Some(300.0)]);
     assert_eq!(fleet.picks(6_000), [1_000, 2_000, 3_000]);
 
     fleet.tick(seconds(180));
-    assert_eq!(fleet.weights(), [100.0, 200.0, 300.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), Some(200.0), Some(300.0)]);
     fleet.tick(seconds(181));
-    assert_eq!(fleet.weights(), [0.0; 3]);
+    assert_eq!(fleet.weights(), [None; 3]);
     assert_eq!(fleet.picks(6_000), [2_000; 3]);
     // Now a blackout begins with the next report.
     call_with_reports(&fleet, 3, seconds(200));
     fleet.tick(seconds(209));
-    assert_eq!(fleet.weights(), [0.0; 3]);
+    assert_eq!(fleet.weights(), [None; 3]);
     fleet.tick(seconds(210));
-    assert_eq!(fleet.weights(), [100.0, 200.0, 300.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), Some(200.0), Some(300.0)]);
 }
 
 #[test]
@@ -593,19 +593,19 @@ fn who_is_ready_again_has_a_blackout_and_the_others_keep_their_weights() {
     let fleet = Fleet::new(reported(|_| {}), 3);
     call_with_reports(&fleet, 3, seconds(1));
     fleet.tick(seconds(11));
-    fleet.set(1, Condition::TransientFailure, seconds(12));
+    fleet.set(1, State::TransientFailure, seconds(12));
     // Between the two that are left; the schedule is of 16 bits.
     let picks = fleet.picks(5_000);
     assert!(picks[0] == 0 && picks[1].abs_diff(2_000) <= 1, "{picks:?}");
-    fleet.set(1, Condition::Ready, seconds(13));
-    assert_eq!(fleet.weights(), [0.0, 200.0, 300.0]);
+    fleet.set(1, State::Ready, seconds(13));
+    assert_eq!(fleet.weights(), [None, Some(200.0), Some(300.0)]);
     // The mean of the others.
     assert_eq!(fleet.picks(7_500), [2_500, 2_000, 3_000]);
     fleet.call_with_report(1, 100.0, seconds(14));
     fleet.tick(seconds(23));
-    assert_eq!(fleet.weights()[0], 0.0);
+    assert_eq!(fleet.weights()[0], None);
     fleet.tick(seconds(24));
-    assert_eq!(fleet.weights(), [100.0, 200.0, 300.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), Some(200.0), Some(300.0)]);
 }
 
 #[test]
@@ -617,12 +617,12 @@ fn in_a_panic_too_a_schedule_is_of_the_weights_as_they_are() {
     let fleet = Fleet::new(config, 3);
     call_with_reports(&fleet, 3, seconds(1));
     fleet.tick(seconds(11));
-    fleet.set(1, Condition::TransientFailure, seconds(12));
-    fleet.set(2, Condition::TransientFailure, seconds(12));
+    fleet.set(1, State::TransientFailure, seconds(12));
+    fleet.set(2, State::TransientFailure, seconds(12));
     assert_eq!(fleet.picks(6_000), [1_000, 2_000, 3_000]);
     // It stays in the rotation, and becomes of unknown weight in it.
-    fleet.set(1, Condition::Ready, seconds(13));
-    assert_eq!(fleet.weights(), [0.0, 200.0, 300.0]);
+    fleet.set(1, State::Ready, seconds(13));
+    assert_eq!(fleet.weights(), [None, Some(200.0), Some(300.0)]);
     assert_eq!(fleet.picks(7_500), [2_500, 2_000, 3_000]);
 }
 
@@ -639,14 +639,14 @@ fn reports_count_from_where_they_are_wanted_and_nowhere_else() {
     fleet.report(1, 100.0, seconds(1));
     fleet.call_with_report(2, 200.0, seconds(1));
     fleet.tick(seconds(2));
-    assert_eq!(fleet.weights(), [100.0, 200.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), Some(200.0)]);
 
     let fleet = Fleet::new(reported(at_once(Source::OutOfBand)), 2);
     fleet.report(1, 100.0, seconds(1));
     fleet.call_with_report(2, 200.0, seconds(1));
     fleet.call_with_report(1, 700.0, seconds(1));
     fleet.tick(seconds(2));
-    assert_eq!(fleet.weights(), [100.0, 0.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), None]);
 }
 
 #[test]
@@ -680,16 +680,16 @@ fn a_new_backend_has_the_others_weights_brought_up_to_date() {
         2,
     );
     fleet.report(1, 100.0, ms(10));
-    assert_eq!(fleet.weights(), [0.0, 0.0]);
+    assert_eq!(fleet.weights(), [None, None]);
     fleet
         .balancer
         .add(&[Backend::new(3, 3)], &Unowned, ms(20))
         .unwrap();
-    assert_eq!(fleet.weights(), [100.0, 0.0, 0.0]);
+    assert_eq!(fleet.weights(), [Some(100.0), None, None]);
 
     fleet.report(2, 50.0, ms(30));
-    fleet.set(3, Condition::Connecting, ms(40));
-    assert_eq!(fleet.weights(), [100.0, 50.0, 0.0]);
+    fleet.set(3, State::Connecting, ms(40));
+    assert_eq!(fleet.weights(), [Some(100.0), Some(50.0), None]);
 }
 
 #[test]
@@ -736,7 +736,7 @@ fn due_is_the_earliest_of_what_there_is_to_do() {
 #[test]
 fn weights_that_warm_up_and_are_reported_are_updated_as_often_as_either_needs() {
     let config = Config {
-        slow_start: warming(Policy::Random).slow_start,
+        slow_start: warming(Policy::Random(random::Config)).slow_start,
         ..Config::from(reported(|config| config.blackout_period = Duration::ZERO))
     };
     let fleet = Fleet::new(config, 1);
@@ -744,17 +744,17 @@ fn weights_that_warm_up_and_are_reported_are_updated_as_often_as_either_needs() 
     assert_eq!(fleet.balancer.due(), Some(Time(0) + step));
     fleet.call_with_report(1, 100.0, seconds(4));
     assert_eq!(fleet.tick(seconds(5)), Some(seconds(5) + step));
-    assert_eq!(fleet.weights(), [50.0]);
+    assert_eq!(fleet.weights(), [Some(50.0)]);
     assert_eq!(fleet.tick(seconds(10)), Some(seconds(11)));
-    assert_eq!(fleet.weights(), [100.0]);
+    assert_eq!(fleet.weights(), [Some(100.0)]);
 }
 
 #[test]
 fn a_closed_balancer_has_nothing_to_do_and_its_calls_end() {
     let config = Config {
         max_requests: Some(4),
-        slow_start: warming(Policy::Random).slow_start,
-        ..detecting(Policy::Random, consecutive(1))
+        slow_start: warming(Policy::Random(random::Config)).slow_start,
+        ..detecting(Policy::Random(random::Config), consecutive(1))
     };
     let fleet = Fleet::new(config, 3);
     let tickets: Vec<_> = (0..4).map(|_| fleet.checkout(seconds(1)).1).collect();
@@ -796,10 +796,10 @@ fn shares(policy: Policy, call: impl Fn(u32) -> (u64, Outcome)) -> Vec<u64> {
 #[test]
 fn peak_ewma_goes_round_who_is_slow_and_who_fails() {
     let peak_ewma = |penalty| {
-        Policy::PeakEwma(Box::new(peak_ewma::Config {
+        Policy::PeakEwma(peak_ewma::Config {
             penalty: Duration::from_secs(penalty),
             ..Default::default()
-        }))
+        })
     };
     let slow = |id| (if id == 3 { 100 } else { 10 }, Outcome::Success);
     let picks = shares(peak_ewma(5), slow);
@@ -828,10 +828,10 @@ fn peak_ewma_goes_round_who_is_slow_and_who_fails() {
 
 #[test]
 fn peak_ewma_goes_back_to_who_was_slow() {
-    let policy = Policy::PeakEwma(Box::new(peak_ewma::Config {
+    let policy = Policy::PeakEwma(peak_ewma::Config {
         decay: Duration::from_secs(1),
         ..Default::default()
-    }));
+    });
     let fleet = Fleet::new(policy, 2);
     let mut now = seconds(1);
     let mut share = |slow: u64| {

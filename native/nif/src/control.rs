@@ -4,9 +4,7 @@
 //! small their arguments: a normal scheduler never waits for a reconcile.
 
 use grpc_lb_core::load::orca::LoadReport;
-use grpc_lb_core::{
-    BackendInfo, Balancer, ChangeError, Changes, Condition, Info, MemberError, State,
-};
+use grpc_lb_core::{BackendInfo, Balancer, ChangeError, Changes, Info, MemberError, State};
 use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
 
 use crate::decode::Settings;
@@ -107,11 +105,11 @@ fn set_state<'a>(
             return Ok(library.serve(env, c"set_state", &[balancer, id, state])?);
         }
     };
-    let condition = decode::condition(state)?;
+    let state = decode::state(state)?;
     let monitors = Monitors::new(env, object);
     let set = object
         .balancer
-        .set_condition(&Offered(id), condition, &monitors, clock::now());
+        .set_state(&Offered(id), state, &monitors, clock::now());
     wake_ticker(env, object);
     Ok(encode_said(env, set))
 }
@@ -249,14 +247,14 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> NifResult<Term<'a>> {
 
 fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> NifResult<Term<'a>> {
     let weight = match backend.current_weight {
-        Some(weight) => weight.encode(env),
-        None => backend.weight.encode(env),
+        Some(weight) if weight == f64::from(backend.weight) => backend.weight.encode(env),
+        weight => weight.unwrap_or_default().encode(env),
     };
     let latency = backend.latency_ns.map(|latency| latency.round() as u64);
     let fields = [
         (atoms::id(), backend.id.to_term(env)),
         (atoms::value(), backend.value.to_term(env)),
-        (atoms::state(), encode_state(backend.state).encode(env)),
+        (atoms::state(), encode_state(backend).encode(env)),
         (atoms::owner(), backend.owner.map(pid_of).encode(env)),
         (atoms::weight(), weight),
         (atoms::picks(), backend.picks.encode(env)),
@@ -273,12 +271,12 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> NifResult<T
     Term::map_from_pairs(env, &fields)
 }
 
-fn encode_state(state: State) -> Atom {
-    match state {
-        State::Told(Condition::Ready) => atoms::ready(),
-        State::Told(Condition::Connecting) => atoms::connecting(),
-        State::Told(Condition::TransientFailure) => atoms::transient_failure(),
-        State::Told(Condition::Draining) => atoms::draining(),
-        State::Down => atoms::down(),
+fn encode_state(backend: &BackendInfo<Value>) -> Atom {
+    match backend.state {
+        _ if backend.owner_dead => atoms::down(),
+        State::Ready => atoms::ready(),
+        State::Connecting => atoms::connecting(),
+        State::TransientFailure => atoms::transient_failure(),
+        State::Draining => atoms::draining(),
     }
 }

@@ -169,7 +169,7 @@ pub(crate) unsafe extern "C" fn destroy(_env: *mut ErlNifEnv, object: *mut c_voi
         // SAFETY: the VM calls this once, for an object that `Handle::new` initialised, and frees
         // its memory afterwards without another look at it.
         let object = unsafe { ptr::read(object.cast::<Object>()) };
-        if object.balancer.listed() > LARGE {
+        if object.balancer.summary().backends > LARGE {
             // If there can be no thread, the object is dropped here, with the work.
             let _ = start_thread(move || drop(object));
         }
@@ -196,8 +196,8 @@ pub(crate) unsafe extern "C" fn down(
         if !object.balancer.note_death(owner) {
             return;
         }
-        if object.balancer.listed() <= LARGE || settle_on_a_thread(object).is_err() {
-            object.balancer.settle(&Monitors { env, object });
+        if object.balancer.summary().backends <= LARGE || settle_on_a_thread(object).is_err() {
+            object.balancer.remove_dead(&Monitors { env, object });
         }
     }));
 }
@@ -210,7 +210,7 @@ fn settle_on_a_thread(object: &Object) -> io::Result<()> {
         let object = handle.object();
         // No environment: the thread is none of the VM's.
         let env = ptr::null_mut();
-        object.balancer.settle(&Monitors { env, object });
+        object.balancer.remove_dead(&Monitors { env, object });
     })
 }
 

@@ -1,4 +1,4 @@
-//! A balancer as it is at one moment.
+//! Balancer at one moment, for users to look at.
 
 use std::hash::Hash;
 
@@ -6,7 +6,8 @@ use hashbrown::HashMap;
 use triomphe::Arc;
 
 use super::writer::Writer;
-use crate::backend::{Entry, Owner, State};
+use crate::backend::{Owner, State};
+use crate::entry::Entry;
 use crate::members::Member;
 use crate::reclaim::Published;
 use crate::snapshot::Snapshot;
@@ -22,26 +23,41 @@ pub struct Info<T> {
     pub generation: u64,
     /// Whether it was closed.
     pub closed: bool,
-    /// Load reports that were no such thing.
+    /// How many load reports were malformed.
     pub malformed_reports: u64,
     /// All that are listed, in the order of the list.
     pub backends: Vec<BackendInfo<T>>,
 }
 
+/// What can be said of a balancer without its lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// See [`Policy::name`](crate::policy::Policy::name).
+    pub policy: &'static str,
+    /// How many are listed.
+    pub backends: usize,
+    /// Whether it was closed.
+    pub closed: bool,
+}
+
 /// A backend as it is at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BackendInfo<T> {
-    /// Who it is.
+    /// Its identity.
     pub id: T,
-    /// What a pick hands out.
+    /// What a pick returns.
     pub value: T,
-    /// Whether it can be picked, unless it is ejected.
+    /// As its user says.
     pub state: State,
-    /// Whose death takes it out of the rotation.
+    /// Whether its owner is dead: then it is not picked, whatever its state, until it is offered
+    /// with an owner that lives.
+    pub owner_dead: bool,
+    /// The process whose death takes it out of the rotation. `None` also once that is dead.
     pub owner: Option<Owner>,
     /// Its share beside the others, as given with it.
     pub weight: u32,
-    /// Its share as it is now, where load reports or slow start have a say in it. 0 is not known.
+    /// Its share as it is now: as given, or as its load reports say, and less than that in a slow
+    /// start. `None` if it is not known, because reports are awaited.
     pub current_weight: Option<f64>,
     /// How often it was picked since its id was first listed; with a policy that does not count
     /// picks, how often it was checked out.
@@ -62,10 +78,10 @@ pub struct BackendInfo<T> {
 
 impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
     pub(super) fn info(&self, published: &Published<Snapshot<T>>) -> Info<T> {
-        let mut unsettled: HashMap<*const Entry, u64> = HashMap::new();
+        let mut recent: HashMap<*const Entry, u64> = HashMap::new();
         let mut add = |snapshot: &Snapshot<T>| {
             snapshot.for_each_picked(|entry, picks| {
-                *unsettled.entry(Arc::as_ptr(entry)).or_default() += picks;
+                *recent.entry(Arc::as_ptr(entry)).or_default() += picks;
             });
         };
         published.inspect(&mut add);
@@ -73,13 +89,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
         let turns = |member: &Member<T>| {
             // Relaxed: written under the writer's lock, which is held, or by a pick that is under
             // way and may or may not be counted.
-            let settled = member.entry.picks.load(Ordering::Relaxed);
-            let unsettled = unsettled.get(&Arc::as_ptr(&member.entry)).unwrap_or(&0);
-            settled.wrapping_add(*unsettled)
+            let earlier = member.entry.picks.load(Ordering::Relaxed);
+            let recent = recent.get(&Arc::as_ptr(&member.entry)).unwrap_or(&0);
+            earlier.wrapping_add(*recent)
         };
-        let config = &self.shared.config;
         Info {
-            policy: config.policy.name(),
+            policy: self.config.policy.name(),
             generation: self.generation,
             closed: self.closed,
             malformed_reports: self.shared.malformed_reports(),
@@ -93,11 +108,11 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
     }
 
     fn describe(&self, member: &Member<T>, turns: u64) -> BackendInfo<T> {
-        let config = &self.shared.config;
+        let config = &self.config;
         let load = &member.entry.load;
         let (in_flight, ended) = (load.in_flight(), load.ended());
         let checkouts = u64::from(in_flight) + ended.successes + ended.failures;
-        let varies = config.policy.reported_weights().is_some() || config.slow_start.is_some();
+        let current_weight = load.weight();
         let health = member.health.as_ref();
         let ejected_until = config.outlier_detection.as_ref().zip(health);
         let ejected_until =
@@ -105,16 +120,17 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
         BackendInfo {
             id: member.id.clone(),
             value: member.value.clone(),
-            state: member.state(),
+            state: member.state,
+            owner_dead: member.owner_dead,
             owner: member.owner,
             weight: member.weight,
-            current_weight: varies.then(|| load.weight()),
+            current_weight: (current_weight > 0.0).then_some(current_weight),
             picks: match config.policy.counts_picks() {
                 true => turns,
                 false => checkouts + turns,
             },
             in_flight,
-            latency_ns: load.latency(&self.shared.measuring),
+            latency_ns: self.shared.measure(|measuring| load.latency(measuring)),
             successes: ended.successes,
             failures: ended.failures,
             ejected_until,

@@ -1,20 +1,34 @@
-//! The balancer: picks and calls on one side, everything that changes its list on the other, which is
-//! in `writer`, `timed` and `info`.
+//! The balancer: picks and calls, and the lock under which everything else is done.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `results` | what changes answer |
+//! | `schedule` | when there is work that time drives |
+//! | `writer` | what is kept under the lock |
+//! | `change` | a change while it is being made, up to the new snapshot |
+//! | `list`, `timed`, `configure` | the changes: by users and deaths, by time, of the configuration |
+//! | `info` | a balancer at one moment |
 
+mod change;
+mod configure;
 mod info;
+mod list;
+mod results;
+mod schedule;
 mod timed;
 mod writer;
 
-use std::fmt;
 use std::hash::Hash;
+use std::sync;
 
-use hashbrown::hash_map::Entry as Slot;
 use hashbrown::HashMap;
 use triomphe::Arc;
 
-pub use self::info::{BackendInfo, Info};
-use self::writer::{Gone, Writer};
-use crate::backend::{Backend, Condition, Offer, Owner, Owners};
+use self::change::{Gone, Scope};
+pub use self::info::{BackendInfo, Info, Summary};
+pub use self::results::{ChangeError, Changes, ConfigureError, Configured, MemberError};
+use self::writer::Writer;
+use crate::backend::{Backend, Offer, Owner, Owners, State};
 use crate::caller::Caller;
 use crate::config::Config;
 use crate::live::{Balancers, Counted};
@@ -33,17 +47,17 @@ use crate::time::Time;
 /// writer's lock. `W` is what it takes to stop watching an owner, see [`Owners`].
 pub struct Balancer<T, W = ()> {
     published: Published<Snapshot<T>>,
-    /// How many deaths were noted whose backends picks may still see; while there are any, picks
-    /// look whether what they chose is alive.
-    dying: AtomicUsize,
+    /// How many deaths were noted whose backends picks may still see. While there are any, picks
+    /// check whether the owner of what they chose is alive.
+    unhandled_deaths: AtomicUsize,
     shared: Arc<Shared>,
     writer: Mutex<Writer<T, W>>,
-    /// Owners whose death nobody has acted on yet; see [`Balancer::note_death`].
-    departed: Mutex<Vec<Owner>>,
-    /// Whether somebody was asked to settle and has not begun yet.
-    settling: AtomicBool,
-    /// How many backends are listed, to be known without the lock.
-    listed: AtomicUsize,
+    /// Owners whose backends are still to be taken out; see [`Balancer::note_death`].
+    dead: Mutex<Vec<Owner>>,
+    /// Whether somebody was asked to call [`Balancer::remove_dead`] and has not begun yet.
+    removal_requested: AtomicBool,
+    /// How many backends are listed, or [`CLOSED`]: to be known without the lock.
+    size: AtomicUsize,
     _counted: Counted<Balancers>,
 }
 
@@ -53,77 +67,24 @@ impl<T, W> Drop for Balancer<T, W> {
     }
 }
 
-/// How many backends a change of the list added, removed and kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changes {
-    /// Ids that were not listed before.
-    pub added: usize,
-    /// Ids that were listed and are no longer.
-    pub removed: usize,
-    /// Ids that were listed and still are, whatever else about them changed.
-    pub kept: usize,
-}
-
-/// Why a change of the list was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeError {
-    /// The balancer is closed.
-    Closed,
-    /// Two backends of the list have the same id; these are their positions.
-    DuplicateId {
-        /// The position of the first of them, from 0.
-        first: usize,
-        /// The position of the second.
-        second: usize,
-    },
-}
-
-impl fmt::Display for ChangeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ChangeError::Closed => write!(f, "the balancer is closed"),
-            ChangeError::DuplicateId { first, second } => {
-                write!(f, "backends {first} and {second} have the same id")
-            }
-        }
-    }
-}
-
-impl std::error::Error for ChangeError {}
-
-/// Why nothing could be said of one backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemberError {
-    /// The balancer is closed.
-    Closed,
-    /// No backend with this id is listed.
-    NotFound,
-}
-
-impl fmt::Display for MemberError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            MemberError::Closed => write!(f, "the balancer is closed"),
-            MemberError::NotFound => write!(f, "no backend with this id is listed"),
-        }
-    }
-}
-
-impl std::error::Error for MemberError {}
+/// The size of a balancer that is closed.
+const CLOSED: usize = usize::MAX;
 
 impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// An open balancer without backends. `seed` is where its random choices come from.
     pub fn new(config: impl Into<Config>, seed: u64, now: Time) -> Self {
-        let shared = Arc::new(Shared::new(config.into()));
-        let (writer, empty) = Writer::new(Arc::clone(&shared), seed, now);
+        let config = sync::Arc::new(config.into());
+        let shared = Arc::new(Shared::new(sync::Arc::clone(&config)));
+        let empty = Snapshot::unstarted(config.limits());
+        let writer = Writer::new(Arc::clone(&shared), config, seed, now);
         Balancer {
             published: Published::new(empty),
-            dying: AtomicUsize::new(0),
+            unhandled_deaths: AtomicUsize::new(0),
             shared,
             writer: Mutex::new(writer),
-            departed: Mutex::new(Vec::new()),
-            settling: AtomicBool::new(false),
-            listed: AtomicUsize::new(0),
+            dead: Mutex::new(Vec::new()),
+            removal_requested: AtomicBool::new(false),
+            size: AtomicUsize::new(0),
             _counted: Counted::new(),
         }
     }
@@ -143,9 +104,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         take: impl FnOnce(&T) -> R,
     ) -> Result<R, Unavailable> {
-        let dying = self.dying();
+        let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
-            let row = match dying {
+            let row = match check_owners {
                 false => snapshot.pick(caller),
                 true => snapshot.pick_where(caller, |row| is_alive(row.owner, owners)),
             };
@@ -166,14 +127,14 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        let dying = self.dying();
+        let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
-            let total = self.shared.config.max_requests;
+            let max = snapshot.limits().max_requests;
             // A32: before the pick, which is not asked when there are too many.
-            if total.is_some() && !self.shared.in_flight.try_enter(total) {
+            if max.is_some() && !self.shared.in_flight.try_enter(max) {
                 return Err(snapshot.overloaded());
             }
-            let row = match dying {
+            let row = match check_owners {
                 false => snapshot.begin(caller, |_| true),
                 true => snapshot.begin(caller, |row| is_alive(row.owner, owners)),
             };
@@ -181,12 +142,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 Ok(row) => {
                     let entry = Arc::clone(&row.entry);
                     // Before `take`: if that panics, the ticket ends what has begun.
-                    let ticket = Ticket::new(entry, now, caller.reader().index());
+                    let ticket = Ticket::new(entry, now, max.is_some(), caller.number());
                     Ok((take(&row.value), ticket))
                 }
                 Err(unavailable) => {
                     // A32: a pick that fails holds nothing.
-                    if total.is_some() {
+                    if max.is_some() {
                         self.shared.in_flight.leave();
                     }
                     Err(unavailable)
@@ -197,8 +158,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
 
     /// Replaces the list of backends. Every pick that starts after this returns sees the new one.
     ///
-    /// An id that was listed before keeps what was counted for it; its value, weight and owner
-    /// become those offered. A value that is equal to the one held is not taken over, so nothing
+    /// An id that was listed before keeps what was counted for it; its value, weight and owner, and
+    /// its state if it is said, become those offered. A value that is equal to the one held is not taken over, so nothing
     /// is copied for a backend that stays as it is. On an error nothing has changed.
     pub fn reconcile<O: Offer<T>>(
         &self,
@@ -207,9 +168,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
     ) -> Result<Changes, ChangeError> {
         reject_duplicates(offered)?;
-        self.change(owners, |writer, published| {
-            writer.reconcile(offered, published, owners, now)
-        })
+        self.change_list(owners, |scope| scope.reconcile(offered, now))
     }
 
     /// Adds backends at the end of the list, without a look at those that are listed and are not
@@ -222,9 +181,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
     ) -> Result<Changes, ChangeError> {
         reject_duplicates(offered)?;
-        self.change(owners, |writer, published| {
-            writer.add(offered, published, owners, now)
-        })
+        self.change_list(owners, |scope| scope.add(offered, now))
     }
 
     /// Removes the backends with these ids; ids that are not listed are passed over. The cost is
@@ -234,25 +191,51 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         ids: &[O],
         owners: &impl Owners<Watch = W>,
     ) -> Result<Changes, ChangeError> {
-        self.change(owners, |writer, published| {
-            writer.remove(ids, published, owners)
-        })
+        self.change_list(owners, |scope| scope.remove(ids))
     }
 
-    /// Says how a backend is; what is said stays with its id. Every pick that starts after this
+    /// Sets the state of a backend, which stays with its id. Every pick that starts after this
     /// returns sees it.
-    pub fn set_condition<O: Offer<T>>(
+    pub fn set_state<O: Offer<T>>(
         &self,
         id: &O,
-        condition: Condition,
+        state: State,
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<(), MemberError> {
-        self.write(owners, |writer, published| {
-            let key = writer.find(id)?;
-            writer.set_condition(key, condition, published, now);
-            Ok(())
-        })
+        self.write(owners, |scope| scope.set_state(id, state, now))
+    }
+
+    /// Changes the configuration. What is known of backends stays: counts, latencies, ejections,
+    /// reported weights and where a rotation is. Calls that start after this returns are under the
+    /// new limits; [`Config::max_requests`] counts those that began while there was such a limit.
+    ///
+    /// - Without outlier detection ejected backends are let back in at once. With it, calls count
+    ///   from now on, and who already fails too many times in a row is ejected now.
+    /// - With slow start, a backend warms up as if it had been configured when it became ready.
+    /// - The configuration may become [timed](Balancer::is_timed), so that from now on somebody has
+    ///   to [tick](Balancer::tick).
+    ///
+    /// `change` runs under the writer's lock, and must not use the balancer. On an error nothing has
+    /// changed.
+    ///
+    /// ```
+    /// use grpc_lb_core::policy::{round_robin, Policy};
+    /// use grpc_lb_core::{Balancer, Configured, Time, Unowned};
+    ///
+    /// let policy = Policy::RoundRobin(round_robin::Config::default());
+    /// let balancer = Balancer::<&str>::new(policy, 0, Time(0));
+    /// let limit = || balancer.configure(|it| it.max_requests = Some(100), &Unowned, Time(1));
+    /// assert_eq!(limit(), Ok(Configured::Changed));
+    /// assert_eq!(limit(), Ok(Configured::Unchanged));
+    /// ```
+    pub fn configure(
+        &self,
+        change: impl FnOnce(&mut Config),
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<Configured, ConfigureError> {
+        self.write(owners, |scope| scope.configure(change, now))
     }
 
     /// Takes a load report into account that a backend gave outside of any call (gRFC A51).
@@ -263,9 +246,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<(), MemberError> {
-        let entry = self.write(owners, |writer, _| {
-            let key = writer.find(id)?;
-            Ok(writer.entry(key))
+        let entry = self.write(owners, |scope| {
+            let key = scope.writer.find(id)?;
+            Ok(scope.writer.entry(key))
         })?;
         entry.on_report(report, Source::OutOfBand, now);
         Ok(())
@@ -274,7 +257,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Does the work that time drives, as far as it is due: sweeps for outliers and ends their
     /// ejection, updates weights. When there is more to do; `None` as long as there is nothing.
     pub fn tick(&self, owners: &impl Owners<Watch = W>, now: Time) -> Option<Time> {
-        self.write(owners, |writer, published| writer.tick(published, now));
+        self.write(owners, |scope| scope.tick(now));
         self.due()
     }
 
@@ -287,25 +270,22 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Ties the balancer to an owner: when it dies, the balancer closes. An owner that is dead
     /// already closes it now.
     pub fn set_owner(&self, owner: Owner, owners: &impl Owners<Watch = W>) {
-        let last = self.write(owners, |writer, published| {
-            writer.set_owner(owner, published, owners)
-        });
-        drop(last);
+        let gone = self.write(owners, |scope| scope.set_owner(owner));
+        drop(gone);
     }
 
-    /// Notes that an owner died: picks that start after this returns pass its backends over, and
-    /// somebody has to take them out of the list. `true` if [`Balancer::settle`] has to be called
-    /// for it, on any thread; `false` if somebody who was told so has not begun yet, and will see
-    /// this death too.
+    /// Notes that an owner died: picks that start after this returns pass its backends over. `true`
+    /// if [`Balancer::remove_dead`] has to be called for it, on any thread; `false` if somebody who
+    /// was told so has not begun yet, and will see this death too.
     #[must_use]
     pub fn note_death(&self, owner: Owner) -> bool {
         // Relaxed: whoever heard of the death from who calls this sees it, and it publishes
         // nothing. Before the push, so that nobody subtracts it first.
-        self.dying.fetch_add(1, Ordering::Relaxed);
-        self.departed.lock().push(owner);
+        self.unhandled_deaths.fetch_add(1, Ordering::Relaxed);
+        self.dead.lock().push(owner);
         // AcqRel: the Release half hands the death that was noted to the one whose swap in
-        // `settle` reads this one; the Acquire half pairs with that swap.
-        !self.settling.swap(true, Ordering::AcqRel)
+        // `remove_dead` reads this one; the Acquire half pairs with that swap.
+        !self.removal_requested.swap(true, Ordering::AcqRel)
     }
 
     /// Takes the backends of owners that died out of the rotation, and closes the balancer if the
@@ -313,107 +293,152 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ///
     /// Never waits: if another thread is changing the balancer, that thread does this as soon as
     /// its change is through.
-    pub fn settle(&self, owners: &impl Owners<Watch = W>) {
-        // Before it looks: a death that is noted after this asks for another one. AcqRel: see
+    pub fn remove_dead(&self, owners: &impl Owners<Watch = W>) {
+        // Before the look: a death that is noted after this requests another removal. AcqRel: see
         // `note_death`.
-        self.settling.swap(false, Ordering::AcqRel);
-        self.act_on_deaths(owners);
+        self.removal_requested.swap(false, Ordering::AcqRel);
+        self.handle_deaths(owners);
     }
 
     /// Empties the balancer for good: every pick that starts after this returns says
     /// [`Unavailable::Closed`]. Closing again changes nothing. Calls in flight can end after it.
     pub fn close(&self, owners: &impl Owners<Watch = W>) {
-        let last = self.write(owners, |writer, published| writer.close(published, owners));
-        drop(last);
+        let gone = self.write(owners, |scope| scope.close());
+        drop(gone);
         // No later change will come by to free what a pick is holding just now.
         let free = self.published.reclaim(Patience::long());
         drop(free);
     }
 
-    /// About how many backends are listed: as many as there were after some recent change.
-    pub fn listed(&self) -> usize {
-        // Relaxed: a hint.
-        self.listed.load(Ordering::Relaxed)
+    /// Whether there is ever work that time drives, see [`Config::is_timed`]. Takes no lock.
+    pub fn is_timed(&self) -> bool {
+        self.shared.config().is_timed()
+    }
+
+    /// What can be said without the lock, and without a look at the backends: as the last change
+    /// that has returned left it, or a later one.
+    ///
+    /// ```
+    /// use grpc_lb_core::policy::{round_robin, Policy};
+    /// use grpc_lb_core::{Backend, Balancer, Time, Unowned};
+    ///
+    /// let policy = Policy::RoundRobin(round_robin::Config::default());
+    /// let balancer = Balancer::new(policy, 0, Time(0));
+    /// balancer.add(&[Backend::new("a", "10.0.0.1")], &Unowned, Time(0))?;
+    /// let summary = balancer.summary();
+    /// assert_eq!((summary.policy, summary.backends, summary.closed), ("round_robin", 1, false));
+    /// # Ok::<(), grpc_lb_core::ChangeError>(())
+    /// ```
+    pub fn summary(&self) -> Summary {
+        // Relaxed: whatever told this thread that a change has returned orders what it stored.
+        let size = self.size.load(Ordering::Relaxed);
+        let closed = size == CLOSED;
+        Summary {
+            policy: self.shared.config().policy.name(),
+            backends: if closed { 0 } else { size },
+            closed,
+        }
     }
 
     /// The balancer as it is now.
     pub fn info(&self, owners: &impl Owners<Watch = W>) -> Info<T> {
-        self.write(owners, |writer, published| writer.info(published))
+        self.write(owners, |scope| scope.writer.info(scope.published))
     }
 
-    /// Whether picks have to look if what they chose is alive.
+    /// Whether picks have to check if the owner of what they chose is alive.
     #[inline]
-    fn dying(&self) -> bool {
-        // Acquire: pairs with the Release in `bury`. Who reads that no death is left to act on,
-        // reads a snapshot without the dead.
-        self.dying.load(Ordering::Acquire) > 0
+    fn has_unhandled_deaths(&self) -> bool {
+        // Acquire: pairs with the Release in `remove_dead_owners`. Who reads that no death is left
+        // to act on, reads a snapshot without the dead.
+        self.unhandled_deaths.load(Ordering::Acquire) > 0
     }
 
     /// Changes the list, unless the balancer is closed.
-    fn change(
+    fn change_list<O: Owners<Watch = W>>(
         &self,
-        owners: &impl Owners<Watch = W>,
-        change: impl FnOnce(&mut Writer<T, W>, &Published<Snapshot<T>>) -> (Changes, Gone<T>),
+        owners: &O,
+        change: impl FnOnce(Scope<'_, T, O>) -> (Changes, Gone<T>),
     ) -> Result<Changes, ChangeError> {
-        let changed = self.write(owners, |writer, published| match writer.is_closed() {
+        let changed = self.write(owners, |scope| match scope.writer.closed {
             true => Err(ChangeError::Closed),
-            false => Ok(change(writer, published)),
+            false => Ok(change(scope)),
         });
         // What is gone is dropped here, after the lock.
         changed.map(|(changes, _gone)| changes)
     }
 
-    /// Runs `change` under the writer's lock, after what is known of owners that died, and then
-    /// frees what can be freed and acts on those that died meanwhile.
-    fn write<R>(
+    /// Runs `change` under the writer's lock, after the removal of owners that died, and then frees
+    /// what can be freed and removes those that died meanwhile.
+    fn write<R, O: Owners<Watch = W>>(
         &self,
-        owners: &impl Owners<Watch = W>,
-        change: impl FnOnce(&mut Writer<T, W>, &Published<Snapshot<T>>) -> R,
+        owners: &O,
+        change: impl FnOnce(Scope<'_, T, O>) -> R,
     ) -> R {
         let mut writer = self.writer.lock();
-        let gone = self.bury(&mut writer, owners);
-        let result = change(&mut writer, &self.published);
-        let free = self.reclaim(&writer, Patience::short());
+        let gone = self.remove_dead_owners(&mut writer, owners);
+        let result = change(self.scope(&mut writer, owners));
+        let free = self.finish(&writer, Patience::short());
         drop(writer);
         drop((gone, free));
-        self.act_on_deaths(owners);
+        self.handle_deaths(owners);
         result
     }
 
-    fn act_on_deaths(&self, owners: &impl Owners<Watch = W>) {
-        while !self.departed.lock().is_empty() {
-            // If this fails, the holder of the lock has yet to look at `departed` again.
+    fn scope<'a, O: Owners<Watch = W>>(
+        &'a self,
+        writer: &'a mut Writer<T, W>,
+        owners: &'a O,
+    ) -> Scope<'a, T, O> {
+        Scope {
+            writer,
+            published: &self.published,
+            owners,
+        }
+    }
+
+    fn handle_deaths(&self, owners: &impl Owners<Watch = W>) {
+        while !self.dead.lock().is_empty() {
+            // If this fails, the holder of the lock has yet to look at `dead` again.
             let Some(mut writer) = self.writer.try_lock() else {
                 return;
             };
-            let gone = self.bury(&mut writer, owners);
-            let free = self.reclaim(&writer, Patience::none());
+            let gone = self.remove_dead_owners(&mut writer, owners);
+            let free = self.finish(&writer, Patience::none());
             drop(writer);
             drop((gone, free));
         }
     }
 
     /// Takes out what belonged to owners whose death was noted.
-    fn bury(&self, writer: &mut Writer<T, W>, owners: &impl Owners<Watch = W>) -> Gone<T> {
-        let departed = std::mem::take(&mut *self.departed.lock());
-        if departed.is_empty() {
+    fn remove_dead_owners(
+        &self,
+        writer: &mut Writer<T, W>,
+        owners: &impl Owners<Watch = W>,
+    ) -> Gone<T> {
+        let dead = std::mem::take(&mut *self.dead.lock());
+        if dead.is_empty() {
             return Gone::new();
         }
-        let gone = writer.bury(&departed, &self.published, owners);
-        // Release: see `dying`.
-        self.dying.fetch_sub(departed.len(), Ordering::Release);
+        let gone = self.scope(writer, owners).remove_owners(&dead);
+        // Release: see `has_unhandled_deaths`.
+        self.unhandled_deaths
+            .fetch_sub(dead.len(), Ordering::Release);
         gone
     }
 
     /// What every writer does last under its lock. Takes back the snapshots that no pick can
     /// hold, with their picks counted: under the lock, so that no pick is counted twice or missed.
     /// To be dropped after it.
-    fn reclaim(&self, writer: &Writer<T, W>, patience: Patience) -> Vec<Snapshot<T>> {
-        // Relaxed: a hint.
-        self.listed.store(writer.listed(), Ordering::Relaxed);
+    fn finish(&self, writer: &Writer<T, W>, patience: Patience) -> Vec<Snapshot<T>> {
+        let size = match writer.closed {
+            true => CLOSED,
+            false => writer.members.len(),
+        };
+        // Relaxed: see `summary`.
+        self.size.store(size, Ordering::Relaxed);
         let free = self.published.reclaim(patience);
         for snapshot in &free {
-            snapshot.settle();
+            snapshot.add_picks();
         }
         free
     }
@@ -426,14 +451,8 @@ fn is_alive(owner: Option<Owner>, owners: &impl Owners) -> bool {
 fn reject_duplicates<O: Offer<T>, T>(offered: &[Backend<O>]) -> Result<(), ChangeError> {
     let mut positions = HashMap::with_capacity(offered.len());
     for (second, backend) in offered.iter().enumerate() {
-        match positions.entry(&backend.id) {
-            Slot::Vacant(slot) => {
-                slot.insert(second);
-            }
-            Slot::Occupied(slot) => {
-                let first = *slot.get();
-                return Err(ChangeError::DuplicateId { first, second });
-            }
+        if let Some(first) = positions.insert(&backend.id, second) {
+            return Err(ChangeError::DuplicateId { first, second });
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Who may be picked at all, whatever the policy.
+//! Decides who may be picked at all, whatever the policy.
 //!
 //! | module | what it decides |
 //! | --- | --- |
@@ -12,7 +12,6 @@ pub mod slow_start;
 
 use self::outlier_detection::Ejection;
 use crate::load::Ended;
-use crate::time::Time;
 
 /// How a backend stands among the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +32,7 @@ pub(crate) struct Census {
 }
 
 impl Census {
-    /// One goes from one standing to another.
+    /// Counts one that goes from one standing to another.
     pub(crate) fn shift(&mut self, from: Standing, to: Standing) {
         match from {
             Standing::Excluded => {}
@@ -54,22 +53,20 @@ impl Census {
     }
 }
 
-/// What is remembered of a backend where time drives its health.
+/// What outlier detection remembers of a backend.
 #[derive(Debug)]
 pub(crate) struct Health {
     pub(crate) ejection: Ejection,
     /// The calls that the last sweep had seen.
     pub(crate) seen: Ended,
-    /// Since when it has been healthy; slow start counts from there.
-    pub(crate) healthy_since: Time,
 }
 
 impl Health {
-    pub(crate) fn new(now: Time) -> Self {
+    /// Of a backend whose calls up to now do not count.
+    pub(crate) fn new(seen: Ended) -> Self {
         Health {
             ejection: Ejection::default(),
-            seen: Ended::default(),
-            healthy_since: now,
+            seen,
         }
     }
 }

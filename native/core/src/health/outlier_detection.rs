@@ -6,7 +6,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::Time;
+use crate::time::Time;
 
 /// What a user can choose. The defaults are A50's, with all that ejects switched off.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,6 +118,13 @@ impl Ejection {
         self.ejected_at = Some(now);
         self.multiplier = self.multiplier.saturating_add(1);
         self.times_ejected += 1;
+    }
+
+    /// Lets it back in at once, and forgets how long its next ejection would be: detection is
+    /// switched off (A50).
+    pub(crate) fn clear(&mut self) {
+        self.ejected_at = None;
+        self.multiplier = 0;
     }
 
     /// The last step of A50's tick.

@@ -5,19 +5,23 @@
 //! estimate will have decayed to a nanosecond, `updated + decay * ln(estimate)`. It stays the same
 //! while the estimate decays, the order of two scores is the order of the estimates at any time, and
 //! it cannot be torn.
+//!
+//! A score means something beside its decay only. So it carries the [tag](Decay) of that: when the
+//! decay of a live balancer changes, a sample that was averaged with the other one is left out.
 
 use std::time::Duration;
 
 use crate::sync::{AtomicU64, Ordering};
-use crate::Time;
+use crate::time::Time;
 
-/// A score is kept in quarters of a nanosecond. With a decay of a second or more, that tells
-/// estimates apart that differ by 3e-10 of them, and it goes up to 73 years, where the 53 bits of an
-/// `f64` would no longer do.
-const PER_NANOSECOND: i64 = 4;
+/// Scores are in nanoseconds, which tells estimates apart that differ by 1e-9 of them with a decay of
+/// a second, and goes up to 73 years. Below them are the bits of the tag.
+const TAG_BITS: u32 = 2;
+
+const TAGS: i64 = (1 << TAG_BITS) - 1;
 
 /// The score of what is infinite, because there was no sample yet.
-const UNKNOWN: i64 = i64::MAX;
+const UNKNOWN: i64 = i64::MAX >> TAG_BITS;
 
 /// Set in `updated` while there was no sample and no initial value.
 const UNTRIED: u64 = 1 << 63;
@@ -25,27 +29,40 @@ const UNTRIED: u64 = 1 << 63;
 /// How fast an estimate is forgotten, prepared: in such a time it loses all but 37 % of itself.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decay {
-    /// In the unit of scores.
-    units: f64,
+    nanoseconds: f64,
     /// To multiply by: a division takes as long as all the rest of an average.
-    per_unit: f64,
+    per_nanosecond: f64,
+    /// Tells it apart from those that came shortly before it.
+    tag: i64,
+}
+
+impl Decay {
+    /// This, as what replaces `last`.
+    pub(crate) fn after(self, last: Decay) -> Decay {
+        let tag = match self.nanoseconds == last.nanoseconds {
+            true => last.tag,
+            false => (last.tag + 1) & TAGS,
+        };
+        Decay { tag, ..self }
+    }
 }
 
 impl From<Duration> for Decay {
     /// What is shorter than a millisecond counts as that, as in linkerd.
     fn from(duration: Duration) -> Self {
         const MIN: Duration = Duration::from_millis(1);
-        let units = duration.max(MIN).as_secs_f64() * 1e9 * PER_NANOSECOND as f64;
+        let nanoseconds = duration.max(MIN).as_secs_f64() * 1e9;
         Decay {
-            units,
-            per_unit: 1.0 / units,
+            nanoseconds,
+            per_nanosecond: 1.0 / nanoseconds,
+            tag: 0,
         }
     }
 }
 
 /// An estimate of the latency, in nanoseconds, which many threads update at once.
 ///
-/// `decay` is an argument of all that needs it, and always the same.
+/// `decay` is an argument of all that needs it, and the same until [`Latency::convert`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -65,7 +82,7 @@ impl From<Duration> for Decay {
 /// ```
 #[derive(Debug)]
 pub struct Latency {
-    /// An `i64`, in parts of a nanosecond.
+    /// A score and a tag, see `pack`.
     score: AtomicU64,
     /// Up to when the time has been given to samples, in nanoseconds.
     updated: AtomicU64,
@@ -85,9 +102,10 @@ impl Latency {
     /// An estimate of `initial` nanoseconds, above 0. The first sample replaces
     /// [`f64::INFINITY`].
     pub fn new(initial: f64, now: Time, decay: impl Into<Decay>) -> Self {
+        let decay = decay.into();
         let untried = if initial == f64::INFINITY { UNTRIED } else { 0 };
         Latency {
-            score: AtomicU64::new(score_of(initial, now, decay.into()) as u64),
+            score: AtomicU64::new(pack(score_of(initial, now, decay), decay)),
             updated: AtomicU64::new(now.0 | untried),
         }
     }
@@ -104,12 +122,17 @@ impl Latency {
         let decay = decay.into();
         // Acquire and Release: who sees a score sees that its time was claimed. It is loaded before
         // time is claimed, so that a change of it in between is noticed.
-        let mut score = self.score.load(Ordering::Acquire);
+        let mut packed = self.score.load(Ordering::Acquire);
         let mut weight = self.claim(now, decay, rule);
         loop {
+            if packed as i64 & TAGS != decay.tag {
+                // Converted meanwhile.
+                return;
+            }
+            let score = unpack(packed);
             // How large the sample is beside what the estimate has decayed to. An unknown estimate
             // has no weight beside a sample.
-            let relative = match score as i64 {
+            let relative = match score {
                 UNKNOWN => f64::INFINITY,
                 known => nanoseconds * age(known, now, decay).exp(),
             };
@@ -119,7 +142,7 @@ impl Latency {
                 match relative * weight {
                     // ln(projected + nanoseconds * weight) is ln(projected) and what this adds.
                     more if more.is_finite() => {
-                        (score as i64).saturating_add(nearest(decay.units * ln_1p(more)))
+                        score.saturating_add(nearest(decay.nanoseconds * ln_1p(more)))
                     }
                     _ => score_of(nanoseconds * weight, now, decay),
                 }
@@ -127,10 +150,10 @@ impl Latency {
                 return;
             };
             let (new, old) = (Ordering::Release, Ordering::Acquire);
-            let next = next as u64;
-            match self.score.compare_exchange(score, next, new, old) {
+            let next = pack(next, decay);
+            match self.score.compare_exchange(packed, next, new, old) {
                 Ok(_) => return,
-                Err(newer) => score = newer,
+                Err(newer) => packed = newer,
             }
             if rule == Rule::Peak {
                 // What came between may have replaced the estimate, and time from before a peak is
@@ -156,8 +179,8 @@ impl Latency {
             Err(_) => 0.0,
             Ok(updated) if updated & UNTRIED != 0 => 1.0,
             Ok(updated) => {
-                let passed = now.0.saturating_sub(updated) as f64 * PER_NANOSECOND as f64;
-                -exp_m1(-passed * decay.per_unit)
+                let passed = now.0.saturating_sub(updated) as f64;
+                -exp_m1(-passed * decay.per_nanosecond)
             }
         }
     }
@@ -166,7 +189,7 @@ impl Latency {
     /// is what it was then.
     pub fn projected(&self, now: Time, decay: impl Into<Decay>) -> f64 {
         // In this order, the time is no older than the score.
-        let score = self.score.load(Ordering::Acquire) as i64;
+        let score = unpack(self.score.load(Ordering::Acquire));
         let updated = Time(self.updated.load(Ordering::Relaxed) & !UNTRIED);
         estimate_of(score, now.max(updated), decay.into())
     }
@@ -181,11 +204,58 @@ impl Latency {
     #[inline]
     pub fn score(&self) -> i64 {
         // Relaxed: any recent score will do, and nothing else is read.
-        self.score.load(Ordering::Relaxed) as i64
+        unpack(self.score.load(Ordering::Relaxed))
+    }
+
+    /// Goes over to another decay. The estimate as of the last sample stays, and decays from then
+    /// on as `to` says. `untried` says what to begin with instead, as long as there was no sample.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use grpc_lb_core::load::latency::{Decay, Latency};
+    /// use grpc_lb_core::Time;
+    ///
+    /// let [ten, one] = [10, 1].map(|seconds| Decay::from(Duration::from_secs(seconds)));
+    /// let near = |got: f64, expected: f64| (got / expected - 1.0).abs() < 1e-7;
+    ///
+    /// let latency = Latency::new(30e6, Time(0), ten);
+    /// latency.convert(ten, one, || None);
+    /// assert!(near(latency.estimate(one), 30e6));
+    /// assert!(near(latency.projected(Time(1_000_000_000), one), 30e6 * (-1.0_f64).exp()));
+    /// ```
+    pub fn convert(&self, from: Decay, to: Decay, untried: impl Fn() -> Option<f64>) {
+        // Relaxed: a sample that is claiming its time is left out, or makes this try again.
+        let updated = Time(self.updated.load(Ordering::Relaxed) & !UNTRIED);
+        let convert = |packed| {
+            let score = unpack(packed);
+            let next = match untried() {
+                Some(initial) => score_of(initial, updated, to),
+                None if score == UNKNOWN => UNKNOWN,
+                None => {
+                    let decays = -age(score, updated, from);
+                    nanoseconds(updated).saturating_add(nearest(to.nanoseconds * decays))
+                }
+            };
+            Some(pack(next, to))
+        };
+        // As in `sample`.
+        let (new, old) = (Ordering::Release, Ordering::Acquire);
+        let converted = self.score.fetch_update(new, old, convert);
+        converted.expect("there is always a next one");
     }
 }
 
-/// What is to be added to a score, saturating, for the estimate times `factor`.
+fn pack(score: i64, decay: Decay) -> u64 {
+    let score = score.clamp(i64::MIN >> TAG_BITS, UNKNOWN);
+    (score << TAG_BITS | decay.tag) as u64
+}
+
+#[inline]
+fn unpack(packed: u64) -> i64 {
+    packed as i64 >> TAG_BITS
+}
+
+/// What is to be added to a score for the estimate times `factor`.
 ///
 /// peak EWMA's factor is the number of calls in flight, and one.
 ///
@@ -201,18 +271,17 @@ impl Latency {
 /// ```
 #[inline]
 pub fn gain(factor: f64, decay: impl Into<Decay>) -> i64 {
-    nearest(decay.into().units * factor.ln())
+    nearest(decay.into().nanoseconds * factor.ln())
 }
 
-fn time_in_parts(now: Time) -> i64 {
-    i64::try_from(now.0)
-        .unwrap_or(i64::MAX)
-        .saturating_mul(PER_NANOSECOND)
+fn nanoseconds(now: Time) -> i64 {
+    i64::try_from(now.0).unwrap_or(i64::MAX)
 }
 
-/// Casts saturate: infinity becomes [`UNKNOWN`], and 0 what no time will ever be near to.
+/// Casts and `pack` saturate: infinity becomes [`UNKNOWN`], and 0 what no time will ever be near to.
 fn score_of(estimate: f64, now: Time, decay: Decay) -> i64 {
-    time_in_parts(now).saturating_add(nearest(decay.units * estimate.ln()))
+    let score = nanoseconds(now).saturating_add(nearest(decay.nanoseconds * estimate.ln()));
+    score.min(UNKNOWN)
 }
 
 fn estimate_of(score: i64, now: Time, decay: Decay) -> f64 {
@@ -225,7 +294,7 @@ fn estimate_of(score: i64, now: Time, decay: Decay) -> f64 {
 /// The time since an estimate was a nanosecond, in decays; below 0 as long as it is more than that.
 #[inline]
 fn age(score: i64, now: Time, decay: Decay) -> f64 {
-    time_in_parts(now).saturating_sub(score) as f64 * decay.per_unit
+    nanoseconds(now).saturating_sub(score) as f64 * decay.per_nanosecond
 }
 
 /// `f64::round` calls a function where the processor need not have an instruction for it.
@@ -428,10 +497,9 @@ mod tests {
     #[test]
     fn calls_in_flight_weigh_as_much_as_latency() {
         let latency = |ms: f64| Latency::new(ms * MS, at(0.0), DECAY);
-        let score = |ms, calls| latency(ms).score().saturating_add(gain(calls, DECAY));
+        let score = |ms, calls| latency(ms).score() + gain(calls, DECAY);
         assert!(score(10.0, 3.0) < score(31.0, 1.0));
         assert!(score(10.0, 3.0) > score(29.0, 1.0));
-        assert_eq!(score(f64::INFINITY, 1.0), score(f64::INFINITY, 9.0));
         assert!(score(f64::INFINITY, 1.0) > score(1e9, 1_000.0));
     }
 

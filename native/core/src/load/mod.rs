@@ -1,5 +1,4 @@
-//! What is measured of a backend, and outlives the snapshots that list it. Apart from `policy`,
-//! which chooses by it.
+//! Measures backends, apart from `policy`, which chooses by what is measured.
 //!
 //! | module | what is measured |
 //! | --- | --- |
@@ -13,6 +12,8 @@ pub mod reported_weight;
 
 use std::time::Duration;
 
+use once_cell::race::OnceBox;
+
 pub use self::latency::{Decay, Latency, Rule};
 use self::reported_weight::ReportedWeight;
 use crate::limit::InFlight;
@@ -20,7 +21,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Time;
 
 /// How latencies are averaged.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Measuring {
     pub(crate) rule: Rule,
     pub(crate) decay: Decay,
@@ -30,6 +31,26 @@ pub(crate) struct Measuring {
     /// What a failed call took at least, in nanoseconds. Infinite: how long it took is of no
     /// interest, since what is infinite is no sample.
     pub(crate) failure: f64,
+}
+
+impl Measuring {
+    /// For policies that do not choose by latencies: users see them.
+    pub(crate) fn plain() -> Self {
+        Measuring {
+            rule: Rule::Plain,
+            decay: Duration::from_secs(10).into(),
+            initial: f64::INFINITY,
+            failure: f64::INFINITY,
+        }
+    }
+
+    /// This, as what replaces `last`: see [`Decay::after`].
+    pub(crate) fn after(self, last: &Measuring) -> Self {
+        Measuring {
+            decay: self.decay.after(last.decay),
+            ..self
+        }
+    }
 }
 
 /// How a call ended.
@@ -54,8 +75,8 @@ pub(crate) struct Load {
     latency: Latency,
     /// The bits of its share beside the others as it is now, an `f64`.
     weight: AtomicU64,
-    /// Where load reports make weights.
-    pub(crate) reported: Option<Box<ReportedWeight>>,
+    /// Made when the policy first takes weights from load reports.
+    pub(crate) reported: OnceBox<ReportedWeight>,
 }
 
 /// Calls that have ended with an outcome, by which.
@@ -67,15 +88,32 @@ pub(crate) struct Ended {
 
 impl Load {
     pub(crate) fn new(measuring: &Measuring, reports: bool, now: Time) -> Self {
-        Load {
+        let load = Load {
             in_flight: InFlight::default(),
             consecutive_failures: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             latency: Latency::new(measuring.initial, now, measuring.decay),
             weight: AtomicU64::new(1.0_f64.to_bits()),
-            reported: reports.then(|| Box::new(ReportedWeight::new())),
+            reported: OnceBox::new(),
+        };
+        if reports {
+            load.expect_reports();
         }
+        load
+    }
+
+    /// Makes room for what load reports say.
+    pub(crate) fn expect_reports(&self) {
+        let new = || Box::new(ReportedWeight::new());
+        self.reported.get_or_init(new);
+    }
+
+    /// Goes over to another way to average; what was measured stays. Under the writer's lock.
+    pub(crate) fn change_measuring(&self, last: &Measuring, next: &Measuring) {
+        // No call was answered: the estimate is the initial value.
+        let untried = || (self.ended() == Ended::default()).then_some(next.initial);
+        self.latency.convert(last.decay, next.decay, untried);
     }
 
     /// Counts the end of a call that took so long. How many calls in a row have failed now.
@@ -98,7 +136,7 @@ impl Load {
                 self.successes.fetch_add(1, Ordering::Relaxed);
                 // Looked at first: it is 0 nearly always, and a load is cheaper than a store.
                 if self.consecutive_failures.load(Ordering::Relaxed) > 0 {
-                    self.forgive();
+                    self.reset_streak();
                 }
                 sample(took);
                 0
@@ -130,7 +168,7 @@ impl Load {
     }
 
     /// Begins to count failures in a row anew.
-    pub(crate) fn forgive(&self) {
+    pub(crate) fn reset_streak(&self) {
         self.consecutive_failures.store(0, Ordering::Relaxed);
     }
 
@@ -147,7 +185,7 @@ impl Load {
         (successes + failures > 0 && estimate.is_finite()).then_some(estimate)
     }
 
-    /// What the order of projected latencies is the order of.
+    /// See [`Latency::score`].
     #[inline]
     pub(crate) fn score(&self) -> i64 {
         self.latency.score()

@@ -4,9 +4,9 @@
 //! Where weights differ, backends are compared by `(in flight + 1) ^ bias / weight`, which is the
 //! weight that Envoy gives them, turned over.
 
+use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
 use crate::caller::Caller;
 use crate::load::Load;
-use crate::rows::Rows;
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,20 +38,25 @@ pub(crate) struct Picker {
     weighted: bool,
 }
 
-pub(crate) fn build(config: &Config, weighted: bool) -> Picker {
-    Picker {
-        choices: config.choices.clamp(MIN_CHOICES, MAX_CHOICES),
-        bias: config.bias,
-        // With another bias than 1, too: it only means something beside weights.
-        weighted,
+impl PolicyConfig for Config {
+    const NAME: &'static str = "least_request";
+    type Picker = Picker;
+
+    fn build(&self, _list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        Picker {
+            choices: self.choices.clamp(MIN_CHOICES, MAX_CHOICES),
+            bias: self.bias,
+            // With another bias than 1, too: it only means something beside weights.
+            weighted: with.weighted,
+        }
     }
 }
 
-impl Picker {
+impl PolicyPicker for Picker {
     #[inline]
-    pub(crate) fn pick<T>(&self, rows: &Rows<T>, caller: &Caller) -> usize {
-        let samples = (0..self.choices).map(|_| caller.random_below(rows.len()));
-        let load = |index| &rows.get(index).entry.load;
+    fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
+        let samples = (0..self.choices).map(|_| caller.random_below(candidates.len()));
+        let load = |index| candidates.load(index);
         match self.weighted {
             false => choose(samples, |index| f64::from(load(index).in_flight())),
             true => choose(samples, |index| cost(load(index), self.bias)),

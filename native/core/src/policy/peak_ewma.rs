@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
+use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
 use crate::caller::Caller;
 use crate::load::latency::{gain, Decay};
-use crate::rows::Rows;
+use crate::load::{nanoseconds, Measuring, Rule};
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +39,31 @@ pub(crate) struct Picker {
     weighted: bool,
 }
 
-pub(crate) fn build(config: &Config, weighted: bool) -> Picker {
-    Picker {
-        decay: config.decay.into(),
-        weighted,
+impl PolicyConfig for Config {
+    const NAME: &'static str = "peak_ewma";
+    type Picker = Picker;
+
+    fn build(&self, _list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        Picker {
+            decay: self.decay.into(),
+            weighted: with.weighted,
+        }
+    }
+
+    fn measuring(&self) -> Option<Measuring> {
+        Some(Measuring {
+            rule: Rule::Peak,
+            decay: self.decay.into(),
+            initial: nanoseconds(self.default_rtt),
+            failure: nanoseconds(self.penalty),
+        })
     }
 }
 
-impl Picker {
+impl PolicyPicker for Picker {
     #[inline]
-    pub(crate) fn pick<T>(&self, rows: &Rows<T>, caller: &Caller) -> usize {
-        let n = rows.len();
+    fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
+        let n = candidates.len();
         if n == 1 {
             return 0;
         }
@@ -58,7 +73,7 @@ impl Picker {
             below if below < one => below,
             other => other + 1,
         };
-        let [a, b] = [one, other].map(|index| &rows.get(index).entry.load);
+        let [a, b] = [one, other].map(|index| candidates.load(index));
         // In tower's words: the one with the lower `estimate * (pending + 1)`; by weight.
         let [mut calls_a, mut calls_b] = [a, b].map(|load| f64::from(load.in_flight()) + 1.0);
         if self.weighted {

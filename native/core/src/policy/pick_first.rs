@@ -3,8 +3,8 @@
 //! The connection's part of A62 and A61 (which address to dial, and when) is not here: the
 //! backends that a balancer holds are connected.
 
-use crate::backend::Row;
-use crate::rows::Rows;
+use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
+use crate::caller::Caller;
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -19,24 +19,30 @@ pub struct Config {
     pub shuffle: bool,
 }
 
-/// Which row every pick takes.
+/// The backend that every pick takes.
 #[derive(Default)]
 pub(crate) struct Picker(usize);
 
-pub(crate) fn build<T>(config: &Config, rows: &Rows<T>, rank: impl Fn(&Row<T>) -> u64) -> Picker {
-    let rows = rows.iter().enumerate();
-    let first = match config.shuffle {
-        false => rows.min_by_key(|(_, row)| rank(row)),
-        true => rows.max_by(|(_, one), (_, other)| place(one).total_cmp(&place(other))),
-    };
-    Picker(first.map_or(0, |(index, _)| index))
+impl PolicyConfig for Config {
+    const NAME: &'static str = "pick_first";
+    type Picker = Picker;
+
+    fn build(&self, list: &impl CandidateList, _with: Build<Picker>) -> Picker {
+        let all = 0..list.len();
+        let place = |index: &usize| place(list, *index);
+        let first = match self.shuffle {
+            false => all.min_by_key(|index| list.rank(*index)),
+            true => all.max_by(|one, other| place(one).total_cmp(&place(other))),
+        };
+        Picker(first.unwrap_or(0))
+    }
 }
 
-/// Where a row stands in the shuffled list, the highest first.
-fn place<T>(row: &Row<T>) -> f64 {
+/// A backend's place in the shuffled list, the highest first.
+fn place(list: &impl CandidateList, index: usize) -> f64 {
     // In the middle of its part of all numbers from 0 to 1, so that it is neither of them.
-    let random = (f64::from(row.entry.place) + 0.5) / 2.0_f64.powi(32);
-    weighted_place(row.entry.load.weight(), random)
+    let random = (f64::from(list.shuffle_place(index)) + 0.5) / 2.0_f64.powi(32);
+    weighted_place(list.load(index).weight(), random)
 }
 
 /// A backend's place in a shuffle by weights (gRFC A113), the highest first; the chance to be first
@@ -54,9 +60,9 @@ pub fn weighted_place(weight: f64, random: f64) -> f64 {
     random.powf(1.0 / weight)
 }
 
-impl Picker {
+impl PolicyPicker for Picker {
     #[inline]
-    pub(crate) fn pick(&self) -> usize {
+    fn pick(&self, _candidates: &impl Candidates, _caller: &Caller) -> usize {
         self.0
     }
 }

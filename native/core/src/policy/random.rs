@@ -2,24 +2,34 @@
 //! that name.
 
 use super::alias::Alias;
+use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
 use crate::caller::Caller;
-use crate::rows::Rows;
+
+/// Nothing can be chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Config;
 
 pub(crate) struct Picker(Option<Alias>);
 
-pub(crate) fn build<T>(rows: &Rows<T>, weighted: bool) -> Picker {
-    if !weighted {
-        return Picker(None);
+impl PolicyConfig for Config {
+    const NAME: &'static str = "random";
+    const TABULATES_WEIGHTS: bool = true;
+    type Picker = Picker;
+
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        if !with.weighted {
+            return Picker(None);
+        }
+        let weights = (0..list.len()).map(|index| list.load(index).weight());
+        Picker(Alias::new(&weights.collect::<Vec<f64>>()))
     }
-    let weights: Vec<f64> = rows.iter().map(|row| row.entry.load.weight()).collect();
-    Picker(Alias::new(&weights))
 }
 
-impl Picker {
+impl PolicyPicker for Picker {
     #[inline]
-    pub(crate) fn pick(&self, n: usize, caller: &Caller) -> usize {
+    fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
         match &self.0 {
-            None => caller.random_below(n),
+            None => caller.random_below(candidates.len()),
             Some(alias) => alias.pick(caller.random()),
         }
     }

@@ -5,9 +5,10 @@
 
 use strength_reduce::StrengthReducedU64;
 
-use super::Cause;
+use super::contract::{Build, CandidateList, Candidates, Cause, PolicyConfig, PolicyPicker};
 use crate::caller::Caller;
 use crate::cursor::Cursor;
+pub use crate::cursor::CursorKind;
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,18 +19,6 @@ pub struct Config {
     pub start: Start,
     /// What a new list does to the rotation.
     pub on_reconcile: OnReconcile,
-}
-
-/// Who shares the rotation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CursorKind {
-    /// All callers: over any run of picks without a reconcile the counts of the backends differ
-    /// by at most 1.
-    #[default]
-    Shared,
-    /// Each of so many callers has its own, and all others share one: the counts differ by at
-    /// most the number of callers that picked. No cache line is shared among them.
-    PerCaller(u32),
 }
 
 /// Where the rotation starts.
@@ -59,43 +48,42 @@ pub(crate) struct Picker {
     backends: StrengthReducedU64,
 }
 
-pub(crate) fn build(
-    config: &Config,
-    backends: usize,
-    last: Option<&Picker>,
-    cause: Cause,
-    random: &mut fastrand::Rng,
-) -> Picker {
-    let goes_on = config.on_reconcile == OnReconcile::Keep || cause == Cause::StateChange;
-    let cursor = match last {
-        Some(last) if goes_on => last.cursor.continued(),
-        _ => start(config, random),
-    };
-    Picker {
-        cursor,
-        backends: StrengthReducedU64::new(backends.max(1) as u64),
+impl PolicyConfig for Config {
+    const NAME: &'static str = "round_robin";
+    type Picker = Picker;
+
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        let Build {
+            last,
+            cause,
+            random,
+            ..
+        } = with;
+        let goes_on = self.on_reconcile == OnReconcile::Keep || cause == Cause::StateChange;
+        let first = || match self.start {
+            Start::First => 0,
+            // 32 bits leave a rotation 2^64 - 2^32 turns before it wraps.
+            Start::Random => u64::from(random.u32(..)),
+        };
+        Picker {
+            cursor: match last {
+                Some(last) if goes_on => last.cursor.continued(self.cursor),
+                _ => Cursor::new(self.cursor, first),
+            },
+            backends: StrengthReducedU64::new(list.len().max(1) as u64),
+        }
     }
 }
 
-fn start(config: &Config, random: &mut fastrand::Rng) -> Cursor {
-    let mut first = || match config.start {
-        Start::First => 0,
-        // 32 bits leave a rotation 2^64 - 2^32 turns before it wraps.
-        Start::Random => u64::from(random.u32(..)),
-    };
-    match config.cursor {
-        CursorKind::Shared => Cursor::shared(first()),
-        CursorKind::PerCaller(callers) => Cursor::per_caller(callers as usize, first),
-    }
-}
+impl PolicyPicker for Picker {
+    const COUNTS_PICKS: bool = true;
 
-impl Picker {
     #[inline]
-    pub(crate) fn pick(&self, caller: &Caller) -> usize {
-        (self.cursor.take(caller.reader().index()) % self.backends) as usize
+    fn pick(&self, _candidates: &impl Candidates, caller: &Caller) -> usize {
+        (self.cursor.take(caller.number()) % self.backends) as usize
     }
 
-    pub(crate) fn for_each_turn(&self, n: usize, add: impl FnMut(usize, u64)) {
+    fn for_each_picked(&self, n: usize, add: impl FnMut(usize, u64)) {
         self.cursor.for_each_turn(n, add);
     }
 }

@@ -5,13 +5,11 @@
 
 use strength_reduce::StrengthReducedU64;
 
-use super::round_robin::CursorKind;
+use super::contract::{Build, CandidateList, Candidates, Cause, PolicyConfig, PolicyPicker};
 use super::stride::Stride;
-use super::Cause;
 use crate::caller::Caller;
-use crate::cursor::Cursor;
+use crate::cursor::{Cursor, CursorKind};
 use crate::load::reported_weight;
-use crate::rows::Rows;
 
 /// What can be chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,25 +41,39 @@ enum Schedule {
     RoundRobin(StrengthReducedU64),
 }
 
-pub(crate) fn build<T>(
-    config: &Config,
-    rows: &Rows<T>,
-    last: Option<&Picker>,
-    cause: Cause,
-    random: &mut fastrand::Rng,
-) -> Picker {
-    let weights = rows.iter().map(|row| single(row.entry.load.weight()));
-    let weights: Vec<f32> = weights.collect();
-    let schedule = match Stride::new(&weights) {
-        Some(stride) => Schedule::Stride(stride),
-        None => Schedule::RoundRobin(StrengthReducedU64::new(rows.len().max(1) as u64)),
-    };
-    let cursor = match last {
-        // A58: the timer swaps schedules, and the counter goes on.
-        Some(last) if cause == Cause::StateChange => last.cursor.continued(),
-        _ => start(config.cursor, random),
-    };
-    Picker { cursor, schedule }
+impl PolicyConfig for Config {
+    const NAME: &'static str = "weighted_round_robin";
+    const TABULATES_WEIGHTS: bool = true;
+    type Picker = Picker;
+
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        let Build {
+            last,
+            cause,
+            random,
+            ..
+        } = with;
+        let backends = list.len();
+        let weights = (0..backends).map(|index| single(list.load(index).weight()));
+        let schedule = match Stride::new(&weights.collect::<Vec<f32>>()) {
+            Some(stride) => Schedule::Stride(stride),
+            None => Schedule::RoundRobin(StrengthReducedU64::new(backends.max(1) as u64)),
+        };
+        let cursor = match last {
+            // A58: the timer swaps schedules, and the counter goes on.
+            Some(last) if cause == Cause::StateChange => last.cursor.continued(self.cursor),
+            // A58: a new picker begins anywhere, so that many clients do not go in step.
+            _ => Cursor::new(self.cursor, || u64::from(random.u32(..))),
+        };
+        Picker { cursor, schedule }
+    }
+
+    fn reported_weights(&self) -> Option<&reported_weight::Config> {
+        match &self.weights {
+            Weights::Static => None,
+            Weights::Reported(config) => Some(config),
+        }
+    }
 }
 
 /// C-core weighs in 32 bits. What is too small for that is still known, which 0 is not.
@@ -72,19 +84,10 @@ fn single(weight: f64) -> f32 {
     }
 }
 
-/// A58: a new picker begins anywhere, so that many clients do not go in step.
-fn start(cursor: CursorKind, random: &mut fastrand::Rng) -> Cursor {
-    let mut first = || u64::from(random.u32(..));
-    match cursor {
-        CursorKind::Shared => Cursor::shared(first()),
-        CursorKind::PerCaller(callers) => Cursor::per_caller(callers as usize, first),
-    }
-}
-
-impl Picker {
+impl PolicyPicker for Picker {
     #[inline]
-    pub(crate) fn pick(&self, caller: &Caller) -> usize {
-        let caller = caller.reader().index();
+    fn pick(&self, _candidates: &impl Candidates, caller: &Caller) -> usize {
+        let caller = caller.number();
         match &self.schedule {
             // The schedule repeats itself after 2^32 turns, as that of gRPC.
             Schedule::Stride(stride) => stride.pick(|| self.cursor.take(caller) as u32),

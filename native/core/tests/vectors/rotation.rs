@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use grpc_lb_core::policy::{round_robin, Policy};
-use grpc_lb_core::{Backend, Balancer, Caller, Condition, Time, Unavailable, Unowned};
+use grpc_lb_core::policy::{random, round_robin, Policy};
+use grpc_lb_core::{Backend, Balancer, Caller, State, Time, Unavailable, Unowned};
 use serde_json::Value;
 
 use crate::given::{integer, integer_or, list, only, same, text, Vector, Vectors};
@@ -48,12 +48,12 @@ impl Picks {
             .reconcile(&offered, &Unowned, Time(0))
             .expect("a list of different ids");
         for (i, ready) in ready.iter().enumerate() {
-            let condition = match ready {
-                true => Condition::Ready,
-                false => Condition::TransientFailure,
+            let state = match ready {
+                true => State::Ready,
+                false => State::TransientFailure,
             };
             self.balancer
-                .set_condition(&i, condition, &Unowned, Time(0))
+                .set_state(&i, state, &Unowned, Time(0))
                 .expect("it is listed");
         }
     }
@@ -184,7 +184,7 @@ fn random(input: &Value, expect: &Value) -> Result<(), String> {
     let expected = optional(&expect["pick"]);
     same("pick", &pick, &expected)?;
 
-    let picks = Picks::new(Policy::Random, 7);
+    let picks = Picks::new(Policy::Random(random::Config), 7);
     picks.list(n as usize);
     let got: Vec<Option<usize>> = (0..100 * n.max(1)).map(|_| picks.pick()).collect();
     same("ever picked", &got.contains(&expected), &true)?;

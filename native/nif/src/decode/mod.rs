@@ -7,7 +7,7 @@ mod policy;
 mod report;
 mod settings;
 
-use grpc_lb_core::{Backend, Condition, Owner};
+use grpc_lb_core::{Backend, Owner, State};
 use rustler::{Atom, Decoder, ListIterator, LocalPid, NifResult, Term};
 
 pub(crate) use self::policy::policy;
@@ -80,6 +80,7 @@ fn backend(position: usize, term: Term) -> Result<Backend<Offered>, ArgumentErro
         value: Offered(value),
         owner,
         weight,
+        state: None,
     })
 }
 
@@ -94,17 +95,17 @@ pub(crate) fn optional_owner(term: Term) -> Option<Option<Owner>> {
 }
 
 /// `:ready | :connecting | :transient_failure | :draining`
-pub(crate) fn condition(term: Term) -> Result<Condition, ArgumentError> {
+pub(crate) fn state(term: Term) -> Result<State, ArgumentError> {
     let known = [
-        (atoms::ready(), Condition::Ready),
-        (atoms::connecting(), Condition::Connecting),
-        (atoms::transient_failure(), Condition::TransientFailure),
-        (atoms::draining(), Condition::Draining),
+        (atoms::ready(), State::Ready),
+        (atoms::connecting(), State::Connecting),
+        (atoms::transient_failure(), State::TransientFailure),
+        (atoms::draining(), State::Draining),
     ];
     known
         .into_iter()
         .find(|(atom, _)| is(term, *atom))
-        .map(|(_, condition)| condition)
+        .map(|(_, state)| state)
         .ok_or_else(|| {
             ArgumentError(format!(
                 "argument 3, the state, must be :ready, :connecting, :transient_failure or \

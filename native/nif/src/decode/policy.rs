@@ -6,7 +6,7 @@ use grpc_lb_core::load::reported_weight::{self, Metric, Source};
 use grpc_lb_core::policy::round_robin::CursorKind;
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, pick_first, round_robin, weighted_round_robin, Policy,
+    least_request, peak_ewma, pick_first, random, round_robin, weighted_round_robin, Policy,
 };
 use rustler::{Atom, Term};
 
@@ -18,7 +18,7 @@ use crate::library::schedulers;
 /// See `t:GrpcLb.Native.policy/0`.
 pub(crate) fn policy(term: Term) -> Result<Policy, ArgumentError> {
     if is(term, atoms::random()) {
-        return Ok(Policy::Random);
+        return Ok(Policy::Random(random::Config));
     }
     if let Ok((name, shuffle)) = term.decode::<(Term, bool)>() {
         if is(name, atoms::pick_first()) {
@@ -115,11 +115,11 @@ fn peak_ewma(decay: u64, default_rtt: u64, penalty: u64) -> Result<Policy, Argum
             "the decay and the default_rtt of peak_ewma must be 1 millisecond at least".into(),
         ));
     }
-    Ok(Policy::PeakEwma(Box::new(peak_ewma::Config {
+    Ok(Policy::PeakEwma(peak_ewma::Config {
         decay: Duration::from_millis(decay),
         default_rtt: Duration::from_millis(default_rtt),
         penalty: Duration::from_millis(penalty),
-    })))
+    }))
 }
 
 /// `:static | {blackout, expiration, update, penalty, metric_names, source}`

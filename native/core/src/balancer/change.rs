@@ -1,0 +1,382 @@
+//! Change of a balancer while it is being made: which members there are, which of them are in the
+//! rotation, and the snapshot that follows.
+
+use std::hash::Hash;
+
+use triomphe::Arc;
+
+use super::results::Changes;
+use super::writer::Writer;
+use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners};
+use crate::entry::Row;
+use crate::health::Standing;
+use crate::load::Load;
+use crate::members::{MemberKey, Members};
+use crate::policy::{Build, CandidateList, Candidates, Cause};
+use crate::reclaim::Published;
+use crate::rows::{Draft, Rows};
+use crate::snapshot::{Snapshot, Unavailable};
+use crate::time::Time;
+
+/// What every change works with, under the writer's lock.
+pub(super) struct Scope<'a, T, O: Owners> {
+    pub(super) writer: &'a mut Writer<T, O::Watch>,
+    pub(super) published: &'a Published<Snapshot<T>>,
+    pub(super) owners: &'a O,
+}
+
+pub(super) struct Change<'a, T, O: Owners> {
+    pub(super) writer: &'a mut Writer<T, O::Watch>,
+    published: &'a Published<Snapshot<T>>,
+    pub(super) owners: &'a O,
+    rows: Draft<T>,
+    /// Whether what is offered is the whole list, or is added to the one there is.
+    whole: bool,
+    /// Whether there is something new to publish.
+    touched: bool,
+    added: usize,
+    /// How many were listed before.
+    before: usize,
+    /// Owners that lost a member.
+    released: Vec<Owner>,
+    /// Ids and values that are not needed any more, to be dropped after the lock.
+    gone: Gone<T>,
+}
+
+/// Ids and values.
+pub(super) type Gone<T> = Vec<(T, T)>;
+
+impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
+    /// A change of some backends of the list.
+    pub(super) fn begin(scope: Scope<'a, T, O>) -> Self {
+        let rows = scope.published.inspect(|last| last.rows().edit());
+        Self::with_rows(scope, rows)
+    }
+
+    /// A change that builds the list anew, for so many backends.
+    pub(super) fn begin_anew(scope: Scope<'a, T, O>, backends: usize) -> Self {
+        let members = &mut scope.writer.members;
+        members.reserve(backends.saturating_sub(members.len()));
+        for (_, member) in members.iter_mut() {
+            member.row = None;
+        }
+        Change {
+            whole: true,
+            touched: true,
+            ..Self::with_rows(scope, Draft::new())
+        }
+    }
+
+    fn with_rows(scope: Scope<'a, T, O>, rows: Draft<T>) -> Self {
+        Change {
+            before: scope.writer.members.len(),
+            writer: scope.writer,
+            published: scope.published,
+            owners: scope.owners,
+            rows,
+            whole: false,
+            touched: false,
+            added: 0,
+            released: Vec::new(),
+            gone: Gone::new(),
+        }
+    }
+
+    /// Something other than the rotation changed that a snapshot holds.
+    pub(super) fn touch(&mut self) {
+        self.touched = true;
+    }
+
+    /// Lists a backend as it is offered, or makes the one with its id so.
+    pub(super) fn upsert<B: Offer<T>>(&mut self, offered: &Backend<B>, now: Time) {
+        self.touched = true;
+        let listed = self.writer.members.find(&offered.id);
+        let key = match listed {
+            Some(key) => {
+                self.gone.extend(self.writer.members.update(key, offered));
+                key
+            }
+            None => self.writer.insert(offered, now),
+        };
+        let members = &mut self.writer.members;
+        if self.whole {
+            members.get_mut(key).rank = members.next_rank();
+        }
+        self.added += usize::from(listed.is_none());
+        let alive = self.set_owner(key, offered.owner);
+        if !alive && self.writer.config.on_owner_death == OnOwnerDeath::Remove {
+            self.remove(key);
+            self.added -= usize::from(listed.is_none());
+            return;
+        }
+        let member = self.writer.members.get_mut(key);
+        member.owner_dead = !alive;
+        let was_in = member.row.is_some();
+        self.update_standing(key, now);
+        self.writer.update_weight(key, now);
+        if was_in && self.writer.members.get(key).row.is_some() {
+            self.add_to_rotation(key);
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: MemberKey) {
+        self.touched = true;
+        self.exclude(key);
+        let member = self.writer.members.remove(key);
+        self.writer.weighted -= u32::from(member.entry.load.weight() != 1.0);
+        if let Some(owner) = member.owner {
+            self.writer.watched.release(owner, key);
+            self.released.push(owner);
+        }
+        self.gone.push((member.id, member.value));
+    }
+
+    /// Has a member no longer counted, and takes it out of the rotation.
+    pub(super) fn exclude(&mut self, key: MemberKey) {
+        let member = self.writer.members.get_mut(key);
+        let before = std::mem::take(&mut member.standing);
+        self.writer.census.shift(before, Standing::Excluded);
+        self.remove_from_rotation(key);
+    }
+
+    /// Gives a member an owner, or none. `false` if the owner is dead.
+    fn set_owner(&mut self, key: MemberKey, owner: Option<Owner>) -> bool {
+        let Writer {
+            members, watched, ..
+        } = &mut *self.writer;
+        let member = members.get_mut(key);
+        if member.owner == owner {
+            return true;
+        }
+        if let Some(last) = member.owner.take() {
+            watched.release(last, key);
+            self.released.push(last);
+        }
+        if let Some(owner) = owner {
+            let Some(owned) = watched.watch(owner, self.owners) else {
+                return false;
+            };
+            owned.push(key);
+        }
+        member.owner = owner;
+        true
+    }
+
+    /// Counts a member by its current standing, and has it in the rotation accordingly.
+    pub(super) fn update_standing(&mut self, key: MemberKey, now: Time) {
+        let member = self.writer.members.get_mut(key);
+        let before = member.standing;
+        let standing = member.current_standing();
+        if standing != before {
+            member.standing = standing;
+            self.writer.census.shift(before, standing);
+            if standing == Standing::Healthy {
+                self.on_healthy(key, now);
+            }
+        }
+        self.update_rotation(key);
+    }
+
+    /// A member has become healthy: it warms up, and its load reports count from now on.
+    fn on_healthy(&mut self, key: MemberKey, now: Time) {
+        let member = self.writer.members.get_mut(key);
+        member.healthy_since = now;
+        if let Some(reported) = member.entry.load.reported.get() {
+            reported.on_ready();
+        }
+        if let Some(config) = &self.writer.config.slow_start {
+            self.writer.schedule.on_warm_up(config, now);
+        }
+        if self.writer.update_weight(key, now) {
+            // In a panic its row is there already, with a table of what it weighed before.
+            self.touched |= self.writer.config.policy.tabulates_weights();
+        }
+    }
+
+    /// Has a member in the rotation, or not, as its standing asks for.
+    fn update_rotation(&mut self, key: MemberKey) {
+        let member = self.writer.members.get(key);
+        let wanted = match member.standing {
+            Standing::Healthy => true,
+            Standing::Unhealthy => self.writer.panicking,
+            Standing::Excluded => false,
+        };
+        match (member.row, wanted) {
+            (None, true) => self.add_to_rotation(key),
+            (Some(_), false) => self.remove_from_rotation(key),
+            _ => {}
+        }
+    }
+
+    /// Adds a member to the rotation, or replaces its row there.
+    fn add_to_rotation(&mut self, key: MemberKey) {
+        self.touched = true;
+        let member = self.writer.members.get_mut(key);
+        let row = Row {
+            value: member.value.clone(),
+            owner: member.owner,
+            entry: Arc::clone(&member.entry),
+        };
+        match member.row {
+            Some(index) => self.rows.replace(index as usize, row),
+            None => member.row = Some(self.rows.push(row) as u32),
+        }
+    }
+
+    /// Removes a member from the rotation, if it is in it.
+    fn remove_from_rotation(&mut self, key: MemberKey) {
+        let members = &mut self.writer.members;
+        if let Some(index) = members.get_mut(key).row.take() {
+            self.touched = true;
+            if let Some(moved) = self.rows.swap_remove(index as usize) {
+                members.get_mut(moved.entry.key).row = Some(index);
+            }
+        }
+    }
+
+    /// A58: a new picker takes weights as they are, those of backends that did not change, too.
+    pub(super) fn read_reports(&mut self, now: Time) {
+        if self.writer.config.policy.reported_weights().is_some() {
+            self.writer.update_weights(now);
+        }
+    }
+
+    /// Publishes a list that a user changed, if it was touched.
+    pub(super) fn finish(mut self) -> (Changes, Gone<T>) {
+        self.update_panic();
+        self.publish_if_touched(Cause::Reconcile);
+        for owner in std::mem::take(&mut self.released) {
+            self.unwatch_idle(owner);
+        }
+        let kept = self.writer.members.len() - self.added;
+        let changes = Changes {
+            added: self.added,
+            removed: self.before - kept,
+            kept,
+        };
+        (changes, self.gone)
+    }
+
+    /// Publishes what has become of the backends without a word of the user on the list, if it was
+    /// touched.
+    pub(super) fn finish_state_change(mut self) -> Gone<T> {
+        self.update_panic();
+        self.publish_if_touched(Cause::StateChange);
+        self.gone
+    }
+
+    /// Publishes an empty list for good.
+    pub(super) fn close(mut self) -> Gone<T> {
+        self.writer.closed = true;
+        self.rows = Draft::new();
+        self.touched = true;
+        self.publish_if_touched(Cause::StateChange);
+        let mut released: Vec<Owner> = self.writer.owner.take().into_iter().collect();
+        let Writer {
+            members, watched, ..
+        } = &mut *self.writer;
+        for (key, member) in members.drain() {
+            if let Some(owner) = member.owner {
+                watched.release(owner, key);
+                released.push(owner);
+            }
+            self.gone.push((member.id, member.value));
+        }
+        for owner in released {
+            self.unwatch_idle(owner);
+        }
+        self.gone
+    }
+
+    /// Begins or ends a panic, as the census says.
+    fn update_panic(&mut self) {
+        let panicking = self
+            .writer
+            .census
+            .panics(self.writer.config.panic_threshold);
+        if panicking == self.writer.panicking {
+            return;
+        }
+        self.writer.panicking = panicking;
+        let members = self.writer.members.iter();
+        let unhealthy = members.filter(|(_, member)| member.standing == Standing::Unhealthy);
+        let keys: Vec<MemberKey> = unhealthy.map(|(key, _)| key).collect();
+        for key in keys {
+            self.update_rotation(key);
+        }
+    }
+
+    /// Stops watching an owner that owns nothing any more.
+    fn unwatch_idle(&mut self, owner: Owner) {
+        if self.writer.owner != Some(owner) {
+            self.writer.watched.unwatch_idle(owner, self.owners);
+        }
+    }
+
+    fn publish_if_touched(&mut self, cause: Cause) {
+        if self.touched {
+            self.publish(cause);
+        }
+        self.writer.announce_due();
+    }
+
+    /// Builds the snapshot of the rows, and publishes it.
+    fn publish(&mut self, cause: Cause) {
+        let Writer {
+            config,
+            members,
+            weighted,
+            generation,
+            closed,
+            random,
+            ..
+        } = &mut *self.writer;
+        let rows = std::mem::replace(&mut self.rows, Draft::new()).finish();
+        let list = List {
+            rows: &rows,
+            members,
+        };
+        let picker = self.published.inspect(|last| {
+            let with = Build {
+                last: Some(last.picker()),
+                cause,
+                weighted: *weighted > 0 || config.slow_start.is_some(),
+                random,
+            };
+            config.policy.build(&list, with)
+        });
+        let empty = match closed {
+            true => Unavailable::Closed,
+            false => Unavailable::NoBackends,
+        };
+        *generation += 1;
+        let next = Snapshot::new(rows, picker, config.limits(), empty);
+        self.published.publish(next);
+    }
+}
+
+/// The rows of a snapshot, with what is known of their backends.
+struct List<'a, T> {
+    rows: &'a Rows<T>,
+    members: &'a Members<T>,
+}
+
+impl<T> Candidates for List<'_, T> {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn load(&self, index: usize) -> &Load {
+        &self.rows.get(index).entry.load
+    }
+}
+
+impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
+    fn rank(&self, index: usize) -> u64 {
+        self.members.get(self.rows.get(index).entry.key).rank
+    }
+
+    fn shuffle_place(&self, index: usize) -> u32 {
+        self.rows.get(index).entry.shuffle_place
+    }
+}

@@ -1,0 +1,112 @@
+//! Changes of the list: by users, and by deaths of owners.
+
+use std::hash::Hash;
+
+use super::change::{Change, Gone, Scope};
+use super::results::{Changes, MemberError};
+use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State};
+use crate::members::{Member, MemberKey};
+use crate::time::Time;
+
+impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
+    pub(super) fn reconcile<B: Offer<T>>(
+        self,
+        offered: &[Backend<B>],
+        now: Time,
+    ) -> (Changes, Gone<T>) {
+        let mut change = Change::begin_anew(self, offered.len());
+        let last_rank = change.writer.members.next_rank();
+        for backend in offered {
+            change.upsert(backend, now);
+        }
+        let unlisted = |(_, member): &(MemberKey, &Member<T>)| member.rank < last_rank;
+        let members = change.writer.members.iter().filter(unlisted);
+        let keys: Vec<MemberKey> = members.map(|(key, _)| key).collect();
+        for key in keys {
+            change.remove(key);
+        }
+        change.finish()
+    }
+
+    pub(super) fn add<B: Offer<T>>(self, offered: &[Backend<B>], now: Time) -> (Changes, Gone<T>) {
+        let mut change = Change::begin(self);
+        for backend in offered {
+            change.upsert(backend, now);
+        }
+        change.read_reports(now);
+        change.finish()
+    }
+
+    pub(super) fn remove<B: Offer<T>>(self, ids: &[B]) -> (Changes, Gone<T>) {
+        let mut change = Change::begin(self);
+        for id in ids {
+            if let Some(key) = change.writer.members.find(id) {
+                change.remove(key);
+            }
+        }
+        change.finish()
+    }
+
+    pub(super) fn set_state<B: Offer<T>>(
+        self,
+        id: &B,
+        state: State,
+        now: Time,
+    ) -> Result<(), MemberError> {
+        let key = self.writer.find(id)?;
+        let mut change = Change::begin(self);
+        change.writer.members.get_mut(key).state = state;
+        change.update_standing(key, now);
+        change.read_reports(now);
+        change.finish_state_change();
+        Ok(())
+    }
+
+    /// Ties the balancer to an owner.
+    pub(super) fn set_owner(self, owner: Owner) -> Gone<T> {
+        self.writer.owner = Some(owner);
+        match self.writer.watched.watch(owner, self.owners).is_some() {
+            true => Gone::new(),
+            false => self.close(),
+        }
+    }
+
+    /// Takes the members of dead owners out of the rotation.
+    pub(super) fn remove_owners(self, dead: &[Owner]) -> Gone<T> {
+        // An owner that is not watched any more has nothing here: its name may be another's now.
+        let mut keys = Vec::new();
+        for owner in dead {
+            if let Some(members) = self.writer.watched.remove(*owner) {
+                if self.writer.owner == Some(*owner) {
+                    return self.close();
+                }
+                keys.extend(members);
+            }
+        }
+        if keys.is_empty() {
+            return Gone::new();
+        }
+        // From the last row to the first, so that none that is to go takes another's place.
+        keys.sort_unstable_by_key(|key| std::cmp::Reverse(self.writer.members.get(*key).row));
+        let mut change = Change::begin(self);
+        for key in keys {
+            match change.writer.config.on_owner_death {
+                OnOwnerDeath::Keep => {
+                    let member = change.writer.members.get_mut(key);
+                    member.owner = None;
+                    member.owner_dead = true;
+                    change.exclude(key);
+                }
+                OnOwnerDeath::Remove => change.remove(key),
+            }
+        }
+        change.finish_state_change()
+    }
+
+    pub(super) fn close(self) -> Gone<T> {
+        match self.writer.closed {
+            true => Gone::new(),
+            false => Change::begin(self).close(),
+        }
+    }
+}

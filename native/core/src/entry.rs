@@ -1,0 +1,126 @@
+//! What is kept of a backend: for one snapshot, and for as long as it is listed or has calls in
+//! flight.
+
+use std::time::Duration;
+
+use triomphe::Arc;
+
+use crate::backend::Owner;
+use crate::load::orca::{LoadReport, Report};
+use crate::load::reported_weight::Source;
+use crate::load::{Load, Outcome};
+use crate::shared::Shared;
+use crate::sync::{AtomicU64, Ordering};
+use crate::time::Time;
+
+/// A backend in a snapshot.
+#[derive(Clone)]
+pub(crate) struct Row<T> {
+    pub(crate) value: T,
+    pub(crate) owner: Option<Owner>,
+    pub(crate) entry: Arc<Entry>,
+}
+
+/// What outlives snapshots: shared by all of them that list the backend, and by the calls that it
+/// has in flight.
+pub(crate) struct Entry {
+    /// Which member it is.
+    pub(crate) key: u32,
+    /// Its place in a shuffled list. Drawn once, so that a reconcile does not move a backend that
+    /// stays.
+    pub(crate) shuffle_place: u32,
+    /// Picks that nothing else counts. With a policy that has a cursor: those through snapshots
+    /// that are freed, corrected for picks that passed a backend over. With others: calls that were
+    /// cancelled.
+    pub(crate) picks: AtomicU64,
+    pub(crate) load: Load,
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// A call that ends.
+pub(crate) struct EndedCall {
+    pub(crate) outcome: Outcome,
+    pub(crate) took: Duration,
+    pub(crate) now: Time,
+    /// Whether it is one of [`Shared::in_flight`].
+    pub(crate) counted_in_total: bool,
+}
+
+impl Entry {
+    pub(crate) fn new(key: u32, shuffle_place: u32, shared: &Arc<Shared>, now: Time) -> Self {
+        let reports = shared.config().policy.reported_weights().is_some();
+        Entry {
+            key,
+            shuffle_place,
+            picks: AtomicU64::new(0),
+            load: shared.measure(|measuring| Load::new(measuring, reports, now)),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Counts a call as in flight, unless there are `max` of them.
+    #[inline]
+    pub(crate) fn begin(&self, max: Option<u32>) -> bool {
+        self.load.in_flight.try_enter(max)
+    }
+
+    /// Counts the end of such a call.
+    #[inline]
+    pub(crate) fn end(&self, call: EndedCall) {
+        let shared = &*self.shared;
+        if call.counted_in_total {
+            shared.in_flight.leave();
+        }
+        let EndedCall {
+            outcome, took, now, ..
+        } = call;
+        let failed = shared.measure(|measuring| self.load.end(outcome, took, now, measuring));
+        match outcome {
+            Outcome::Success => {}
+            Outcome::Failure => self.on_failure(failed),
+            Outcome::Cancelled => self.on_cancel(),
+        }
+    }
+
+    /// `failed` calls in a row have failed now.
+    fn on_failure(&self, failed: u32) {
+        let config = self.shared.config();
+        let detection = config.outlier_detection.as_ref();
+        let limit = detection.and_then(|detection| detection.consecutive_failures);
+        // Equal, not at least: one request a streak. A change of the limit that comes between the
+        // count and this look leaves the backend to the next sweep.
+        if limit.is_some_and(|limit| failed == limit.get()) {
+            self.shared.request_look();
+        }
+    }
+
+    fn on_cancel(&self) {
+        if !self.shared.config().policy.counts_picks() {
+            // Relaxed: a count.
+            self.picks.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a load report into account, if the policy wants it.
+    pub(crate) fn on_report(&self, report: LoadReport, source: Source, now: Time) {
+        let decoded;
+        let report = match report {
+            LoadReport::Decoded(report) => report,
+            LoadReport::Bytes(bytes) => match Report::decode(bytes) {
+                Some(report) => {
+                    decoded = report;
+                    &decoded
+                }
+                None => return self.shared.count_malformed_report(),
+            },
+        };
+        let config = self.shared.config();
+        let reported = self.load.reported.get();
+        if let (Some(config), Some(reported)) = (config.policy.reported_weights(), reported) {
+            // A58: where reports come out of band, those of calls are ignored.
+            if source == Source::OutOfBand || config.source == Source::PerCall {
+                reported.on_report(report, now, config);
+            }
+        }
+    }
+}

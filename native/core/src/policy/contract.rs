@@ -1,0 +1,81 @@
+//! What a policy consists of, and what it sees of the backends.
+
+use crate::caller::Caller;
+use crate::load::{reported_weight, Load, Measuring};
+
+/// The backends among which a pick chooses, numbered from 0.
+pub(crate) trait Candidates {
+    fn len(&self) -> usize;
+
+    /// What is measured of one.
+    fn load(&self, index: usize) -> &Load;
+}
+
+/// The same, as a picker is built for them.
+pub(crate) trait CandidateList: Candidates {
+    /// Its place in the list that users gave: the lower, the earlier.
+    fn rank(&self, index: usize) -> u64;
+
+    /// Its place in a shuffled list.
+    fn shuffle_place(&self, index: usize) -> u32;
+}
+
+/// Why a picker is built; some policies begin anew with a list, others go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// A list that a user gave or changed.
+    Reconcile,
+    /// A change of state, weight or configuration; the backends stay listed.
+    StateChange,
+}
+
+/// What a picker is built with, beside the backends.
+pub(crate) struct Build<'a, P> {
+    /// The picker that this one replaces.
+    pub(crate) last: Option<&'a P>,
+    pub(crate) cause: Cause,
+    /// Whether some weight is not 1, or may soon not be.
+    pub(crate) weighted: bool,
+    pub(crate) random: &'a mut fastrand::Rng,
+}
+
+/// The options of a policy: all that the rest of the balancer has to know of it.
+pub(crate) trait PolicyConfig {
+    /// As users write it.
+    const NAME: &'static str;
+
+    /// Whether the picker holds a table of weights, and is built anew when one changes.
+    const TABULATES_WEIGHTS: bool = false;
+
+    type Picker: PolicyPicker;
+
+    /// Prepares a picker, off the hot path.
+    fn build(&self, list: &impl CandidateList, with: Build<Self::Picker>) -> Self::Picker;
+
+    /// How latencies are to be averaged, if the policy chooses by them.
+    fn measuring(&self) -> Option<Measuring> {
+        None
+    }
+
+    /// How weights come out of load reports, if they do.
+    fn reported_weights(&self) -> Option<&reported_weight::Config> {
+        None
+    }
+}
+
+/// A policy, prepared for one snapshot.
+pub(crate) trait PolicyPicker {
+    /// Whether it knows how often each backend was picked. A policy without a cursor would have to
+    /// write to a shared counter at every pick to know.
+    const COUNTS_PICKS: bool = false;
+
+    /// Chooses, on the hot path: does not allocate, lock or read a clock. There is a candidate, and
+    /// the candidates are those that the picker was built for.
+    fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize;
+
+    /// Shows which of `n` backends, of which there is one at least, were picked and how often,
+    /// possibly in parts.
+    fn for_each_picked(&self, n: usize, add: impl FnMut(usize, u64)) {
+        let _ = (n, add);
+    }
+}
