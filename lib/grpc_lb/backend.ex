@@ -86,7 +86,7 @@ defmodule GrpcLb.Backend do
   Raises `ArgumentError`, naming the position in the list, when one is malformed.
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2}, {:c, 3, weight: 5}])
-      [{:a, :a, nil, 1}, {:b, 2, nil, 1}, {:c, 3, nil, 5}]
+      [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, state: nil}}]
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2, weight: 0}])
       ** (ArgumentError) option :weight of backend 1 must be an integer from 1 to 4294967295, got: 0
@@ -109,14 +109,13 @@ defmodule GrpcLb.Backend do
     with_options(id, value, opts, position)
   end
 
-  defp one_to_native({id, value}, _position), do: {id, value, nil, 1}
+  defp one_to_native({id, value}, _position), do: {id, value, %{}}
 
   defp one_to_native({id, value, opts}, position), do: with_options(id, value, opts, position)
 
-  defp one_to_native(value, _position), do: {value, value, nil, 1}
+  defp one_to_native(value, _position), do: {value, value, %{}}
 
   defp with_options(id, value, opts, position) do
-    %{owner: owner, weight: weight} = Options.validate!(opts, @prepared, {"backend", position})
-    {id, value, owner, weight}
+    {id, value, Options.validate!(opts, @prepared, {"backend", position})}
   end
 end

@@ -18,7 +18,8 @@ defmodule GrpcLb.LoadReport do
     named_metrics: "anything else."
   ]
 
-  @fields Keyword.keys(@numbers ++ @maps)
+  @number_fields Keyword.keys(@numbers)
+  @map_fields Keyword.keys(@maps)
 
   # Keeps the time short that a report holds a normal scheduler.
   @max_bytes 8 * 1024
@@ -70,13 +71,13 @@ defmodule GrpcLb.LoadReport do
   @type t :: binary() | fields()
 
   @doc """
-  Validates a report and fills in all fields, as `GrpcLb.Native` takes it.
+  Validates a report and makes its numbers floats, as `GrpcLb.Native` takes it.
 
   Raises `ArgumentError` when it is neither a binary nor a map of known fields, or when the names and
   numbers in its maps take more than 8 KiB.
 
       iex> GrpcLb.LoadReport.to_native(%{cpu_utilization: 1, named_metrics: %{"queue" => 3}})
-      {1.0, 0.0, 0.0, 0.0, 0.0, [], [], [{"queue", 3.0}]}
+      %{cpu_utilization: 1.0, named_metrics: %{"queue" => 3.0}}
 
       iex> GrpcLb.LoadReport.to_native(<<0x09, 0.5::float-little>>)
       <<9, 0, 0, 0, 0, 0, 0, 224, 63>>
@@ -88,50 +89,36 @@ defmodule GrpcLb.LoadReport do
   def to_native(encoded) when is_binary(encoded), do: encoded
 
   def to_native(report) when is_map(report) and not is_struct(report) do
-    for {field, _reported} <- report, field not in @fields do
-      raise ArgumentError,
-            "unknown field #{inspect(field)} of a load report, expected #{Options.one_of(@fields)}"
-    end
-
-    spelled_out =
-      {number!(report, :cpu_utilization), number!(report, :mem_utilization),
-       number!(report, :rps_fractional), number!(report, :eps),
-       number!(report, :application_utilization), metrics!(report, :request_cost),
-       metrics!(report, :utilization), metrics!(report, :named_metrics)}
-
-    fits!(spelled_out)
+    report |> Map.new(fn {field, reported} -> {field, read!(field, reported)} end) |> fits!()
   end
 
   def to_native(other) do
     raise ArgumentError, "a load report must be a binary or a map, got: #{inspect(other)}"
   end
 
-  defp number!(report, field) do
-    case report do
-      %{^field => reported} -> float!(reported, inspect(field), "a number")
-      _left_out -> 0.0
-    end
+  defp read!(field, reported) when field in @number_fields do
+    float!(reported, inspect(field), "a number")
   end
 
-  defp metrics!(report, field) do
-    case report do
-      %{^field => metrics} when is_map(metrics) and not is_struct(metrics) ->
-        for {name, reported} <- metrics do
-          unless is_binary(name) and String.valid?(name) do
-            raise ArgumentError,
-                  "names in #{inspect(field)} of a load report must be strings, " <>
-                    "got: #{inspect(name)}"
-          end
-
-          {name, float!(reported, "#{inspect(name)} in #{inspect(field)}", "a number")}
-        end
-
-      %{^field => other} ->
-        refuse!(inspect(field), "a map from strings to numbers", other)
-
-      _left_out ->
-        []
+  defp read!(field, metrics) when field in @map_fields do
+    unless is_map(metrics) and not is_struct(metrics) do
+      refuse!(inspect(field), "a map from strings to numbers", metrics)
     end
+
+    Map.new(metrics, fn {name, reported} ->
+      unless is_binary(name) and String.valid?(name) do
+        raise ArgumentError,
+              "names in #{inspect(field)} of a load report must be strings, got: #{inspect(name)}"
+      end
+
+      {name, float!(reported, "#{inspect(name)} in #{inspect(field)}", "a number")}
+    end)
+  end
+
+  defp read!(field, _reported) do
+    raise ArgumentError,
+          "unknown field #{inspect(field)} of a load report, " <>
+            "expected #{Options.one_of(@number_fields ++ @map_fields)}"
   end
 
   defp float!(reported, what, expected) do
@@ -149,7 +136,7 @@ defmodule GrpcLb.LoadReport do
 
   defp fits!(report) do
     bytes =
-      for position <- 5..7, {name, _number} <- elem(report, position), reduce: 0 do
+      for field <- @map_fields, {name, _number} <- Map.get(report, field, %{}), reduce: 0 do
         bytes -> bytes + byte_size(name) + 8
       end
 

@@ -34,62 +34,86 @@ defmodule GrpcLb.Native do
   @typedoc "A call in flight: a reference to a NIF resource, valid on this node."
   @type ticket :: reference()
 
-  @typedoc "A policy with all its options spelled out, see `GrpcLb.Policy`. Times are milliseconds."
+  @typedoc "A policy's name and all its options, see `GrpcLb.Policy`. Times are milliseconds."
   @type policy ::
-          :random
-          | {:pick_first, shuffle :: boolean()}
-          | {:round_robin, cursor(), start :: :first | :random, on_reconcile :: :keep | :reset}
-          | {:weighted_round_robin, cursor(), :static | reported_weights()}
-          | {:least_request, choices :: 2..10, bias :: float()}
-          | {:peak_ewma, decay :: pos_integer(), default_rtt :: pos_integer(),
-             penalty :: non_neg_integer()}
+          {:random, %{}}
+          | {:pick_first, %{shuffle: boolean()}}
+          | {:round_robin,
+             %{cursor: cursor(), start: :first | :random, on_reconcile: :keep | :reset}}
+          | {:weighted_round_robin, weights()}
+          | {:least_request, %{choices: 2..10, bias: float()}}
+          | {:peak_ewma,
+             %{
+               decay: pos_integer(),
+               default_rtt: pos_integer(),
+               penalty: non_neg_integer()
+             }}
 
   @typedoc "Whether a rotation is one for all callers, or one a scheduler."
   @type cursor :: :shared | :per_scheduler
 
-  @typedoc "How weights are made from load reports."
-  @type reported_weights ::
-          {blackout_period :: non_neg_integer(), weight_expiration_period :: non_neg_integer(),
-           weight_update_period :: pos_integer(), error_utilization_penalty :: float(),
-           metric_names :: [String.t()], reports :: :per_call | :out_of_band}
+  @typedoc "The options of `:weighted_round_robin`; all but `:cursor` count for `:reported` only."
+  @type weights :: %{
+          required(:cursor) => cursor(),
+          required(:weights) => :static | :reported,
+          optional(:blackout_period) => non_neg_integer(),
+          optional(:weight_expiration_period) => non_neg_integer(),
+          optional(:weight_update_period) => pos_integer(),
+          optional(:error_utilization_penalty) => float(),
+          optional(:metric_names) => [String.t()],
+          optional(:reports) => :per_call | :out_of_band
+        }
 
-  @typedoc "A backend with all its options spelled out; the weight is 1 to 4294967295."
-  @type backend :: {id :: term(), value :: term(), owner :: pid() | nil, weight :: pos_integer()}
+  @typedoc "A backend, and what is given of its options, see `GrpcLb.Backend`."
+  @type backend ::
+          {id :: term(), value :: term(),
+           %{optional(:owner) => pid() | nil, optional(:weight) => pos_integer()}}
 
-  @typedoc "The options of `GrpcLb.new/3`, all spelled out."
+  @typedoc "The options of `GrpcLb.new/3`, all of them."
   @type settings :: %{
           owner: pid() | nil,
           on_owner_death: :keep | :remove,
           outlier_detection: outlier_detection() | nil,
-          slow_start:
-            {window :: pos_integer(), aggression :: float(), min_weight_percent :: float()} | nil,
+          slow_start: slow_start() | nil,
           panic_threshold: 0..100,
           max_requests: non_neg_integer() | nil,
           max_requests_per_backend: non_neg_integer() | nil
         }
 
+  @typedoc "Slow start."
+  @type slow_start :: %{
+          window: pos_integer(),
+          aggression: float(),
+          min_weight_percent: float()
+        }
+
   @typedoc "Outlier detection; a detection that is `nil` is off."
-  @type outlier_detection ::
-          {interval :: pos_integer(), base_ejection_time :: non_neg_integer(),
-           max_ejection_time :: non_neg_integer(), max_ejection_percent :: 0..100,
-           success_rate ::
-             {stdev_factor :: non_neg_integer(), enforcement_percentage :: 0..100,
-              minimum_hosts :: non_neg_integer(), request_volume :: non_neg_integer()}
-             | nil,
-           failure_percentage ::
-             {threshold :: 0..100, enforcement_percentage :: 0..100,
-              minimum_hosts :: non_neg_integer(), request_volume :: non_neg_integer()}
-             | nil, consecutive_failures :: pos_integer() | nil}
+  @type outlier_detection :: %{
+          interval: pos_integer(),
+          base_ejection_time: non_neg_integer(),
+          max_ejection_time: non_neg_integer(),
+          max_ejection_percent: 0..100,
+          success_rate:
+            %{
+              stdev_factor: non_neg_integer(),
+              enforcement_percentage: 0..100,
+              minimum_hosts: non_neg_integer(),
+              request_volume: non_neg_integer()
+            }
+            | nil,
+          failure_percentage:
+            %{
+              threshold: 0..100,
+              enforcement_percentage: 0..100,
+              minimum_hosts: non_neg_integer(),
+              request_volume: non_neg_integer()
+            }
+            | nil,
+          consecutive_failures: pos_integer() | nil
+        }
 
-  @typedoc "A load report: encoded, or spelled out, see `GrpcLb.LoadReport`."
-  @type load_report ::
-          binary()
-          | {cpu_utilization :: float(), mem_utilization :: float(), rps_fractional :: float(),
-             eps :: float(), application_utilization :: float(), request_cost :: metrics(),
-             utilization :: metrics(), named_metrics :: metrics()}
-
-  @typedoc "Numbers by name."
-  @type metrics :: [{String.t(), float()}]
+  @typedoc "A load report: encoded, or some of its fields, see `GrpcLb.LoadReport`."
+  @type load_report :: binary() | GrpcLb.LoadReport.fields()
 
   @doc """
   Picks a backend and returns its value.
@@ -155,7 +179,7 @@ defmodule GrpcLb.Native do
       ...>   max_requests: nil,
       ...>   max_requests_per_backend: nil
       ...> }
-      iex> {:ok, lb} = GrpcLb.Native.new(:random, [{:only, 1, nil, 1}], settings)
+      iex> {:ok, lb} = GrpcLb.Native.new({:random, %{}}, [{:only, 1, %{}}], settings)
       iex> GrpcLb.Native.pick(lb)
       {:ok, 1}
   """
@@ -169,7 +193,7 @@ defmodule GrpcLb.Native do
   then.
 
       iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
-      iex> GrpcLb.Native.reconcile(lb, [{:b, 2, nil, 1}])
+      iex> GrpcLb.Native.reconcile(lb, [{:b, 2, %{weight: 3}}])
       {:ok, %{added: 1, removed: 1, kept: 0}}
   """
   @spec reconcile(balancer(), [backend()]) :: {:ok, GrpcLb.changes()} | {:error, :closed}
@@ -182,7 +206,7 @@ defmodule GrpcLb.Native do
   then.
 
       iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
-      iex> GrpcLb.Native.add(lb, [{:b, 2, nil, 1}])
+      iex> GrpcLb.Native.add(lb, [{:b, 2, %{weight: 3}}])
       {:ok, %{added: 1, removed: 0, kept: 1}}
   """
   @spec add(balancer(), [backend()]) :: {:ok, GrpcLb.changes()} | {:error, :closed}

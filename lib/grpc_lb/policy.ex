@@ -271,10 +271,10 @@ defmodule GrpcLb.Policy do
   Raises `ArgumentError` that names what is wrong and what is allowed.
 
       iex> GrpcLb.Policy.to_native(:round_robin)
-      {:round_robin, :shared, :first, :keep}
+      {:round_robin, %{cursor: :shared, start: :first, on_reconcile: :keep}}
 
       iex> GrpcLb.Policy.to_native({:least_request, choices: 3})
-      {:least_request, 3, 1.0}
+      {:least_request, %{choices: 3, bias: 1.0}}
 
       iex> GrpcLb.Policy.to_native({:round_robin, cursor: :mine})
       ** (ArgumentError) option :cursor of :round_robin must be :shared or :per_scheduler, got: :mine
@@ -284,7 +284,7 @@ defmodule GrpcLb.Policy do
   """
   @spec to_native(t()) :: Native.policy()
   def to_native({name, opts}) when name in @names do
-    spelled_out(name, Options.validate!(opts, @policies[name][:options], name))
+    {name, Options.validate!(opts, @policies[name][:options], name)}
   end
 
   def to_native(name) when name in @names, do: to_native({name, []})
@@ -298,29 +298,4 @@ defmodule GrpcLb.Policy do
   @doc false
   @spec names() :: [name()]
   def names, do: @names
-
-  defp spelled_out(:random, %{}), do: :random
-  defp spelled_out(:pick_first, opts), do: {:pick_first, opts.shuffle}
-
-  defp spelled_out(:round_robin, opts) do
-    {:round_robin, opts.cursor, opts.start, opts.on_reconcile}
-  end
-
-  defp spelled_out(:weighted_round_robin, %{weights: :static} = opts) do
-    {:weighted_round_robin, opts.cursor, :static}
-  end
-
-  defp spelled_out(:weighted_round_robin, opts) do
-    weights =
-      {opts.blackout_period, opts.weight_expiration_period, opts.weight_update_period,
-       opts.error_utilization_penalty, opts.metric_names, opts.reports}
-
-    {:weighted_round_robin, opts.cursor, weights}
-  end
-
-  defp spelled_out(:least_request, opts), do: {:least_request, opts.choices, opts.bias}
-
-  defp spelled_out(:peak_ewma, opts) do
-    {:peak_ewma, opts.decay, opts.default_rtt, opts.penalty}
-  end
 end

@@ -211,16 +211,15 @@ defmodule GrpcLb.Settings do
 
   Raises `ArgumentError` that names the option, what was given and what is allowed.
 
-      iex> GrpcLb.Settings.to_native([slow_start: [window: 5_000]], :random).slow_start
-      {5_000, 1.0, 10.0}
+      iex> GrpcLb.Settings.to_native([slow_start: [window: 5_000]], {:random, %{}}).slow_start
+      %{window: 5_000, aggression: 1.0, min_weight_percent: 10.0}
 
-      iex> GrpcLb.Settings.to_native([slow_start: [window: 5_000]], {:pick_first, false})
+      iex> GrpcLb.Settings.to_native([slow_start: [window: 5_000]], {:pick_first, %{}})
       ** (ArgumentError) option :slow_start goes with :weighted_round_robin or :least_request or :peak_ewma or :random only, got it with :pick_first
   """
   @spec to_native(keyword(), Native.policy()) :: Native.settings()
-  def to_native(opts, policy) do
+  def to_native(opts, {name, _options}) do
     settings = Options.validate!(opts, @options)
-    name = if is_tuple(policy), do: elem(policy, 0), else: policy
 
     for {option, policies} <- @policies,
         settings[option] != @options[option][:default],
@@ -230,11 +229,7 @@ defmodule GrpcLb.Settings do
               "got it with #{inspect(name)}"
     end
 
-    %{
-      settings
-      | outlier_detection: outlier_detection(settings.outlier_detection),
-        slow_start: slow_start(settings.slow_start)
-    }
+    %{settings | outlier_detection: outlier_detection(settings.outlier_detection)}
   end
 
   defp outlier_detection(nil), do: nil
@@ -246,29 +241,8 @@ defmodule GrpcLb.Settings do
               "or nothing is detected"
     end
 
-    {opts.interval, opts.base_ejection_time, max_ejection_time(opts), opts.max_ejection_percent,
-     success_rate(opts.success_rate), failure_percentage(opts.failure_percentage),
-     opts.consecutive_failures}
+    # gRFC A50's default.
+    default = max(300_000, opts.base_ejection_time)
+    %{opts | max_ejection_time: opts.max_ejection_time || default}
   end
-
-  # gRFC A50's default.
-  defp max_ejection_time(%{max_ejection_time: nil, base_ejection_time: base}),
-    do: max(300_000, base)
-
-  defp max_ejection_time(%{max_ejection_time: most}), do: most
-
-  defp success_rate(nil), do: nil
-
-  defp success_rate(opts) do
-    {opts.stdev_factor, opts.enforcement_percentage, opts.minimum_hosts, opts.request_volume}
-  end
-
-  defp failure_percentage(nil), do: nil
-
-  defp failure_percentage(opts) do
-    {opts.threshold, opts.enforcement_percentage, opts.minimum_hosts, opts.request_volume}
-  end
-
-  defp slow_start(nil), do: nil
-  defp slow_start(opts), do: {opts.window, opts.aggression, opts.min_weight_percent}
 end

@@ -13,8 +13,10 @@ defmodule GrpcLb.NativeTest do
 
   # What GrpcLb makes of its arguments is right. Others may call, too.
   describe "called directly, with malformed arguments," do
+    @random {:random, %{}}
+
     defp settings(changes \\ []) do
-      [] |> GrpcLb.Settings.to_native(:random) |> Map.merge(Map.new(changes))
+      [] |> GrpcLb.Settings.to_native(@random) |> Map.merge(Map.new(changes))
     end
 
     defp assert_named(calls) do
@@ -25,71 +27,120 @@ defmodule GrpcLb.NativeTest do
 
     test "new/3 names the policy" do
       for policy <- [
-            :fastest,
-            {:pick_first, :maybe},
-            {:least_request, 2},
-            {:least_request, :two, 1.0},
-            {:peak_ewma, 1},
-            {:weighted_round_robin, :shared, :dynamic},
-            {:weighted_round_robin, :shared, {1, 2, 3}},
-            {:weighted_round_robin, :shared, {0, 1, 100, 1.0, ["a" | "b"], :per_call}},
-            {:weighted_round_robin, :shared, {0, 1, 100, 1.0, [:a], :per_call}},
-            {:weighted_round_robin, :shared, {0, 1, 100, 1.0, [], :both}}
+            :random,
+            {:fastest, %{}},
+            {:random, %{}, %{}},
+            {"random", %{}},
+            nil,
+            %{}
           ] do
-        assert_raise ArgumentError, fn -> Native.new(policy, [], settings()) end
-      end
-
-      assert_named([
-        {fn -> Native.new(:fastest, [], settings()) end, "argument 1 is not a policy"},
-        {fn -> Native.new({:round_robin, :mine, :first, :keep}, [], settings()) end,
-         "the cursor"},
-        {fn -> Native.new({:round_robin, :shared, :last, :keep}, [], settings()) end,
-         "the start"},
-        {fn -> Native.new({:round_robin, :shared, :first, :x}, [], settings()) end,
-         "on_reconcile"}
-      ])
-    end
-
-    test "new/3 names the settings" do
-      for {setting, wrong} <- [
-            owner: :me,
-            on_owner_death: :forget,
-            outlier_detection: {1, 2, 3},
-            outlier_detection: [],
-            slow_start: {1, 2},
-            slow_start: {1, :fast, 10.0},
-            panic_threshold: -1,
-            panic_threshold: 101,
-            max_requests: -1,
-            max_requests: 1.0,
-            max_requests_per_backend: :none
-          ] do
-        assert_raise ArgumentError, ~r/#{setting}/, fn ->
-          Native.new(:random, [], settings([{setting, wrong}]))
+        assert_raise ArgumentError, ~r/^the policy must be {name, options}/, fn ->
+          Native.new(policy, [], settings())
         end
       end
 
-      for settings <- [%{}, [], nil, Map.delete(settings(), :owner)] do
-        assert_raise ArgumentError, fn -> Native.new(:random, [], settings) end
+      for options <- [nil, [], [shuffle: true], {}] do
+        assert_raise ArgumentError, ~r/^the policy must be a map, got /, fn ->
+          Native.new({:pick_first, options}, [], settings())
+        end
+      end
+    end
+
+    test "new/3 names the option of a policy" do
+      for {policy, wrong} <-
+            [
+              {:pick_first, shuffle: :maybe},
+              {:round_robin, cursor: :mine, start: :last, on_reconcile: :forget},
+              {:least_request, choices: :two, choices: -1, bias: -1.0, bias: nil},
+              {:peak_ewma, decay: 0, default_rtt: 0, penalty: -1, decay: 0x100000000},
+              {{:weighted_round_robin, weights: :reported},
+               weights: :dynamic,
+               cursor: nil,
+               blackout_period: -1,
+               weight_expiration_period: 1.5,
+               weight_update_period: :never,
+               error_utilization_penalty: -1.0,
+               metric_names: ["a" | "b"],
+               metric_names: [:a],
+               metric_names: "a",
+               reports: :both}
+            ],
+          {name, options} = GrpcLb.Policy.to_native(policy),
+          {option, setting} <- wrong,
+          options <- [Map.put(options, option, setting), Map.delete(options, option)] do
+        assert_raise ArgumentError, ~r/^the policy has no #{option},/, fn ->
+          Native.new({name, options}, [], settings())
+        end
+      end
+    end
+
+    test "new/3 names the setting" do
+      detection = fn changes ->
+        opts = [outlier_detection: [success_rate: [], failure_percentage: []]]
+        %{outlier_detection: detection} = GrpcLb.Settings.to_native(opts, @random)
+        Map.merge(detection, Map.new(changes))
+      end
+
+      slow_start = &Map.merge(%{window: 1, aggression: 1.0, min_weight_percent: 10.0}, &1)
+
+      for {setting, wrong, named} <- [
+            {:owner, :me, :owner},
+            {:on_owner_death, :forget, :on_owner_death},
+            {:outlier_detection, {1, 2, 3}, :outlier_detection},
+            {:outlier_detection, %{}, :consecutive_failures},
+            {:outlier_detection, detection.(interval: 0), :interval},
+            {:outlier_detection, detection.(max_ejection_time: nil), :max_ejection_time},
+            {:outlier_detection, detection.(max_ejection_percent: 101), :max_ejection_percent},
+            {:outlier_detection, detection.(success_rate: []), :success_rate},
+            {:outlier_detection, detection.(success_rate: %{}), :stdev_factor},
+            {:outlier_detection, detection.(failure_percentage: %{}), :threshold},
+            {:outlier_detection, detection.(consecutive_failures: 0), :consecutive_failures},
+            {:slow_start, {1, 2}, :slow_start},
+            {:slow_start, slow_start.(%{window: 0}), :window},
+            {:slow_start, slow_start.(%{aggression: :fast}), :aggression},
+            {:slow_start, slow_start.(%{aggression: 0.0}), :aggression},
+            {:slow_start, slow_start.(%{min_weight_percent: 101.0}), :min_weight_percent},
+            {:panic_threshold, -1, :panic_threshold},
+            {:panic_threshold, 101, :panic_threshold},
+            {:max_requests, -1, :max_requests},
+            {:max_requests, 1.0, :max_requests},
+            {:max_requests_per_backend, :none, :max_requests_per_backend}
+          ] do
+        assert_raise ArgumentError, ~r/^argument 3, the settings, has no #{named},/, fn ->
+          Native.new(@random, [], settings([{setting, wrong}]))
+        end
+      end
+
+      for {setting, _off} <- settings() do
+        assert_raise ArgumentError, ~r/ has no #{setting},/, fn ->
+          Native.new(@random, [], Map.delete(settings(), setting))
+        end
+      end
+
+      for settings <- [[], nil, {}] do
+        assert_raise ArgumentError, ~r/^argument 3, the settings, must be a map/, fn ->
+          Native.new(@random, [], settings)
+        end
       end
     end
 
     test "every function names the backends" do
       {:ok, lb} = GrpcLb.new(:random, [])
-      new = &Native.new(:random, &1, settings())
+      new = &Native.new(@random, &1, settings())
 
       assert_named([
         {fn -> new.(:none) end, "argument 2 must be a proper list"},
-        {fn -> new.([{:a, 1, nil, 1} | :b]) end, "got an improper list"},
-        {fn -> new.([:a]) end, "backend 0 must be {id, value, owner"},
-        {fn -> new.([{:a, 1, 2, 1}]) end, "the owner of backend 0"},
-        {fn -> new.([{:a, 1, nil, 0}]) end, "the weight of backend 0"},
-        {fn -> new.([{:a, 1, nil, -1}]) end, "the weight of backend 0"},
+        {fn -> new.([{:a, 1, %{}} | :b]) end, "got an improper list"},
+        {fn -> new.([:a]) end, "backend 0 must be {id, value, options}, got an atom"},
+        {fn -> new.([{:a, 1, %{}}, {:b, 1, nil}]) end, "backend 1 must be a map, got an atom"},
+        {fn -> new.([{:a, 1, %{owner: 2}}]) end, "backend 0 has no owner,"},
+        {fn -> new.([{:a, 1, %{weight: 0}}]) end, "backend 0 has no weight,"},
+        {fn -> new.([{:a, 1, %{weight: -1}}]) end, "backend 0 has no weight,"},
         {fn -> Native.add(lb, :none) end, "argument 2 must be a proper list of backends"},
         {fn -> Native.add(:none, []) end, "argument 1 is not a balancer"},
         {fn -> Native.remove(lb, [:a | :b]) end, "got an improper list"},
         {fn -> Native.remove(:none, []) end, "argument 1 is not a balancer"},
-        {fn -> Native.reconcile(lb, [{:a, 1, nil}]) end, "backend 0 must be"},
+        {fn -> Native.reconcile(lb, [{:a, 1}]) end, "backend 0 must be"},
         {fn -> Native.reconcile(lb, %{}) end, "argument 2 must be a proper list"}
       ])
     end
@@ -103,13 +154,14 @@ defmodule GrpcLb.NativeTest do
             {{:error, 1}, nil},
             {nil, nil},
             {:ok, :none},
-            {:ok, %{}},
             {:ok, {1.0, 1.0}},
-            {:ok, {:full, 0.0, 0.0, 0.0, 0.0, [], [], []}},
-            {:ok, {1.0, 0.0, 0.0, 0.0, 0.0, [], [], [{"a", :b}]}},
-            {:ok, {1.0, 0.0, 0.0, 0.0, 0.0, [], [], [{:a, 1.0}]}},
-            {:ok, {1.0, 0.0, 0.0, 0.0, 0.0, [], [], :none}},
-            {:ok, {1.0, 0.0, 0.0, 0.0, 0.0, [], [], [{"a", 1.0} | :b]}},
+            {:ok, %{cpu_utilization: :full}},
+            {:ok, %{eps: nil}},
+            {:ok, %{named_metrics: %{"a" => :b}}},
+            {:ok, %{named_metrics: %{a: 1.0}}},
+            {:ok, %{named_metrics: %{<<255>> => 1.0}}},
+            {:ok, %{utilization: [{"a", 1.0}]}},
+            {:ok, %{request_cost: %{:binary.copy("x", 8 * 1024) => 1.0}}},
             {:ok, <<1::1>>}
           ] do
         assert_raise ArgumentError, fn -> Native.complete(ticket, outcome, report) end
@@ -127,7 +179,7 @@ defmodule GrpcLb.NativeTest do
         assert_raise ArgumentError, fn -> Native.set_state(lb, :a, state) end
       end
 
-      for report <- [nil, %{}, [], {1.0}, 1] do
+      for report <- [nil, %{eps: :many}, [], {1.0}, 1] do
         assert_raise ArgumentError, fn -> Native.report(lb, :a, report) end
       end
 

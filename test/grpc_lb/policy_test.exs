@@ -13,48 +13,63 @@ defmodule GrpcLb.PolicyTest do
 
   describe "to_native/1" do
     test "spells out every option, with the defaults that the specifications have" do
-      reported = {:weighted_round_robin, weights: :reported}
+      round_robin = %{cursor: :shared, start: :first, on_reconcile: :keep}
+      peak_ewma = %{decay: 10_000, default_rtt: 30, penalty: 5_000}
 
-      for {policy, native} <- [
-            {:random, :random},
-            {{:random, []}, :random},
-            {:pick_first, {:pick_first, false}},
-            {:round_robin, {:round_robin, :shared, :first, :keep}},
-            {:least_request, {:least_request, 2, 1.0}},
-            {:peak_ewma, {:peak_ewma, 10_000, 30, 5_000}},
-            {:weighted_round_robin, {:weighted_round_robin, :shared, :static}},
-            {reported,
-             {:weighted_round_robin, :shared, {10_000, 180_000, 1_000, 1.0, [], :per_call}}},
-            {{:pick_first, shuffle: true}, {:pick_first, true}},
+      weighted = %{
+        weights: :static,
+        cursor: :shared,
+        blackout_period: 10_000,
+        weight_expiration_period: 180_000,
+        weight_update_period: 1_000,
+        error_utilization_penalty: 1.0,
+        metric_names: [],
+        reports: :per_call
+      }
+
+      reported = %{
+        weights: :reported,
+        blackout_period: 0,
+        weight_expiration_period: 1,
+        weight_update_period: 100,
+        error_utilization_penalty: 0.0,
+        metric_names: ["named_metrics.a"],
+        reports: :out_of_band
+      }
+
+      for {policy, options} <- [
+            {:random, %{}},
+            {{:random, []}, %{}},
+            {:pick_first, %{shuffle: false}},
+            {{:pick_first, shuffle: true}, %{shuffle: true}},
+            {:round_robin, round_robin},
             {{:round_robin, cursor: :per_scheduler, start: :random, on_reconcile: :reset},
-             {:round_robin, :per_scheduler, :random, :reset}},
-            {{:least_request, choices: 3, bias: 0}, {:least_request, 3, 0.0}},
-            {{:peak_ewma, decay: 1, default_rtt: 2, penalty: 0}, {:peak_ewma, 1, 2, 0}},
+             %{cursor: :per_scheduler, start: :random, on_reconcile: :reset}},
+            {:least_request, %{choices: 2, bias: 1.0}},
+            {{:least_request, choices: 3, bias: 0}, %{choices: 3, bias: 0.0}},
+            {:peak_ewma, peak_ewma},
+            {{:peak_ewma, decay: 1, default_rtt: 2, penalty: 0},
+             %{decay: 1, default_rtt: 2, penalty: 0}},
+            {:weighted_round_robin, weighted},
             {{:weighted_round_robin, cursor: :per_scheduler},
-             {:weighted_round_robin, :per_scheduler, :static}},
-            {{:weighted_round_robin,
-              weights: :reported,
-              blackout_period: 0,
-              weight_expiration_period: 1,
-              weight_update_period: 100,
-              error_utilization_penalty: 0,
-              metric_names: ["named_metrics.a"],
-              reports: :out_of_band},
-             {:weighted_round_robin, :shared, {0, 1, 100, 0.0, ["named_metrics.a"], :out_of_band}}}
+             %{weighted | cursor: :per_scheduler}},
+            {{:weighted_round_robin, weights: :reported}, %{weighted | weights: :reported}},
+            {{:weighted_round_robin, Enum.to_list(reported)}, Map.merge(weighted, reported)}
           ] do
-        assert Policy.to_native(policy) === native
+        name = if is_tuple(policy), do: elem(policy, 0), else: policy
+        assert Policy.to_native(policy) === {name, options}
       end
     end
 
     test "clamps what the specifications clamp" do
       for {choices, used} <- [{2, 2}, {10, 10}, {11, 10}, {0xFFFFFFFF, 10}] do
-        assert Policy.to_native({:least_request, choices: choices}) ===
-                 {:least_request, used, 1.0}
+        assert {:least_request, %{choices: ^used}} =
+                 Policy.to_native({:least_request, choices: choices})
       end
 
       for {period, used} <- [{0, 100}, {99, 100}, {100, 100}, {101, 101}] do
         policy = {:weighted_round_robin, weights: :reported, weight_update_period: period}
-        assert {_, _, {_, _, ^used, _, _, _}} = Policy.to_native(policy)
+        assert {_, %{weight_update_period: ^used}} = Policy.to_native(policy)
       end
     end
 

@@ -35,13 +35,36 @@ defmodule GrpcLb.SettingsTest do
   test "outlier detection has gRPC's defaults (gRFC A50)" do
     outlier = &settings(outlier_detection: &1).outlier_detection
 
-    assert outlier.(success_rate: []) ==
-             {10_000, 30_000, 300_000, 10, {1_900, 100, 5, 100}, nil, nil}
+    default = %{
+      interval: 10_000,
+      base_ejection_time: 30_000,
+      max_ejection_time: 300_000,
+      max_ejection_percent: 10,
+      success_rate: nil,
+      failure_percentage: nil,
+      consecutive_failures: nil
+    }
+
+    success_rate = %{
+      stdev_factor: 1_900,
+      enforcement_percentage: 100,
+      minimum_hosts: 5,
+      request_volume: 100
+    }
+
+    failure_percentage = %{
+      threshold: 85,
+      enforcement_percentage: 100,
+      minimum_hosts: 5,
+      request_volume: 50
+    }
+
+    assert outlier.(success_rate: []) == %{default | success_rate: success_rate}
 
     assert outlier.(failure_percentage: []) ==
-             {10_000, 30_000, 300_000, 10, nil, {85, 100, 5, 50}, nil}
+             %{default | failure_percentage: failure_percentage}
 
-    assert outlier.(consecutive_failures: 3) == {10_000, 30_000, 300_000, 10, nil, nil, 3}
+    assert outlier.(consecutive_failures: 3) == %{default | consecutive_failures: 3}
 
     assert outlier.(
              interval: 1,
@@ -61,7 +84,25 @@ defmodule GrpcLb.SettingsTest do
                request_volume: 3
              ],
              consecutive_failures: 1
-           ) == {1, 2, 3, 100, {0, 0, 0, 0}, {0, 1, 2, 3}, 1}
+           ) == %{
+             interval: 1,
+             base_ejection_time: 2,
+             max_ejection_time: 3,
+             max_ejection_percent: 100,
+             success_rate: %{
+               stdev_factor: 0,
+               enforcement_percentage: 0,
+               minimum_hosts: 0,
+               request_volume: 0
+             },
+             failure_percentage: %{
+               threshold: 0,
+               enforcement_percentage: 1,
+               minimum_hosts: 2,
+               request_volume: 3
+             },
+             consecutive_failures: 1
+           }
   end
 
   test "an ejection lasts at most 300 seconds, or the base time if that is longer" do
@@ -72,15 +113,18 @@ defmodule GrpcLb.SettingsTest do
           {[base_ejection_time: 300_001, max_ejection_time: 7], 7}
         ] do
       outlier = [consecutive_failures: 1] ++ opts
-      assert elem(settings(outlier_detection: outlier).outlier_detection, 2) == most
+      assert settings(outlier_detection: outlier).outlier_detection.max_ejection_time == most
     end
   end
 
   test "slow start has Envoy's defaults" do
-    assert settings(slow_start: [window: 1]).slow_start === {1, 1.0, 10.0}
+    assert settings(slow_start: [window: 1]).slow_start ===
+             %{window: 1, aggression: 1.0, min_weight_percent: 10.0}
 
     opts = [window: 9, aggression: 2, min_weight_percent: 0]
-    assert settings(slow_start: opts).slow_start === {9, 2.0, 0.0}
+
+    assert settings(slow_start: opts).slow_start ===
+             %{window: 9, aggression: 2.0, min_weight_percent: 0.0}
   end
 
   test "limits can be anything from 0" do

@@ -25,7 +25,8 @@ defmodule GrpcLb.TickerTest do
   end
 
   test "it waits no longer than a process can", %{peer: peer} do
-    assert Peer.run(peer, Peer.Ticking, :wait_long) == {0xFFFFFFFF, true}
+    assert {ms, true} = Peer.run(peer, Peer.Ticking, :wait_long)
+    assert ms in 0xF0000000..0xFFFFFFFF
   end
 
   test "there is none for balancers that need none", %{peer: peer} do

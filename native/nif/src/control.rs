@@ -4,184 +4,139 @@
 //! small their arguments: a normal scheduler never waits for a reconcile.
 
 use grpc_lb_core::load::orca::LoadReport;
-use grpc_lb_core::{BackendInfo, Balancer, ChangeError, Changes, Info, MemberError, State};
-use rustler::{Atom, Binary, Encoder, Env, NifResult, Term};
+use grpc_lb_core::{BackendInfo, ChangeError, Changes, Info, MemberError, State};
+use rustler::{Atom, Encoder, Env, Term};
 
+use crate::balancer::Balancer;
 use crate::decode::Settings;
 use crate::error::ArgumentError;
-use crate::resource::{get, pid_of, Found, Handle, Monitors, Object};
-use crate::value::{live_environments, Offered, Value};
-use crate::{atoms, clock, decode, library, ticker};
+use crate::value::{Offered, Value};
+use crate::vm::library::tick_all;
+use crate::vm::owner::{pid_of, Monitors};
+use crate::vm::term::{bytes, live_environments};
+use crate::vm::{Answer, Handle, Object};
+use crate::{atoms, clock, decode, ticker};
 
 /// `new(policy, backends, settings) -> {:ok, balancer}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn new<'a>(
-    env: Env<'a>,
-    policy: Term<'a>,
-    backends: Term<'a>,
-    settings: Term<'a>,
-) -> NifResult<Term<'a>> {
+pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3]) -> Answer<'a> {
     let policy = decode::policy(policy)?;
     let backends = decode::backends(backends, 2)?;
     let Settings { config, owner } = decode::settings(policy, settings)?;
     let is_timed = config.is_timed();
-    let now = clock::now();
-    let handle = Handle::new(Balancer::new(config, fastrand::u64(..), now));
-    let object = handle.object();
-    let monitors = Monitors::new(env, object);
-    object
-        .balancer
+    let (seed, now) = (fastrand::u64(..), clock::now());
+    let balancer = Handle::new(Balancer::new(grpc_lb_core::Balancer::new(
+        config, seed, now,
+    )));
+    let monitors = Monitors::new(env, &balancer);
+    balancer
         .reconcile(&backends, &monitors, now)
         .map_err(refused)?;
     if let Some(owner) = owner {
-        object.balancer.set_owner(owner, &monitors);
+        balancer.set_owner(owner, &monitors);
     }
     if is_timed {
-        ticker::adopt(&object.balancer);
-        wake_ticker(env, object);
+        ticker::adopt(&balancer);
+        ticker::wake(env, balancer.due());
     }
-    Ok((atoms::ok(), handle.to_term(env)).encode(env))
+    Ok((atoms::ok(), balancer.to_term(env)).encode(env))
 }
 
 /// `reconcile(balancer, backends) -> {:ok, changes} | {:error, :closed}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn reconcile<'a>(env: Env<'a>, balancer: Term<'a>, backends: Term<'a>) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => {
-            return Ok(library.serve(env, c"reconcile", &[balancer, backends])?);
-        }
-    };
+pub(crate) fn reconcile<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends]: [Term<'a>; 1],
+) -> Answer<'a> {
     let backends = decode::backends(backends, 2)?;
-    let monitors = Monitors::new(env, object);
-    let changed = object
-        .balancer
-        .reconcile(&backends, &monitors, clock::now());
-    wake_ticker(env, object);
+    let changed = balancer.reconcile(&backends, &Monitors::new(env, balancer), clock::now());
+    ticker::wake(env, balancer.due());
     encode_changes(env, changed)
 }
 
 /// `add(balancer, backends) -> {:ok, changes} | {:error, :closed}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn add<'a>(env: Env<'a>, balancer: Term<'a>, backends: Term<'a>) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => {
-            return Ok(library.serve(env, c"add", &[balancer, backends])?);
-        }
-    };
+pub(crate) fn add<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends]: [Term<'a>; 1],
+) -> Answer<'a> {
     let backends = decode::backends(backends, 2)?;
-    let monitors = Monitors::new(env, object);
-    let changed = object.balancer.add(&backends, &monitors, clock::now());
-    wake_ticker(env, object);
+    let changed = balancer.add(&backends, &Monitors::new(env, balancer), clock::now());
+    ticker::wake(env, balancer.due());
     encode_changes(env, changed)
 }
 
 /// `remove(balancer, ids) -> {:ok, changes} | {:error, :closed}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn remove<'a>(env: Env<'a>, balancer: Term<'a>, ids: Term<'a>) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => {
-            return Ok(library.serve(env, c"remove", &[balancer, ids])?);
-        }
-    };
+pub(crate) fn remove<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [ids]: [Term<'a>; 1],
+) -> Answer<'a> {
     let ids = decode::ids(ids, 2)?;
-    let monitors = Monitors::new(env, object);
-    encode_changes(env, object.balancer.remove(&ids, &monitors))
+    encode_changes(env, balancer.remove(&ids, &Monitors::new(env, balancer)))
 }
 
 /// `set_state(balancer, id, state) -> :ok | {:error, :not_found | :closed}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn set_state<'a>(
+pub(crate) fn set_state<'a>(
     env: Env<'a>,
-    balancer: Term<'a>,
-    id: Term<'a>,
-    state: Term<'a>,
-) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => {
-            return Ok(library.serve(env, c"set_state", &[balancer, id, state])?);
-        }
-    };
+    balancer: &Object<Balancer>,
+    [id, state]: [Term<'a>; 2],
+) -> Answer<'a> {
     let state = decode::state(state)?;
-    let monitors = Monitors::new(env, object);
-    let set = object
-        .balancer
-        .set_state(&Offered(id), state, &monitors, clock::now());
-    wake_ticker(env, object);
+    let monitors = Monitors::new(env, balancer);
+    let set = balancer.set_state(&Offered(id), state, &monitors, clock::now());
+    ticker::wake(env, balancer.due());
     Ok(encode_said(env, set))
 }
 
 /// `report(balancer, id, report) -> :ok | {:error, :not_found | :closed}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn report<'a>(
+pub(crate) fn report<'a>(
     env: Env<'a>,
-    balancer: Term<'a>,
-    id: Term<'a>,
-    load: Term<'a>,
-) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => {
-            return Ok(library.serve(env, c"report", &[balancer, id, load])?);
-        }
-    };
-    let binary = load.decode::<Binary>();
+    balancer: &Object<Balancer>,
+    [id, report]: [Term<'a>; 2],
+) -> Answer<'a> {
     let decoded;
-    let load_report = match &binary {
-        Ok(bytes) => LoadReport::Bytes(bytes.as_slice()),
-        Err(_) => {
-            decoded = decode::decoded_report(load, 3)?;
+    let report = match bytes(report) {
+        Some(bytes) => LoadReport::Bytes(bytes),
+        None => {
+            decoded = decode::report(report, 3)?;
             LoadReport::Decoded(&decoded)
         }
     };
-    let monitors = Monitors::new(env, object);
-    let said = object
-        .balancer
-        .report(&Offered(id), load_report, &monitors, clock::now());
+    let monitors = Monitors::new(env, balancer);
+    let said = balancer.report(&Offered(id), report, &monitors, clock::now());
     Ok(encode_said(env, said))
 }
 
 /// `tick() -> milliseconds | :infinity`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn tick(env: Env) -> Term {
-    match library::tick(env) {
+pub(crate) fn tick<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    Ok(match tick_all(env) {
         None => atoms::infinity().encode(env),
         // A process cannot wait longer; to look early does no harm.
-        Some(nanoseconds) => {
-            let milliseconds = nanoseconds.div_ceil(1_000_000);
-            milliseconds.min(u64::from(u32::MAX)).encode(env)
+        Some(left) => {
+            let milliseconds = left.as_nanos().div_ceil(1_000_000);
+            milliseconds.try_into().unwrap_or(u32::MAX).encode(env)
         }
-    }
+    })
 }
 
 /// `info(balancer) -> map`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn info<'a>(env: Env<'a>, balancer: Term<'a>) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => return Ok(library.serve(env, c"info", &[balancer])?),
-    };
-    let info = object.balancer.info(&Monitors::new(env, object));
-    encode_info(env, &info)
+pub(crate) fn info<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
+    let info = balancer.info(&Monitors::new(env, balancer));
+    Ok(encode_info(env, &info))
 }
 
 /// `close(balancer) -> :ok`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn close<'a>(env: Env<'a>, balancer: Term<'a>) -> NifResult<Term<'a>> {
-    let object = match get(env, balancer)? {
-        Found::Ours(object) => object,
-        Found::Foreign(library) => return Ok(library.serve(env, c"close", &[balancer])?),
-    };
-    object.balancer.close(&Monitors::new(env, object));
+pub(crate) fn close<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    balancer.close(&Monitors::new(env, balancer));
     Ok(atoms::ok().encode(env))
 }
 
 /// `live_counts() -> map`
-#[rustler::nif]
-fn live_counts(env: Env) -> NifResult<Term> {
+pub(crate) fn live_counts<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     let live = grpc_lb_core::live_counts();
     let counts = [
         (atoms::balancers(), live.balancers),
@@ -189,12 +144,7 @@ fn live_counts(env: Env) -> NifResult<Term> {
         (atoms::values(), live_environments()),
         (atoms::tickets(), live.tickets),
     ];
-    Term::map_from_pairs(env, &counts)
-}
-
-/// Has the process woken that looks after what time drives, if a change made it due earlier.
-fn wake_ticker(env: Env, object: &Object) {
-    ticker::wake(env.as_c_arg(), object.balancer.due());
+    Ok(map(env, &counts))
 }
 
 fn encode_said(env: Env, said: Result<(), MemberError>) -> Term {
@@ -209,31 +159,32 @@ fn refused(error: ChangeError) -> ArgumentError {
     ArgumentError(error.to_string())
 }
 
-fn encode_changes(env: Env, changed: Result<Changes, ChangeError>) -> NifResult<Term> {
+fn encode_changes(env: Env, changed: Result<Changes, ChangeError>) -> Answer {
     let changes = match changed {
         Ok(changes) => changes,
         Err(ChangeError::Closed) => return Ok((atoms::error(), atoms::closed()).encode(env)),
-        Err(error) => return Err(refused(error).into()),
+        Err(error) => return Err(refused(error)),
     };
     let changes = [
         (atoms::added(), changes.added),
         (atoms::removed(), changes.removed),
         (atoms::kept(), changes.kept),
     ];
-    Ok((atoms::ok(), Term::map_from_pairs(env, &changes)?).encode(env))
+    Ok((atoms::ok(), map(env, &changes)).encode(env))
 }
 
-fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> NifResult<Term<'a>> {
+fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {
+    Term::map_from_pairs(env, fields).expect("the keys differ")
+}
+
+fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> Term<'a> {
     let backends = info
         .backends
         .iter()
         .map(|backend| encode_backend(env, backend))
-        .collect::<NifResult<Vec<Term>>>()?;
+        .collect::<Vec<Term>>();
     let fields = [
-        (
-            atoms::policy(),
-            Atom::from_str(env, info.policy)?.encode(env),
-        ),
+        (atoms::policy(), policy_name(info.policy).encode(env)),
         (atoms::generation(), info.generation.encode(env)),
         (atoms::closed(), info.closed.encode(env)),
         (
@@ -242,10 +193,23 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> NifResult<Term<'a>> {
         ),
         (atoms::backends(), backends.encode(env)),
     ];
-    Term::map_from_pairs(env, &fields)
+    map(env, &fields)
 }
 
-fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> NifResult<Term<'a>> {
+/// The atom of a policy, which exists already: to look it up by its text would take a lock.
+fn policy_name(name: &str) -> Atom {
+    match name {
+        "pick_first" => atoms::pick_first(),
+        "round_robin" => atoms::round_robin(),
+        "random" => atoms::random(),
+        "weighted_round_robin" => atoms::weighted_round_robin(),
+        "least_request" => atoms::least_request(),
+        "peak_ewma" => atoms::peak_ewma(),
+        other => unreachable!("the policy {other} has an atom"),
+    }
+}
+
+fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> Term<'a> {
     let weight = match backend.current_weight {
         Some(weight) if weight == f64::from(backend.weight) => backend.weight.encode(env),
         weight => weight.unwrap_or_default().encode(env),
@@ -268,7 +232,7 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> NifResult<T
         ),
         (atoms::times_ejected(), backend.times_ejected.encode(env)),
     ];
-    Term::map_from_pairs(env, &fields)
+    map(env, &fields)
 }
 
 fn encode_state(backend: &BackendInfo<Value>) -> Atom {

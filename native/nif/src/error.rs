@@ -1,17 +1,11 @@
 //! Wrong arguments, raised as Elixir's ArgumentError with a message that names what is wrong.
 
-use rustler::{Encoder, Env, Error, Term};
+use rustler::{Encoder, Env, Term};
 
 use crate::atoms;
 
 /// An ArgumentError with this message.
 pub(crate) struct ArgumentError(pub(crate) String);
-
-impl From<ArgumentError> for Error {
-    fn from(error: ArgumentError) -> Self {
-        Error::RaiseTerm(Box::new(error))
-    }
-}
 
 impl Encoder for ArgumentError {
     fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {

@@ -1,58 +1,46 @@
-//! The hot NIF, registered raw.
+//! The hot NIF.
 
-use std::ffi::{c_int, CStr};
+use grpc_lb_core::{Caller, Unavailable};
+use rustler::{Env, Term};
 
-use rustler::sys::{ErlNifEnv, ErlNifFunc, ErlNifTerm};
-
-use crate::raw::{as_caller, guard, known, raise, refuse, tuple, unavailable};
-use crate::resource::{find, not_a_balancer, Found, Monitors};
-
-const NAME: &CStr = c"pick";
-
-/// The raw NIF, for the library's entry.
-pub(crate) fn function() -> ErlNifFunc {
-    ErlNifFunc {
-        name: NAME.as_ptr(),
-        arity: 1,
-        function: pick,
-        flags: 0,
-    }
-}
+use crate::atoms;
+use crate::balancer::Balancer;
+use crate::vm::owner::Monitors;
+use crate::vm::term::tuple;
+use crate::vm::{Answer, Object};
 
 /// `pick(balancer) -> {:ok, value} | {:error, :no_backends | :closed}`
-///
-/// # Safety
-///
-/// To be called by the VM alone.
-unsafe extern "C" fn pick(
-    env: *mut ErlNifEnv,
-    _argc: c_int,
-    argv: *const ErlNifTerm,
-) -> ErlNifTerm {
-    // SAFETY: the VM calls with as many arguments as the entry says, which is one.
-    let argument = unsafe { *argv };
-    guard(env, || answer(env, argument))
+#[inline]
+pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
+    let monitors = Monitors::new(env, balancer);
+    let picked = as_caller(|caller| balancer.pick(caller, &monitors, |value| value.to_term(env)));
+    Ok(match picked {
+        Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
+        Err(unavailable) => reason(env, unavailable),
+    })
 }
 
+thread_local! {
+    /// Picks come from schedulers, of which the VM has at most as many as there are places.
+    static CALLER: Option<Caller> = Caller::claim(fastrand::u64(..));
+}
+
+/// Runs something that picks, as the thread's caller.
 #[inline]
-fn answer(env: *mut ErlNifEnv, argument: ErlNifTerm) -> ErlNifTerm {
-    // SAFETY: the argument belongs to the call's environment, and what is found is not kept.
-    let object = match unsafe { find(env, argument) } {
-        Some(Found::Ours(object)) => object,
-        Some(Found::Foreign(library)) => {
-            // SAFETY: this call is passed on as it is.
-            return unsafe { library.serve_raw(env, NAME, &[argument]) }
-                .unwrap_or_else(|error| raise(env, &error));
-        }
-        None => return refuse(env, argument, not_a_balancer),
+pub(crate) fn as_caller<R>(pick: impl FnOnce(&Caller) -> R) -> R {
+    CALLER.with(|caller| match caller {
+        Some(caller) => pick(caller),
+        None => panic!("more threads pick than there are places for"),
+    })
+}
+
+/// `{:error, reason}`
+#[inline]
+pub(crate) fn reason(env: Env, unavailable: Unavailable) -> Term {
+    let reason = match unavailable {
+        Unavailable::NoBackends => atoms::no_backends(),
+        Unavailable::Closed => atoms::closed(),
+        Unavailable::Overloaded => atoms::overloaded(),
     };
-    let monitors = Monitors::in_call(env, object);
-    let picked = as_caller(|caller| {
-        let balancer = &object.balancer;
-        balancer.pick(caller, &monitors, |value| value.to_raw(env))
-    });
-    match picked {
-        Ok(value) => tuple(env, &[known().ok, value]),
-        Err(reason) => unavailable(env, reason),
-    }
+    tuple(env, [atoms::error(), reason].map(|atom| atom.to_term(env)))
 }

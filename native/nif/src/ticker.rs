@@ -2,22 +2,19 @@
 //!
 //! Nothing here keeps a balancer: they are known by weak references.
 
-use std::mem::MaybeUninit;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::ptr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use grpc_lb_core::{Alarm, Balancer, Owner, Owners, Time};
-use rustler::sys::{enif_send, enif_whereis_pid, ErlNifEnv, ErlNifPid};
-use rustler::Monitor;
+use grpc_lb_core::{Alarm, Owner, Owners, Time};
+use parking_lot::Mutex;
+use rustler::{Env, Monitor};
 
-use crate::value::Value;
+use crate::balancer::{Balancer, WeakBalancer};
+use crate::vm::scheduler::notify;
 use crate::{atoms, clock};
 
-type Timed = Balancer<Value, Monitor>;
-
-static BALANCERS: Mutex<Vec<Weak<Timed>>> = Mutex::new(Vec::new());
+static BALANCERS: Mutex<Vec<WeakBalancer>> = Mutex::new(Vec::new());
 
 static ALARM: Alarm = Alarm::new();
 
@@ -28,14 +25,9 @@ const NAP: Duration = Duration::from_millis(10);
 /// When a balancer is looked at again whose work has panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-fn balancers() -> MutexGuard<'static, Vec<Weak<Timed>>> {
-    // A panic in between leaves the list as it was.
-    BALANCERS.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Has a balancer looked after as long as it lives.
-pub(crate) fn adopt(balancer: &Arc<Timed>) {
-    let mut balancers = balancers();
+pub(crate) fn adopt(balancer: &Balancer) {
+    let mut balancers = BALANCERS.lock();
     // The dead are taken out before the list would grow: so it is at most twice as long as it was
     // when most of them lived.
     if balancers.len() == balancers.capacity() {
@@ -44,22 +36,23 @@ pub(crate) fn adopt(balancer: &Arc<Timed>) {
     balancers.push(Arc::downgrade(balancer));
 }
 
-/// Does what is due in all balancers. When there is more; `None` as long as there is nothing.
-pub(crate) fn tick() -> Option<Time> {
+/// Does what is due in all balancers. In how long there is more; `None` as long as there is nothing.
+pub(crate) fn tick() -> Option<Duration> {
     ALARM.begin_look();
     let known = {
-        let mut balancers = balancers();
+        let mut balancers = BALANCERS.lock();
         balancers.retain(|balancer| balancer.strong_count() > 0);
         balancers.clone()
     };
     let balancers = known.iter().filter_map(Weak::upgrade);
     let next = balancers.filter_map(|balancer| tick_one(&balancer)).min()?;
-    let next = next.max(clock::now() + NAP);
+    let now = clock::now();
+    let next = next.max(now + NAP);
     ALARM.end_look(next);
-    Some(next)
+    Some(next.since(now))
 }
 
-fn tick_one(balancer: &Timed) -> Option<Time> {
+fn tick_one(balancer: &Balancer) -> Option<Time> {
     let now = clock::now();
     match balancer.due() {
         Some(due) if due <= now => {
@@ -73,23 +66,15 @@ fn tick_one(balancer: &Timed) -> Option<Time> {
 
 /// Wakes the ticker for what is not to wait.
 #[cold]
-pub(crate) fn wake_now(env: *mut ErlNifEnv) {
+pub(crate) fn wake_now(env: Env) {
     wake(env, Some(Time(0)));
 }
 
 /// Wakes the ticker when something is due before it would look.
-pub(crate) fn wake(env: *mut ErlNifEnv, due: Option<Time>) {
-    if !due.is_some_and(|due| ALARM.rings(due)) {
-        return;
-    }
-    let (name, message) = (atoms::ticker().as_c_arg(), atoms::tick_due().as_c_arg());
-    let mut ticker = MaybeUninit::<ErlNifPid>::uninit();
-    // A ticker that is gone is started again, and looks then.
-    // SAFETY: `env` is that of the call that is under way, and there is room for the answer.
-    if unsafe { enif_whereis_pid(env, name, ticker.as_mut_ptr()) } != 0 {
-        // SAFETY: as above, and the call has written the pid; the message is an atom and belongs to
-        // no environment.
-        unsafe { enif_send(env, ticker.as_ptr(), ptr::null_mut(), message) };
+pub(crate) fn wake(env: Env, due: Option<Time>) {
+    if due.is_some_and(|due| ALARM.rings(due)) {
+        // A ticker that is gone is started again, and looks then.
+        notify(env, atoms::ticker(), atoms::tick_due());
     }
 }
 

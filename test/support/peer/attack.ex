@@ -92,8 +92,8 @@ defmodule GrpcLb.Test.Peer.Attack do
       <<0x09, 0.5::float-little>>,
       :rand.bytes(:rand.uniform(40)),
       %{cpu_utilization: 0.5, rps_fractional: 7, named_metrics: %{"a" => 1}},
-      {0.5, 0.1, 100.0, 1.0, 0.0, [], [], [{"a", 1.0}]},
-      {0.5, 0.1, 100.0, 1.0, 0.0, term(1), [], [{term(0), term(0)}]},
+      %{cpu_utilization: 0.5, rps_fractional: 7.0, request_cost: %{term(0) => term(0)}},
+      %{term(0) => 0.5, utilization: term(1)},
       term(2)
     ])
   end
@@ -111,20 +111,27 @@ defmodule GrpcLb.Test.Peer.Attack do
     Enum.random([
       :round_robin,
       {:round_robin, cursor: :per_scheduler},
-      {:round_robin, :shared, :random, :reset},
-      {:round_robin, :per_scheduler, :first, :keep},
-      {:pick_first, true},
+      {:round_robin, %{cursor: :shared, start: :random, on_reconcile: :reset}},
+      {:round_robin, %{cursor: :per_scheduler, start: :first, on_reconcile: :keep}},
+      {:pick_first, %{shuffle: true}},
       :random,
       :least_request,
-      {:least_request, 3, 0.5},
+      {:least_request, %{choices: 3, bias: 0.5}},
+      {:least_request, %{choices: term(0), bias: term(0)}},
       :peak_ewma,
       {:peak_ewma, decay: 1, penalty: 0},
       {:weighted_round_robin, weights: :reported, blackout_period: 0},
-      {:weighted_round_robin, :per_scheduler, :static},
-      {:weighted_round_robin, :shared, {0, 100, 100, 1.0, ["named_metrics.a"], :out_of_band}},
-      {:weighted_round_robin, :shared, {0, 100, 100, term(0), term(1), :per_call}},
+      {:weighted_round_robin, %{weights: :static, cursor: :per_scheduler}},
+      {:weighted_round_robin, %{reported() | reports: :out_of_band}},
+      {:weighted_round_robin, Map.put(reported(), Enum.random(Map.keys(reported())), term(1))},
       term(2)
     ])
+  end
+
+  defp reported do
+    opts = [weights: :reported, blackout_period: 0, metric_names: ["named_metrics.a"]]
+    {:weighted_round_robin, options} = GrpcLb.Policy.to_native({:weighted_round_robin, opts})
+    options
   end
 
   defp options do
@@ -155,7 +162,7 @@ defmodule GrpcLb.Test.Peer.Attack do
     end
   end
 
-  defp settings(opts), do: GrpcLb.Settings.to_native(opts, :random)
+  defp settings(opts), do: GrpcLb.Settings.to_native(opts, {:random, %{}})
 
   defp owner do
     Enum.random([nil, self(), spawn(fn -> :ok end), term(1)])
@@ -174,9 +181,9 @@ defmodule GrpcLb.Test.Peer.Attack do
       1 -> {term(2), term(3)}
       2 -> {term(1), term(2), [weight: term(0)]}
       3 -> {term(1), term(2), owner: spawn(fn -> :ok end)}
-      4 -> {term(1), term(2), term(1), term(0)}
+      4 -> {term(1), term(2), %{owner: term(0), weight: term(0)}}
       5 -> term(3)
-      _ -> {:rand.uniform(20), term(2), nil, 1}
+      _ -> {:rand.uniform(20), term(2), %{}}
     end
   end
 
@@ -237,7 +244,7 @@ defmodule GrpcLb.Test.Peer.Attack do
   def large_list do
     # `long_schedule` reports whatever holds up a normal scheduler, in milliseconds.
     :erlang.system_monitor(self(), long_schedule: 50)
-    backends = for id <- 1..100_000, do: {id, "backend #{id}", nil, 1}
+    backends = for id <- 1..100_000, do: {id, "backend #{id}", %{}}
     {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(backends, &{elem(&1, 0), elem(&1, 1)}))
     {:ok, %{kept: 100_000}} = GrpcLb.Native.reconcile(lb, backends)
     {:ok, %{removed: 99_999}} = GrpcLb.Native.reconcile(lb, Enum.take(backends, 1))
@@ -264,12 +271,15 @@ defmodule GrpcLb.Test.Peer.Attack do
   end
 
   defp put(key) do
-    list = for id <- 1..50, do: {id, {:value, id}, nil, 1}
-    {:ok, lb} = GrpcLb.Native.new(:random, list, settings([]))
+    list = for id <- 1..50, do: {id, {:value, id}, %{}}
+    {:ok, lb} = GrpcLb.Native.new({:random, %{}}, list, settings([]))
     :persistent_term.put(key, {lb, list})
   end
 
-  defp call(:new, _lb, list), do: {:ok, _lb} = GrpcLb.Native.new(:random, list, settings([]))
+  defp call(:new, _lb, list) do
+    {:ok, _lb} = GrpcLb.Native.new({:random, %{}}, list, settings([]))
+  end
+
   defp call(:reconcile, lb, list), do: {:ok, %{kept: 50}} = GrpcLb.Native.reconcile(lb, list)
   defp call(:add, lb, list), do: {:ok, %{added: 0}} = GrpcLb.Native.add(lb, list)
   defp call(:remove, lb, list), do: {:ok, %{removed: 0}} = GrpcLb.Native.remove(lb, list)
@@ -291,7 +301,9 @@ defmodule GrpcLb.Test.Peer.Attack do
   # Freed by the garbage collection of its holder.
   defp drop_a_large_balancer(backends) do
     {pid, monitor} =
-      spawn_monitor(fn -> {:ok, _lb} = GrpcLb.Native.new(:random, backends, settings([])) end)
+      spawn_monitor(fn ->
+        {:ok, _lb} = GrpcLb.Native.new({:random, %{}}, backends, settings([]))
+      end)
 
     receive do
       {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok

@@ -69,12 +69,10 @@ defmodule GrpcLb.Test.Peer.Ticking do
     {idle, still_idle, busy}
   end
 
-  @doc "Makes a balancer whose work is due later than a process can wait."
+  @doc "Makes a balancer whose work is due as late as an option can say."
   def wait_long do
     ticker = Process.whereis(GrpcLb.Ticker)
-    detection = {0x2_0000_0000, 30_000, 300_000, 10, nil, nil, 1}
-    settings = %{GrpcLb.Settings.to_native([], :random) | outlier_detection: detection}
-    {:ok, lb} = GrpcLb.Native.new(:random, [{:a, :a, nil, 1}], settings)
+    {:ok, lb} = balancer(interval: 0xFFFFFFFF)
     ms = GrpcLb.Native.tick()
     # It has looked, and waits.
     send(ticker, :tick_due)

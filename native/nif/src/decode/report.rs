@@ -3,51 +3,49 @@
 use std::collections::HashMap;
 
 use grpc_lb_core::load::orca::Report;
-use rustler::types::tuple::get_tuple;
-use rustler::{Error, NifResult, Term};
+use rustler::{Atom, MapIterator, Term};
 
-use crate::error::{kind, ArgumentError};
+use super::fields::{Fields, Malformed};
+use crate::atoms;
+use crate::error::ArgumentError;
 
 /// See `t:GrpcLb.Native.load_report/0`; `argument` is its number among the arguments.
-pub(crate) fn decoded_report(term: Term, argument: usize) -> Result<Report, ArgumentError> {
-    read(term).map_err(|_| {
-        ArgumentError(format!(
-            "argument {argument}, the load report, must be a binary or {{cpu, mem, \
-             rps_fractional, eps, application, request_cost, utilization, named_metrics}}: five \
-             floats, and three lists of {{name, float}} of 8 KiB at most; got {}",
-            kind(term)
-        ))
-    })
+pub(crate) fn report(term: Term, argument: usize) -> Result<Report, ArgumentError> {
+    let report = Fields::of(term).and_then(read);
+    report.map_err(|malformed| malformed.of(&format!("argument {argument}, the load report,")))
 }
 
-fn read(term: Term) -> NifResult<Report> {
-    let fields = get_tuple(term)?;
-    let [cpu, mem, rps, eps, application, request_cost, utilization, named] = &fields[..] else {
-        return Err(Error::BadArg);
+fn read<'a>(report: Fields<'a>) -> Result<Report, Malformed<'a>> {
+    let number = |name| match report.given(name) {
+        Some(_) => report.get(name),
+        None => Ok(0.0),
     };
     // As much as there could be in an encoded one, which is decoded on a normal scheduler, too.
     let mut room = Report::MAX_BYTES;
-    let mut metrics = |term: &Term| -> NifResult<HashMap<String, f64>> {
-        // The length is asked first because the iterator panics at an improper tail.
-        term.list_length()?;
-        term.into_list_iterator()?
-            .map(|metric| {
-                let (name, value): (&str, f64) = metric.decode()?;
-                let taken = name.len() + size_of::<f64>();
-                room = room.checked_sub(taken).ok_or(Error::BadArg)?;
-                Ok((name.to_owned(), value))
-            })
-            .collect()
+    let mut metrics = |name: Atom| {
+        let Some(metrics) = report.given(name) else {
+            return Ok(HashMap::new());
+        };
+        let metrics = MapIterator::new(metrics).and_then(|metrics| {
+            metrics
+                .map(|(name, metric)| {
+                    let name: &str = name.decode().ok()?;
+                    room = room.checked_sub(name.len() + size_of::<f64>())?;
+                    Some((name.to_owned(), metric.decode().ok()?))
+                })
+                .collect()
+        });
+        metrics.ok_or(report.malformed(name))
     };
     Ok(Report {
-        cpu_utilization: cpu.decode()?,
-        mem_utilization: mem.decode()?,
-        rps_fractional: rps.decode()?,
-        eps: eps.decode()?,
-        application_utilization: application.decode()?,
-        request_cost: metrics(request_cost)?,
-        utilization: metrics(utilization)?,
-        named_metrics: metrics(named)?,
+        cpu_utilization: number(atoms::cpu_utilization())?,
+        mem_utilization: number(atoms::mem_utilization())?,
+        rps_fractional: number(atoms::rps_fractional())?,
+        eps: number(atoms::eps())?,
+        application_utilization: number(atoms::application_utilization())?,
+        request_cost: metrics(atoms::request_cost())?,
+        utilization: metrics(atoms::utilization())?,
+        named_metrics: metrics(atoms::named_metrics())?,
         ..Report::default()
     })
 }

@@ -1,0 +1,57 @@
+//! The balancer as a reference.
+
+use std::sync::{Arc, Weak};
+
+use grpc_lb_core::Owner;
+use rustler::Monitor;
+
+use crate::value::Value;
+use crate::vm::owner::Monitors;
+use crate::vm::resource::work_on_thread;
+use crate::vm::scheduler::on_thread;
+use crate::vm::{Object, Resource, ResourceType};
+
+type Core = grpc_lb_core::Balancer<Value, Monitor>;
+
+/// Counted, so that a tick can find it alive, or not: see `ticker`.
+pub(crate) type Balancer = Arc<Core>;
+
+/// What the ticker knows of it.
+pub(crate) type WeakBalancer = Weak<Core>;
+
+static TYPE: ResourceType<Balancer> = ResourceType::new(c"grpc_lb_balancer");
+
+/// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
+/// deaths and to run destructors, is done on a thread of its own: freeing a thousand copied terms,
+/// or building their list anew, takes some tenths of a millisecond.
+const LARGE: usize = 1_000;
+
+impl Resource for Balancer {
+    const EXPECTED: &'static str =
+        "a balancer: expected the reference that GrpcLb.new/3 returned on this node";
+
+    #[inline]
+    fn resource_type() -> &'static ResourceType<Self> {
+        &TYPE
+    }
+
+    fn destroy(self) {
+        if self.summary().backends > LARGE {
+            // If there can be no thread, the balancer is dropped here, with the work.
+            let _ = on_thread(move || drop(self));
+        }
+    }
+
+    fn owner_died(object: &Object<Self>, owner: Owner, monitors: &Monitors<Self>) {
+        if !object.note_death(owner) {
+            return;
+        }
+        // One thread removes all who are noted as dead before it begins, so that a thousand deaths
+        // at once do not build a large list a thousand times.
+        let remove_dead =
+            |object: &Object<Self>, monitors: &Monitors<Self>| object.remove_dead(monitors);
+        if object.summary().backends <= LARGE || work_on_thread(object, remove_dead).is_err() {
+            object.remove_dead(monitors);
+        }
+    }
+}

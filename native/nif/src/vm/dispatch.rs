@@ -1,0 +1,32 @@
+//! Where a call finds its object, or the build that made it: the one place where calls are passed on.
+
+use std::ffi::CStr;
+
+use rustler::{Env, Term};
+
+use super::nif::Answer;
+use super::object::Object;
+use super::resource::{find, Found, Resource};
+use crate::error::{kind, ArgumentError};
+
+/// Calls the body of a NIF whose first argument has to be an object: here if this build made it,
+/// and else in the build that did.
+#[inline]
+pub(crate) fn on_object<'a, T: Resource, const N: usize>(
+    nif: &CStr,
+    object: Term<'a>,
+    arguments: [Term<'a>; N],
+    body: impl FnOnce(Env<'a>, &'a Object<T>, [Term<'a>; N]) -> Answer<'a>,
+) -> Answer<'a> {
+    match find::<T>(object) {
+        Some(Found::Ours(found)) => body(object.get_env(), found, arguments),
+        Some(Found::Foreign(library)) => library.serve(nif, object, &arguments),
+        None => Err(unexpected::<T>(object)),
+    }
+}
+
+#[cold]
+fn unexpected<T: Resource>(term: Term) -> ArgumentError {
+    let (expected, got) = (T::EXPECTED, kind(term));
+    ArgumentError(format!("argument 1 is not {expected}, got {got}"))
+}

@@ -1,0 +1,167 @@
+//! The library's entry: what the VM finds in the file, and calls when the module is loaded.
+//!
+//! rustler's own entry has no `upgrade`, so this one is ours.
+
+use std::ffi::{c_int, c_void, CStr};
+use std::panic::catch_unwind;
+use std::ptr;
+
+use once_cell::sync::OnceCell;
+use rustler::codegen_runtime::internal_write_symbols;
+use rustler::sys::{ErlNifEntry, ErlNifEnv, ErlNifResourceFlags, ErlNifTerm};
+
+use super::dirty;
+use super::function::Function;
+use super::library::{remember, Functions, Loaded, Parts, PARTS};
+use super::nif::Scheduler;
+use super::scheduler::system_info;
+use crate::atoms;
+
+/// Makes this crate a NIF library.
+///
+/// The body of a function is given its arguments as they are. That of a method, whose first argument
+/// has to be a reference, is given the object in its place, and never one that another build made.
+/// Each is named in Elixir as its body is here.
+macro_rules! library {
+    (
+        module: $module:expr,
+        types: [$($type:ty),* $(,)?],
+        tick: $tick:expr,
+        functions: { $($function:tt)* },
+        methods: { $($method:tt)* } $(,)?
+    ) => {
+        #[allow(unsafe_code)]
+        const _: () = {
+            const NIFS: &[$crate::vm::function::Function] =
+                $crate::vm::function::nifs!(functions: { $($function)* }, methods: { $($method)* });
+            static PARTS: $crate::vm::library::Parts = $crate::vm::library::Parts::new(
+                $module,
+                NIFS,
+                &[$($crate::vm::resource::open::<$type>),*],
+                $tick,
+            );
+
+            /// What the VM looks for in the file.
+            #[no_mangle]
+            extern "C" fn nif_init() -> *const rustler::sys::ErlNifEntry {
+                $crate::vm::entry::entry(&PARTS)
+            }
+        };
+    };
+}
+pub(crate) use library;
+
+struct Entry {
+    told: ErlNifEntry,
+    /// To which `told` points.
+    _functions: Functions,
+}
+// SAFETY: nobody writes it, and the pointers in it are to what it holds, and to constants.
+unsafe impl Send for Entry {}
+// SAFETY: as above.
+unsafe impl Sync for Entry {}
+
+/// The entry of a library of these parts. Null when this is no VM that it knows.
+pub(crate) fn entry(parts: &'static Parts) -> *const ErlNifEntry {
+    static ENTRY: OnceCell<Entry> = OnceCell::new();
+    let entry = ENTRY.get_or_try_init(|| make_entry(parts).ok_or(()));
+    entry.map_or(ptr::null(), |entry| &entry.told)
+}
+
+fn make_entry(parts: &'static Parts) -> Option<Entry> {
+    // SAFETY: rustler wants this before its first call into the VM, which is after this, and
+    // once, since it writes what such calls read.
+    unsafe { internal_write_symbols() };
+    // Nobody else sets it, and this runs once.
+    let _ = PARTS.set(parts);
+    let by_entrance = otp_release()? < dirty::SAFE_SINCE;
+    let describe = |function: &Function| match function.scheduler {
+        Scheduler::DirtyCpu if by_entrance => function.entrance(),
+        _ => function.itself(),
+    };
+    let functions = Functions(parts.nifs.iter().map(describe).collect());
+    let mut told = ErlNifEntry::new(parts.module, &functions.0, load);
+    told.upgrade = Some(upgrade);
+    Some(Entry {
+        told,
+        _functions: functions,
+    })
+}
+
+/// The VM's major version.
+fn otp_release() -> Option<u32> {
+    // SAFETY: it is a C string that lives as long as the VM.
+    let release = unsafe { CStr::from_ptr(system_info().otp_release) };
+    release.to_str().ok()?.parse().ok()
+}
+
+/// The module is loaded, and no other version of it has a library.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
+unsafe extern "C" fn load(
+    env: *mut ErlNifEnv,
+    private: *mut *mut c_void,
+    _info: ErlNifTerm,
+) -> c_int {
+    let ways = [ErlNifResourceFlags::ERL_NIF_RT_CREATE];
+    // SAFETY: the VM gives the place, and `env`; null is a list.
+    unsafe { start(env, private, ptr::null(), &ways) }
+}
+
+/// The module is loaded in the place of a version whose objects may live on.
+///
+/// # Safety
+///
+/// To be called by the VM alone.
+unsafe extern "C" fn upgrade(
+    env: *mut ErlNifEnv,
+    private: *mut *mut c_void,
+    old_private: *mut *mut c_void,
+    _info: ErlNifTerm,
+) -> c_int {
+    // SAFETY: the VM gives what the version before has left there.
+    let before = unsafe { *old_private };
+    // That version can have had fewer types.
+    let ways = [
+        ErlNifResourceFlags::ERL_NIF_RT_TAKEOVER,
+        ErlNifResourceFlags::ERL_NIF_RT_CREATE,
+    ];
+    // SAFETY: the VM gives the place, and `env`; every version leaves a list.
+    unsafe { start(env, private, before.cast::<Loaded>(), &ways) }
+}
+
+/// What the VM wants to hear.
+const STARTED: c_int = 0;
+const NOT_STARTED: c_int = 1;
+
+/// Opens the types, and leaves the list of the builds that were loaded for the next version.
+///
+/// # Safety
+///
+/// As for [`remember`]; `env` must be that of the load that is under way, and `private` a place for
+/// a pointer.
+unsafe fn start(
+    env: *mut ErlNifEnv,
+    private: *mut *mut c_void,
+    before: *const Loaded,
+    ways: &[ErlNifResourceFlags],
+) -> c_int {
+    let started = catch_unwind(|| {
+        // Looked up now, so that no scheduler waits for another that does.
+        atoms::ok();
+        // SAFETY: the caller vouches for the list.
+        let loaded = unsafe { remember(before) }?;
+        let mut types = PARTS.get()?.types.iter();
+        // SAFETY: the caller vouches for `env`.
+        let all_open = types.all(|open| unsafe { open(env, ways) });
+        all_open.then_some(loaded)
+    });
+    let Ok(Some(loaded)) = started else {
+        return NOT_STARTED;
+    };
+    // SAFETY: the caller gives the place.
+    unsafe { private.write(loaded.cast_mut().cast()) };
+    STARTED
+}

@@ -1,0 +1,106 @@
+//! NIFs as the VM is told of them.
+
+use std::ffi::CStr;
+
+use rustler::sys::ErlNifFunc;
+
+use super::dirty::enter;
+use super::nif::{run, Nif, Run, Scheduler};
+
+/// A NIF as the VM is told of it.
+pub(crate) struct Function {
+    name: &'static CStr,
+    arity: u32,
+    pub(super) scheduler: Scheduler,
+    run: Run,
+    enter: Run,
+}
+
+/// The NIFs of a library, see `library!`.
+macro_rules! nifs {
+    (
+        functions: {
+            $($f_scheduler:ident $f_file:ident::$f_name:ident($($f_argument:ident),*);)*
+        },
+        methods: {
+            $($scheduler:ident $file:ident::$name:ident($type:ty $(, $argument:ident)*);)*
+        }
+    ) => {
+        &[
+            $($crate::vm::function::nif!(
+                $f_scheduler,
+                $f_name,
+                <[&str]>::len(&[$(stringify!($f_argument)),*]),
+                |env, arguments| $f_file::$f_name(env, arguments)
+            ),)*
+            $($crate::vm::function::nif!(
+                $scheduler,
+                $name,
+                <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
+                |_env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
+                    Self::NAME, object, arguments, $file::$name,
+                )
+            ),)*
+        ]
+    };
+}
+pub(crate) use nifs;
+
+/// One of them.
+macro_rules! nif {
+    ($scheduler:ident, $name:ident, $arity:expr, |$env:ident, $arguments:pat_param| $body:expr) => {{
+        struct Body;
+
+        impl $crate::vm::nif::Nif<{ $arity }> for Body {
+            const NAME: &'static std::ffi::CStr = match std::ffi::CStr::from_bytes_with_nul(
+                concat!(stringify!($name), "\0").as_bytes(),
+            ) {
+                Ok(name) => name,
+                Err(_) => unreachable!(),
+            };
+            const SCHEDULER: $crate::vm::nif::Scheduler = $crate::vm::nif::Scheduler::$scheduler;
+
+            #[inline]
+            fn call<'a>(
+                $env: rustler::Env<'a>,
+                $arguments: [rustler::Term<'a>; $arity],
+            ) -> $crate::vm::Answer<'a> {
+                $body
+            }
+        }
+
+        $crate::vm::function::Function::of::<Body, { $arity }>()
+    }};
+}
+pub(crate) use nif;
+
+impl Function {
+    pub(crate) const fn of<N: Nif<ARITY>, const ARITY: usize>() -> Self {
+        Function {
+            name: N::NAME,
+            arity: ARITY as u32,
+            scheduler: N::SCHEDULER,
+            run: run::<N, ARITY>,
+            enter: enter::<N, ARITY>,
+        }
+    }
+
+    /// The NIF itself.
+    pub(super) fn itself(&self) -> ErlNifFunc {
+        self.described(self.scheduler, self.run)
+    }
+
+    /// The way into a dirty NIF by a normal scheduler.
+    pub(super) fn entrance(&self) -> ErlNifFunc {
+        self.described(Scheduler::Normal, self.enter)
+    }
+
+    fn described(&self, scheduler: Scheduler, function: Run) -> ErlNifFunc {
+        ErlNifFunc {
+            name: self.name.as_ptr(),
+            arity: self.arity,
+            function,
+            flags: scheduler.flags(),
+        }
+    }
+}

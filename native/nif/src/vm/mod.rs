@@ -1,0 +1,32 @@
+//! The border to the VM. All `unsafe` of this crate is in here; what it offers to the other modules
+//! is safe.
+//!
+//! | module | what is in it |
+//! | --- | --- |
+//! | `entry` | the library's entry: load, and upgrade while objects live |
+//! | `dispatch` | where a call finds its object, or the build that made it |
+//! | `library` | the builds that are loaded, and what they know of each other |
+//! | `function`, `nif`, `dirty` | NIFs as the VM is told of them, as it calls them, and by which way |
+//! | `resource`, `object` | Rust values behind references: made, found, ended |
+//! | `owner` | processes that own something, and monitors on them |
+//! | `term` | terms that outlive their call, and terms without a detour |
+//! | `scheduler` | time, messages, turns and threads |
+
+#![allow(unsafe_code)]
+
+mod dirty;
+pub(crate) mod dispatch;
+pub(crate) mod entry;
+pub(crate) mod function;
+pub(crate) mod library;
+pub(crate) mod nif;
+mod object;
+pub(crate) mod owner;
+pub(crate) mod resource;
+pub(crate) mod scheduler;
+pub(crate) mod term;
+
+pub(crate) use self::entry::library;
+pub(crate) use self::nif::Answer;
+pub(crate) use self::object::Object;
+pub(crate) use self::resource::{Handle, Resource, ResourceType};

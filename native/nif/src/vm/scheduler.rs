@@ -1,0 +1,58 @@
+//! What a NIF asks of the VM beside terms: time, messages, its turn, and schedulers.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::thread;
+
+use rustler::sys::{
+    enif_consume_timeslice, enif_monotonic_time, enif_send, enif_system_info, enif_whereis_pid,
+    ErlNifPid, ErlNifSysInfo, ErlNifTimeUnit,
+};
+use rustler::{Atom, Env};
+
+/// `System.monotonic_time(:millisecond)`
+pub(crate) fn monotonic_milliseconds() -> i64 {
+    // SAFETY: may be called on any thread of the VM.
+    unsafe { enif_monotonic_time(ErlNifTimeUnit::ERL_NIF_MSEC) }
+}
+
+/// Tells the VM how much of the caller's turn the call takes, in percent.
+pub(crate) fn consume_timeslice(env: Env, percent: u8) {
+    let percent = percent.clamp(1, 100);
+    // SAFETY: the percentage is one.
+    unsafe { enif_consume_timeslice(env.as_c_arg(), percent.into()) };
+}
+
+/// Sends an atom to the process of this name, if there is one.
+pub(crate) fn notify(env: Env, name: Atom, message: Atom) {
+    let mut process = MaybeUninit::<ErlNifPid>::uninit();
+    // SAFETY: there is room for the answer.
+    let found =
+        unsafe { enif_whereis_pid(env.as_c_arg(), name.as_c_arg(), process.as_mut_ptr()) != 0 };
+    if found {
+        let (process, no_env) = (process.as_ptr(), ptr::null_mut());
+        // SAFETY: the call has written the pid; an atom belongs to no environment.
+        unsafe { enif_send(env.as_c_arg(), process, no_env, message.as_c_arg()) };
+    }
+}
+
+/// Starts a thread for work that would hold a scheduler up. On an error the work is dropped undone.
+pub(crate) fn on_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let named = thread::Builder::new().name("grpc_lb".into());
+    named.spawn(work).map(drop)
+}
+
+/// How many schedulers the VM was started with.
+pub(crate) fn schedulers() -> u32 {
+    u32::try_from(system_info().scheduler_threads).expect("a VM has schedulers")
+}
+
+pub(super) fn system_info() -> ErlNifSysInfo {
+    let mut info = MaybeUninit::<ErlNifSysInfo>::zeroed();
+    // SAFETY: the struct has the size that we tell.
+    unsafe { enif_system_info(info.as_mut_ptr(), size_of::<ErlNifSysInfo>()) };
+    // SAFETY: every field is an integer or a pointer, for which zeroes are valid, and the VM
+    // filled it in.
+    unsafe { info.assume_init() }
+}
