@@ -1,0 +1,215 @@
+defmodule GrpcLb.Test.Peer.OddTerms do
+  @moduledoc """
+  What `GrpcLb.OddTermsTest` has done in a VM of its own: a native function that cannot name a term
+  can end the VM.
+  """
+
+  alias GrpcLb.Native
+
+  @doc "The kinds of terms, by name. A native record is among them where OTP has them, from 29 on."
+  def kinds, do: Keyword.keys(terms())
+
+  @doc "How a wrong argument is refused, for each place where there can be one."
+  def refusals(kind) do
+    term = Keyword.fetch!(terms(), kind)
+    for {place, call} <- wrong(term), do: {place, outcome(call)}
+  end
+
+  @doc "Keeps a term as an id and as a value, and finds it again."
+  def keep(kind) do
+    term = Keyword.fetch!(terms(), kind)
+
+    for form <- [term, [term], {term, %{term => term}}] do
+      {:ok, lb} = GrpcLb.new(:round_robin, [%GrpcLb.Backend{id: form, value: form}, :other])
+      {:ok, ^form} = GrpcLb.pick(lb)
+      {:ok, %{kept: 2}} = GrpcLb.reconcile(lb, [{form, :changed}, :other])
+      %{backends: [%{id: ^form, value: :changed, state: :ready}, _other]} = GrpcLb.info(lb)
+      :ok = GrpcLb.set_state(lb, form, :draining)
+      :ok = GrpcLb.report(lb, form, %{})
+      {:ok, :other} = GrpcLb.pick(lb)
+      {:ok, %{added: 0, kept: 2}} = GrpcLb.add(lb, [{form, form}])
+      {:ok, %{removed: 1, kept: 1}} = GrpcLb.remove(lb, [form])
+      raised = outcome(fn -> GrpcLb.reconcile(lb, [{form, 1}, {form, 2}]) end)
+      {:refused, "backends 0 and 1 have the same id"} = raised
+      :ok = GrpcLb.close(lb)
+    end
+
+    :ok
+  end
+
+  defp outcome(call) do
+    {:returned, call.()}
+  rescue
+    error in ArgumentError -> {:refused, error.message}
+  end
+
+  defp terms do
+    <<131, node::binary>> = :erlang.term_to_binary(:other@nowhere)
+
+    [
+      bitstring: <<1::3>>,
+      remote_pid: :erlang.binary_to_term(<<131, 88, node::binary, 1::32, 0::32, 1::32>>),
+      remote_port: :erlang.binary_to_term(<<131, 89, node::binary, 1::32, 1::32>>),
+      remote_reference:
+        :erlang.binary_to_term(<<131, 90, 2::16, node::binary, 1::32, 1::32, 2::32>>),
+      external_fun: &Enum.map/2,
+      closure: fn -> node end,
+      large_integer: Integer.pow(-2, 200),
+      float: -1.5,
+      improper_list: [1 | 2]
+    ] ++ native_record()
+  end
+
+  # The module is not there to be called by its name before OTP 29.
+  defp native_record do
+    if Code.ensure_loaded?(:records) do
+      fields = [x: 1, y: "two"]
+
+      [
+        native_record:
+          apply(:records, :create, [__MODULE__, :point, fields, %{is_exported: true}])
+      ]
+    else
+      []
+    end
+  end
+
+  # Every place in an argument where the term is wrong, whichever it is.
+  defp wrong(term) do
+    {:ok, lb} = GrpcLb.new({:weighted_round_robin, weights: :reported}, [:a])
+    {:ok, :a, ticket} = GrpcLb.checkout(lb)
+
+    natively(term, lb, ticket) ++
+      in_policies(term) ++ in_settings(term) ++ in_reports(term, lb, ticket) ++ publicly(term, lb)
+  end
+
+  defp natively(term, lb, ticket) do
+    policy = {:random, %{}}
+    settings = settings([])
+
+    [
+      pick: fn -> Native.pick(term) end,
+      checkout: fn -> Native.checkout(term) end,
+      complete_ticket: fn -> Native.complete(term, :ok, nil) end,
+      complete_outcome: fn -> Native.complete(ticket, term, nil) end,
+      complete_report: fn -> Native.complete(ticket, :ok, term) end,
+      new_policy: fn -> Native.new(term, [], settings) end,
+      new_backends: fn -> Native.new(policy, term, settings) end,
+      new_settings: fn -> Native.new(policy, [], term) end,
+      reconcile: fn -> Native.reconcile(term, []) end,
+      reconcile_backends: fn -> Native.reconcile(lb, term) end,
+      reconcile_backend: fn -> Native.reconcile(lb, [term]) end,
+      reconcile_tail: fn -> Native.reconcile(lb, [{:a, :a, %{}} | term]) end,
+      reconcile_options: fn -> Native.reconcile(lb, [{:a, :a, term}]) end,
+      reconcile_owner: fn -> Native.reconcile(lb, [{:a, :a, %{owner: term}}]) end,
+      reconcile_weight: fn -> Native.reconcile(lb, [{:a, :a, %{weight: term}}]) end,
+      add: fn -> Native.add(term, []) end,
+      add_backends: fn -> Native.add(lb, term) end,
+      remove: fn -> Native.remove(term, []) end,
+      remove_ids: fn -> Native.remove(lb, term) end,
+      remove_tail: fn -> Native.remove(lb, [:a | term]) end,
+      set_state: fn -> Native.set_state(term, :a, :ready) end,
+      set_state_state: fn -> Native.set_state(lb, :a, term) end,
+      report: fn -> Native.report(term, :a, "") end,
+      report_report: fn -> Native.report(lb, :a, term) end,
+      info: fn -> Native.info(term) end,
+      close: fn -> Native.close(term) end
+    ]
+  end
+
+  defp in_policies(term) do
+    name = {:policy_name, fn -> Native.new({term, %{}}, [], settings([])) end}
+    options = {:policy_options, fn -> Native.new({:round_robin, term}, [], settings([])) end}
+
+    each =
+      for policy <- [
+            :round_robin,
+            :pick_first,
+            :least_request,
+            :peak_ewma,
+            {:weighted_round_robin, weights: :reported}
+          ],
+          {name, options} = GrpcLb.Policy.to_native(policy),
+          {option, _setting} <- options,
+          # Any float will do there, and the float among the terms is below 0.
+          do:
+            {{name, option},
+             fn -> Native.new({name, %{options | option => term}}, [], settings([])) end}
+
+    [name, options | each]
+  end
+
+  defp in_settings(term) do
+    detection = [success_rate: [], failure_percentage: [], consecutive_failures: 1]
+    settings = settings(outlier_detection: detection, slow_start: [window: 1])
+    new = &Native.new({:random, %{}}, [], &1)
+
+    for {path, wrong} <- replaced(settings, term, []), do: {path, fn -> new.(wrong) end}
+  end
+
+  defp settings(opts), do: GrpcLb.Settings.to_native(opts, {:random, %{}})
+
+  # The map as often as it has settings, with the term in the place of one after the other.
+  defp replaced(map, term, path) do
+    Enum.flat_map(map, fn {key, setting} ->
+      here = {Enum.reverse([key | path]), %{map | key => term}}
+      within = if is_map(setting), do: replaced(setting, term, [key | path]), else: []
+      [here | for({path, wrong} <- within, do: {path, %{map | key => wrong}})]
+    end)
+  end
+
+  defp in_reports(term, lb, ticket) do
+    # A float is right where a number is.
+    numbers = if is_float(term), do: [], else: [:cpu_utilization, :eps]
+
+    fields =
+      for(field <- numbers, do: %{field => term}) ++
+        for wrong <- [term, %{term => 1.0}, if(is_float(term), do: nil, else: %{"a" => term})],
+            wrong != nil,
+            do: %{named_metrics: wrong}
+
+    for report <- fields,
+        {place, call} <- [
+          complete: fn -> Native.complete(ticket, :ok, report) end,
+          report: fn -> Native.report(lb, :a, report) end
+        ],
+        do: {{place, Map.keys(report)}, call}
+  end
+
+  defp publicly(term, lb) do
+    {:ok, :a, ticket} = GrpcLb.checkout(lb)
+
+    [
+      public_new_policy: fn -> GrpcLb.new(term, []) end,
+      public_new_options: fn -> GrpcLb.new({:random, term}, []) end,
+      public_new_backends: fn -> GrpcLb.new(:random, term) end,
+      public_new_opts: fn -> GrpcLb.new(:random, [], term) end,
+      public_new_owner: fn -> GrpcLb.new(:random, [], owner: term) end,
+      public_new_limit: fn -> GrpcLb.new(:random, [], max_requests: term) end,
+      public_pick: fn -> GrpcLb.pick(term) end,
+      public_pick_key: fn -> GrpcLb.pick(term, term) end,
+      public_checkout: fn -> GrpcLb.checkout(term) end,
+      public_checkout_key: fn -> GrpcLb.checkout(term, term) end,
+      public_complete: fn -> GrpcLb.complete(term, :ok) end,
+      public_complete_outcome: fn -> GrpcLb.complete(ticket, term) end,
+      public_complete_report: fn -> GrpcLb.complete(ticket, :ok, load_report: term) end,
+      public_complete_opts: fn -> GrpcLb.complete(ticket, :ok, term) end,
+      public_run: fn -> GrpcLb.run(term, fn value -> value end) end,
+      public_run_opts: fn -> GrpcLb.run(lb, fn value -> value end, term) end,
+      public_report: fn -> GrpcLb.report(term, :a, "") end,
+      public_report_report: fn -> GrpcLb.report(lb, :a, term) end,
+      public_set_state: fn -> GrpcLb.set_state(term, :a, :ready) end,
+      public_set_state_state: fn -> GrpcLb.set_state(lb, :a, term) end,
+      public_reconcile: fn -> GrpcLb.reconcile(term, []) end,
+      public_reconcile_backends: fn -> GrpcLb.reconcile(lb, term) end,
+      public_reconcile_owner: fn -> GrpcLb.reconcile(lb, [{:a, :a, owner: term}]) end,
+      public_reconcile_weight: fn -> GrpcLb.reconcile(lb, [{:a, :a, weight: term}]) end,
+      public_add: fn -> GrpcLb.add(term, []) end,
+      public_add_backends: fn -> GrpcLb.add(lb, term) end,
+      public_remove: fn -> GrpcLb.remove(term, []) end,
+      public_remove_ids: fn -> GrpcLb.remove(lb, term) end,
+      public_info: fn -> GrpcLb.info(term) end,
+      public_close: fn -> GrpcLb.close(term) end
+    ]
+  end
+end
