@@ -37,7 +37,7 @@ defmodule GrpcLb do
 
   @typedoc "A balancer as it is at one moment, see `info/1`."
   @type info :: %{
-          policy: atom(),
+          policy: Policy.name(),
           generation: pos_integer(),
           closed: boolean(),
           malformed_reports: non_neg_integer(),
@@ -50,7 +50,8 @@ defmodule GrpcLb do
           value: term(),
           state: state() | :down,
           owner: pid() | nil,
-          weight: pos_integer() | float(),
+          weight: pos_integer(),
+          current_weight: float() | nil,
           in_flight: non_neg_integer(),
           latency_ns: non_neg_integer() | nil,
           picks: non_neg_integer(),
@@ -425,8 +426,9 @@ defmodule GrpcLb do
         lives
       * `:owner` - the pid whose death takes it out of the rotation; `nil` if there is none, and
         once it is dead
-      * `:weight` - the integer that was given; a float where load reports or slow start say
-        otherwise, and 0.0 while the weight from reports is not known
+      * `:weight` - the integer that was given
+      * `:current_weight` - the float that picks go by: the given weight or the one made from load
+        reports, and less in a slow start. `nil` while reports are awaited.
       * `:in_flight` - calls that were checked out and have not ended
       * `:latency_ns` - how long calls to it take, in nanoseconds: a mean in which the past fades.
         Cancelled calls do not count in it, nor do failed ones. With `:peak_ewma` it is what that
@@ -460,6 +462,7 @@ defmodule GrpcLb do
             state: :ready,
             owner: nil,
             weight: 1,
+            current_weight: 1.0,
             in_flight: 0,
             latency_ns: nil,
             picks: 1,
@@ -473,6 +476,88 @@ defmodule GrpcLb do
   """
   @spec info(balancer()) :: info()
   defdelegate info(balancer), to: Native
+
+  @doc """
+  Changes settings of a balancer that is in use, without losing anything that is known of its
+  backends: counts, calls in flight, latencies, weights, ejections.
+
+  `opts` are those of `new/3` that can change. What is not given stays as it is; `nil` switches off
+  what can be off.
+
+    * `:policy` - the balancer's policy, alone or with options, see `GrpcLb.Policy`. All its options
+      are replaced: those that are not given get their defaults. It cannot become another policy.
+    * `:outlier_detection` - `nil` lets all ejected backends back in. A new one judges backends by
+      calls that end from now on.
+    * `:slow_start`
+    * `:panic_threshold` - 0 is off
+    * `:max_requests`, `:max_requests_per_backend` - for calls that begin after this returns; those
+      in flight go on. `:max_requests` counts the calls that began under such a limit.
+
+  Every pick that starts after this returns goes by the new settings.
+
+    * `{:ok, :changed}`
+    * `{:ok, :unchanged}` - they were these already
+    * `{:error, :closed}` - the balancer is closed
+
+  Raises `ArgumentError` as `new/3` does, and has changed nothing then.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a, :b], max_requests: 1_000)
+      iex> GrpcLb.configure(lb, policy: {:least_request, choices: 3}, slow_start: [window: 10_000])
+      {:ok, :changed}
+      iex> GrpcLb.configure(lb, max_requests: nil)
+      {:ok, :changed}
+      iex> GrpcLb.configure(lb, max_requests: nil)
+      {:ok, :unchanged}
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+      iex> GrpcLb.configure(lb, slow_start: [window: 10_000])
+      ** (ArgumentError) option :slow_start goes with :weighted_round_robin or :least_request or :peak_ewma or :random only, got it with :round_robin
+  """
+  @spec configure(balancer(), keyword()) :: {:ok, :changed | :unchanged} | {:error, :closed}
+  def configure(balancer, opts) do
+    %{policy: policy} = Native.summary(balancer)
+    Native.configure(balancer, Settings.changes_to_native(opts, policy))
+  end
+
+  @doc """
+  Counts the backends that are listed, whatever their state. A closed balancer lists none.
+
+  Takes no lock and does not look at the backends: it can be asked at every call. The count is that
+  after the last change that has returned, or after a later one. A backend whose owner has just died
+  counts until it is removed, with `on_owner_death: :remove`; with `:keep` it stays listed.
+
+  Raises `ArgumentError` when `balancer` is not a balancer of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> GrpcLb.size(lb)
+      2
+      iex> GrpcLb.set_state(lb, :a, :draining)
+      iex> GrpcLb.size(lb)
+      2
+      iex> GrpcLb.close(lb)
+      iex> GrpcLb.size(lb)
+      0
+  """
+  @spec size(balancer()) :: non_neg_integer()
+  def size(balancer), do: Native.summary(balancer).size
+
+  @doc """
+  Whether the balancer is closed: by `close/1`, or because its owner died.
+
+  A balancer without backends is not closed: its picks say `{:error, :no_backends}`, and it takes
+  new ones. Takes no lock.
+
+  Raises `ArgumentError` when `balancer` is not a balancer of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [])
+      iex> {GrpcLb.closed?(lb), GrpcLb.size(lb)}
+      {false, 0}
+      iex> GrpcLb.close(lb)
+      iex> {GrpcLb.closed?(lb), GrpcLb.size(lb)}
+      {true, 0}
+  """
+  @spec closed?(balancer()) :: boolean()
+  def closed?(balancer), do: Native.summary(balancer).closed
 
   @doc """
   Closes the balancer for good and lets go of its backends.

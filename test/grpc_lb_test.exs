@@ -255,6 +255,7 @@ defmodule GrpcLbTest do
                    state: :ready,
                    owner: nil,
                    weight: 3,
+                   current_weight: 3.0,
                    in_flight: 0,
                    latency_ns: nil,
                    picks: 1,

@@ -7,7 +7,8 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `complete/3` and `live_counts/0` run on the calling scheduler and never wait.
+  `pick/1`, `checkout/1`, `complete/3`, `summary/1` and `live_counts/0` run on the calling scheduler
+  and never wait.
   All others run on a dirty CPU scheduler.
 
   ## Loading, and loading again
@@ -67,17 +68,31 @@ defmodule GrpcLb.Native do
   @typedoc "A backend, and what is given of its options, see `GrpcLb.Backend`."
   @type backend ::
           {id :: term(), value :: term(),
-           %{optional(:owner) => pid() | nil, optional(:weight) => pos_integer()}}
+           %{
+             optional(:owner) => pid() | nil,
+             optional(:weight) => pos_integer(),
+             optional(:state) => GrpcLb.state() | nil
+           }}
 
-  @typedoc "The options of `GrpcLb.new/3`, all of them."
+  @typedoc "What is given of the options of `GrpcLb.new/3`; the others have their defaults."
   @type settings :: %{
-          owner: pid() | nil,
-          on_owner_death: :keep | :remove,
-          outlier_detection: outlier_detection() | nil,
-          slow_start: slow_start() | nil,
-          panic_threshold: 0..100,
-          max_requests: non_neg_integer() | nil,
-          max_requests_per_backend: non_neg_integer() | nil
+          optional(:owner) => pid() | nil,
+          optional(:on_owner_death) => :keep | :remove,
+          optional(:outlier_detection) => outlier_detection() | nil,
+          optional(:slow_start) => slow_start() | nil,
+          optional(:panic_threshold) => 0..100,
+          optional(:max_requests) => non_neg_integer() | nil,
+          optional(:max_requests_per_backend) => non_neg_integer() | nil
+        }
+
+  @typedoc "What is given of the options of `GrpcLb.configure/2`; the others stay as they are."
+  @type changes :: %{
+          optional(:policy) => policy(),
+          optional(:outlier_detection) => outlier_detection() | nil,
+          optional(:slow_start) => slow_start() | nil,
+          optional(:panic_threshold) => 0..100,
+          optional(:max_requests) => non_neg_integer() | nil,
+          optional(:max_requests_per_backend) => non_neg_integer() | nil
         }
 
   @typedoc "Slow start."
@@ -170,16 +185,8 @@ defmodule GrpcLb.Native do
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type, or two
   backends have the same id.
 
-      iex> settings = %{
-      ...>   owner: nil,
-      ...>   on_owner_death: :keep,
-      ...>   outlier_detection: nil,
-      ...>   slow_start: nil,
-      ...>   panic_threshold: 0,
-      ...>   max_requests: nil,
-      ...>   max_requests_per_backend: nil
-      ...> }
-      iex> {:ok, lb} = GrpcLb.Native.new({:random, %{}}, [{:only, 1, %{}}], settings)
+      iex> policy = {:least_request, %{choices: 2, bias: 1.0}}
+      iex> {:ok, lb} = GrpcLb.Native.new(policy, [{:only, 1, %{}}], %{max_requests: 100})
       iex> GrpcLb.Native.pick(lb)
       {:ok, 1}
   """
@@ -248,6 +255,39 @@ defmodule GrpcLb.Native do
   """
   @spec report(balancer(), id :: term(), load_report()) :: :ok | {:error, :not_found | :closed}
   def report(_balancer, _id, _load_report), do: not_loaded()
+
+  @doc """
+  Changes settings of the balancer. See `GrpcLb.configure/2`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type, or the
+  policy another one than the balancer's, and has changed nothing then.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> GrpcLb.Native.configure(lb, %{max_requests: 0})
+      {:ok, :changed}
+      iex> GrpcLb.Native.checkout(lb)
+      {:error, :overloaded}
+  """
+  @spec configure(balancer(), changes()) :: {:ok, :changed | :unchanged} | {:error, :closed}
+  def configure(_balancer, _changes), do: not_loaded()
+
+  @doc """
+  Says what is known of the balancer without a look at its backends: its policy, how many backends
+  are listed, and whether it is closed. A closed one lists none.
+
+  Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is not a
+  balancer of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> GrpcLb.Native.summary(lb)
+      %{policy: :random, size: 1, closed: false}
+  """
+  @spec summary(balancer()) :: %{
+          policy: GrpcLb.Policy.name(),
+          size: non_neg_integer(),
+          closed: boolean()
+        }
+  def summary(_balancer), do: not_loaded()
 
   @doc """
   Describes the balancer and its backends. See `GrpcLb.info/1`.

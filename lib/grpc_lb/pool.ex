@@ -120,7 +120,7 @@ defmodule GrpcLb.Pool do
   @type name :: atom()
 
   @typedoc "A member: its process, what picks return, its share beside the others, see `GrpcLb.info/1`."
-  @type member :: %{pid: pid(), value: term(), weight: pos_integer() | float()}
+  @type member :: %{pid: pid(), value: term(), weight: pos_integer()}
 
   @typedoc "A pool as it is at one moment, see `info/1`."
   @type info :: %{
@@ -136,7 +136,8 @@ defmodule GrpcLb.Pool do
   @type member_info :: %{
           pid: pid(),
           value: term(),
-          weight: pos_integer() | float(),
+          weight: pos_integer(),
+          current_weight: float() | nil,
           in_flight: non_neg_integer(),
           latency_ns: non_neg_integer() | nil,
           picks: non_neg_integer(),
@@ -603,6 +604,7 @@ defmodule GrpcLb.Pool do
              pid: self(),
              value: 1,
              weight: 1,
+             current_weight: 1.0,
              in_flight: 0,
              latency_ns: nil,
              picks: 1,

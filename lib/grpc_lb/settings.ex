@@ -188,6 +188,12 @@ defmodule GrpcLb.Settings do
     ]
   ]
 
+  # All but the owner, and what follows from owners that died, can change while a balancer lives.
+  @changeable [
+    {:policy, type: :any, default: nil, doc: "the same policy, with other options."}
+    | Keyword.drop(@options, [:owner, :on_owner_death])
+  ]
+
   # A connection or a pool decides itself who owns its balancer.
   @balancer_options for {option, _spec} <- Keyword.drop(@options, [:owner, :on_owner_death]),
                         do:
@@ -219,17 +225,55 @@ defmodule GrpcLb.Settings do
   """
   @spec to_native(keyword(), Native.policy()) :: Native.settings()
   def to_native(opts, {name, _options}) do
-    settings = Options.validate!(opts, @options)
+    opts |> Options.validate!(@options) |> settings!(name)
+  end
 
+  @doc """
+  Validates the options that change a balancer with the policy of this name. Leaves out what is not
+  given.
+
+  Raises `ArgumentError` as `to_native/2` does, also for another policy.
+
+      iex> GrpcLb.Settings.changes_to_native([max_requests: 9, slow_start: nil], :random)
+      %{max_requests: 9, slow_start: nil}
+
+      iex> GrpcLb.Settings.changes_to_native([policy: :pick_first], :random)
+      ** (ArgumentError) option :policy must be :random, alone or with options, for a balancer that has this policy, got: :pick_first
+  """
+  @spec changes_to_native(keyword(), Policy.name()) :: Native.changes()
+  def changes_to_native(opts, name) do
+    changes = opts |> Options.validate!(@changeable) |> Map.take(Keyword.keys(opts))
+
+    case changes do
+      %{policy: policy} -> settings!(%{changes | policy: same_policy!(policy, name)}, name)
+      _same_policy -> settings!(changes, name)
+    end
+  end
+
+  defp same_policy!(policy, name) do
+    with {other, _options} when other != name <- Policy.to_native(policy) do
+      raise ArgumentError,
+            "option :policy must be #{inspect(name)}, alone or with options, for a balancer that " <>
+              "has this policy, got: #{inspect(policy)}"
+    end
+  end
+
+  defp settings!(settings, policy) do
     for {option, policies} <- @policies,
-        settings[option] != @options[option][:default],
-        name not in policies do
+        Map.get(settings, option, @options[option][:default]) != @options[option][:default],
+        policy not in policies do
       raise ArgumentError,
             "option #{inspect(option)} goes with #{Options.one_of(policies)} only, " <>
-              "got it with #{inspect(name)}"
+              "got it with #{inspect(policy)}"
     end
 
-    %{settings | outlier_detection: outlier_detection(settings.outlier_detection)}
+    case settings do
+      %{outlier_detection: detection} ->
+        %{settings | outlier_detection: outlier_detection(detection)}
+
+      _not_given ->
+        settings
+    end
   end
 
   defp outlier_detection(nil), do: nil

@@ -300,7 +300,7 @@ defmodule GrpcLb.HealthTest do
       GrpcLb.set_state(lb, :a, :connecting)
       GrpcLb.set_state(lb, :a, :ready)
       assert_grows(lb, :a, 1.0)
-      assert backend(lb, :b).weight == 1.0
+      assert backend(lb, :b).current_weight == 1.0
     end
 
     defp assert_grows(lb, id, full) do
@@ -311,7 +311,7 @@ defmodule GrpcLb.HealthTest do
 
     # Its weights, one after the other, until it has its full one.
     defp until_full(lb, id, full, deadline) do
-      case backend(lb, id).weight do
+      case backend(lb, id).current_weight do
         ^full ->
           [full]
 

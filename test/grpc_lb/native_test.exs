@@ -111,12 +111,6 @@ defmodule GrpcLb.NativeTest do
         end
       end
 
-      for {setting, _off} <- settings() do
-        assert_raise ArgumentError, ~r/ has no #{setting},/, fn ->
-          Native.new(@random, [], Map.delete(settings(), setting))
-        end
-      end
-
       for settings <- [[], nil, {}] do
         assert_raise ArgumentError, ~r/^argument 3, the settings, must be a map/, fn ->
           Native.new(@random, [], settings)
@@ -136,6 +130,7 @@ defmodule GrpcLb.NativeTest do
         {fn -> new.([{:a, 1, %{owner: 2}}]) end, "backend 0 has no owner,"},
         {fn -> new.([{:a, 1, %{weight: 0}}]) end, "backend 0 has no weight,"},
         {fn -> new.([{:a, 1, %{weight: -1}}]) end, "backend 0 has no weight,"},
+        {fn -> new.([{:a, 1, %{state: :down}}]) end, "backend 0 has no state,"},
         {fn -> Native.add(lb, :none) end, "argument 2 must be a proper list of backends"},
         {fn -> Native.add(:none, []) end, "argument 1 is not a balancer"},
         {fn -> Native.remove(lb, [:a | :b]) end, "got an improper list"},
@@ -143,6 +138,38 @@ defmodule GrpcLb.NativeTest do
         {fn -> Native.reconcile(lb, [{:a, 1}]) end, "backend 0 must be"},
         {fn -> Native.reconcile(lb, %{}) end, "argument 2 must be a proper list"}
       ])
+    end
+
+    test "new/3 takes the settings that are given" do
+      {:ok, lb} = Native.new(@random, [{:a, 1, %{}}], %{max_requests: 0})
+      assert Native.checkout(lb) == {:error, :overloaded}
+      {:ok, lb} = Native.new(@random, [{:a, 1, %{}}], %{})
+      assert {:ok, 1, _ticket} = Native.checkout(lb)
+    end
+
+    test "configure/2 changes nothing" do
+      {:ok, lb} = GrpcLb.new(:least_request, [:a, :b])
+
+      for {changes, message} <- [
+            {nil, "argument 2, the changes, must be a map, got an atom"},
+            {[max_requests: 1], "argument 2, the changes, must be a map, got a list"},
+            {%{max_requests: 0, panic_threshold: 101}, "the changes, has no panic_threshold,"},
+            {%{max_requests: 0, slow_start: %{}}, "the changes, has no window,"},
+            {%{max_requests: 0, outlier_detection: []}, "has no outlier_detection,"},
+            {%{max_requests: 0, max_requests_per_backend: -1}, "has no max_requests_per_backend"},
+            {%{max_requests: 0, policy: :least_request}, "the policy must be {name, options}"},
+            {%{max_requests: 0, policy: {:least_request, %{}}}, "the policy has no choices,"},
+            {%{max_requests: 0, policy: @random},
+             "the policy is least_request and cannot become random"}
+          ] do
+        assert_raise ArgumentError, ~r/#{Regex.escape(message)}/, fn ->
+          Native.configure(lb, changes)
+        end
+      end
+
+      assert {:ok, _value, _ticket} = Native.checkout(lb)
+      assert_raise ArgumentError, ~r/not a balancer/, fn -> Native.configure(make_ref(), %{}) end
+      assert_raise ArgumentError, ~r/not a balancer/, fn -> Native.summary(make_ref()) end
     end
 
     test "complete/3 ends no call" do

@@ -294,7 +294,7 @@ defmodule GrpcLb.PolicyTest do
       assert_shares(picks(lb, 100), %{a: 50, b: 50}, 0)
       GrpcLb.report(lb, :a, %{rps_fractional: 300, cpu_utilization: 1})
       GrpcLb.report(lb, :b, %{rps_fractional: 100, cpu_utilization: 1})
-      weights = fn -> Enum.map(GrpcLb.info(lb).backends, & &1.weight) end
+      weights = fn -> Enum.map(GrpcLb.info(lb).backends, & &1.current_weight) end
       eventually(fn -> weights.() == [300.0, 100.0] end)
       assert_shares(picks(lb, 400), %{a: 300, b: 100}, 2)
 

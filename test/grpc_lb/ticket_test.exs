@@ -506,7 +506,7 @@ defmodule GrpcLb.TicketTest do
       lb
     end
 
-    defp weights(lb), do: Map.new(GrpcLb.info(lb).backends, &{&1.id, &1.weight})
+    defp weights(lb), do: Map.new(GrpcLb.info(lb).backends, &{&1.id, &1.current_weight})
 
     # Gives each of two backends a call that ends with its report.
     defp complete_with(lb, reports) do
@@ -518,7 +518,7 @@ defmodule GrpcLb.TicketTest do
 
     test "of calls become weights, encoded or as maps" do
       lb = reported()
-      assert weights(lb) == %{a: 0.0, b: 0.0}
+      assert weights(lb) == %{a: nil, b: nil}
 
       reports = %{a: encoded(0.5, 100.0), b: %{cpu_utilization: 1, rps_fractional: 50}}
       assert complete_with(lb, reports) == %{a: :ok, b: :ok}

@@ -122,6 +122,128 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
     assert GrpcLb.info(lb).generation == 1 + 32 * 50
   end
 
+  describe "settings change under" do
+    test "calls, of which none is lost" do
+      {:ok, lb} = GrpcLb.new(:least_request, [:a, :b, :c, :d])
+      ended = :counters.new(2, [])
+
+      call = fn ->
+        case GrpcLb.checkout(lb) do
+          {:ok, :a, ticket} ->
+            :ok = GrpcLb.complete(ticket, {:error, :refused})
+            :counters.add(ended, 2, 1)
+
+          {:ok, _value, ticket} ->
+            :ok = GrpcLb.complete(ticket, :ok)
+            :counters.add(ended, 1, 1)
+
+          {:error, :overloaded} ->
+            :ok
+        end
+      end
+
+      detection = [consecutive_failures: 3, max_ejection_percent: 25, base_ejection_time: 1]
+
+      settings = [
+        [max_requests: 4],
+        [max_requests_per_backend: 1],
+        [outlier_detection: [interval: 1] ++ detection, panic_threshold: 50],
+        [slow_start: [window: 1], policy: {:least_request, choices: 5}],
+        [max_requests: nil, policy: :least_request],
+        [outlier_detection: nil, panic_threshold: 0],
+        [max_requests_per_backend: nil, slow_start: nil]
+      ]
+
+      change = fn ->
+        together(4, fn i ->
+          for round <- 1..100, opts = Enum.at(settings, rem(i + round, length(settings))) do
+            {:ok, outcome} = GrpcLb.configure(lb, opts)
+            outcome
+          end
+        end)
+      end
+
+      picking_during(16, call, change)
+
+      backends = GrpcLb.info(lb).backends
+      assert Enum.map(backends, & &1.in_flight) == [0, 0, 0, 0]
+      assert Enum.sum(Enum.map(backends, & &1.successes)) == :counters.get(ended, 1)
+      assert Enum.sum(Enum.map(backends, & &1.failures)) == :counters.get(ended, 2)
+
+      # What is not given stays: off in the end is what was switched off last.
+      off = [outlier_detection: nil, slow_start: nil, max_requests_per_backend: nil]
+      {:ok, _outcome} = GrpcLb.configure(lb, [max_requests: 5] ++ off)
+      calls = for _ <- 1..6, do: GrpcLb.checkout(lb)
+      assert [{:error, :overloaded} | began] = Enum.reverse(calls)
+      assert length(for {:ok, _value, ticket} <- began, do: GrpcLb.complete(ticket, :ok)) == 5
+    end
+
+    test "picks, which all go by them once the change has returned" do
+      for _ <- 1..20 do
+        {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+
+        call = fn ->
+          with {:ok, :a, ticket} <- GrpcLb.checkout(lb), do: GrpcLb.complete(ticket, :ok)
+        end
+
+        change = fn -> assert GrpcLb.configure(lb, max_requests: 0) == {:ok, :changed} end
+
+        for seen <- picking_during(16, call, change) do
+          results = for {_phase, result} <- seen, do: result
+          assert Enum.dedup(results) == [:ok, {:error, :overloaded}]
+          refute {:after, :ok} in seen
+        end
+      end
+    end
+
+    test "each other: of many same changes one changes something" do
+      for _ <- 1..20 do
+        {:ok, lb} = GrpcLb.new(:random, [:a])
+
+        outcomes =
+          together(16, fn _ ->
+            GrpcLb.configure(lb, max_requests: 7, outlier_detection: [consecutive_failures: 1])
+          end)
+
+        assert Enum.frequencies(outcomes) == %{{:ok, :changed} => 1, {:ok, :unchanged} => 15}
+      end
+    end
+
+    test "a close" do
+      for _ <- 1..20 do
+        {:ok, lb} = GrpcLb.new(:random, [:a])
+        change = fn -> GrpcLb.configure(lb, panic_threshold: Enum.random(0..100)) end
+
+        for seen <- picking_during(8, change, fn -> GrpcLb.close(lb) end) do
+          assert List.last(seen) == {:after, {:error, :closed}}
+          refute Enum.any?(seen, &match?({:after, {:ok, _outcome}}, &1))
+        end
+      end
+    end
+  end
+
+  test "size and closed? see a change that has returned" do
+    {:ok, lb} = GrpcLb.new(:random, [])
+
+    together(8, fn i ->
+      for round <- 1..200 do
+        {:ok, _changes} = GrpcLb.add(lb, [{i, round}])
+        assert GrpcLb.size(lb) in 1..8
+        refute GrpcLb.closed?(lb)
+      end
+    end)
+
+    assert GrpcLb.size(lb) == 8
+
+    look = fn -> {GrpcLb.size(lb), GrpcLb.closed?(lb)} end
+
+    for seen <- picking_during(8, look, fn -> GrpcLb.close(lb) end) do
+      assert {:after, {0, true}} = List.last(seen)
+      refute Enum.any?(seen, &match?({:after, {_size, false}}, &1))
+      refute {:after, {8, true}} in seen
+    end
+  end
+
   test "adds and removes from many processes are each done, and picks see them in order" do
     {:ok, lb} = GrpcLb.new(:round_robin, [{:stays, :stays}])
 

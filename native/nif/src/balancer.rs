@@ -1,5 +1,7 @@
 //! The balancer as a reference.
 
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use grpc_lb_core::Owner;
@@ -11,13 +13,40 @@ use crate::vm::resource::work_on_thread;
 use crate::vm::scheduler::on_thread;
 use crate::vm::{Object, Resource, ResourceType};
 
-type Core = grpc_lb_core::Balancer<Value, Monitor>;
+/// The core's balancer, of terms.
+pub(crate) type Core = grpc_lb_core::Balancer<Value, Monitor>;
 
-/// Counted, so that a tick can find it alive, or not: see `ticker`.
-pub(crate) type Balancer = Arc<Core>;
+/// The core's balancer, and whether the ticker looks after it.
+pub(crate) struct Balancer {
+    /// Counted, so that the ticker finds it alive, or not.
+    core: Arc<Core>,
+    adopted: AtomicBool,
+}
 
-/// What the ticker knows of it.
-pub(crate) type WeakBalancer = Weak<Core>;
+impl Balancer {
+    pub(crate) fn new(core: Core) -> Self {
+        Balancer {
+            core: Arc::new(core),
+            adopted: AtomicBool::new(false),
+        }
+    }
+
+    /// What the ticker is to know of it, the first time that it is asked for.
+    pub(crate) fn adopt(&self) -> Option<Weak<Core>> {
+        // Relaxed: only one caller sees `false`, and it publishes nothing.
+        let adopted = self.adopted.swap(true, Ordering::Relaxed);
+        (!adopted).then(|| Arc::downgrade(&self.core))
+    }
+}
+
+impl Deref for Balancer {
+    type Target = Core;
+
+    #[inline]
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
 
 static TYPE: ResourceType<Balancer> = ResourceType::new(c"grpc_lb_balancer");
 

@@ -1,13 +1,17 @@
 //! The NIFs that make, change and describe balancers.
 //!
 //! They take the writer's lock and may copy many terms, so they run on dirty schedulers, however
-//! small their arguments: a normal scheduler never waits for a reconcile.
+//! small their arguments: a normal scheduler never waits for a reconcile. Only what takes no lock,
+//! `summary` and `live_counts`, runs on a normal one.
 
 use grpc_lb_core::load::orca::LoadReport;
-use grpc_lb_core::{BackendInfo, ChangeError, Changes, Info, MemberError, State};
+use grpc_lb_core::{
+    BackendInfo, ChangeError, Changes, ConfigureError, Configured, Info, MemberError, State,
+    Summary,
+};
 use rustler::{Atom, Encoder, Env, Term};
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Core};
 use crate::decode::Settings;
 use crate::error::ArgumentError;
 use crate::value::{Offered, Value};
@@ -22,11 +26,8 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
     let policy = decode::policy(policy)?;
     let backends = decode::backends(backends, 2)?;
     let Settings { config, owner } = decode::settings(policy, settings)?;
-    let is_timed = config.is_timed();
     let (seed, now) = (fastrand::u64(..), clock::now());
-    let balancer = Handle::new(Balancer::new(grpc_lb_core::Balancer::new(
-        config, seed, now,
-    )));
+    let balancer = Handle::new(Balancer::new(Core::new(config, seed, now)));
     let monitors = Monitors::new(env, &balancer);
     balancer
         .reconcile(&backends, &monitors, now)
@@ -34,10 +35,8 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
     if let Some(owner) = owner {
         balancer.set_owner(owner, &monitors);
     }
-    if is_timed {
-        ticker::adopt(&balancer);
-        ticker::wake(env, balancer.due());
-    }
+    ticker::adopt(&balancer);
+    ticker::wake(env, balancer.due());
     Ok((atoms::ok(), balancer.to_term(env)).encode(env))
 }
 
@@ -88,6 +87,26 @@ pub(crate) fn set_state<'a>(
     Ok(encode_said(env, set))
 }
 
+/// `configure(balancer, changes) -> {:ok, :changed | :unchanged} | {:error, :closed}`
+pub(crate) fn configure<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [changes]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let changes = decode::changes(changes)?;
+    let monitors = Monitors::new(env, balancer);
+    let configured = balancer.configure(|config| changes.apply(config), &monitors, clock::now());
+    ticker::adopt(balancer);
+    ticker::wake(env, balancer.due());
+    let configured = match configured {
+        Ok(Configured::Changed) => (atoms::ok(), atoms::changed()),
+        Ok(Configured::Unchanged) => (atoms::ok(), atoms::unchanged()),
+        Err(ConfigureError::Closed) => (atoms::error(), atoms::closed()),
+        Err(error) => return Err(ArgumentError(error.to_string())),
+    };
+    Ok(configured.encode(env))
+}
+
 /// `report(balancer, id, report) -> :ok | {:error, :not_found | :closed}`
 pub(crate) fn report<'a>(
     env: Env<'a>,
@@ -123,6 +142,25 @@ pub(crate) fn tick<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
 pub(crate) fn info<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let info = balancer.info(&Monitors::new(env, balancer));
     Ok(encode_info(env, &info))
+}
+
+/// `summary(balancer) -> map`, on a normal scheduler: it takes no lock.
+pub(crate) fn summary<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    let Summary {
+        policy,
+        backends,
+        closed,
+    } = balancer.summary();
+    let fields = [
+        (atoms::policy(), policy_name(policy).encode(env)),
+        (atoms::size(), backends.encode(env)),
+        (atoms::closed(), closed.encode(env)),
+    ];
+    Ok(map(env, &fields))
 }
 
 /// `close(balancer) -> :ok`
@@ -210,17 +248,14 @@ fn policy_name(name: &str) -> Atom {
 }
 
 fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> Term<'a> {
-    let weight = match backend.current_weight {
-        Some(weight) if weight == f64::from(backend.weight) => backend.weight.encode(env),
-        weight => weight.unwrap_or_default().encode(env),
-    };
     let latency = backend.latency_ns.map(|latency| latency.round() as u64);
     let fields = [
         (atoms::id(), backend.id.to_term(env)),
         (atoms::value(), backend.value.to_term(env)),
         (atoms::state(), encode_state(backend).encode(env)),
         (atoms::owner(), backend.owner.map(pid_of).encode(env)),
-        (atoms::weight(), weight),
+        (atoms::weight(), backend.weight.encode(env)),
+        (atoms::current_weight(), backend.current_weight.encode(env)),
         (atoms::picks(), backend.picks.encode(env)),
         (atoms::in_flight(), backend.in_flight.encode(env)),
         (atoms::latency_ns(), latency.encode(env)),

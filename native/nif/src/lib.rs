@@ -50,8 +50,10 @@ vm::library! {
         DirtyCpu control::add(Balancer, backends);
         DirtyCpu control::remove(Balancer, ids);
         DirtyCpu control::set_state(Balancer, id, state);
+        DirtyCpu control::configure(Balancer, changes);
         DirtyCpu control::report(Balancer, id, report);
         DirtyCpu control::info(Balancer);
+        Normal control::summary(Balancer);
         DirtyCpu control::close(Balancer);
     },
 }

@@ -3,18 +3,18 @@
 //! Nothing here keeps a balancer: they are known by weak references.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use grpc_lb_core::{Alarm, Owner, Owners, Time};
 use parking_lot::Mutex;
 use rustler::{Env, Monitor};
 
-use crate::balancer::{Balancer, WeakBalancer};
+use crate::balancer::{Balancer, Core};
 use crate::vm::scheduler::notify;
 use crate::{atoms, clock};
 
-static BALANCERS: Mutex<Vec<WeakBalancer>> = Mutex::new(Vec::new());
+static BALANCERS: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
 
 static ALARM: Alarm = Alarm::new();
 
@@ -25,15 +25,21 @@ const NAP: Duration = Duration::from_millis(10);
 /// When a balancer is looked at again whose work has panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Has a balancer looked after as long as it lives.
+/// Looks after a balancer that has work as long as it lives. The first call for it counts.
 pub(crate) fn adopt(balancer: &Balancer) {
+    if !balancer.is_timed() {
+        return;
+    }
+    let Some(balancer) = balancer.adopt() else {
+        return;
+    };
     let mut balancers = BALANCERS.lock();
     // The dead are taken out before the list would grow: so it is at most twice as long as it was
     // when most of them lived.
     if balancers.len() == balancers.capacity() {
         balancers.retain(|balancer| balancer.strong_count() > 0);
     }
-    balancers.push(Arc::downgrade(balancer));
+    balancers.push(balancer);
 }
 
 /// Does what is due in all balancers. In how long there is more; `None` as long as there is nothing.
@@ -52,7 +58,7 @@ pub(crate) fn tick() -> Option<Duration> {
     Some(next.since(now))
 }
 
-fn tick_one(balancer: &Balancer) -> Option<Time> {
+fn tick_one(balancer: &Core) -> Option<Time> {
     let now = clock::now();
     match balancer.due() {
         Some(due) if due <= now => {

@@ -84,7 +84,7 @@ defmodule GrpcLb.Connection.FeedbackTest do
       report = fn {:ok, _answer} -> %{rps_fractional: 100, application_utilization: 0.5} end
       call = &TcpTransport.call(&1, "hello")
       assert Connection.run(handle, call, load_report: report) == {:ok, "hello"}
-      eventually(fn -> backend(handle, server).weight == 200.0 end)
+      eventually(fn -> backend(handle, server).current_weight == 200.0 end)
       assert Connection.run(handle, fn _ -> 1 end, outcome: fn 1 -> {:error, :odd} end) == 1
       assert counts(handle, server) == {1, 1, 0}
 
@@ -256,8 +256,8 @@ defmodule GrpcLb.Connection.FeedbackTest do
       ScriptedResolver.set(names, [%{Loopback.address(a) | weight: 100}, b])
       Connection.resolve_now(handle)
       await_ids(handle, [a, b])
-      assert backend(handle, a).weight < 100
-      assert backend(handle, b).weight < 1
+      assert backend(handle, a).current_weight < 100
+      assert backend(handle, b).current_weight < 1
     end
 
     test "every policy" do

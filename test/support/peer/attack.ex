@@ -20,7 +20,7 @@ defmodule GrpcLb.Test.Peer.Attack do
   defp attack(0, outcomes, _balancers), do: outcomes
 
   defp attack(calls, outcomes, balancers) do
-    {outcome, balancers} = call(:rand.uniform(16), balancers)
+    {outcome, balancers} = call(:rand.uniform(18), balancers)
     attack(calls - 1, Map.update(outcomes, outcome, 1, &(&1 + 1)), balancers)
   end
 
@@ -55,6 +55,8 @@ defmodule GrpcLb.Test.Peer.Attack do
           12 -> module.set_state(lb, :rand.uniform(20), state())
           13 -> if module == GrpcLb, do: GrpcLb.run(lb, &hd/1), else: module.tick()
           14 -> module.checkout(lb)
+          15 -> module.configure(lb, changes(module))
+          16 -> if module == GrpcLb, do: GrpcLb.size(lb), else: module.summary(lb)
           _ -> module.pick(lb)
         end
       end)
@@ -147,6 +149,17 @@ defmodule GrpcLb.Test.Peer.Attack do
       [outlier_detection: [interval: term(0), failure_percentage: term(1)]],
       term(1)
     ])
+  end
+
+  defp changes(GrpcLb) do
+    case Enum.random([options(), [policy: policy()]]) do
+      [_ | _] = opts -> Enum.reject(opts, &match?({:owner, _}, &1))
+      other -> other
+    end
+  end
+
+  defp changes(GrpcLb.Native) do
+    Enum.random([settings(), %{policy: policy()}, %{term(0) => term(1)}])
   end
 
   defp settings do

@@ -112,6 +112,12 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       set_state_state: fn -> Native.set_state(lb, :a, term) end,
       report: fn -> Native.report(term, :a, "") end,
       report_report: fn -> Native.report(lb, :a, term) end,
+      reconcile_state: fn -> Native.reconcile(lb, [{:a, :a, %{state: term}}]) end,
+      configure: fn -> Native.configure(term, %{}) end,
+      configure_changes: fn -> Native.configure(lb, term) end,
+      configure_policy: fn -> Native.configure(lb, %{policy: term}) end,
+      configure_limit: fn -> Native.configure(lb, %{max_requests: term}) end,
+      summary: fn -> Native.summary(term) end,
       info: fn -> Native.info(term) end,
       close: fn -> Native.close(term) end
     ]
@@ -208,6 +214,13 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       public_add_backends: fn -> GrpcLb.add(lb, term) end,
       public_remove: fn -> GrpcLb.remove(term, []) end,
       public_remove_ids: fn -> GrpcLb.remove(lb, term) end,
+      public_reconcile_state: fn -> GrpcLb.reconcile(lb, [{:a, :a, state: term}]) end,
+      public_configure: fn -> GrpcLb.configure(term, []) end,
+      public_configure_opts: fn -> GrpcLb.configure(lb, term) end,
+      public_configure_policy: fn -> GrpcLb.configure(lb, policy: term) end,
+      public_configure_limit: fn -> GrpcLb.configure(lb, max_requests: term) end,
+      public_size: fn -> GrpcLb.size(term) end,
+      public_closed?: fn -> GrpcLb.closed?(term) end,
       public_info: fn -> GrpcLb.info(term) end,
       public_close: fn -> GrpcLb.close(term) end
     ]

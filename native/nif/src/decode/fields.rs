@@ -65,6 +65,15 @@ impl<'a> Fields<'a> {
         self.0.map_get(name).ok()
     }
 
+    /// What `read` makes of a field that can be left out.
+    pub(super) fn if_given<T>(
+        self,
+        name: Atom,
+        read: impl FnOnce(Self, Atom) -> Result<T, Malformed<'a>>,
+    ) -> Result<Option<T>, Malformed<'a>> {
+        self.given(name).map(|_| read(self, name)).transpose()
+    }
+
     pub(super) fn get<T: Decoder<'a>>(self, name: Atom) -> Result<T, Malformed<'a>> {
         let field = self.given(name).and_then(|term| term.decode().ok());
         field.ok_or(self.malformed(name))

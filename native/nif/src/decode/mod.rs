@@ -14,7 +14,7 @@ use rustler::{Atom, ListIterator, Term};
 use self::fields::{one_of, Fields, Malformed};
 pub(crate) use self::policy::policy;
 pub(crate) use self::report::report;
-pub(crate) use self::settings::{settings, Settings};
+pub(crate) use self::settings::{changes, settings, Settings};
 use crate::atoms;
 use crate::error::{kind, ArgumentError};
 use crate::value::Offered;

@@ -9,6 +9,7 @@ use grpc_lb_core::{Config, OnOwnerDeath, Owner};
 use rustler::Term;
 
 use super::fields::{Fields, Malformed};
+use super::policy::policy;
 use crate::atoms;
 use crate::error::ArgumentError;
 
@@ -28,20 +29,78 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
         (atoms::keep(), OnOwnerDeath::Keep),
         (atoms::remove(), OnOwnerDeath::Remove),
     ];
-    let outlier_detection = settings.optional(atoms::outlier_detection(), outlier_detection)?;
-    let slow_start = settings.optional(atoms::slow_start(), slow_start)?;
+    let mut config = Config::from(policy);
+    Changes::read(settings)?.apply(&mut config);
+    let given = settings.if_given(atoms::on_owner_death(), |settings, name| {
+        settings.one_of(name, &on_owner_death)
+    })?;
+    config.on_owner_death = given.unwrap_or_default();
+    let owner = settings.if_given(atoms::owner(), Fields::owner)?;
     Ok(Settings {
-        owner: settings.owner(atoms::owner())?,
-        config: Config {
-            policy,
-            on_owner_death: settings.one_of(atoms::on_owner_death(), &on_owner_death)?,
-            outlier_detection: outlier_detection.map(Box::new),
-            slow_start: slow_start.map(Box::new),
-            panic_threshold: settings.within(atoms::panic_threshold(), ..=100)?,
-            max_requests: settings.get(atoms::max_requests())?,
-            max_requests_per_backend: settings.get(atoms::max_requests_per_backend())?,
-        },
+        config,
+        owner: owner.flatten(),
     })
+}
+
+/// What is given of the configuration; the rest stays as it is.
+pub(crate) struct Changes {
+    policy: Option<Policy>,
+    outlier_detection: Option<Option<outlier_detection::Config>>,
+    slow_start: Option<Option<slow_start::Config>>,
+    panic_threshold: Option<u32>,
+    max_requests: Option<Option<u32>>,
+    max_requests_per_backend: Option<Option<u32>>,
+}
+
+/// See `t:GrpcLb.Native.changes/0`.
+pub(crate) fn changes(term: Term) -> Result<Changes, ArgumentError> {
+    let refused = |malformed: Malformed| malformed.of("argument 2, the changes,");
+    let fields = Fields::of(term).map_err(refused)?;
+    let policy = fields.given(atoms::policy()).map(policy).transpose()?;
+    let changes = Changes::read(fields).map_err(refused)?;
+    Ok(Changes { policy, ..changes })
+}
+
+impl Changes {
+    /// All but the policy.
+    fn read<'a>(settings: Fields<'a>) -> Result<Changes, Malformed<'a>> {
+        Ok(Changes {
+            policy: None,
+            outlier_detection: settings
+                .if_given(atoms::outlier_detection(), |settings, name| {
+                    settings.optional(name, outlier_detection)
+                })?,
+            slow_start: settings.if_given(atoms::slow_start(), |settings, name| {
+                settings.optional(name, slow_start)
+            })?,
+            panic_threshold: settings.if_given(atoms::panic_threshold(), |settings, name| {
+                settings.within(name, ..=100)
+            })?,
+            max_requests: settings.if_given(atoms::max_requests(), Fields::get)?,
+            max_requests_per_backend: settings
+                .if_given(atoms::max_requests_per_backend(), Fields::get)?,
+        })
+    }
+
+    pub(crate) fn apply(self, config: &mut Config) {
+        fn replace<T>(field: &mut T, given: Option<T>) {
+            if let Some(given) = given {
+                *field = given;
+            }
+        }
+
+        replace(&mut config.policy, self.policy);
+        let outlier_detection = self.outlier_detection.map(|given| given.map(Box::new));
+        replace(&mut config.outlier_detection, outlier_detection);
+        let slow_start = self.slow_start.map(|given| given.map(Box::new));
+        replace(&mut config.slow_start, slow_start);
+        replace(&mut config.panic_threshold, self.panic_threshold);
+        replace(&mut config.max_requests, self.max_requests);
+        replace(
+            &mut config.max_requests_per_backend,
+            self.max_requests_per_backend,
+        );
+    }
 }
 
 fn slow_start<'a>(options: Fields<'a>) -> Result<slow_start::Config, Malformed<'a>> {
