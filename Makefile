@@ -1,6 +1,8 @@
 # The Rust target triple of this machine, and AddressSanitizer for the code and for the doc tests.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 ASAN = -Zsanitizer=address
+# What an example in Elixir builds the library's crates into: the folder that this project has.
+SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 # An example in Rust, with a workspace of its own.
 SIMULATE = examples/simulate/Cargo.toml
 
@@ -13,8 +15,8 @@ help: ## List the targets
 setup: ## Install what building and testing need and this machine lacks
 	@scripts/setup
 
-demo: setup ## Run the library's main job over real sockets
-	mix grpc_lb.demo
+demo: setup ## Show the library over real sockets, while servers die, join and leave
+	cd examples/demo && $(SHARED) mix demo
 
 test: setup ## Run every test: Rust, loom models, ExUnit
 	cargo test --workspace --locked
@@ -44,6 +46,7 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	mix format --check-formatted
 	mix compile --force --warnings-as-errors
 	MIX_ENV=test mix compile --force --warnings-as-errors
+	cd examples/demo && $(SHARED) mix do format --check-formatted, compile --force --warnings-as-errors
 	scripts/dialyzer
 
 bench: ## Run the benchmarks
