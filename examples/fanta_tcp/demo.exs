@@ -2,7 +2,7 @@
 # mix run demo.exs POLICY     the first pool with another policy; the demo expects :round_robin and
 #                             fails with any other, which shows that its checks can fail
 
-# Of the client that the demo kills there would be a report amid its lines.
+# The logger would report the client that the demo kills amid the demo's lines.
 Logger.configure(level: :critical)
 
 case System.argv() do

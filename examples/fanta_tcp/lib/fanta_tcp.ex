@@ -9,8 +9,8 @@ defmodule FantaTCP do
       {:ok, {connection, "ORANGE"}} = FantaTCP.request(MyFanta, "orange")
 
   The pool is a `GrpcLb.Pool` whose workers are `FantaTCP.Client` processes, one for each
-  connection. This module names what a user of the connections has to know: how the pool is put
-  into a supervision tree, and how a request is made. It runs no process of its own.
+  connection. This module is what its users see: the child of a supervisor, and a request. It runs no
+  process of its own.
   """
 
   @typedoc "The server's number of the connection that carried the request, and the answer."
@@ -21,7 +21,7 @@ defmodule FantaTCP do
 
   ## Options
 
-    * `:name` - an atom, by which the pool is called. Required.
+    * `:name` - an atom that names the pool. Required.
     * `:port` - where the server listens, on this machine. Required.
     * `:size` - the number of connections, by default 5
     * `:policy` - how a connection is chosen, by default `:round_robin`
@@ -39,7 +39,7 @@ defmodule FantaTCP do
   end
 
   @doc """
-  Has the server put `text` into upper case.
+  Asks the server to put `text` into upper case.
 
     * `{:ok, {connection, text}}`
     * `{:error, :disconnected}` - the connection was lost before the answer came
@@ -47,8 +47,8 @@ defmodule FantaTCP do
     * `{:error, :not_running}` - there is no such pool
     * `{:error, {:exit, reason}}` - the client died, or did not answer in time
 
-  The server takes `:wait_ms` for it, by default 0, as if it were work. The caller waits for
-  `:timeout` milliseconds, by default 5,000.
+  The server works on it for `:wait_ms`, by default 0. The caller waits for `:timeout` milliseconds, by
+  default 5,000.
   """
   @spec request(atom(), String.t(), keyword()) :: {:ok, answer()} | {:error, term()}
   def request(pool, text, opts \\ []) do

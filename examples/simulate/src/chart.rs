@@ -1,31 +1,66 @@
-//! The results to look at: an SVG of three panels side by side, with a line for each contender.
+//! Draws the results: an SVG of three panels side by side, with a line for each contender.
 //!
-//! It brings its own background and two sets of colours, for readers of light and of dark pages.
+//! It brings its own background and two sets of colours, for light and for dark pages.
 
 use std::fmt::{Display, Write};
 
 use crate::measured::Measured;
+use crate::simulation::DEADLINE;
 use crate::Row;
 
 const WIDTH: f64 = 1_000.0;
 const TOP: f64 = 104.0;
 const LINE: f64 = 34.0;
 const BAR: f64 = 9.0;
+/// Half the width of a marker. A dot fits into a diamond.
+const DOT: f64 = 4.5;
+const DIAMOND: f64 = 8.0;
+
+/// A colour has one meaning: what the class stands for. To the left as it is on a light page, to the
+/// right on a dark one. The hues can be told apart by people who see no red or no green; percentiles
+/// are steps of grey, and have a shape each.
+const COLOURS: [(&str, &str, &str); 7] = [
+    ("slow", "#0b69a3", "#56b4e9"),
+    ("flaky", "#a8478e", "#e08cc4"),
+    ("given_up", "#bd3b00", "#ff8a4c"),
+    ("failed", "#ac7a00", "#ecc14b"),
+    ("p50", "#848d97", "#7d8590"),
+    ("p99", "#4f5863", "#b1bac4"),
+    ("p999", "#1f2328", "#f0f6fc"),
+];
 
 // Colours come without variables, which not every viewer knows.
-const STYLE: &str = "\
-  text { font: 13px system-ui, sans-serif; fill: #1f2328; }
+const SHAPES: &str = "\
+  text { font: 13px system-ui, sans-serif; }
   .head { font-weight: 600; } .end { text-anchor: end; } .middle { text-anchor: middle; }
-  .page { fill: #ffffff; } .grid { stroke: #d8dee4; } .span { stroke: #59636e; }
-  .small { font-size: 11px; fill: #59636e; } .slow { fill: #2a78d6; } .flaky { fill: #d4581c; }
-  .dot { fill: #1f2328; stroke: #ffffff; } .hollow { fill: #ffffff; stroke: #1f2328; }
-  @media (prefers-color-scheme: dark) {
-    text { fill: #e6edf3; }
-    .page { fill: #0d1117; } .grid { stroke: #30363d; } .span { stroke: #9198a1; }
-    .small { fill: #9198a1; } .slow { fill: #5a9ff0; } .flaky { fill: #f0854a; }
-    .dot { fill: #e6edf3; stroke: #0d1117; } .hollow { fill: #0d1117; stroke: #e6edf3; }
-  }
-";
+  .small { font-size: 11px; } .hollow, .limit { stroke-width: 1.8; } .limit { stroke-dasharray: 4 3; }";
+
+/// What the page is made of, and the text and the lines that stand for nothing.
+const LIGHT: [&str; 5] = ["#ffffff", "#1f2328", "#59636e", "#d8dee4", "#afb8c1"];
+const DARK: [&str; 5] = ["#0d1117", "#e6edf3", "#9198a1", "#30363d", "#545d68"];
+
+/// The colours of one kind of page.
+fn theme([page, text, small, grid, span]: [&str; 5], colours: [(&str, &str); 7]) -> String {
+    let mut style = format!(
+        "  text {{ fill: {text}; }} .small {{ fill: {small}; }} .page {{ fill: {page}; }}\n  \
+         .grid {{ stroke: {grid}; }} .span {{ stroke: {span}; }}\n"
+    );
+    for (class, colour) in colours {
+        writeln!(
+            style,
+            "  .{class} {{ fill: {colour}; }} \
+             .{class}.hollow, .{class}.limit {{ fill: {page}; stroke: {colour}; }}"
+        )
+        .expect("a string takes everything");
+    }
+    style
+}
+
+fn style() -> String {
+    let light = theme(LIGHT, COLOURS.map(|(class, light, _)| (class, light)));
+    let dark = theme(DARK, COLOURS.map(|(class, _, dark)| (class, dark)));
+    format!("{SHAPES}\n{light}  @media (prefers-color-scheme: dark) {{\n{dark}  }}\n")
+}
 
 /// Where a value stands in a panel.
 struct Axis {
@@ -82,12 +117,13 @@ pub fn svg(rows: &[Row]) -> String {
         values.fold(0.0, f64::max)
     };
     let least = rows.iter().map(|(_, measured)| measured.p50);
+    let limit = DEADLINE.as_secs_f64() * 1_000.0;
     let share = Axis::linear(264.0, 190.0, most(|m| m.slow.max(m.flaky)));
     let latency = Axis::log(
         498.0,
         250.0,
         least.fold(f64::INFINITY, f64::min),
-        most(|m| m.p999),
+        most(|m| m.p999).max(limit),
     );
     let errors = Axis::linear(792.0, 150.0, most(|m| m.timed_out.max(m.failed)));
 
@@ -100,17 +136,29 @@ pub fn svg(rows: &[Row]) -> String {
         "One slow and one flaky backend, policy by policy",
     );
     svg.panel(&share, bottom, "Shares", "% of the calls");
-    svg.key_of_bars(&share, ["slow", "flaky"]);
+    svg.key_of_bars(&share, [("slow", "slow"), ("flaky", "flaky")]);
     svg.panel(&latency, bottom, "Latency", "ms, logarithmic");
-    svg.key_of_dots(&latency);
+    svg.key_of_percentiles(&latency);
+    svg.limit(&latency, limit, bottom);
     svg.panel(&errors, bottom, "Errors", "% of the calls");
-    svg.key_of_bars(&errors, ["timed out", "failed"]);
+    svg.key_of_bars(&errors, [("given_up", "given up"), ("failed", "failed")]);
     for (line, (contender, measured)) in rows.iter().enumerate() {
         let y = TOP + LINE * (line as f64 + 0.5);
         svg.text("end", 248.0, y + 4.0, contender.name);
-        svg.bars(&share, y, measured.slow, measured.flaky);
-        svg.dots(&latency, y, measured);
-        svg.bars(&errors, y, measured.timed_out, measured.failed);
+        svg.bars(
+            &share,
+            y,
+            [("slow", measured.slow), ("flaky", measured.flaky)],
+        );
+        svg.percentiles(&latency, y, measured);
+        svg.bars(
+            &errors,
+            y,
+            [
+                ("given_up", measured.timed_out),
+                ("failed", measured.failed),
+            ],
+        );
     }
     svg.close()
 }
@@ -128,7 +176,7 @@ impl Svg {
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">"#
         ));
         self.add("<title>Shares, latency and errors of each policy</title>");
-        self.add(format_args!("<style>\n{STYLE}</style>"));
+        self.add(format_args!("<style>\n{}</style>", style()));
         self.add(format_args!(
             r#"<rect class="page" width="{WIDTH}" height="{height}"/>"#
         ));
@@ -160,14 +208,15 @@ impl Svg {
 
     fn dot(&mut self, class: &str, x: f64, y: f64) {
         self.add(format_args!(
-            r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="5" stroke-width="1.5"/>"#
+            r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="{DOT}"/>"#
         ));
     }
 
-    fn diamond(&mut self, x: f64, y: f64) {
-        let (left, right, top, bottom) = (x - 6.0, x + 6.0, y - 6.0, y + 6.0);
+    fn diamond(&mut self, class: &str, x: f64, y: f64) {
+        let (left, right) = (x - DIAMOND, x + DIAMOND);
+        let (top, bottom) = (y - DIAMOND, y + DIAMOND);
         self.add(format_args!(
-            r#"<path class="dot" d="M{left:.1} {y:.1} L{x:.1} {top:.1} L{right:.1} {y:.1} L{x:.1} {bottom:.1} Z"/>"#
+            r#"<path class="{class}" d="M{left:.1} {y:.1} L{x:.1} {top:.1} L{right:.1} {y:.1} L{x:.1} {bottom:.1} Z"/>"#
         ));
     }
 
@@ -183,33 +232,42 @@ impl Svg {
         self.text("small middle", middle, bottom + 36.0, unit);
     }
 
-    fn key_of_bars(&mut self, axis: &Axis, [upper, lower]: [&str; 2]) {
-        self.rect("slow", axis.left, 73.0, BAR);
-        self.text("small", axis.left + 14.0, 82.0, upper);
-        self.rect("flaky", axis.left + 80.0, 73.0, BAR);
-        self.text("small", axis.left + 94.0, 82.0, lower);
+    fn key_of_bars(&mut self, axis: &Axis, series: [(&str, &str); 2]) {
+        for ((class, name), x) in series.into_iter().zip([0.0, axis.width / 2.0]) {
+            self.rect(class, axis.left + x, 73.0, BAR);
+            self.text("small", axis.left + x + 14.0, 82.0, name);
+        }
     }
 
-    fn key_of_dots(&mut self, axis: &Axis) {
-        self.dot("hollow", axis.left + 6.0, 78.0);
-        self.text("small", axis.left + 16.0, 82.0, "p50");
-        self.dot("dot", axis.left + 66.0, 78.0);
+    fn key_of_percentiles(&mut self, axis: &Axis) {
+        self.dot("p50 hollow", axis.left + 6.0, 78.0);
+        self.text("small", axis.left + 17.0, 82.0, "p50");
+        self.dot("p99", axis.left + 66.0, 78.0);
         self.text("small", axis.left + 76.0, 82.0, "p99");
-        self.diamond(axis.left + 126.0, 78.0);
-        self.text("small", axis.left + 137.0, 82.0, "p99.9");
+        self.diamond("p999 hollow", axis.left + 128.0, 78.0);
+        self.text("small", axis.left + 142.0, 82.0, "p99.9");
     }
 
-    fn bars(&mut self, axis: &Axis, y: f64, upper: f64, lower: f64) {
-        self.rect("slow", axis.left, y - BAR - 1.0, axis.x(upper) - axis.left);
-        self.rect("flaky", axis.left, y + 1.0, axis.x(lower) - axis.left);
+    /// Where a call ends that has no answer yet.
+    fn limit(&mut self, axis: &Axis, limit: f64, bottom: f64) {
+        let x = axis.x(limit);
+        self.line("given_up limit", (x, TOP - 4.0), (x, bottom));
+        self.text("small middle given_up", x, TOP - 8.0, "callers give up");
     }
 
-    fn dots(&mut self, axis: &Axis, y: f64, measured: &Measured) {
+    fn bars(&mut self, axis: &Axis, y: f64, series: [(&str, f64); 2]) {
+        for ((class, value), top) in series.into_iter().zip([y - BAR - 1.0, y + 1.0]) {
+            self.rect(class, axis.left, top, axis.x(value) - axis.left);
+        }
+    }
+
+    /// Where p99 and p99.9 are the same, the one is seen inside the other.
+    fn percentiles(&mut self, axis: &Axis, y: f64, measured: &Measured) {
         let [p50, p99, p999] = [measured.p50, measured.p99, measured.p999].map(|ms| axis.x(ms));
         self.line("span", (p50, y), (p999, y));
-        self.dot("hollow", p50, y);
-        self.diamond(p999, y);
-        self.dot("dot", p99, y);
+        self.dot("p50 hollow", p50, y);
+        self.diamond("p999 hollow", p999, y);
+        self.dot("p99", p99, y);
     }
 }
 
@@ -230,5 +288,72 @@ mod tests {
         assert_eq!((log.x(10.0), log.x(1_000.0)), (0.0, 100.0));
         assert!((log.x(100.0) - 50.0).abs() < 1e-9);
         assert_eq!(Axis::log(0.0, 1.0, 10.0, 10.0).ticks, [10.0, 30.0]);
+    }
+
+    #[test]
+    fn a_colour_has_one_meaning() {
+        let style = style();
+        for (class, on_light, on_dark) in COLOURS {
+            let count = |colour: &str| {
+                let all = COLOURS.iter();
+                all.filter(|(_, light, dark)| *light == colour || *dark == colour)
+                    .count()
+            };
+            assert_eq!((count(on_light), count(on_dark)), (1, 1), "{class}");
+            for colour in [on_light, on_dark] {
+                assert!(style.contains(&format!(".{class} {{ fill: {colour}; }}")));
+            }
+        }
+    }
+
+    /// Bars and markers stand out from the page as WCAG asks of graphics.
+    #[test]
+    fn a_colour_is_seen_on_its_page() {
+        for (class, on_light, on_dark) in COLOURS {
+            assert!(contrast(on_light, LIGHT[0]) >= 3.0, "{class}, light");
+            assert!(contrast(on_dark, DARK[0]) >= 3.0, "{class}, dark");
+        }
+    }
+
+    /// WCAG 2.1, 1.4.11.
+    fn contrast(one: &str, other: &str) -> f64 {
+        let (one, other) = (luminance(one), luminance(other));
+        (one.max(other) + 0.05) / (one.min(other) + 0.05)
+    }
+
+    fn luminance(colour: &str) -> f64 {
+        let weights = [0.2126, 0.7152, 0.0722];
+        let channel = |(place, weight): (usize, f64)| {
+            let hex = &colour[1 + 2 * place..3 + 2 * place];
+            let value = f64::from(u8::from_str_radix(hex, 16).unwrap()) / 255.0;
+            let linear = if value <= 0.04045 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            };
+            weight * linear
+        };
+        weights.into_iter().enumerate().map(channel).sum()
+    }
+
+    #[test]
+    fn p999_is_seen_where_p99_is_the_same() {
+        let measured = Measured {
+            slow: 1.0,
+            flaky: 1.0,
+            p50: 10.0,
+            p99: 1_000.0,
+            p999: 1_000.0,
+            timed_out: 1.0,
+            failed: 1.0,
+        };
+        let axis = Axis::log(0.0, 100.0, 10.0, 1_000.0);
+        let mut svg = Svg::default();
+        svg.percentiles(&axis, 20.0, &measured);
+        let drawn = svg.close();
+        // Around the dot, which comes later and lies in it.
+        let diamond = drawn.find(r#"<path class="p999 hollow" d="M92.0 20.0 L100.0 12.0"#);
+        let dot = drawn.find(r#"<circle class="p99" cx="100.0" cy="20.0" r="4.5"/>"#);
+        assert!(diamond.unwrap() < dot.unwrap(), "{drawn}");
     }
 }

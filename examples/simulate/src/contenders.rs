@@ -1,4 +1,4 @@
-//! The policies, and what is put around them.
+//! The policies, with and without outlier detection.
 
 use std::num::NonZeroU32;
 
@@ -9,19 +9,19 @@ use grpc_lb_core::Config;
 
 use crate::server::Kind;
 
-/// One way to choose.
+/// A policy that takes part.
 #[derive(Clone, Debug)]
 pub struct Contender {
-    /// What the table calls it.
+    /// Its name in the table.
     pub name: &'static str,
-    /// What its balancers are made of.
+    /// The configuration of its balancers.
     pub config: Config,
-    /// Whether the list says how much each backend can do.
+    /// Whether the list of backends has weights.
     pub knows_sizes: bool,
 }
 
 impl Contender {
-    /// The weight that a backend has in the list.
+    /// The weight of a backend in the list.
     pub(crate) fn weight(&self, kind: Kind) -> u32 {
         match kind {
             _ if !self.knows_sizes => 1,
@@ -31,7 +31,7 @@ impl Contender {
     }
 }
 
-/// All of them, in the order of the table.
+/// All contenders, in the order of the table.
 pub fn all() -> Vec<Contender> {
     let round_robin = Policy::RoundRobin(round_robin::Config {
         start: round_robin::Start::Random,
@@ -78,7 +78,7 @@ fn guarded(name: &'static str, policy: Policy) -> Contender {
 /// As the README of this example says.
 fn outlier_detection() -> outlier_detection::Config {
     outlier_detection::Config {
-        // 10, the default, is one backend of ten, and here there are two.
+        // 10, the default, ejects one backend of ten, and two are bad.
         max_ejection_percent: 30,
         failure_percentage: Some(FailurePercentage {
             threshold: 20,

@@ -1,17 +1,17 @@
-//! A fleet of servers of which one is slow and one is flaky, with the clients that call it, simulated
-//! with each policy of `grpc_lb_core`.
+//! Simulates a fleet with a slow and a flaky server, and its clients, with each policy of
+//! `grpc_lb_core`.
 //!
-//! The balancers are the library's own. Only the world around them is made up: the core reads no clock
-//! and opens no socket, so time can be an event in a queue.
+//! The balancers are the library's own; only the world around them is made up. The core reads no clock
+//! and opens no socket, so time is an event in a queue.
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | [`options`] | what can be chosen on the command line |
-//! | [`contenders`] | the policies, and what is put around them |
+//! | [`options`] | the command line |
+//! | [`contenders`] | the policies, with and without outlier detection |
 //! | `server` | a backend: a queue, a few workers, its load reports |
 //! | [`simulation`] | the clients and the clock: what happens when |
 //! | [`measured`] | shares, percentiles and errors of one run |
-//! | [`table`], [`chart`] | the same to read and to look at |
+//! | [`table`], [`chart`] | the output |
 
 pub mod chart;
 pub mod contenders;
@@ -25,10 +25,10 @@ use contenders::Contender;
 use measured::Measured;
 use options::Options;
 
-/// A contender and how it did.
+/// A contender and its results.
 pub type Row = (Contender, Measured);
 
-/// Simulates all contenders, each with the same calls.
+/// Simulates all contenders with the same calls.
 pub fn run(options: &Options) -> Vec<Row> {
     let contenders = contenders::all();
     let run = |contender| {

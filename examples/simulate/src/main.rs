@@ -1,4 +1,4 @@
-//! Prints the table, and writes the chart where it is asked for.
+//! Prints the table, and writes the chart with `--svg`.
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::server::Kind;
 use crate::simulation::{Call, End};
 
-/// What came of the calls. Shares are in percent of all calls, times in milliseconds.
+/// The results of one run. Shares are in percent of all calls, times in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
     /// Calls that went to the slow backend.
@@ -18,14 +18,14 @@ pub struct Measured {
     pub p99: f64,
     /// What 99.9 % of the calls took at most.
     pub p999: f64,
-    /// Calls whose caller gave up.
+    /// Calls that their caller gave up.
     pub timed_out: f64,
     /// Calls that the flaky backend failed.
     pub failed: f64,
 }
 
 impl Measured {
-    /// Calls that did not end well.
+    /// Calls that failed or were given up.
     pub fn errors(&self) -> f64 {
         self.timed_out + self.failed
     }

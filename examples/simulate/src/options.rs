@@ -1,4 +1,4 @@
-//! What can be chosen on the command line.
+//! The command line.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -7,16 +7,16 @@ use std::path::PathBuf;
 pub const USAGE: &str = "\
 Simulates a fleet with a slow and a flaky backend, with each policy, and prints a table.
 
-  --seed N       where all chance comes from; the same seed, the same output (default 1)
+  --seed N       seed of all random numbers; one seed gives one output (default 1)
   --calls N      how many calls are measured for each policy (default 200000)
   --backends N   how many backends there are, 5 to 1000 (default 10)
   --svg PATH     also draws a chart, to this file
 ";
 
-/// What can be chosen.
+/// What a run can vary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Where all chance comes from.
+    /// The seed of all random numbers.
     pub seed: u64,
     /// How many calls are measured.
     pub calls: u64,
@@ -38,8 +38,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the arguments of the command line. `None` if help is wanted; an error says what is wrong
-    /// and what is allowed.
+    /// Parses the arguments. `None` asks for help; an error says what is wrong and what is allowed.
     pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
         let mut options = Options::default();
         while let Some(name) = args.next() {

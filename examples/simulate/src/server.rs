@@ -1,4 +1,4 @@
-//! A backend: a queue, and a few workers that take calls out of it.
+//! A backend: a queue, and a few workers that serve it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -15,13 +15,13 @@ pub(crate) const WORK: Duration = Duration::from_millis(20);
 /// How often a flaky server fails.
 pub(crate) const FAILS: f64 = 0.3;
 
-/// How many times as long as a healthy one a slow server takes.
+/// How many times longer a slow server works.
 const SLOWNESS: u32 = 10;
 
-/// How long a server looks at itself before it reports.
+/// The least time that a load report covers.
 const REPORTED: Duration = Duration::from_secs(1);
 
-/// How a server is.
+/// What a server is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Slow,

@@ -1,4 +1,4 @@
-//! The clients and the clock: what happens when.
+//! Runs the clients and the clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,19 +13,19 @@ use crate::measured::Measured;
 use crate::options::Options;
 use crate::server::{Kind, Server, FAILS, WORK, WORKERS};
 
-/// Each has a balancer of its own, which knows of its own calls only.
+/// Each has its own balancer, which knows of its own calls only.
 const CLIENTS: usize = 5;
 
-/// The share of what the healthy servers can do that is asked for.
+/// The clients' calls, as a share of what the healthy servers can do.
 const LOAD: f64 = 0.6;
 
 /// When a caller gives up.
-const DEADLINE: Duration = Duration::from_secs(1);
+pub const DEADLINE: Duration = Duration::from_secs(1);
 
-/// How long it takes to say no.
+/// How long a flaky server takes to fail a call.
 const REFUSAL: Duration = Duration::from_millis(1);
 
-/// From then on calls are measured: weights have been reported, and outliers been looked for twice.
+/// Calls count from then on: reported weights apply, and outlier detection has looked twice.
 const MEASURED_FROM: Time = Time(25_000_000_000);
 
 /// A call.
@@ -37,7 +37,7 @@ pub(crate) struct Call {
     started: Time,
     /// How much work it is, where 1 is the average.
     work: f64,
-    /// What completes it. `None` once it has ended.
+    /// Completes it. `None` once it has ended.
     ticket: Option<Ticket>,
 }
 
@@ -54,7 +54,7 @@ struct Client {
     caller: Caller,
 }
 
-/// What can happen; calls are known by their numbers.
+/// An event. Calls are known by their numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     /// Some client makes a call.
@@ -69,17 +69,17 @@ enum Event {
 
 struct Simulation {
     now: Time,
-    /// What is to happen, by when; and at one time by the number, as it was scheduled.
+    /// Future events by time, and at one time in the order of scheduling.
     agenda: BinaryHeap<Reverse<(Time, u64, Event)>>,
     scheduled: u64,
     clients: Vec<Client>,
     servers: Vec<Server>,
     calls: Vec<Call>,
-    /// How many calls are still to be measured.
+    /// How many calls are left to measure.
     left: u64,
-    /// How long it is between two calls on average.
+    /// The average time between two calls.
     gap: Duration,
-    /// Decides about calls alone, so that all contenders get the same.
+    /// Draws calls only, so that all contenders get the same.
     random: Rng,
 }
 

@@ -51,12 +51,15 @@ fn the_chart_says_what_it_shows() {
         "Errors",
         "ms, logarithmic",
         "slow",
-        "timed out",
         "p99.9",
+        "callers give up",
+        "given up",
+        "failed",
     ];
     for label in labels {
         assert!(chart.contains(&format!(">{label}</text>")), "{label}");
     }
+    assert!(chart.contains(r#"<line class="given_up limit""#));
     assert!(!chart.contains("NaN") && !chart.contains("inf"));
 }
 

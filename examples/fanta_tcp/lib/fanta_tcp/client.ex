@@ -2,11 +2,11 @@ defmodule FantaTCP.Client do
   @moduledoc """
   One connection to the server, shared by many callers at once.
 
-  The process is a member of its pool while the server is at the other end of the socket, and only
-  then. It joins when the server has greeted it, leaves when the connection is lost, and joins again
-  when it is back: losing a connection is no reason to die. The pauses between attempts begin with
-  the first of `:retry_ms`, double until they are the last, and vary at random, so that many clients
-  do not come back in step.
+  The process is a member of its pool only while the server is at the other end of the socket. It
+  joins when the server has greeted it, leaves when the connection is lost, and joins again when it
+  is back: losing a connection is no reason to die. The pauses between attempts start at the first of
+  `:retry_ms`, double up to the last, and vary at random, so that many clients do not come back in
+  step.
 
   ## Options
 
@@ -44,7 +44,7 @@ defmodule FantaTCP.Client do
       waiting: %{}
     }
 
-    # Not here: a server that is down must not keep the pool, and all that is started after it,
+    # Connects later: a server that is down must not keep the pool, and all that starts after it,
     # from starting.
     {:ok, state, {:continue, :connect}}
   end
@@ -52,8 +52,8 @@ defmodule FantaTCP.Client do
   @impl true
   def handle_continue(:connect, state), do: {:noreply, connect(state)}
 
-  # An answer may take its time and others may overtake it, so the caller's turn is noted under the
-  # request's id, and the process is free for the next one.
+  # Answers take their time and overtake each other. So the process notes the caller under the
+  # request's id, and is free for the next one.
   @impl true
   def handle_call({:request, _text, _wait_ms}, _from, %{socket: nil} = state) do
     # The caller picked this process just before it left the pool.
@@ -87,8 +87,8 @@ defmodule FantaTCP.Client do
   # `:tcp_error`, which `:tcp_closed` follows, and what a socket had sent before it was given up.
   def handle_info(_other, state), do: {:noreply, state}
 
-  # Blocks, and nobody waits for it: who is no member is not picked, and callers that picked this
-  # process just before it left have their answer by now, because a pause came first.
+  # Blocks, and nobody waits for it: no pick chooses a process that is no member, and callers that
+  # picked this one just before it left have their answer, because a pause came first.
   defp connect(state) do
     with {:ok, socket} <- :gen_tcp.connect({127, 0, 0, 1}, state.port, @options, @connect_ms),
          :ok <- greeting(socket) do
@@ -112,7 +112,7 @@ defmodule FantaTCP.Client do
     end
   end
 
-  # Leaves first: the callers that are told may ask again at once, and must not come back here.
+  # Leaves first: callers may ask again as soon as they are told, and must not come back here.
   defp disconnect(state) do
     GrpcLb.Pool.leave(state.pool)
     :gen_tcp.close(state.socket)

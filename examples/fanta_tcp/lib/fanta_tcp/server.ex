@@ -1,6 +1,6 @@
 defmodule FantaTCP.Server do
   @moduledoc """
-  A server to connect to: it puts text into upper case.
+  Serves the other end: puts text into upper case.
 
   FantaTCP is a made-up protocol of the kind that a routing pool is for: one connection carries many
   requests at the same time, and answers come when they are ready, not in the order of the requests.
@@ -10,9 +10,9 @@ defmodule FantaTCP.Server do
       request    <<id::64, wait_ms::32, text::binary>>
       answer     <<id::64, connection::32, text::binary>>
 
-  The server waits for `wait_ms` before it answers, as if it had to work, and goes on with other
-  requests meanwhile. It numbers its connections from 1, and every answer says which one it is, so
-  that a demo and a test can see where a request went.
+  The server waits for `wait_ms` before it answers, as if it worked, and serves other requests
+  meanwhile. It numbers its connections from 1, and every answer carries the number, so that demos and
+  tests see where a request went.
   """
 
   use GenServer
@@ -73,7 +73,7 @@ defmodule FantaTCP.Server do
     :gen_tcp.close(state.listener)
   end
 
-  # A session waits for its client by itself, so the socket is its own from the beginning.
+  # A session accepts its own client, so it owns the socket from the beginning.
   defp accept(state) do
     number = state.number + 1
     args = [self(), state.listener, number]

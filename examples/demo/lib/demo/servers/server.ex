@@ -52,7 +52,7 @@ defmodule Demo.Servers.Server do
     loop(parent, listener, serve)
   end
 
-  # A session waits for its client by itself, so the socket is its own from the beginning.
+  # A session accepts its own client, so it owns the socket from the beginning.
   defp accept(listener, serve) do
     server = :erlang.self()
 
