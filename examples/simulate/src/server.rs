@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// The kind of the backend at this place of the list.
+    /// The kind of the backend at this index.
     pub(crate) fn of(backend: usize) -> Kind {
         match backend {
             0 => Kind::Slow,
@@ -57,7 +57,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A call comes in. Whether a worker takes it at once.
+    /// Takes a call in. Returns whether a worker starts on it at once.
     pub(crate) fn accept(&mut self, call: usize, now: Time) -> bool {
         if self.working == WORKERS {
             self.waiting.push_back(call);
@@ -68,8 +68,8 @@ impl Server {
         true
     }
 
-    /// A worker is done with a call. Which one it takes next: the first of those that are still of
-    /// interest to somebody.
+    /// Frees a worker of its call. Returns the call that the worker takes next: the first that nobody
+    /// has given up.
     pub(crate) fn next(&mut self, now: Time, is_open: impl Fn(usize) -> bool) -> Option<usize> {
         self.meter.advance(self.working, now);
         self.meter.answered += 1;
@@ -82,25 +82,25 @@ impl Server {
         None
     }
 
-    /// A call was refused, which costs nothing.
+    /// Counts a refused call, which costs nothing.
     pub(crate) fn refuse(&mut self) {
         self.meter.answered += 1;
         self.meter.refused += 1;
     }
 
-    /// What it says of its load with an answer.
+    /// The load report of an answer.
     pub(crate) fn report(&mut self, now: Time) -> Option<&Report> {
         self.meter.advance(self.working, now);
         self.meter.report(now)
     }
 }
 
-/// What a server counts, to report it.
+/// Counts for the load report.
 #[derive(Default)]
 struct Meter {
     since: Time,
     last: Time,
-    /// The time that workers have worked, added up.
+    /// The workers' time at work, added up.
     worked: Duration,
     answered: u32,
     refused: u32,
@@ -108,7 +108,7 @@ struct Meter {
 }
 
 impl Meter {
-    /// So many have worked until now.
+    /// Notes that so many have worked until now.
     fn advance(&mut self, working: usize, now: Time) {
         self.worked += now.since(self.last) * working as u32;
         self.last = now;

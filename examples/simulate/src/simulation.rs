@@ -127,7 +127,7 @@ impl Simulation {
             .push(Reverse((self.now + after, self.scheduled, event)));
     }
 
-    /// What a timer would do.
+    /// Does what a timer would.
     fn tick(&self) {
         for Client { balancer, .. } in &self.clients {
             if balancer.due().is_some_and(|due| due <= self.now) {
