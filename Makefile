@@ -57,7 +57,7 @@ matrix: ## Run the ExUnit suite on Debian 13, or on sid with MATRIX=sid
 	@scripts/setup matrix
 	scripts/matrix
 
-integration: setup ## Run the suites that need packages from Hex, if Hex answers
+integration: setup ## Run the suites that need packages, from Hex or INTEGRATION_DEPS=folder
 	scripts/integration
 
 clean: ## Remove what the other targets built

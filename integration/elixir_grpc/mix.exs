@@ -1,3 +1,7 @@
+Code.require_file("source_trees.exs", __DIR__)
+
+if GrpcLbElixirGrpc.SourceTrees.folder(), do: Mix.SCM.prepend(GrpcLbElixirGrpc.SourceTrees)
+
 defmodule GrpcLbElixirGrpc.MixProject do
   use Mix.Project
 
@@ -8,8 +12,8 @@ defmodule GrpcLbElixirGrpc.MixProject do
       elixir: "~> 1.15",
       elixirc_paths: ["test/support"],
       deps: [
-        {:grpc, "~> 1.0"},
-        {:grpc_server, "~> 1.0"},
+        {:grpc, "~> 1.0 and >= 1.0.2"},
+        {:grpc_server, "~> 1.0 and >= 1.0.2"},
         {:gun, "~> 2.4"},
         {:grpc_lb, path: "../.."}
       ]

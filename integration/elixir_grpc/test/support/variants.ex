@@ -9,23 +9,15 @@ defmodule GrpcLbElixirGrpc.Variants do
   @module GRPC.Client.Connection
   @patches %{policy_module: "policy_module.ex", balancer_reference: "balancer_reference.ex"}
 
-  @doc "`:own`, and the patches that apply to the version of elixir-grpc that is here."
-  def all do
-    for variant <- [:own, :policy_module, :balancer_reference],
-        match?({:ok, _binary}, binary(variant)),
-        do: variant
-  end
+  @doc "`:own`, and the patches."
+  def all, do: [:own, :policy_module, :balancer_reference]
 
-  @doc "The patches that do not apply, and the functions that they miss."
-  def left_out do
-    for {variant, _file} <- @patches, {:error, missing} <- [binary(variant)], into: %{} do
-      {variant, missing}
-    end
-  end
-
-  @doc "Loads one of `all/0`."
+  @doc """
+  Loads one of `all/0`. Raises if the patch does not apply to the version of elixir-grpc that is
+  here, for nothing can be said of that variant then.
+  """
   def load(variant) do
-    {:ok, binary} = binary(variant)
+    binary = binary!(variant)
     :code.purge(@module)
     {:module, @module} = :code.load_binary(@module, ~c"#{variant}", binary)
     :ok
@@ -35,6 +27,17 @@ defmodule GrpcLbElixirGrpc.Variants do
     do: File.read!(Path.join(Mix.Project.deps_paths()[:grpc], "lib/grpc/client/connection.ex"))
 
   def patch(variant), do: File.read!(Path.join([__DIR__, "../../patches", @patches[variant]]))
+
+  defp binary!(variant) do
+    case binary(variant) do
+      {:ok, binary} ->
+        binary
+
+      {:error, missing} ->
+        raise "grpc #{Application.spec(:grpc, :vsn)} does not have #{inspect(missing)}, which the " <>
+                "patch #{variant} changes: what it makes of GRPC.Client.Connection is not tested"
+    end
+  end
 
   defp binary(variant) do
     key = {__MODULE__, variant}
