@@ -1,4 +1,6 @@
 # Not started otherwise: the package does not need it, and tests capture what others log.
 {:ok, _} = Application.ensure_all_started(:logger)
 GrpcLb.Test.Telemetry.install()
-ExUnit.start()
+
+# As long as a message may take on a busy machine; a test that waits in vain fails a little later.
+ExUnit.start(assert_receive_timeout: 10_000)

@@ -219,9 +219,9 @@ defmodule GrpcLb.ConnectionTest do
 
     test "gives up a resolver that does not answer after connect_timeout" do
       names = ScriptedResolver.start(fn -> Process.sleep(:infinity) end)
-      opts = opts(resolver: ScriptedResolver, connect_timeout: 50)
+      opts = opts(resolver: ScriptedResolver, connect_timeout: 500)
       assert Connection.connect(names, opts) == {:error, {:resolve, :timeout}}
-      assert_receive {:resolving, worker}
+      assert_receive {:resolving, worker}, 10_000
       refute Process.alive?(worker)
     end
 
@@ -300,6 +300,8 @@ defmodule GrpcLb.ConnectionTest do
         send(pid, :go)
         assert_receive {:trace, ^pid, :receive, :go}, 10_000
         assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 10_000
+        delivered = :erlang.trace_delivered(pid)
+        assert_receive {:trace_delivered, ^pid, ^delivered}, 10_000
         pid
       end
 
@@ -433,7 +435,7 @@ defmodule GrpcLb.ConnectionTest do
     end
 
     test "asked during the interval is served after it" do
-      {handle, _names} = connect_scripted!([Loopback.start()], min_resolve_interval: 100)
+      {handle, _names} = connect_scripted!([Loopback.start()], min_resolve_interval: 1_000)
       assert_receive {:resolving, _pid}, 10_000
       for _ <- 1..100, do: Connection.resolve_now(handle)
       assert_receive {:resolving, _pid}, 10_000

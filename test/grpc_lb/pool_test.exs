@@ -373,12 +373,14 @@ defmodule GrpcLb.PoolTest do
 
     test "a call that times out is not made again", %{pool: pool} do
       start_pool!(pool)
-      PoolWorker.start_members(pool, 2)
+      members = PoolWorker.start_members(pool, 2)
       request = {:hang, self()}
 
       assert {:error, {:exit, {:timeout, {GenServer, :call, [pid, ^request, 50]}}}} =
                Pool.call(pool, request, 50)
 
+      # Who was called has heard of it by the time it answers.
+      for member <- members, do: assert(GenServer.call(member, :who) == member)
       assert_received {:reached, ^pid}
       refute_received {:reached, _other}
     end

@@ -91,7 +91,8 @@ defmodule GrpcLb.Stress.PoolChurnTest do
     Task.await(disturber, :timer.minutes(1))
     for caller <- callers, do: send(caller.pid, :stop)
 
-    for {value, picked_at} <- callers |> Task.await_many() |> Enum.flat_map(&Map.to_list/1),
+    for {value, picked_at} <-
+          callers |> Task.await_many(:timer.minutes(1)) |> Enum.flat_map(&Map.to_list/1),
         [{^value, gone_at}] <- [:ets.lookup(gone, value)] do
       assert picked_at < gone_at, "#{inspect(value)} was picked after it had gone"
     end

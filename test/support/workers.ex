@@ -39,9 +39,10 @@ defmodule GrpcLb.Test.Workers do
         end)
       end
 
-    for %Task{pid: pid} <- tasks do
+    for %Task{pid: pid, ref: monitor} <- tasks do
       receive do
         {:picking, ^pid} -> :ok
+        {:DOWN, ^monitor, :process, ^pid, reason} -> exit(reason)
       end
     end
 
@@ -67,7 +68,11 @@ defmodule GrpcLb.Test.Workers do
     spawn(fn -> Process.sleep(:infinity) end)
   end
 
-  @doc "Kills processes and waits until they are dead."
+  @doc """
+  Kills processes and waits until they are dead. Then they have no name and no ETS table, and cannot
+  be found. What they had on their heaps, such as tickets, and their ports are freed later, and others
+  may yet have to hear of it: `GrpcLb.Test.Eventually`.
+  """
   def kill(pids) do
     monitors = for pid <- pids, do: {pid, Process.monitor(pid)}
     Enum.each(pids, &Process.exit(&1, :kill))

@@ -355,7 +355,7 @@ defmodule GrpcLb.Connection.FailuresTest do
 
     test "that hangs leaves nothing open, also when nothing is linked" do
       transport = {UnlinkedOwner, self()}
-      opts = [transport: transport, check_interval: 1, connect_timeout: 20]
+      opts = [transport: transport, check_interval: 1, connect_timeout: 500]
       handle = connect!("ipv4:127.0.0.1:1", opts)
 
       monitors =

@@ -21,8 +21,14 @@ defmodule GrpcLb.Connection.FeedbackTest do
     {backend.successes, backend.failures, backend.in_flight}
   end
 
-  # A call that gives up soon enough for a test.
-  defp ask(handle), do: Connection.run(handle, &TcpTransport.call(&1, "hello", 100))
+  # A call that gives up soon on the one server that does not answer, and waits for all others.
+  defp ask(handle, stalled) do
+    id = Loopback.id(stalled)
+
+    Connection.run(handle, fn {name, _pid} = value ->
+      TcpTransport.call(value, "hello", if(name == id, do: 100, else: 10_000))
+    end)
+  end
 
   describe "checkout/1" do
     test "counts a call as in flight until it is completed" do
@@ -126,10 +132,10 @@ defmodule GrpcLb.Connection.FeedbackTest do
 
       await_ids(handle, servers)
       Loopback.become(stalled, :stall)
-      for _ <- 1..8, do: ask(handle)
+      for _ <- 1..8, do: ask(handle, stalled)
       eventually(fn -> backend(handle, stalled).times_ejected == 1 end)
       assert counts(handle, stalled) == {0, 2, 0}
-      for _ <- 1..12, do: assert(ask(handle) == {:ok, "hello"})
+      for _ <- 1..12, do: assert(ask(handle, stalled) == {:ok, "hello"})
       assert Enum.sort(Enum.uniq(picked(handle, 12))) == Enum.sort(Enum.map(well, &Loopback.id/1))
       # Its transport is open, and stays so.
       assert Loopback.clients(stalled) == 1
@@ -147,19 +153,19 @@ defmodule GrpcLb.Connection.FeedbackTest do
 
       await_ids(handle, servers)
       Loopback.become(bad, :stall)
-      for _ <- 1..8, do: ask(handle)
+      for _ <- 1..8, do: ask(handle, bad)
       eventually(fn -> backend(handle, bad).times_ejected == 1 end)
       Loopback.become(bad, :refuse)
       await_ids(handle, well)
       # Its value is let go.
       eventually(fn -> match?(%{state: :connecting, value: nil}, backend(handle, bad)) end)
       assert %{failures: 2, times_ejected: 1} = backend(handle, bad)
-      for _ <- 1..12, do: assert(ask(handle) == {:ok, "hello"})
+      for _ <- 1..12, do: assert(ask(handle, bad) == {:ok, "hello"})
       Loopback.become(bad, :echo)
       await_ids(handle, servers)
       assert %{failures: 2, times_ejected: 1, ejected_until: until} = backend(handle, bad)
       assert is_integer(until)
-      for _ <- 1..12, do: assert(ask(handle) == {:ok, "hello"})
+      for _ <- 1..12, do: assert(ask(handle, bad) == {:ok, "hello"})
       assert counts(handle, bad) == {0, 2, 0}
     end
 

@@ -25,6 +25,8 @@ defmodule GrpcLb.Pool.WaitersTest do
     waiting(table, 1)
     Waiters.notify(table, fn -> 3 end)
     assert Task.await(three) == :ok
+    delivered = :erlang.trace_delivered(three.pid)
+    assert_receive {:trace_delivered, _three, ^delivered}
     assert_received {:trace, _three, :receive, {_ref, :enough}}
     refute_received {:trace, _three, :receive, {_ref, :enough}}
   end

@@ -254,18 +254,51 @@ defmodule GrpcLb.Test.Peer.Attack do
     true = byte_size(message) < 500
   end
 
+  @doc "The native calls of a long list that were handed over to a dirty scheduler."
   def large_list do
-    # `long_schedule` reports whatever holds up a normal scheduler, in milliseconds.
-    :erlang.system_monitor(self(), long_schedule: 50)
     backends = for id <- 1..100_000, do: {id, "backend #{id}", %{}}
-    {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(backends, &{elem(&1, 0), elem(&1, 1)}))
+
+    caller =
+      Task.async(fn ->
+        receive do
+          :go -> use_list(backends)
+        end
+      end)
+
+    :erlang.trace(caller.pid, true, [:running, :scheduler_id])
+    send(caller.pid, :go)
+    Task.await(caller, :infinity)
+    delivered = :erlang.trace_delivered(caller.pid)
+
+    receive do
+      {:trace_delivered, _pid, ^delivered} -> :ok
+    end
+
+    drop_a_large_balancer(backends)
+    # It may leave a dirty scheduler and come back to it in one call.
+    Enum.uniq(on_dirty_schedulers(caller.pid))
+  end
+
+  defp use_list(backends) do
+    {:ok, lb} = GrpcLb.Native.new({:random, %{}}, backends, settings([]))
     {:ok, %{kept: 100_000}} = GrpcLb.Native.reconcile(lb, backends)
     {:ok, %{removed: 99_999}} = GrpcLb.Native.reconcile(lb, Enum.take(backends, 1))
     {:ok, %{added: 99_999}} = GrpcLb.Native.add(lb, backends)
     100_000 = length(GrpcLb.Native.info(lb).backends)
-    :ok = GrpcLb.close(lb)
-    drop_a_large_balancer(backends)
-    reports_of_native_calls()
+    :ok = GrpcLb.Native.close(lb)
+  end
+
+  # The calls that went on where they had begun are not among them. Dirty schedulers have no number.
+  defp on_dirty_schedulers(pid) do
+    receive do
+      {:trace, ^pid, :in, {GrpcLb.Native, function, _arity}, 0} ->
+        [function | on_dirty_schedulers(pid)]
+
+      {:trace, ^pid, _in_or_out, _function, _scheduler} ->
+        on_dirty_schedulers(pid)
+    after
+      0 -> []
+    end
   end
 
   # Calls whose arguments are erased under them: a literal is freed when no heap refers to it.
@@ -299,17 +332,6 @@ defmodule GrpcLb.Test.Peer.Attack do
   defp call(:info, lb, _list), do: %{closed: false} = GrpcLb.Native.info(lb)
   defp call(:close, lb, _list), do: :ok = GrpcLb.Native.close(lb)
   defp call(:pick, lb, _list), do: {:ok, {:value, _id}} = GrpcLb.Native.pick(lb)
-
-  # Other work of the VM, and of a busy machine, may hold a scheduler up; our functions may not.
-  defp reports_of_native_calls do
-    receive do
-      {:monitor, _pid, :long_schedule, info} ->
-        native? = Enum.any?([:in, :out], &match?({GrpcLb.Native, _, _}, info[&1]))
-        if native?, do: [info | reports_of_native_calls()], else: reports_of_native_calls()
-    after
-      0 -> []
-    end
-  end
 
   # Freed by the garbage collection of its holder.
   defp drop_a_large_balancer(backends) do

@@ -18,18 +18,19 @@ defmodule GrpcLb.Test.Peer.KilledCallers do
     ended = :counters.new(1, [])
 
     for _ <- 1..div(callers, @at_once) do
-      pids = for _ <- 1..@at_once, do: spawn(fn -> call_forever(lb, begun, ended) end)
-      monitors = for pid <- pids, do: Process.monitor(pid)
+      callers = for _ <- 1..@at_once, do: spawn_monitor(caller(lb, begun, ended))
+      Enum.each(callers, &await_begun/1)
 
-      for some <- pids |> Enum.shuffle() |> Enum.chunk_every(20) do
+      for some <- callers |> Enum.shuffle() |> Enum.chunk_every(20) do
         pause(1)
-        Enum.each(some, &Process.exit(&1, :kill))
+        for {pid, _monitor} <- some, do: Process.exit(pid, :kill)
       end
 
-      for monitor <- monitors, do: receive(do: ({:DOWN, ^monitor, _, _, :killed} -> :ok))
+      Enum.each(callers, &await_killed/1)
+      # The news of a death comes before the VM has freed what the dead held.
+      eventually(fn -> nothing_in_flight?(lb) end, fn -> inspect(GrpcLb.info(lb)) end)
     end
 
-    eventually(fn -> GrpcLb.Native.live_counts().tickets == 0 end)
     backends = GrpcLb.info(lb).backends
     sum = fn key -> backends |> Enum.map(& &1[key]) |> Enum.sum() end
 
@@ -45,14 +46,50 @@ defmodule GrpcLb.Test.Peer.KilledCallers do
     }
   end
 
+  defp nothing_in_flight?(lb) do
+    GrpcLb.Native.live_counts().tickets == 0 and
+      Enum.all?(GrpcLb.info(lb).backends, &(&1.in_flight == 0))
+  end
+
+  defp caller(lb, begun, ended) do
+    test = self()
+
+    fn ->
+      {:ok, _value, ticket} = GrpcLb.checkout(lb)
+      send(test, {:begun, self()})
+      call(ticket, begun, ended)
+      call_forever(lb, begun, ended)
+    end
+  end
+
+  defp await_begun({pid, monitor}) do
+    receive do
+      {:begun, ^pid} -> :ok
+      {:DOWN, ^monitor, :process, ^pid, reason} -> crashed(reason)
+    end
+  end
+
+  defp await_killed({pid, monitor}) do
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, :killed} -> :ok
+      {:DOWN, ^monitor, :process, ^pid, reason} -> crashed(reason)
+    end
+  end
+
+  defp crashed(reason), do: raise("a caller crashed: " <> Exception.format_exit(reason))
+
   defp call_forever(lb, begun, ended) do
     {:ok, _value, ticket} = GrpcLb.checkout(lb)
+    call(ticket, begun, ended)
+    call_forever(lb, begun, ended)
+  end
+
+  defp call(ticket, begun, ended) do
     :counters.add(begun, 1, 1)
     # The call, which others make at the same time.
     pause(:rand.uniform(3))
     :ok = GrpcLb.complete(ticket, :ok)
     :counters.add(ended, 1, 1)
-    call_forever(lb, begun, ended)
   end
 
   defp pause(ms) do
