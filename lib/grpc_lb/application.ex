@@ -5,14 +5,12 @@ defmodule GrpcLb.Application do
 
   @impl true
   def start(_type, _args) do
-    # A keeper without its entry in the registry could be found by nobody, what the closer knows is
-    # known to nobody else, and a connection needs all three: hence the order, and that what comes
-    # later starts again with what came before.
+    # A connection needs its name in the registry, and what the janitor knows of it: what comes later
+    # starts again with what came before.
     Supervisor.start_link(
       [
         %{id: GrpcLb.Registry, start: {__MODULE__, :start_registry, []}, type: :supervisor},
-        GrpcLb.Connection.Closer,
-        {DynamicSupervisor, name: GrpcLb.Keepers},
+        GrpcLb.Janitor,
         {DynamicSupervisor, name: GrpcLb.Connections},
         # None of the others needs it: it comes last, so that its end is nobody else's.
         GrpcLb.Ticker

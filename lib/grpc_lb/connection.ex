@@ -49,27 +49,33 @@ defmodule GrpcLb.Connection do
   `GrpcLb.set_state/3` itself, and undoes or is confused by what others change. To end it, use
   `disconnect/1`, not `GrpcLb.close/1`.
 
-  ## When its process dies
+  ## When its processes die
 
-  Under a supervisor, picks go on from the last known backends. The process that the supervisor
-  starts takes over the balancer and everything that is open, and the handle stays valid. For that it
-  needs its name: `child_spec/1` makes one if none is given. When nobody takes over within 5 seconds,
-  as when its restart is `:temporary`, the balancer is closed, and so are the transports. When it was
-  started without a supervisor, that happens at once.
+      connection (rest_for_one)
+      |- holder: owns the balancer and the name
+      |- subchannels: one process for each transport
+      `- server: resolves, opens, reconciles
 
-  So it is after a crash of its own. When its supervisor stops it, as that of `:rest_for_one` or
-  `:one_for_all` does after the crash of another child, it ends, and what is started then is a
-  connection with another handle: fetch it again with `handle/1`.
+    * The server dies: picks go on from the last known backends. A new server takes over all that is
+      open, and the handle stays valid.
+    * The supervisor of the subchannels dies: the transports are closed. A new one opens them again, and
+      the handle stays valid.
+    * The holder dies, or the supervisor of them all: the balancer is closed, and so are the transports.
+      A new connection is started under the name, by the supervisor of the connection or by the one
+      above. Its handle is another: fetch it again with `handle/1`.
+    * They die more than 20 times in 5 seconds: the connection ends. To the supervisor above this is an
+      end in order, as that of any supervisor: with the `:transient` of `child_spec/1` it does not start
+      it again, with `:permanent` it does, but also after `disconnect/1`.
 
-  A connection that `connect/2` made has a small supervisor of its own. It is not linked to who
-  connected: it lives until it is disconnected.
+  A connection in a supervision tree needs its name to be found again: `child_spec/1` makes one if none
+  is given. One that `connect/2` made is under a supervisor of the library. It is not linked to who
+  connected, and lives until it is disconnected; when its supervisor is killed, it has ended.
 
   ## When it ends
 
   The balancer is closed first, so that picks say `{:error, :closed}`, and then all transports, at
   once and together, those with calls in flight and those that drain too. A transport has 3 seconds
-  to close. So a connection ends within 5 seconds, which is the shutdown of its child
-  specification.
+  to close.
 
   ## Options
 
@@ -88,19 +94,19 @@ defmodule GrpcLb.Connection do
       end
   """
 
-  alias GrpcLb.{Call, Keeper, Native}
-  alias GrpcLb.Connection.{Options, Server}
+  alias GrpcLb.{Call, Holder, Native, Waiters}
+  alias GrpcLb.Connection.{Held, Options, Server}
 
   @enforce_keys [:name, :balancer]
   defstruct [:name, :balancer]
 
-  @typedoc "A handle: what picks need. It stays valid when the connection's process is started anew after a crash of its own."
+  @typedoc "A handle: what picks need. It stays valid when the connection's server is started again after a crash."
   @type t :: %__MODULE__{name: name(), balancer: GrpcLb.balancer()}
 
   @typedoc "Any term."
   @type name :: term()
 
-  @typedoc "A connection by its handle, its name, or its process. A name is looked up before a process."
+  @typedoc "A connection by its handle, its name, or its supervisor, which `start_link/1` returns. A name is looked up before a process."
   @type ref :: t() | name() | pid()
 
   @typedoc """
@@ -154,14 +160,14 @@ defmodule GrpcLb.Connection do
   def connect(target, opts) do
     options = Options.new!(target, opts)
 
-    with {:ok, balancer} <- GrpcLb.Connection.Supervisor.connect(options) do
+    with {:ok, balancer} <- __MODULE__.Supervisor.connect(options) do
       {:ok, %__MODULE__{name: options.name, balancer: balancer}}
     end
   end
 
   @doc """
   Starts a connection, linked to the calling process, and returns at once. It retries until it is
-  connected.
+  connected. Returns the pid of its supervisor.
 
   Takes the options of `connect/2`, with `:target` among them.
 
@@ -177,13 +183,13 @@ defmodule GrpcLb.Connection do
       iex> GrpcLb.Connection.disconnect(pid)
       :ok
   """
-  @spec start_link(keyword()) :: GenServer.on_start()
-  def start_link(opts), do: opts |> Options.new!() |> Server.start_link()
+  @spec start_link(keyword()) :: Supervisor.on_start()
+  def start_link(opts), do: opts |> Options.new!() |> __MODULE__.Supervisor.start_link()
 
   @doc """
   The child specification of a connection, for a supervisor.
 
-  Its id is `{GrpcLb.Connection, name}`. It is `:transient`: started again when it crashes, and not
+  Its id is `{GrpcLb.Connection, name}`. It is `:transient`: started again when it is killed, and not
   when it is disconnected.
 
       iex> spec = {GrpcLb.Connection, name: :api, target: "ipv4:10.0.0.1:50051", transport: MyApp.Transport}
@@ -200,7 +206,7 @@ defmodule GrpcLb.Connection do
       id: {__MODULE__, opts[:name]},
       start: {__MODULE__, :start_link, [opts]},
       restart: :transient,
-      shutdown: Server.shutdown_ms()
+      type: :supervisor
     }
   end
 
@@ -211,8 +217,7 @@ defmodule GrpcLb.Connection do
     * `{:error, :timeout}`
     * `{:error, :closed}` - there is no such connection, or it ended meanwhile
 
-  A connection whose process is just being started anew is waited for. A timeout of 0 asks whether it
-  is ready now.
+  A timeout of 0 asks whether it is ready now.
 
       iex> GrpcLb.Connection.await_ready(:nobody)
       {:error, :closed}
@@ -221,48 +226,31 @@ defmodule GrpcLb.Connection do
   def await_ready(connection, timeout \\ 15_000)
 
   def await_ready(connection, timeout) do
-    case GrpcLb.Options.argument!("timeout", {:or, {:ms, 0}, :infinity}, timeout) do
-      :infinity -> await_until(connection, :infinity)
-      ms -> await_until(connection, System.monotonic_time(:millisecond) + ms)
-    end
-  end
+    timeout = GrpcLb.Options.argument!("timeout", {:or, {:ms, 0}, :infinity}, timeout)
 
-  defp await_until(connection, deadline) do
-    case server(connection, left(deadline)) do
-      {:ok, pid} ->
-        left = left(deadline)
+    with {holder, %{status: status, held: held} = tree} when status != :closed <-
+           find(connection),
+         :ok <- not_in_server!(held.balancer),
+         false <- closed_by_somebody?(holder, tree) do
+      ready = fn -> Enum.count(GrpcLb.info(held.balancer).backends, &(&1.state == :ready)) end
 
-        try do
-          GenServer.call(pid, {:await_ready, left}, left)
-        catch
-          :exit, {:timeout, _call} -> ready_now(connection)
-          :exit, _it_has_ended -> await_until(connection, deadline)
-        end
-
-      {:error, :timeout} ->
-        {:error, :timeout}
-
-      {:error, :released} ->
-        {:error, :closed}
-    end
-  end
-
-  # Its process had no time to answer, but the balancer can.
-  defp ready_now(connection) do
-    with {:ok, name, _keeper} <- find(connection),
-         {:ok, %{balancer: balancer}} <- published(name),
-         true <- Enum.any?(GrpcLb.info(balancer).backends, &(&1.state == :ready)) do
-      :ok
+      with {:error, :not_running} <- Waiters.await(held.waiters, holder, 1, timeout, ready),
+           do: {:error, :closed}
     else
-      _not_ready -> {:error, :timeout}
+      _closed_or_none -> {:error, :closed}
     end
   end
 
-  defp left(:infinity), do: :infinity
-  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
+  # With the handle, and not by the holder's death: that ends the connection.
+  defp closed_by_somebody?(holder, %{held: %{balancer: balancer}} = tree) do
+    # Removes nothing, and copies no backend to tell.
+    closed? = GrpcLb.remove(balancer, []) == {:error, :closed} and Process.alive?(holder)
+    if closed?, do: Holder.stop(holder, tree)
+    closed?
+  end
 
   @doc """
-  Finds the handle of a connection by its name or its process. Reads a table and asks no process, so
+  Finds the handle of a connection by its name or its supervisor. Reads a table and asks no process, so
   it is cheap; a pick through a handle that was kept is cheaper.
 
     * `{:ok, handle}`
@@ -277,25 +265,15 @@ defmodule GrpcLb.Connection do
       {:error, :not_found}
   """
   @spec handle(name() | pid()) :: {:ok, t()} | {:error, :not_found}
-  def handle(name) do
-    with :error <- published(name),
-         {:ok, name} <- name_of(name),
-         :error <- published(name) do
-      {:error, :not_found}
-    else
-      :error -> {:error, :not_found}
-      {:ok, handle} -> {:ok, handle}
+  def handle(ref) do
+    case find(ref) do
+      {_holder, %{status: :published, held: %{name: name, balancer: balancer}}} ->
+        {:ok, %__MODULE__{name: name, balancer: balancer}}
+
+      _unpublished_or_none ->
+        {:error, :not_found}
     end
   end
-
-  defp published(name) do
-    with {:ok, _keeper, %{balancer: balancer}} <- Keeper.fetch({__MODULE__, name}) do
-      {:ok, %__MODULE__{name: name, balancer: balancer}}
-    end
-  end
-
-  defp name_of(pid) when is_pid(pid), do: Server.name(pid)
-  defp name_of(_other), do: :error
 
   @doc """
   Finds the handle of a connection like `handle/1`, or raises `ArgumentError`.
@@ -449,8 +427,8 @@ defmodule GrpcLb.Connection do
   """
   @spec resolve_now(ref()) :: :ok
   def resolve_now(connection) do
-    with {:ok, name, _keeper} <- find(connection), pid when is_pid(pid) <- Server.whereis(name) do
-      GenServer.cast(pid, :resolve_now)
+    with {_holder, %{held: %{balancer: balancer}}} <- find(connection) do
+      GenServer.cast(Server.via(balancer), :resolve_now)
     end
 
     :ok
@@ -466,65 +444,31 @@ defmodule GrpcLb.Connection do
       :ok
   """
   @spec disconnect(ref()) :: :ok
-  def disconnect(%__MODULE__{} = handle), do: stop(handle)
+  def disconnect(connection) do
+    stopped =
+      case find(connection) do
+        {holder, %{held: %{balancer: balancer}} = tree} ->
+          not_in_server!(balancer)
+          Holder.stop(holder, tree)
 
-  # By its name, because the process may be started anew meanwhile.
-  def disconnect(ref) do
-    with nil <- Keeper.whereis({__MODULE__, ref}),
-         {:ok, name} <- name_of(ref) do
-      stop(name)
-    else
-      _a_name_or_none -> stop(ref)
-    end
-  end
-
-  defp stop(connection) do
-    with {:ok, pid} <- still_there(connection) do
-      try do
-        GenServer.stop(pid)
-      catch
-        # It ended in another way. If that was a crash, a supervisor may have started it anew.
-        :exit, _reason -> stop(connection)
-      end
-    end
-
-    :ok
-  end
-
-  defp still_there(connection) do
-    with {:error, :released} <- server(connection, :infinity), do: ending(connection)
-  end
-
-  # Its process may be there for longer than what is kept, and when the keeper was killed.
-  defp ending(connection) do
-    {name, balancer} =
-      case connection do
-        %__MODULE__{name: name, balancer: balancer} -> {name, balancer}
-        name -> {name, :any}
+        nil ->
+          stop_without_holder(connection)
       end
 
-    keeper = Keeper.whereis({__MODULE__, name})
+    # One that crashed may have been started again.
+    if stopped == :crashed, do: disconnect(connection), else: :ok
+  end
 
-    case Server.lookup(name) do
-      # A telemetry handler that is told of the end cannot wait for it.
-      _any when keeper == self() ->
-        :none
-
-      {pid, _kept} when pid == self() ->
-        waits_for_itself!()
-
-      {pid, kept} when balancer in [kept, :any] ->
-        {:ok, pid}
-
-      _another_or_none ->
-        # What is kept may be just being released.
-        if keeper, do: Keeper.holder(keeper)
-        :none
+  # When the holder was killed, it is about to be started again.
+  defp stop_without_holder(connection) do
+    with {:ok, supervisor, _name} <- __MODULE__.Supervisor.find(connection),
+         false <- supervisor in Process.get(:"$ancestors", []) do
+      Holder.stop_supervisor(supervisor, :normal)
     end
   end
 
   @doc """
-  Describes a connection as it is now, for people and tests. It asks the connection's process.
+  Describes a connection as it is now, for people and tests. It asks the connection's server.
 
     * `:name`, `:target` - as they were given
     * `:ready` - whether there is a backend to pick
@@ -559,55 +503,57 @@ defmodule GrpcLb.Connection do
           ]
         }
   def info(connection) do
-    case server(connection, :infinity) do
-      {:ok, pid} ->
+    case find(connection) do
+      {_holder, %{supervisor: supervisor, held: %{balancer: balancer}}} ->
+        not_in_server!(balancer)
+
         try do
-          GenServer.call(pid, :info, :infinity)
+          supervisor |> __MODULE__.Supervisor.server() |> GenServer.call(:info, :infinity)
         catch
           :exit, _it_has_ended -> info(connection)
         end
 
-      {:error, _none} ->
+      nil ->
         raise ArgumentError, "there is no connection #{inspect(connection)}"
     end
   end
 
-  # The process of a connection, as soon as there is one.
-  defp server(connection, timeout) do
-    with {:ok, _name, keeper} <- find(connection),
-         {:ok, pid} when pid == self() <- Keeper.holder(keeper, timeout) do
-      waits_for_itself!()
-    end
-  end
-
-  @spec waits_for_itself!() :: no_return()
-  defp waits_for_itself! do
-    raise ArgumentError,
-          "a telemetry handler cannot wait for the connection in whose process it runs"
-  end
-
-  # A handle means its own connection, and not the next one with the same name.
+  # Its holder, and what that has registered. A handle means its own connection, and not the next one
+  # of its name.
   defp find(%__MODULE__{name: name, balancer: balancer}) do
-    case Keeper.fetch({__MODULE__, name}) do
-      {:ok, keeper, %{balancer: ^balancer}} -> {:ok, name, keeper}
-      _another_or_none -> {:error, :released}
+    case lookup(name) do
+      {_holder, %{held: %{balancer: ^balancer}}} = found -> found
+      _another_or_none -> nil
     end
   end
 
-  defp find(name) do
-    case Keeper.whereis({__MODULE__, name}) do
-      nil -> find_by_process(name)
-      keeper -> {:ok, name, keeper}
+  defp find(ref) do
+    case {lookup(ref), ref} do
+      {nil, pid} when is_pid(pid) ->
+        with {:ok, ^pid, name} <- __MODULE__.Supervisor.find(pid),
+             do: lookup(name),
+             else: (_ -> nil)
+
+      {found_or_none, _name} ->
+        found_or_none
     end
   end
 
-  defp find_by_process(pid) do
-    with {:ok, name} <- name_of(pid),
-         keeper when is_pid(keeper) <- Keeper.whereis({__MODULE__, name}) do
-      {:ok, name, keeper}
-    else
-      _none -> {:error, :released}
+  # For a handler that runs in the holder, when that ends, there is none any more.
+  defp lookup(name) do
+    case Holder.lookup({Held, name}) do
+      {holder, %{held: %Held{}} = tree} when holder != self() -> {holder, tree}
+      _starting_or_none -> nil
     end
+  end
+
+  defp not_in_server!(balancer) do
+    if Server.whereis(balancer) == self() do
+      raise ArgumentError,
+            "a telemetry handler cannot wait for the connection in whose process it runs"
+    end
+
+    :ok
   end
 
   defp no_handle!(other) do

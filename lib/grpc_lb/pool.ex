@@ -66,36 +66,35 @@ defmodule GrpcLb.Pool do
   ## What fails, and what then
 
       pool supervisor (one_for_one)
+      |- holder: owns the balancer and the name
       |- cluster (rest_for_one), only with scope: :cluster
       |  |- the :pg scope
       |  `- the feed: tells other nodes of members here, lists theirs here
       |- workers (one_for_one)
       |  |- {MyClient, 1}
       |  `- ...
-      `- lease: ties the pool to the process that keeps its balancer
+      `- gate: closes the balancer before the others are stopped
 
-  The balancer, and with it the membership, belongs to none of these processes.
+  The balancer, and with it the membership, belongs to the holder.
 
     * A worker dies: it has left. Its supervisor starts it again, the others do not notice.
+    * The workers' supervisor dies, and all workers with it: they have left. Others are started, and
+      join. Members that are not workers stay.
     * The feed dies: all members are picked as before. A new feed reads from the balancer and from
       the scope what it has to know.
     * The scope dies, and the feed with it: here all members are picked as before. A new scope hears
       from the other nodes who their members are; those of a connected node that has not answered
       after two seconds are not picked until it does. The other nodes do not pick this node's members
       until they hear from the new scope.
-    * The pool's supervisor is killed: the workers end with it and join again when they are
-      started again. Members that are not workers stay members, and callers go on picking them. This
-      is so if the supervisor above starts the pool again within 5 seconds, and if a worker fails to
-      start then, within 5 seconds again. If not, the pool has ended, and starts empty.
-    * The pool stops, gives up because it had to restart too much, or the process that keeps its
-      balancer is killed: the name stands for no pool any more. When a supervisor starts the pool
-      again it is empty. It does not where its child spec says `restart: :transient`: to supervisors
-      all of these are ends in order.
+    * The holder or the pool's supervisor is killed, the pool stops, or it gives up because it had to
+      restart too much: the name stands for no pool any more. When the supervisor above starts the pool
+      again it is empty. Where the child spec says `restart: :transient` it does so only after a kill of
+      the pool's supervisor: to supervisors the others are ends in order.
 
   Workers join a pool that starts empty as they start. Members that are not workers are not told.
   One that must stay a member monitors the pool's supervisor, which is registered under the pool's
-  name, and joins again once `join/2` finds a pool of that name; to join where it still is a member
-  does no harm.
+  name and ends with the pool, and joins again once `join/2` finds a pool of that name; to join where
+  it still is a member does no harm.
 
   ## In a cluster
 
@@ -113,8 +112,8 @@ defmodule GrpcLb.Pool do
   What `GrpcLb.new/3` calls a backend is a member here.
   """
 
-  alias GrpcLb.Call
-  alias GrpcLb.Pool.{Entry, Feed, Membership, NoMembersError, Options, Route, Waiters}
+  alias GrpcLb.{Call, Waiters}
+  alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options, Route}
 
   @typedoc "The name of a pool."
   @type name :: atom()
@@ -188,7 +187,7 @@ defmodule GrpcLb.Pool do
   def start_link(opts) do
     %Options{name: name} = options = Options.validate!(opts)
 
-    if Entry.taken?(name) do
+    if Handle.taken?(name) do
       raise ArgumentError,
             "option :name of a pool must not be the key of a :persistent_term entry of " <>
               "somebody else, got: #{inspect(name)}"
@@ -216,7 +215,7 @@ defmodule GrpcLb.Pool do
   """
   @spec stop(name()) :: :ok | {:error, :not_running}
   def stop(pool) do
-    with {:ok, entry} <- Entry.fetch(pool), do: GrpcLb.Pool.Supervisor.stop(entry)
+    with {:ok, handle} <- Handle.fetch(pool), do: GrpcLb.Pool.Supervisor.stop(handle)
   end
 
   @doc """
@@ -271,8 +270,8 @@ defmodule GrpcLb.Pool do
   def join(pool, pid, opts) do
     member = Options.member!(local!(pid), opts)
 
-    with {:ok, entry} <- Entry.fetch(pool) do
-      Membership.join(entry, member)
+    with {:ok, handle} <- Handle.fetch(pool) do
+      Membership.join(handle, member)
     end
   end
 
@@ -296,8 +295,8 @@ defmodule GrpcLb.Pool do
   def leave(pool, pid \\ self()) do
     pid = local!(pid)
 
-    with {:ok, entry} <- Entry.fetch(pool) do
-      Membership.leave(entry, pid)
+    with {:ok, handle} <- Handle.fetch(pool) do
+      Membership.leave(handle, pid)
     end
   end
 
@@ -326,12 +325,12 @@ defmodule GrpcLb.Pool do
   @spec pick(name()) :: {:ok, value :: term()} | {:error, :no_members | :not_running}
   def pick(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, route, _entry} -> in_pool(Route.pick(route))
+      {GrpcLb.Pool, route, _handle} -> in_pool(Route.pick(route))
       _other -> {:error, :not_running}
     end
   end
 
-  def pick(other), do: Entry.not_a_pool!(other)
+  def pick(other), do: Handle.not_a_pool!(other)
 
   defp in_pool({:error, :no_backends}), do: {:error, :no_members}
   defp in_pool({:error, :closed}), do: {:error, :not_running}
@@ -394,12 +393,12 @@ defmodule GrpcLb.Pool do
           | {:error, :no_members | :not_running | :overloaded}
   def checkout(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, route, _entry} -> in_pool(Route.checkout(route))
+      {GrpcLb.Pool, route, _handle} -> in_pool(Route.checkout(route))
       _other -> {:error, :not_running}
     end
   end
 
-  def checkout(other), do: Entry.not_a_pool!(other)
+  def checkout(other), do: Handle.not_a_pool!(other)
 
   @doc """
   As `checkout/1`, for a call that has a key, see `pick/2`.
@@ -542,7 +541,7 @@ defmodule GrpcLb.Pool do
 
   # A node can have many members, and all of them would have to be passed over.
   defp pass_over(pool, {:node, node}) do
-    with {:ok, entry} <- Entry.fetch(pool), do: Feed.unreachable(entry, node)
+    with {:ok, handle} <- Handle.fetch(pool), do: Feed.unreachable(handle, node)
   end
 
   @doc """
@@ -618,8 +617,8 @@ defmodule GrpcLb.Pool do
   """
   @spec info(name()) :: {:ok, info()} | {:error, :not_running}
   def info(pool) do
-    with {:ok, %Entry{options: options} = entry} <- Entry.fetch(pool),
-         {:ok, members} <- Membership.list(entry) do
+    with {:ok, %Handle{options: options} = handle} <- Handle.fetch(pool),
+         {:ok, members} <- Membership.list(handle) do
       {:ok,
        options
        |> Map.take([:name, :policy, :scope, :local_share, :size])
@@ -650,13 +649,13 @@ defmodule GrpcLb.Pool do
     GrpcLb.Options.argument!("n", {:integer, from: 0}, n)
     timeout = timeout!(timeout)
 
-    with {:ok, entry} <- Entry.fetch(pool) do
-      Waiters.await(entry.waiters, entry.keeper, n, timeout, fn -> Membership.count(entry) end)
+    with {:ok, handle} <- Handle.fetch(pool) do
+      Waiters.await(handle.waiters, handle.holder, n, timeout, fn -> Membership.count(handle) end)
     end
   end
 
   defp listed(pool) do
-    with {:ok, entry} <- Entry.fetch(pool), do: Membership.list(entry)
+    with {:ok, handle} <- Handle.fetch(pool), do: Membership.list(handle)
   end
 
   defp local!(pid) when is_pid(pid) and node(pid) == node(), do: pid

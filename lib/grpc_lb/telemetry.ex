@@ -40,8 +40,9 @@ defmodule GrpcLb.Telemetry do
           [
             reason: """
             `:normal` after `GrpcLb.Connection.disconnect/1`; `{:shutdown, :connect_error}` when
-            `GrpcLb.Connection.connect/2` failed; else what its process ended with, or, when no
-            supervisor brought that back, `:not_taken_over` or what that supervisor ended with
+            `GrpcLb.Connection.connect/2` failed; `{:shutdown, :balancer_closed}` after
+            `GrpcLb.close/1`; `:shutdown` when its supervisor was stopped or gave up; `:killed` when
+            that was killed. When its holder was killed there is no event.
             """
           ]
     },

@@ -4,7 +4,7 @@ defmodule GrpcLb.ApplicationTest do
 
   alias GrpcLb.Test.Peer
 
-  for name <- [GrpcLb.Registry, GrpcLb.Keepers, GrpcLb.Connections, GrpcLb.Ticker] do
+  for name <- [GrpcLb.Registry, GrpcLb.Janitor, GrpcLb.Connections, GrpcLb.Ticker] do
     test "the application and its users survive the death of #{inspect(name)}" do
       peer = Peer.start()
       assert Peer.run(peer, Peer.Supervision, :pool_survives_death_of, [unquote(name)])

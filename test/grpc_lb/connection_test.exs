@@ -539,6 +539,18 @@ defmodule GrpcLb.ConnectionTest do
       eventually(fn -> not Process.alive?(closing) end)
     end
 
+    test "does not wait for a transport that is being opened" do
+      test = self()
+
+      {handle, _pid} =
+        supervised!(target: "ipv4:127.0.0.1:1", transport: {ScriptedTransport, test})
+
+      opening = ScriptedTransport.opening("127.0.0.1:1")
+      monitor = Process.monitor(opening)
+      assert Connection.disconnect(handle) == :ok
+      assert_receive {:DOWN, ^monitor, :process, ^opening, :killed}, 10_000
+    end
+
     test "ends dials and resolutions that are under way" do
       stalled = Loopback.start(:stall)
       {handle, _pid} = supervised!(target: static([stalled]))

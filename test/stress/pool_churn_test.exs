@@ -25,24 +25,47 @@ defmodule GrpcLb.Stress.PoolChurnTest do
     end
   end
 
+  # The holder and the supervisor are not among them: with these the pool ends.
   test "nor while the pool's processes are killed" do
     pool = :"churn under fire"
     worker = {PoolWorker, {pool, [value: :worker]}}
-    start_supervised!({Pool, name: pool, scope: :cluster, size: 3, worker: worker})
+    # More restarts of workers than kills.
+    opts = [name: pool, scope: :cluster, size: 3, worker: worker, max_restarts: 100]
+    start_supervised!({Pool, opts})
     outsider = idle()
     :ok = Pool.join(pool, outsider, value: :outsider)
+    {GrpcLb.Pool, _route, handle} = :persistent_term.get(pool)
 
     churn(pool, @changes.cluster, fn ->
-      for _ <- 1..20 do
-        supervisor = Process.whereis(pool)
-        kill([supervisor])
-        eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
+      # No more than the supervisors of the pool bear.
+      for victim <- [:feed, :worker, :scope, :gate, :feed, :worker, :workers, :cluster, :worker] do
+        pid = victim(pool, handle, victim)
+        kill([pid])
+        eventually(fn -> victim(pool, handle, victim) not in [nil, pid] end)
       end
     end)
 
     {:ok, members} = Pool.members(pool)
     assert outsider in Enum.map(members, & &1.pid)
+    assert {GrpcLb.Pool, _route, ^handle} = :persistent_term.get(pool)
     kill([outsider])
+  end
+
+  defp victim(_pool, handle, :feed), do: Process.whereis(handle.feed)
+  defp victim(_pool, handle, :scope), do: Process.whereis(handle.scope)
+
+  defp victim(pool, handle, :worker) do
+    with pid when is_pid(pid) <- victim(pool, handle, :workers) do
+      {_id, worker, _type, _modules} = pid |> Supervisor.which_children() |> List.last()
+      if is_pid(worker), do: worker
+    end
+  catch
+    :exit, _it_has_ended -> nil
+  end
+
+  defp victim(pool, _handle, child) do
+    {^child, pid, _type, _modules} = pool |> Supervisor.which_children() |> List.keyfind(child, 0)
+    if is_pid(pid), do: pid
   end
 
   for {scope, n} <- [node: 10_000, cluster: 2_000] do

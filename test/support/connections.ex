@@ -41,11 +41,32 @@ defmodule GrpcLb.Test.Connections do
     {connect!(names, [resolver: ScriptedResolver] ++ opts), names}
   end
 
-  @doc "Starts a connection under the test's supervisor; returns its handle and its process."
+  @doc "Starts a connection under the test's supervisor; returns its handle and its supervisor."
   def supervised!(opts) do
     opts = Keyword.put_new_lazy(opts(opts), :name, &make_ref/0)
     pid = start_supervised!({Connection, opts})
     {Connection.handle!(opts[:name]), pid}
+  end
+
+  @doc "The holder of a connection."
+  def holder(handle) do
+    {holder, _tree} = GrpcLb.Holder.lookup({Connection.Held, handle.name})
+    holder
+  end
+
+  @doc "The supervisor of a connection."
+  def supervisor_of(handle) do
+    {:ok, supervisor, _name} = Connection.Supervisor.find(handle.name)
+    supervisor
+  end
+
+  @doc "The server of a connection."
+  def server(handle), do: Connection.Server.whereis(handle.balancer)
+
+  @doc "The server of a connection, once it is another than `before`."
+  def restarted(handle, before) do
+    eventually(fn -> server(handle) not in [nil, before] end)
+    server(handle)
   end
 
   @doc "The ids in the rotation, in their order."

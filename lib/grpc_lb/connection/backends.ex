@@ -1,13 +1,21 @@
 defmodule GrpcLb.Connection.Backends do
   @moduledoc false
-  # The backends of a connection and their subchannels, for its process: what `Plan` decides is
+  # The backends of a connection and their subchannels, for its server: what `Plan` decides is
   # started and stopped here, what subchannels tell is noted, and what failed is tried again.
 
   alias GrpcLb.{Address, Telemetry}
   alias GrpcLb.Connection.{Backoff, Options, Plan, Rotation, Subchannel}
 
-  @enforce_keys [:options, :supervisor]
-  defstruct [:options, :supervisor, :first_error, ids: [], addresses: %{}, entries: %{}]
+  @enforce_keys [:options, :balancer, :supervisor]
+  defstruct [
+    :options,
+    :balancer,
+    :supervisor,
+    :first_error,
+    ids: [],
+    addresses: %{},
+    entries: %{}
+  ]
 
   @typep entry :: %{
            state: Plan.state(),
@@ -26,6 +34,7 @@ defmodule GrpcLb.Connection.Backends do
 
   @type t :: %__MODULE__{
           options: Options.t(),
+          balancer: GrpcLb.balancer(),
           supervisor: pid(),
           first_error: {:open, Plan.id(), reason :: term()} | nil,
           ids: [Plan.id()],
@@ -33,15 +42,22 @@ defmodule GrpcLb.Connection.Backends do
           entries: %{Plan.id() => entry()}
         }
 
-  @doc "No backends yet; their subchannels will be under this supervisor."
-  @spec new(Options.t(), supervisor :: pid()) :: t()
-  def new(options, supervisor), do: %__MODULE__{options: options, supervisor: supervisor}
+  @doc "No backends yet. The supervisor of the balancer's subchannels runs."
+  @spec new(Options.t(), GrpcLb.balancer()) :: t()
+  def new(options, balancer) do
+    supervisor = Subchannel.whereis_supervisor(balancer)
+    %__MODULE__{options: options, balancer: balancer, supervisor: supervisor}
+  end
+
+  @doc "Whether the supervisor of the subchannels is alive."
+  @spec supervised?(t()) :: boolean()
+  def supervised?(backends), do: Process.alive?(backends.supervisor)
 
   @doc "Takes over the subchannels that live, with the addresses that were known."
   @spec adopt(t(), [Address.t()]) :: t()
   def adopt(backends, addresses) do
     adopted =
-      for {pid, address, state} <- Subchannel.all(backends.supervisor), into: %{} do
+      for {pid, address, state} <- Subchannel.all(backends.balancer), into: %{} do
         id = Address.id(address)
         {id, adopted(backends, id, address, pid, state)}
       end
@@ -83,6 +99,13 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   defp each(backends, ids, fun), do: Enum.reduce(ids, backends, fun)
+
+  @doc "Ends those that are being opened, which nobody will wait for."
+  @spec abort_all(t()) :: :ok
+  def abort_all(backends) do
+    for {_id, %{state: :opening, pid: pid}} <- backends.entries, do: Process.exit(pid, :kill)
+    :ok
+  end
 
   @doc "The backends that are wanted, in order, for the rotation."
   @spec wanted(t()) :: [Rotation.wanted()]
@@ -246,7 +269,7 @@ defmodule GrpcLb.Connection.Backends do
   defp open(id, backends) do
     %{options: options, addresses: %{^id => address}} = backends
     entry = Map.get_lazy(backends.entries, id, fn -> entry(backends, address) end)
-    pid = Subchannel.start(backends.supervisor, options.name, options.transport, address)
+    pid = Subchannel.start(backends.balancer, options.transport, address)
     monitor(id, pid)
     Subchannel.open(pid)
 
@@ -271,7 +294,7 @@ defmodule GrpcLb.Connection.Backends do
     put(backends, id, entry)
   end
 
-  # It may be anywhere in `open/2`. What it has opened already, the closer closes.
+  # It may be anywhere in `open/2`. What it has opened already, the janitor closes.
   defp abort(id, backends) do
     entry = stop_timer(backends.entries[id])
     Process.exit(entry.pid, :kill)

@@ -1,8 +1,7 @@
 defmodule GrpcLb.Connection.Discovery do
   @moduledoc false
-  # When a connection resolves its target, for its process: at first, when a TTL or the interval is
-  # over, when it is asked to but not too often, and after a backoff when it failed. The work is done
-  # by a `ResolverWorker`.
+  # When a connection resolves its target: at first, when a TTL or the interval is over, on request
+  # but not too often, and after a backoff when it failed. A `ResolverWorker` does the work.
 
   alias GrpcLb.Connection.{Backoff, Options, ResolverWorker}
   alias GrpcLb.Resolver

@@ -1,8 +1,7 @@
 defmodule GrpcLb.Connection.ResolverWorker do
   @moduledoc false
-  # The process in which a connection's resolver runs, linked to the connection's process. It has it
-  # watch, if it can, resolves once, and then when it is asked to. Every result has been checked, so
-  # that nothing but resolutions and errors come out of it.
+  # Runs a connection's resolver, linked to the server. Starts `watch/3` if exported, resolves once,
+  # then on request. Checks every result: it sends nothing but resolutions and errors.
 
   use GenServer
 
@@ -48,8 +47,8 @@ defmodule GrpcLb.Connection.ResolverWorker do
     {:noreply, state}
   end
 
-  # Pushes come by here, and not to the connection's process at once, so that one during a resolution
-  # is not undone by what that answers, which may be older.
+  # Pushes pass through here, so that the answer of a resolution, which may be older, does not undo one
+  # that came during it.
   @impl true
   def handle_info({__MODULE__, :pushed, result}, state) do
     send(state.server, {:pushed, self(), Resolver.check(result)})

@@ -1,104 +1,61 @@
 defmodule GrpcLb.Connection.Server do
   @moduledoc false
-  # The process of a connection. It never waits for a resolver or a transport: these run in processes
-  # of their own and send messages, which are sorted here. What they lead to is in `Discovery` and
-  # `Backends`.
+  # Feeds a connection's balancer. Never waits for a resolver or a transport: these run in processes
+  # of their own and send messages, which are sorted here. `Discovery` and `Backends` say what follows.
 
   use GenServer
 
-  alias GrpcLb.{Connection, Keeper, Telemetry}
-  alias GrpcLb.Connection.{Backends, Discovery, Options, Rotation, Subchannel, Waiters}
+  alias GrpcLb.{Holder, Names, Telemetry, Waiters}
+  alias GrpcLb.Connection.{Backends, Discovery, Options, Rotation}
 
   # The transports' values may be secret, and a crash is logged with this.
   @derive {Inspect, only: [:options, :ready?]}
-  @enforce_keys [:options, :keeper, :rotation, :backends, :discovery, :since]
+  @enforce_keys [:options, :holder, :waiters, :rotation, :backends, :discovery, :since]
   defstruct @enforce_keys ++
               [
                 # Who waits in connect/2 and has not been told.
                 caller: nil,
                 ready?: false,
                 resolution: :pending,
-                reconcile_pending?: false,
-                waiters: %{}
+                reconcile_pending?: false
               ]
 
-  @doc "How long it may take to end: a little more than its transports may take to close."
-  @spec shutdown_ms() :: pos_integer()
-  def shutdown_ms, do: Subchannel.close_ms() + 2_000
-
-  @spec start_link(Options.t()) :: GenServer.on_start()
-  def start_link(options), do: GenServer.start_link(__MODULE__, options, name: via(options.name))
-
-  @doc "The process of the connection with this name."
-  @spec whereis(name :: term()) :: pid() | nil
-  def whereis(name), do: GenServer.whereis(via(name))
-
-  @doc "The process of the connection with this name, and its balancer, `nil` before it has one."
-  @spec lookup(name :: term()) :: {pid(), GrpcLb.balancer() | nil} | nil
-  def lookup(name), do: List.first(Registry.lookup(GrpcLb.Registry, {Connection, name}))
-
-  @doc "The name of the connection with this process."
-  @spec name(pid()) :: {:ok, name :: term()} | :error
-  def name(pid) do
-    names = for {Connection, name} <- Registry.keys(GrpcLb.Registry, pid), do: {:ok, name}
-    List.first(names, :error)
+  @doc "Starts it, under the supervisor that has started the holder with this key."
+  @spec start_link(Holder.key(), Options.t()) :: GenServer.on_start()
+  def start_link(key, options) do
+    {holder, held} = Holder.fetch!(key)
+    GenServer.start_link(__MODULE__, {options, holder, held}, name: via(held.balancer))
   end
 
-  defp via(name), do: {:via, Registry, {GrpcLb.Registry, {Connection, name}}}
+  @doc "The process that feeds this balancer."
+  @spec whereis(GrpcLb.balancer()) :: pid() | nil
+  def whereis(balancer), do: Names.whereis({__MODULE__, balancer})
+
+  @doc "The name of the process that feeds this balancer."
+  @spec via(GrpcLb.balancer()) :: GenServer.name()
+  def via(balancer), do: Names.via({__MODULE__, balancer})
 
   @impl true
-  def init(options) do
+  def init({options, holder, %{balancer: balancer, waiters: waiters}}) do
     Process.flag(:trap_exit, true)
-
-    case Keeper.claim({Connection, options.name}, make(options), release(about(options))) do
-      {:ok, keeper, kept, claim} ->
-        :erlang.monitor(:process, keeper, tag: :keeper_down)
-        {:ok, begin(options, keeper, kept, claim)}
-
-      {:error, reason} ->
-        {:stop, reason}
-    end
-  end
-
-  defp make(%{policy: policy, settings: settings}) do
-    fn ->
-      {:ok, balancer} = GrpcLb.new(policy, [], [owner: self()] ++ settings)
-      {:ok, subchannels} = DynamicSupervisor.start_link(strategy: :one_for_one)
-      %{balancer: balancer, subchannels: subchannels, since: System.monotonic_time()}
-    end
-  end
-
-  defp release(about) do
-    fn kept, reason ->
-      GrpcLb.close(kept.balancer)
-      Subchannel.stop_all(kept.subchannels)
-
-      Telemetry.execute(
-        [:grpc_lb, :connection, :disconnected],
-        %{duration: System.monotonic_time() - kept.since},
-        Map.put(about, :reason, reason)
-      )
-    end
-  end
-
-  defp begin(options, keeper, kept, claim) do
-    Registry.update_value(GrpcLb.Registry, {Connection, options.name}, fn _ -> kept.balancer end)
 
     state = %__MODULE__{
       options: options,
-      keeper: keeper,
-      rotation: Rotation.new(kept.balancer),
-      backends: Backends.new(options, kept.subchannels),
+      holder: holder,
+      waiters: waiters,
+      rotation: Rotation.new(balancer),
+      backends: Backends.new(options, balancer),
       discovery: Discovery.start(options),
       since: System.monotonic_time()
     }
 
-    case claim do
-      :new -> state
-      {:taken_over, nil} -> state
-      {:taken_over, addresses} -> take_over(state, addresses)
-    end
-    |> publish_or_watch_caller()
+    state =
+      case Holder.noted(holder) do
+        nil -> state
+        addresses -> take_over(state, addresses)
+      end
+
+    {:ok, publish_or_watch_caller(state)}
   end
 
   defp take_over(state, addresses) do
@@ -116,13 +73,13 @@ defmodule GrpcLb.Connection.Server do
   end
 
   # connect/2 publishes when it is ready, and ends when its caller does. Once that has its handle, it
-  # is as any other, also when it is started anew without a keeper that could tell.
+  # is as any other.
   defp publish_or_watch_caller(%{options: options} = state) do
     if options.caller && not told?(options.caller) do
       :erlang.monitor(:process, options.caller.pid, tag: :caller_down)
       %{state | caller: options.caller}
     else
-      Keeper.publish(state.keeper)
+      Holder.publish(state.holder)
       state
     end
   end
@@ -130,30 +87,20 @@ defmodule GrpcLb.Connection.Server do
   defp told?(%{told: told}), do: :atomics.get(told, 1) == 1
 
   @impl true
-  def handle_call(question, from, state) do
+  def handle_call(:info, _from, state) do
     if balancer_closed?(state),
       do: closed(state),
-      else: answer(question, from, state)
+      else: {:reply, info(state), state}
   end
 
-  defp answer({:await_ready, _timeout}, _from, %{ready?: true} = state) do
-    {:reply, :ok, state}
-  end
-
-  defp answer({:await_ready, timeout}, from, state) do
-    {:noreply, %{state | waiters: Waiters.add(state.waiters, from, timeout)}}
-  end
-
-  defp answer(:info, _from, state) do
-    info = %{
+  defp info(state) do
+    %{
       name: state.options.name,
       target: state.options.target,
       ready: state.ready?,
       resolution: state.resolution,
       backends: Backends.describe(state.backends)
     }
-
-    {:reply, info, state}
   end
 
   @impl true
@@ -199,26 +146,13 @@ defmodule GrpcLb.Connection.Server do
     {:noreply, %{state | discovery: Discovery.timeout(state.discovery, timer)}}
   end
 
-  def handle_info({:timeout, _timer, {:waiter, monitor}}, state) do
-    {:noreply, %{state | waiters: Waiters.timeout(state.waiters, monitor)}}
-  end
-
   def handle_info(:reconcile, state), do: reconcile(%{state | reconcile_pending?: false})
-
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
-    {:noreply, %{state | waiters: Waiters.down(state.waiters, monitor)}}
-  end
 
   # Watched to its end, because only the caller knows that it has got its handle.
   def handle_info({:caller_down, _monitor, :process, _pid, _reason}, state) do
     if told?(state.options.caller),
       do: {:noreply, state},
       else: {:stop, {:shutdown, :caller_down}, state}
-  end
-
-  # The balancer is closed. A supervisor makes a new one by starting this process anew.
-  def handle_info({:keeper_down, _monitor, :process, _pid, reason}, state) do
-    {:stop, {:keeper_down, reason}, state}
   end
 
   def handle_info({:EXIT, pid, reason}, state) do
@@ -236,10 +170,15 @@ defmodule GrpcLb.Connection.Server do
   @impl true
   def terminate(reason, state) do
     Discovery.stop(state.discovery)
-    if on_purpose?(reason), do: Keeper.release(state.keeper, reason)
+
+    # The last child is stopped first: picks say that the connection is closed before transports are.
+    if on_purpose?(reason) and Backends.supervised?(state.backends) do
+      Holder.close(state.holder, reason)
+      Backends.abort_all(state.backends)
+    end
   end
 
-  # Otherwise the keeper finds out whether somebody takes over.
+  # It is stopped so also when the subchannels' supervisor has died, and then it is started again.
   defp on_purpose?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
   defp perhaps_lost({:lost, backends}, state) do
@@ -250,7 +189,7 @@ defmodule GrpcLb.Connection.Server do
   defp perhaps_lost({:expected, backends}, state), do: {:noreply, %{state | backends: backends}}
 
   defp resolution(state, {:ok, %{addresses: [_ | _] = addresses}}, duration) do
-    Keeper.note(state.keeper, addresses)
+    Holder.note(state.holder, addresses)
     backends = Backends.update(state.backends, addresses)
     resolved(state, length(backends.ids), duration, :ok)
     reconcile(%{state | backends: backends, resolution: :ok})
@@ -308,16 +247,19 @@ defmodule GrpcLb.Connection.Server do
     GrpcLb.remove(rotation.balancer, []) == {:error, :closed}
   end
 
-  # By somebody who has the handle, and so meant it; or because the keeper has died, of which there
-  # will be a message.
+  # By somebody who has the handle, and so meant it; or because the holder has died, and then the
+  # supervisor is about to stop this process.
   defp closed(state) do
-    if Process.alive?(state.keeper),
+    if Process.alive?(state.holder),
       do: {:stop, {:shutdown, :balancer_closed}, state},
       else: {:noreply, state}
   end
 
   defp reconciled(%{ready?: ready?, rotation: rotation} = state) do
-    case {ready?, Rotation.ready?(rotation)} do
+    now_ready? = Rotation.ready?(rotation)
+    if now_ready?, do: Waiters.notify(state.waiters, fn -> 1 end)
+
+    case {ready?, now_ready?} do
       {true, true} ->
         {:noreply, tell_caller(state)}
 
@@ -330,15 +272,14 @@ defmodule GrpcLb.Connection.Server do
       {false, true} ->
         duration = System.monotonic_time() - state.since
         emit(state, :connected, %{duration: duration}, %{})
-        waiters = Waiters.reply_all(state.waiters, :ok)
-        {:noreply, tell_caller(%{state | ready?: true, waiters: waiters})}
+        {:noreply, tell_caller(%{state | ready?: true})}
     end
   end
 
   defp tell_caller(%{caller: nil} = state), do: state
 
   defp tell_caller(%{caller: caller} = state) do
-    Keeper.publish(state.keeper)
+    Holder.publish(state.holder)
     send(caller.reply_to, {caller.reply_to, {:ok, state.rotation.balancer}})
     %{state | caller: nil}
   end

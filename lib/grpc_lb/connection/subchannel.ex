@@ -1,19 +1,19 @@
 defmodule GrpcLb.Connection.Subchannel do
   @moduledoc false
-  # One transport: opens it, watches it, checks it, closes it, and ends. It tells the connection's
-  # process by name, because that may be started anew meanwhile, and leaves in the registry what
-  # that one needs to go on with it. That it could not open is told by the reason of its exit.
+  # One transport: opens it, watches it, checks it, closes it, and ends. Tells the connection's server
+  # by name, because that may be started again meanwhile, and leaves in the registry what that one
+  # needs to go on with it. The reason of its exit says that it could not open.
 
   @close_ms 3_000
 
   use GenServer, restart: :temporary, shutdown: @close_ms
 
-  alias GrpcLb.{Address, Connection}
-  alias GrpcLb.Connection.{Callback, Closer}
+  alias GrpcLb.{Address, Holder, Janitor, Names}
+  alias GrpcLb.Connection.{Callback, Server}
 
   # What the transport is given, and what it returned, may be secret, and a crash is logged with this.
-  @derive {Inspect, only: [:name, :module, :address]}
-  @enforce_keys [:name, :supervisor, :module, :opts, :address]
+  @derive {Inspect, only: [:balancer, :module, :address]}
+  @enforce_keys [:balancer, :supervisor, :module, :opts, :address]
   defstruct @enforce_keys ++ [:opened, :monitor]
 
   @type state :: :opening | {:up, value :: term(), owner :: pid()} | :closing
@@ -22,11 +22,23 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec close_ms() :: pos_integer()
   def close_ms, do: @close_ms
 
-  @spec start(supervisor :: pid(), name :: term(), {module(), term()}, Address.t()) :: pid()
-  def start(supervisor, name, transport, address) do
-    {:ok, pid} =
-      DynamicSupervisor.start_child(supervisor, {__MODULE__, {name, transport, address}})
+  @doc "Starts the supervisor of the subchannels of the balancer that the holder with this key has."
+  @spec start_supervisor(Holder.key()) :: Supervisor.on_start()
+  def start_supervisor(key) do
+    {_holder, %{balancer: balancer}} = Holder.fetch!(key)
+    DynamicSupervisor.start_link(strategy: :one_for_one, name: supervisor(balancer))
+  end
 
+  defp supervisor(balancer), do: Names.via({__MODULE__, balancer})
+
+  @doc "The supervisor of a balancer's subchannels."
+  @spec whereis_supervisor(GrpcLb.balancer()) :: pid() | nil
+  def whereis_supervisor(balancer), do: Names.whereis({__MODULE__, balancer})
+
+  @spec start(GrpcLb.balancer(), {module(), term()}, Address.t()) :: pid()
+  def start(balancer, transport, address) do
+    child = {__MODULE__, {balancer, transport, address}}
+    {:ok, pid} = DynamicSupervisor.start_child(supervisor(balancer), child)
     pid
   end
 
@@ -42,35 +54,28 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec close(pid()) :: :ok
   def close(pid), do: GenServer.cast(pid, :close)
 
-  @doc "All that live under a supervisor."
-  @spec all(supervisor :: pid()) :: [{pid(), Address.t(), state()}]
-  def all(supervisor) do
-    for {_id, pid, _type, _modules} <- DynamicSupervisor.which_children(supervisor),
+  @doc "All that live."
+  @spec all(GrpcLb.balancer()) :: [{pid(), Address.t(), state()}]
+  def all(balancer) do
+    for {_id, pid, _type, _modules} <-
+          DynamicSupervisor.which_children(supervisor(balancer)),
         {^pid, {address, state}} <- Registry.lookup(GrpcLb.Registry, {__MODULE__, pid}) do
       {pid, address, state}
     end
-  end
-
-  @doc "Ends all under a supervisor, and the supervisor. Those that are opening are not waited for."
-  @spec stop_all(supervisor :: pid()) :: :ok
-  def stop_all(supervisor) do
-    for {pid, _address, :opening} <- all(supervisor), do: Process.exit(pid, :kill)
-    Supervisor.stop(supervisor)
-    Closer.await(supervisor)
   end
 
   @doc false
   def start_link(arg), do: GenServer.start_link(__MODULE__, arg)
 
   @impl true
-  def init({name, {module, opts}, address}) do
+  def init({balancer, {module, opts}, address}) do
     Process.flag(:trap_exit, true)
     {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {address, :opening})
     [supervisor | _] = Process.get(:"$ancestors")
-    :ok = Closer.watch(supervisor)
+    :ok = Janitor.watch(balancer)
 
     state = %__MODULE__{
-      name: name,
+      balancer: balancer,
       supervisor: supervisor,
       module: module,
       opts: opts,
@@ -89,7 +94,7 @@ defmodule GrpcLb.Connection.Subchannel do
     case opened(Callback.call(state.module, :open, [state.address, state.opts])) do
       {:ok, value, owner} ->
         # Now or later this process may be killed.
-        Closer.opened(state.module, value)
+        Janitor.clean_up_with({state.module, :close, [value]})
         state = %{state | opened: {:ok, value}}
         if Process.alive?(owner), do: up(value, owner, state), else: gone(state)
 
@@ -189,12 +194,12 @@ defmodule GrpcLb.Connection.Subchannel do
   @impl true
   def terminate(_reason, %{opened: {:ok, value}, module: module}) do
     Callback.call(module, :close, [value])
-    Closer.closed()
+    Janitor.clean_up_with(nil)
   end
 
   def terminate(_reason, _state), do: :ok
 
-  # First what can be looked up, then the message: a process that takes over in between sees either.
+  # First what can be looked up, then the message: a server that is started in between sees either.
   defp put_state(new) do
     Registry.update_value(GrpcLb.Registry, {__MODULE__, self()}, fn {address, _before} ->
       {address, new}
@@ -202,6 +207,6 @@ defmodule GrpcLb.Connection.Subchannel do
   end
 
   defp tell(state, message) do
-    if pid = Connection.Server.whereis(state.name), do: send(pid, message)
+    if pid = Server.whereis(state.balancer), do: send(pid, message)
   end
 end

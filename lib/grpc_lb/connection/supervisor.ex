@@ -1,12 +1,12 @@
 defmodule GrpcLb.Connection.Supervisor do
   @moduledoc false
-  # One for each connection that `connect/2` made, so that one that keeps crashing takes no other
-  # with it. It ends when the connection's process ends on purpose.
+  # The supervisor of a connection. It ends when the server ends on purpose.
 
   # Erlang's, because Elixir's does not know `auto_shutdown` in every version.
   @behaviour :supervisor
 
-  alias GrpcLb.Connection.{Options, Server}
+  alias GrpcLb.{Connection, Holder, Names}
+  alias GrpcLb.Connection.{Held, Options, Server, Subchannel}
 
   @doc """
   Starts a connection and waits until it is ready. When it fails nothing is left of it on return.
@@ -20,8 +20,12 @@ defmodule GrpcLb.Connection.Supervisor do
     options = %{options | caller: caller}
 
     result =
-      with {:ok, supervisor} <- DynamicSupervisor.start_child(GrpcLb.Connections, child(options)),
-           do: await(supervisor, caller, options.ready_timeout)
+      case DynamicSupervisor.start_child(GrpcLb.Connections, child(options)) do
+        {:ok, supervisor} -> await(supervisor, caller, options.ready_timeout)
+        {:error, {:already_started, _pid}} = taken -> taken
+        # Somebody killed it before it had begun.
+        {:error, _it_has_ended} -> {:error, :closed}
+      end
 
     :erlang.unalias(reply_to)
 
@@ -47,15 +51,9 @@ defmodule GrpcLb.Connection.Supervisor do
         timeout -> {:error, :timeout}
       end
 
-    with {:error, _reason} <- result, do: stop(supervisor)
+    with {:error, _reason} <- result, do: Holder.stop_supervisor(supervisor, :shutdown)
     Process.demonitor(monitor, [:flush])
     result
-  end
-
-  defp stop(supervisor) do
-    Supervisor.stop(supervisor, :shutdown)
-  catch
-    :exit, _it_has_ended -> :ok
   end
 
   defp child(options) do
@@ -67,41 +65,64 @@ defmodule GrpcLb.Connection.Supervisor do
     }
   end
 
-  @doc false
+  @spec start_link(Options.t()) :: Supervisor.on_start()
   def start_link(options) do
-    {:ok, supervisor} = :supervisor.start_link(__MODULE__, [])
+    name = Names.via({__MODULE__, options.name}, _parent = self())
 
-    # Not among the children of its init: it would report that a name is taken as a failure.
-    case :supervisor.start_child(supervisor, server(options)) do
-      {:ok, _pid} ->
-        {:ok, supervisor}
+    # One whose own supervisor was killed ends with it.
+    Names.start_link(fn -> :supervisor.start_link(name, __MODULE__, options) end, fn pid ->
+      case Names.lookup({__MODULE__, options.name}) do
+        {^pid, parent} -> not Process.alive?(parent)
+        _another_or_none -> true
+      end
+    end)
+  end
 
-      {:error, reason} ->
-        Supervisor.stop(supervisor)
-        {:error, start_error(reason)}
+  @doc "Finds a connection's supervisor by the name or by itself, and the name."
+  @spec find(Connection.name() | pid()) :: {:ok, pid(), Connection.name()} | :error
+  def find(ref) do
+    case {Names.whereis({__MODULE__, ref}), ref} do
+      {nil, pid} when is_pid(pid) ->
+        names = for {__MODULE__, name} <- Registry.keys(GrpcLb.Registry, pid), do: name
+        if names == [], do: :error, else: {:ok, pid, hd(names)}
+
+      {nil, _name} ->
+        :error
+
+      {supervisor, name} ->
+        {:ok, supervisor, name}
     end
   end
 
-  # OTP 25 puts the child beside every reason, later ones beside all but this.
-  defp start_error({:already_started, _pid} = taken), do: taken
-  defp start_error({{:already_started, _pid} = taken, _child}), do: taken
-
-  # Somebody killed it before it had begun.
-  defp start_error(_it_has_ended), do: :closed
-
-  defp server(options) do
-    %{
-      id: Server,
-      start: {Server, :start_link, [options]},
-      restart: :transient,
-      significant: true,
-      shutdown: Server.shutdown_ms()
-    }
+  @doc "The server, once it runs: waits while it is started again. Exits when the connection has ended."
+  @spec server(supervisor :: pid()) :: pid()
+  def server(supervisor) do
+    case List.keyfind(:supervisor.which_children(supervisor), Server, 0) do
+      {Server, pid, :worker, _modules} when is_pid(pid) -> pid
+      _starting -> server(supervisor)
+    end
   end
 
+  # Many restarts: when they are used up the connection has ended, also for a supervisor that starts
+  # again what crashed, because supervisors end with :shutdown then. The server is the last child, and
+  # when it ends on purpose all end.
   @impl true
-  def init([]) do
+  def init(options) do
+    key = {Held, options.name}
+
+    children = [
+      %{id: Holder, start: {Holder, :start_link, [key, options]}},
+      %{id: :subchannels, start: {Subchannel, :start_supervisor, [key]}, type: :supervisor},
+      %{
+        id: Server,
+        start: {Server, :start_link, [key, options]},
+        restart: :transient,
+        significant: true
+      }
+    ]
+
     {:ok,
-     {%{strategy: :one_for_one, intensity: 3, period: 5, auto_shutdown: :any_significant}, []}}
+     {%{strategy: :rest_for_one, intensity: 20, period: 5, auto_shutdown: :any_significant},
+      children}}
   end
 end

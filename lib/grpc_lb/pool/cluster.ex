@@ -4,16 +4,19 @@ defmodule GrpcLb.Pool.Cluster do
 
   use Supervisor
 
-  alias GrpcLb.Pool.{Entry, Feed, Predecessor}
+  alias GrpcLb.{Holder, Names}
+  alias GrpcLb.Pool.Feed
 
-  @spec start_link(Entry.t()) :: Supervisor.on_start()
-  def start_link(entry), do: Supervisor.start_link(__MODULE__, entry)
+  @spec start_link(Holder.key()) :: Supervisor.on_start()
+  def start_link(key), do: Supervisor.start_link(__MODULE__, key)
 
   @impl true
-  def init(entry) do
+  def init(key) do
+    {_holder, handle} = Holder.fetch!(key)
+
     children = [
-      child(:scope, :pg, [entry.scope]),
-      child(:feed, Feed, [entry])
+      child(:scope, :pg, [handle.scope]),
+      child(:feed, Feed, [handle])
     ]
 
     # rest_for_one: a new scope knows no member, and a new feed tells it all of them. A feed that
@@ -22,20 +25,11 @@ defmodule GrpcLb.Pool.Cluster do
   end
 
   defp child(id, module, args) do
-    %{id: id, start: {__MODULE__, :start_successor, [module, args]}}
+    %{id: id, start: {__MODULE__, :start_child, [module, args]}}
   end
 
-  @doc """
-  Starts a process with a registered name. When a supervisor is killed and started again, a process
-  of the old one can still be about to end; its end is waited for.
-  """
-  @spec start_successor(module(), [term()]) :: GenServer.on_start()
-  def start_successor(module, args) do
-    with {:error, {:already_started, pid}} = error <- apply(module, :start_link, args) do
-      case Predecessor.await_end(pid) do
-        :ok -> start_successor(module, args)
-        :timeout -> error
-      end
-    end
+  @doc false
+  def start_child(module, args) do
+    Names.start_link(fn -> apply(module, :start_link, args) end, fn _of_before -> true end)
   end
 end

@@ -6,56 +6,56 @@ defmodule GrpcLb.Pool.Feed do
 
   use GenServer
 
-  alias GrpcLb.Pool.{Entry, Membership, View}
+  alias GrpcLb.Pool.{Handle, Membership, View}
 
   require View
 
   # How long a connected node of which a scope knows nobody counts as one that has not answered yet.
   @answer_ms 2_000
 
-  @spec start_link(Entry.t()) :: GenServer.on_start()
-  def start_link(entry), do: GenServer.start_link(__MODULE__, entry, name: entry.feed)
+  @spec start_link(Handle.t()) :: GenServer.on_start()
+  def start_link(handle), do: GenServer.start_link(__MODULE__, handle, name: handle.feed)
 
   @doc """
   Asks the feed to make a change of this node's members. Returns its result, or `:down` if the pool
   has no feed or it ended before it answered.
   """
-  @spec ask(Entry.t(), Membership.change()) ::
+  @spec ask(Handle.t(), Membership.change()) ::
           {:ok, GrpcLb.changes()} | {:error, :closed} | :down
-  def ask(%Entry{feed: nil}, _change), do: :down
+  def ask(%Handle{feed: nil}, _change), do: :down
 
-  def ask(%Entry{feed: feed}, change) do
+  def ask(%Handle{feed: feed}, change) do
     GenServer.call(feed, change, :infinity)
   catch
     :exit, _reason -> :down
   end
 
   @doc "Has the feed look whether a node is still connected of which a caller thinks that it is not."
-  @spec unreachable(Entry.t(), node()) :: :ok
-  def unreachable(%Entry{feed: nil}, _node), do: :ok
-  def unreachable(%Entry{feed: feed}, node), do: GenServer.cast(feed, {:unreachable, node})
+  @spec unreachable(Handle.t(), node()) :: :ok
+  def unreachable(%Handle{feed: nil}, _node), do: :ok
+  def unreachable(%Handle{feed: feed}, node), do: GenServer.cast(feed, {:unreachable, node})
 
   @impl true
-  def init(entry) do
+  def init(handle) do
     # What follows can take its time: the pool's other children need not wait for it.
-    {:ok, entry, {:continue, :read}}
+    {:ok, handle, {:continue, :read}}
   end
 
   @impl true
-  def handle_continue(:read, entry) do
-    {ref, groups} = :pg.monitor_scope(entry.scope)
+  def handle_continue(:read, handle) do
+    {ref, groups} = :pg.monitor_scope(handle.scope)
     in_scope = for {group, pids} <- groups, member?(group, pids), do: group
     {here, elsewhere} = Enum.split_with(in_scope, &local?/1)
 
-    {listed_here, listed_elsewhere} = entry |> listed() |> Enum.split_with(&local?/1)
+    {listed_here, listed_elsewhere} = handle |> listed() |> Enum.split_with(&local?/1)
     listed_here = as_joined(listed_here, here)
 
     for {pid, _value, _weight} = member <- here -- listed_here do
-      :pg.leave(entry.scope, member, pid)
+      :pg.leave(handle.scope, member, pid)
     end
 
     for {pid, _value, _weight} = member <- listed_here -- here do
-      :pg.join(entry.scope, member, pid)
+      :pg.join(handle.scope, member, pid)
     end
 
     view = Enum.reduce(elsewhere, View.new(), &View.join(&2, &1))
@@ -67,7 +67,7 @@ defmodule GrpcLb.Pool.Feed do
     if unheard != [], do: Process.send_after(self(), :answers_due, @answer_ms)
 
     state = %{
-      entry: entry,
+      handle: handle,
       ref: ref,
       announced: Map.new(listed_here, &{elem(&1, 0), &1}),
       view: view,
@@ -78,8 +78,8 @@ defmodule GrpcLb.Pool.Feed do
     {:noreply, flush(state)}
   end
 
-  defp listed(entry) do
-    case Membership.list(entry) do
+  defp listed(handle) do
+    case Membership.list(handle) do
       {:ok, members} -> for member <- members, do: {member.pid, member.value, member.weight}
       {:error, :not_running} -> []
     end
@@ -99,11 +99,11 @@ defmodule GrpcLb.Pool.Feed do
 
   @impl true
   def handle_call({:join, {pid, _value, _weight} = member} = change, _from, state) do
-    {:reply, Membership.make(state.entry, change), announce(state, pid, member)}
+    {:reply, Membership.make(state.handle, change), announce(state, pid, member)}
   end
 
   def handle_call({:leave, pid} = change, _from, state) do
-    {:reply, Membership.make(state.entry, change), announce(state, pid, nil)}
+    {:reply, Membership.make(state.handle, change), announce(state, pid, nil)}
   end
 
   # A caller has picked a member of a node that is not connected any more. The scope will say so
@@ -138,7 +138,7 @@ defmodule GrpcLb.Pool.Feed do
   def handle_info(_other, state), do: {:noreply, state}
 
   # Joins the new group before it leaves the old one, so that nowhere the member is missing.
-  defp announce(%{announced: announced, entry: %Entry{scope: scope}} = state, pid, member) do
+  defp announce(%{announced: announced, handle: %Handle{scope: scope}} = state, pid, member) do
     before = Map.get(announced, pid)
 
     # 1 and 1.0 are two groups, as they are two values.
@@ -175,11 +175,11 @@ defmodule GrpcLb.Pool.Feed do
     %{state | changed: MapSet.union(state.changed, MapSet.new(pids))}
   end
 
-  defp flush(%{entry: entry, view: view, changed: changed} = state) do
+  defp flush(%{handle: handle, view: view, changed: changed} = state) do
     {gone, here} = changed |> Enum.map(&{&1, View.current(view, &1)}) |> Enum.split_with(&gone?/1)
 
-    if gone != [], do: Membership.remove_remote(entry, Enum.map(gone, &elem(&1, 0)))
-    if here != [], do: Membership.add_remote(entry, Enum.map(here, &elem(&1, 1)))
+    if gone != [], do: Membership.remove_remote(handle, Enum.map(gone, &elem(&1, 0)))
+    if here != [], do: Membership.add_remote(handle, Enum.map(here, &elem(&1, 1)))
 
     %{state | changed: MapSet.new()}
   end

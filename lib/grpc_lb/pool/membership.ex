@@ -7,7 +7,8 @@ defmodule GrpcLb.Pool.Membership do
   # feed is down a change is made by its caller. That is as good: the next feed starts from what
   # the balancer lists. It can have looked just before the change, so it is asked once more.
 
-  alias GrpcLb.Pool.{Entry, Feed, Waiters}
+  alias GrpcLb.Pool.{Feed, Handle}
+  alias GrpcLb.Waiters
 
   @typedoc "A member: its pid, what a pick returns, its weight."
   @type member :: {pid(), value :: term(), weight :: pos_integer()}
@@ -17,14 +18,14 @@ defmodule GrpcLb.Pool.Membership do
 
   @typep result :: {:ok, GrpcLb.changes()} | {:error, :closed}
 
-  @spec join(Entry.t(), member()) :: :ok | {:error, :noproc | :not_running}
-  def join(entry, {pid, _value, _weight} = member) do
+  @spec join(Handle.t(), member()) :: :ok | {:error, :noproc | :not_running}
+  def join(handle, {pid, _value, _weight} = member) do
     # A pid from before this node was restarted bears its name, and can be no owner of a backend.
-    if Process.alive?(pid), do: join_alive(entry, member), else: {:error, :noproc}
+    if Process.alive?(pid), do: join_alive(handle, member), else: {:error, :noproc}
   end
 
-  defp join_alive(entry, {pid, _value, _weight} = member) do
-    case change(entry, {:join, member}) do
+  defp join_alive(handle, {pid, _value, _weight} = member) do
+    case change(handle, {:join, member}) do
       {:error, :closed} -> {:error, :not_running}
       {:ok, %{added: 1}} -> :ok
       # It was listed before, or it is dead, and then it is not listed any more.
@@ -32,58 +33,58 @@ defmodule GrpcLb.Pool.Membership do
     end
   end
 
-  @spec leave(Entry.t(), pid()) :: :ok | {:error, :not_running}
-  def leave(entry, pid) do
-    case change(entry, {:leave, pid}) do
+  @spec leave(Handle.t(), pid()) :: :ok | {:error, :not_running}
+  def leave(handle, pid) do
+    case change(handle, {:leave, pid}) do
       {:error, :closed} -> {:error, :not_running}
       {:ok, _changes} -> :ok
     end
   end
 
-  defp change(entry, change) do
-    with :down <- Feed.ask(entry, change) do
-      result = make(entry, change)
-      Feed.ask(entry, change)
+  defp change(handle, change) do
+    with :down <- Feed.ask(handle, change) do
+      result = make(handle, change)
+      Feed.ask(handle, change)
       result
     end
   end
 
   @doc "Makes a change in the balancer, which watches this node's members."
-  @spec make(Entry.t(), change()) :: result()
-  def make(entry, {:join, {pid, value, weight}}) do
-    add(entry, entry.local, [{pid, value, owner: pid, weight: weight}])
+  @spec make(Handle.t(), change()) :: result()
+  def make(handle, {:join, {pid, value, weight}}) do
+    add(handle, handle.local, [{pid, value, owner: pid, weight: weight}])
   end
 
-  def make(entry, {:leave, pid}), do: GrpcLb.remove(entry.local, [pid])
+  def make(handle, {:leave, pid}), do: GrpcLb.remove(handle.local, [pid])
 
   @doc "Lists members of other nodes; their nodes' scopes watch them."
-  @spec add_remote(Entry.t(), [member()]) :: result()
-  def add_remote(entry, members) do
+  @spec add_remote(Handle.t(), [member()]) :: result()
+  def add_remote(handle, members) do
     add(
-      entry,
-      entry.remote,
+      handle,
+      handle.remote,
       for({pid, value, weight} <- members, do: {pid, value, weight: weight})
     )
   end
 
-  @spec remove_remote(Entry.t(), [pid()]) :: result()
-  def remove_remote(entry, pids), do: GrpcLb.remove(entry.remote, pids)
+  @spec remove_remote(Handle.t(), [pid()]) :: result()
+  def remove_remote(handle, pids), do: GrpcLb.remove(handle.remote, pids)
 
-  defp add(entry, balancer, backends) do
+  defp add(handle, balancer, backends) do
     result = GrpcLb.add(balancer, backends)
 
     with {:ok, %{added: added, kept: kept}} <- result do
-      others = Entry.balancers(entry) -- [balancer]
-      Waiters.notify(entry.waiters, fn -> added + kept + count_in(others) end)
+      others = Handle.balancers(handle) -- [balancer]
+      Waiters.notify(handle.waiters, fn -> added + kept + count_in(others) end)
     end
 
     result
   end
 
   @doc "All members as the balancers know them, local ones first if they are kept apart."
-  @spec list(Entry.t()) :: {:ok, [map()]} | {:error, :not_running}
-  def list(entry) do
-    infos = Enum.map(Entry.balancers(entry), &GrpcLb.info/1)
+  @spec list(Handle.t()) :: {:ok, [map()]} | {:error, :not_running}
+  def list(handle) do
+    infos = Enum.map(Handle.balancers(handle), &GrpcLb.info/1)
 
     if Enum.any?(infos, & &1.closed) do
       {:error, :not_running}
@@ -93,8 +94,8 @@ defmodule GrpcLb.Pool.Membership do
   end
 
   @doc "How many members there are."
-  @spec count(Entry.t()) :: non_neg_integer()
-  def count(%Entry{} = entry), do: entry |> Entry.balancers() |> count_in()
+  @spec count(Handle.t()) :: non_neg_integer()
+  def count(%Handle{} = handle), do: handle |> Handle.balancers() |> count_in()
 
   # To remove nobody says how many are kept, where info/1 would copy all of them.
   defp count_in(balancers) do

@@ -3,74 +3,63 @@ defmodule GrpcLb.Pool.Supervisor do
 
   use Supervisor
 
-  alias GrpcLb.Keeper
-  alias GrpcLb.Pool.{Cluster, Entry, Lease, Options, Predecessor}
+  alias GrpcLb.{Holder, Janitor, Names}
+  alias GrpcLb.Pool.{Cluster, Gate, Handle, Options}
 
   @spec start_link(Options.t()) :: Supervisor.on_start()
   def start_link(%Options{name: name} = options) do
-    Supervisor.start_link(__MODULE__, options, name: name)
+    parent = self()
+    start = fn -> Supervisor.start_link(__MODULE__, {options, parent}, name: name) end
+
+    # One whose own supervisor was killed ends with it.
+    Names.start_link(start, fn pid ->
+      case Names.lookup({__MODULE__, name}) do
+        {^pid, parent} -> not Process.alive?(parent)
+        _another_or_none -> not Process.alive?(pid)
+      end
+    end)
   end
 
-  @doc "Stops a pool that was running a moment ago. Its name is free when this returns."
-  @spec stop(Entry.t()) :: :ok
-  def stop(%Entry{options: %Options{name: name}, keeper: keeper} = entry) do
-    try do
-      Supervisor.stop(name)
-    catch
-      # It was stopping already, or was killed and is about to be started again.
-      :exit, _reason -> :ok
-    end
-
-    Keeper.release(keeper, :shutdown)
-    # The keeper does that, unless it was killed, and with it all who would do it in its place.
-    Entry.erase(entry)
+  @doc "Stops a pool. Its name is free when this returns."
+  @spec stop(Handle.t()) :: :ok
+  def stop(%Handle{options: %Options{name: name}, holder: holder}) do
+    with {^holder, tree} <- Holder.lookup({Handle, name}), do: Holder.stop(holder, tree)
+    # When the holder was killed, the janitor erases the name.
+    Janitor.await(holder)
   end
 
-  @impl true
-  def init(%Options{} = options) do
-    key = {GrpcLb.Pool, options.name}
-
-    release = fn entry, _reason -> Entry.close(entry) end
-
-    case Keeper.claim(key, fn -> Entry.open(options) end, release) do
-      {:ok, _keeper, %Entry{options: ^options} = entry, origin} ->
-        {:ok, {flags(), children(entry, predecessor(origin))}}
-
-      {:ok, keeper, _made_with_other_options, origin} ->
-        Keeper.release(keeper, :shutdown)
-        Predecessor.await_end(predecessor(origin))
-        init(options)
-
-      {:error, reason} ->
-        exit(reason)
-    end
-  end
-
-  # What is noted is the workers' supervisor.
-  defp predecessor(:new), do: nil
-  defp predecessor({:taken_over, workers}), do: workers
-
-  # one_for_one: what the children have in common is the balancer, and the keeper has it. Workers
-  # that fail do not disturb the cluster, and the other way round. Only the end of the lease ends
-  # the pool: without a keeper there is no balancer, and all members must join another.
+  # one_for_one: what the children have in common is the balancer, and the holder has it. Workers that
+  # fail do not disturb the cluster, and the other way round. Only the end of the holder ends the
+  # pool: all members must join another balancer, and are told by the end of the supervisor.
   # `Supervisor.init/2` takes :auto_shutdown from Elixir 1.15 on, :supervisor from OTP 24 on.
-  defp flags do
-    %{strategy: :one_for_one, intensity: 3, period: 5, auto_shutdown: :any_significant}
+  @impl true
+  def init({%Options{name: name} = options, parent}) do
+    {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, name}, parent)
+    flags = %{strategy: :one_for_one, intensity: 3, period: 5, auto_shutdown: :any_significant}
+    {:ok, {flags, [holder(options)] ++ cluster(options) ++ [workers(options), gate(options)]}}
   end
 
-  # The lease is last, and so the first to end: picks say that the pool is not running before its
-  # workers stop, not after.
-  defp children(entry, predecessor) do
-    cluster(entry) ++ [workers(entry, predecessor), lease(entry)]
+  defp holder(options) do
+    %{
+      id: :holder,
+      start: {Holder, :start_link, [key(options), options]},
+      restart: :temporary,
+      significant: true
+    }
   end
 
-  defp cluster(%Entry{options: %Options{scope: :node}}), do: []
+  defp cluster(%Options{scope: :node}), do: []
 
-  defp cluster(entry) do
-    [%{id: :cluster, start: {Cluster, :start_link, [entry]}, type: :supervisor}]
+  defp cluster(options) do
+    [%{id: :cluster, start: {Cluster, :start_link, [key(options)]}, type: :supervisor}]
   end
 
-  defp workers(%Entry{options: options, keeper: keeper}, predecessor) do
+  defp workers(options) do
+    %{id: :workers, start: {__MODULE__, :start_workers, [options]}, type: :supervisor}
+  end
+
+  @doc false
+  def start_workers(%Options{} = options) do
     children =
       for i <- 1..options.size//1 do
         Supervisor.child_spec(options.child_spec, id: {options.child_spec.id, i})
@@ -79,29 +68,16 @@ defmodule GrpcLb.Pool.Supervisor do
     opts = [
       strategy: :one_for_one,
       max_restarts: options.max_restarts,
-      max_seconds: options.max_seconds
+      max_seconds: options.max_seconds,
+      # So that workers of a pool that was killed, which hold names or ports until they have ended, are
+      # waited for.
+      name: Names.via({__MODULE__, :workers, options.name})
     ]
 
-    args = [keeper, predecessor, children, opts]
-    %{id: :workers, start: {__MODULE__, :start_workers, args}, type: :supervisor}
+    Names.start_link(fn -> Supervisor.start_link(children, opts) end, fn _of_before -> true end)
   end
 
-  @doc """
-  Starts the workers, and notes their supervisor for a successor of this one. When this one took over,
-  the workers of before can still be about to end, and hold names or ports that the new ones need.
-  """
-  @spec start_workers(keeper :: pid(), pid() | nil, [Supervisor.child_spec()], keyword()) ::
-          Supervisor.on_start()
-  def start_workers(keeper, predecessor, children, opts) do
-    Predecessor.await_end(predecessor)
+  defp gate(options), do: %{id: :gate, start: {Gate, :start_link, [key(options)]}}
 
-    with {:ok, workers} <- Supervisor.start_link(children, opts) do
-      Keeper.note(keeper, workers)
-      {:ok, workers}
-    end
-  end
-
-  defp lease(entry) do
-    %{id: :lease, start: {Lease, :start_link, [entry]}, restart: :transient, significant: true}
-  end
+  defp key(options), do: {Handle, options.name}
 end

@@ -1,8 +1,8 @@
 defmodule GrpcLb.Connection.BackendsTest do
   use ExUnit.Case, async: true
 
-  alias GrpcLb.{Address, Connection}
-  alias GrpcLb.Connection.{Backends, Backoff, Options, Subchannel}
+  alias GrpcLb.{Address, Names}
+  alias GrpcLb.Connection.{Backends, Backoff, Options, Server, Subchannel}
 
   # Every step is told to the test, and waits for it.
   defmodule Steps do
@@ -40,7 +40,7 @@ defmodule GrpcLb.Connection.BackendsTest do
   @a %Address{ip: {10, 0, 0, 1}, port: 1}
   @b %Address{ip: {10, 0, 0, 1}, port: 2}
 
-  # The test is the connection's process: subchannels find it by the name.
+  # The test is the server: subchannels find it by the balancer.
   setup do
     options =
       Options.new!("ipv4:10.0.0.1:1",
@@ -49,9 +49,10 @@ defmodule GrpcLb.Connection.BackendsTest do
         backoff: [initial: 1, max: 1]
       )
 
-    {:ok, _} = Registry.register(GrpcLb.Registry, {Connection, options.name}, nil)
-    supervisor = start_supervised!({DynamicSupervisor, []})
-    %{options: options, backends: Backends.new(options, supervisor)}
+    balancer = make_ref()
+    {:ok, _} = Registry.register(GrpcLb.Registry, {Server, balancer}, nil)
+    start_supervised!({DynamicSupervisor, name: Names.via({Subchannel, balancer})})
+    %{options: options, backends: Backends.new(options, balancer)}
   end
 
   defp states(backends), do: Map.new(Backends.describe(backends), &{&1.id, &1.state})
@@ -196,8 +197,8 @@ defmodule GrpcLb.Connection.BackendsTest do
   test "what lives is adopted, each as it is", context do
     %{backends: backends, options: options} = context
     before = backends |> Backends.update([@a, @b]) |> opened(1)
-    # Its successor has the same name and the same supervisor.
-    adopted = options |> Backends.new(before.supervisor) |> Backends.adopt([@b, @a])
+    # Its successor has the same balancer.
+    adopted = options |> Backends.new(before.balancer) |> Backends.adopt([@b, @a])
     assert states(adopted) == %{"10.0.0.1:1" => :up, "10.0.0.1:2" => :opening}
     adopted = opened(adopted, 2)
     assert ids(adopted) == ["10.0.0.1:2", "10.0.0.1:1"]

@@ -190,12 +190,12 @@ defmodule GrpcLb.Connection.FeedbackTest do
 
     test "are there for the process that takes over, also of a transport that is down" do
       [a, b] = for _ <- 1..2, do: Loopback.start()
-      {handle, pid} = supervised!(target: static([a, b]))
+      {handle, _pid} = supervised!(target: static([a, b]))
       await_ids(handle, [a, b])
       for _ <- 1..4, do: echo(handle)
       Loopback.become(a, :refuse)
       await_ids(handle, [b])
-      kill([pid])
+      kill([server(handle)])
       assert Connection.await_ready(handle) == :ok
       for _ <- 1..4, do: assert({:ok, "hello"} = echo(handle))
       assert counts(handle, a) == {2, 0, 0}
@@ -226,7 +226,7 @@ defmodule GrpcLb.Connection.FeedbackTest do
     test "a limit is one of the connection, and is passed on to its next balancer" do
       servers = for _ <- 1..2, do: Loopback.start()
 
-      {handle, pid} =
+      {handle, _pid} =
         supervised!(
           target: static(servers),
           policy: :least_request,
@@ -240,14 +240,13 @@ defmodule GrpcLb.Connection.FeedbackTest do
       assert Connection.run(handle, fn _ -> flunk("called") end) == {:error, :overloaded}
 
       # A crash of the process changes nothing of that.
-      kill([pid])
+      kill([server(handle)])
       assert Connection.await_ready(handle) == :ok
       assert Connection.checkout(handle) == {:error, :overloaded}
       Enum.each(tickets, &GrpcLb.complete(&1, :ok))
       assert {:ok, "hello"} = echo(handle)
 
-      {:ok, keeper, _kept} = GrpcLb.Keeper.fetch({Connection, handle.name})
-      kill([keeper])
+      kill([holder(handle)])
       eventually(fn -> match?({:ok, new} when new != handle, Connection.handle(handle.name)) end)
       new = Connection.handle!(handle.name)
       await_ids(new, servers)

@@ -1,6 +1,7 @@
 defmodule GrpcLb.Connection.ServerTest do
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Connections, only: [holder: 1, server: 1]
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.Connection
@@ -24,9 +25,9 @@ defmodule GrpcLb.Connection.ServerTest do
 
   defp start(opts \\ []) do
     opts = Keyword.merge([target: "ipv4:10.0.0.1:1", transport: MyApp.Transport], opts)
-    pid = start_supervised!({Connection, opts})
-    {:ok, handle} = Connection.handle(pid)
-    {pid, handle}
+    supervisor = start_supervised!({Connection, opts})
+    {:ok, handle} = Connection.handle(supervisor)
+    {server(handle), handle}
   end
 
   # As a telemetry handler does.
@@ -43,16 +44,17 @@ defmodule GrpcLb.Connection.ServerTest do
   end
 
   test "does not wait for itself" do
-    {pid, handle} = start()
+    {pid, handle} = start(name: {:waits, self()})
     assert Connection.await_ready(handle) == :ok
+    {:ok, supervisor, _name} = Connection.Supervisor.find(handle.name)
 
     for wait <- [&Connection.info/1, &Connection.await_ready/1, &Connection.disconnect/1],
-        ref <- [pid, handle, handle.name] do
+        ref <- [supervisor, handle, handle.name] do
       assert %ArgumentError{} = in_process(pid, fn -> catch_error(wait.(ref)) end)
     end
 
     assert in_process(pid, fn -> Connection.resolve_now(handle) end) == :ok
-    assert in_process(pid, fn -> Connection.handle(pid) end) == {:ok, handle}
+    assert in_process(pid, fn -> Connection.handle(supervisor) end) == {:ok, handle}
     assert {:ok, _value} = in_process(pid, fn -> Connection.pick(handle) end)
     assert Connection.info(handle).ready
   end
@@ -82,6 +84,16 @@ defmodule GrpcLb.Connection.ServerTest do
     end
   end
 
+  test "does not start again when it is asked after somebody closed its balancer" do
+    {_pid, handle} = start()
+    {:ok, supervisor, _name} = Connection.Supervisor.find(handle.name)
+    monitor = Process.monitor(supervisor)
+    GrpcLb.close(handle.balancer)
+    assert_raise ArgumentError, fn -> Connection.info(handle) end
+    assert_receive {:DOWN, ^monitor, :process, ^supervisor, :shutdown}, 10_000
+    assert Connection.handle(handle.name) == {:error, :not_found}
+  end
+
   test "finds with a resolution that somebody closed its balancer, also when nothing changed" do
     {pid, handle} = start(min_resolve_interval: 0)
     assert Connection.await_ready(handle) == :ok
@@ -105,15 +117,14 @@ defmodule GrpcLb.Connection.ServerTest do
     :ok = :sys.resume(pid)
   end
 
-  test "makes a new balancer when the keeper is killed" do
-    {pid, handle} = start(name: {:kept, self()})
+  test "feeds a new balancer when the holder is killed" do
+    {pid, handle} = start(name: {:held, self()})
     assert Connection.await_ready(handle) == :ok
     monitor = Process.monitor(pid)
-    keeper = GrpcLb.Keeper.whereis({Connection, handle.name})
 
     ExUnit.CaptureLog.capture_log(fn ->
-      Process.exit(keeper, :kill)
-      assert_receive {:DOWN, ^monitor, :process, ^pid, {:keeper_down, :killed}}, 10_000
+      Process.exit(holder(handle), :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, :shutdown}, 10_000
     end)
 
     eventually(fn -> Connection.await_ready(handle.name) == :ok end)
@@ -121,21 +132,28 @@ defmodule GrpcLb.Connection.ServerTest do
     assert Connection.pick(handle) == {:error, :closed}
   end
 
-  test "finds its balancer closed before it hears of the keeper's death" do
-    {pid, handle} = start(target: "ipv4:10.0.0.1:1,10.0.0.1:2")
+  test "finds its balancer closed before its supervisor hears of the holder's death" do
+    {pid, handle} = start(name: {:closed, self()}, target: "ipv4:10.0.0.1:1,10.0.0.1:2")
     eventually(fn -> length(GrpcLb.info(handle.balancer).backends) == 2 end)
-    monitor = Process.monitor(pid)
+    {:ok, supervisor, _name} = Connection.Supervisor.find(handle.name)
     :ok = :sys.suspend(pid)
     address = GrpcLb.Address.new!("10.0.0.1:1")
     send(pid, {:pushed, self(), {:ok, %{addresses: [address], ttl: nil}}})
 
     ExUnit.CaptureLog.capture_log(fn ->
-      Process.exit(GrpcLb.Keeper.whereis({Connection, handle.name}), :kill)
+      holder = holder(handle)
+      :ok = :sys.suspend(supervisor)
+      Process.exit(holder, :kill)
       eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
       :ok = :sys.resume(pid)
-      # A crash, after which its supervisor starts it again.
-      assert_receive {:DOWN, ^monitor, :process, ^pid, {:keeper_down, :killed}}, 10_000
+      # It has seen it, and does not take it for the end of the connection.
+      assert :sys.get_state(pid).holder == holder
+      :ok = :sys.resume(supervisor)
+      eventually(fn -> Connection.await_ready(handle.name) == :ok end)
     end)
+
+    {:ok, ^supervisor, _name} = Connection.Supervisor.find(handle.name)
+    assert Connection.handle!(handle.name) != handle
   end
 
   test "logs neither what its transport and resolver are given nor what is open" do
@@ -147,7 +165,7 @@ defmodule GrpcLb.Connection.ServerTest do
 
     assert Connection.await_ready(handle) == :ok
     state = :sys.get_state(pid)
-    [{subchannel, _address, _state}] = Connection.Subchannel.all(state.backends.supervisor)
+    [{subchannel, _address, _state}] = Connection.Subchannel.all(handle.balancer)
 
     for text <- [inspect(state), inspect(:sys.get_state(subchannel))] do
       refute text =~ "secret"

@@ -3,8 +3,8 @@ defmodule GrpcLb.Connection.SubchannelTest do
 
   import GrpcLb.Test.Eventually
 
-  alias GrpcLb.{Address, Connection}
-  alias GrpcLb.Connection.{Closer, Subchannel}
+  alias GrpcLb.{Address, Janitor, Names}
+  alias GrpcLb.Connection.{Server, Subchannel}
 
   @address %Address{ip: {10, 0, 0, 1}, port: 1}
   @id "10.0.0.1:1"
@@ -31,7 +31,9 @@ defmodule GrpcLb.Connection.SubchannelTest do
     Enum.into(functions, %{close: fn -> send(test, {:closed, self()}) end})
   end
 
-  defp awaited?(supervisor), do: List.keymember?(:sys.get_state(Closer).waiting, supervisor, 1)
+  # Whether somebody waits for this subchannel, which was killed.
+  defp awaited?(pid),
+    do: Enum.any?(:sys.get_state(Janitor).waiting, fn {_, pids} -> pid in pids end)
 
   defp hang, do: Process.sleep(:infinity)
 
@@ -41,18 +43,23 @@ defmodule GrpcLb.Connection.SubchannelTest do
     assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 10_000
   end
 
-  # The test is the connection's process: the subchannel finds it by the name.
+  # The test is the server: the subchannel finds it by the balancer.
   setup do
-    name = make_ref()
-    {:ok, _} = Registry.register(GrpcLb.Registry, {Connection, name}, nil)
-    {:ok, supervisor} = DynamicSupervisor.start_link(strategy: :one_for_one)
-    %{name: name, supervisor: supervisor}
+    balancer = make_ref()
+    {:ok, _} = Registry.register(GrpcLb.Registry, {Server, balancer}, nil)
+    {:ok, supervisor} = DynamicSupervisor.start_link(name: Names.via({Subchannel, balancer}))
+    %{balancer: balancer, supervisor: supervisor}
   end
 
-  defp start(%{name: name, supervisor: supervisor}, fun) do
-    pid = Subchannel.start(supervisor, name, {Function, fun}, @address)
+  defp start(%{balancer: balancer}, fun) do
+    pid = Subchannel.start(balancer, {Function, fun}, @address)
     Subchannel.open(pid)
     pid
+  end
+
+  defp stop_all(%{supervisor: supervisor, balancer: balancer}) do
+    Supervisor.stop(supervisor)
+    Janitor.await(balancer)
   end
 
   test "does not mind a process that failed while it was opening", context do
@@ -72,7 +79,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
     Subchannel.check(pid)
     assert_receive {:backend_checked, @id, ^pid}, 10_000
     refute_received {:backend_down, _id, _pid, _reason}
-    assert Subchannel.all(context.supervisor) == [{pid, @address, {:up, :second_attempt, pid}}]
+    assert Subchannel.all(context.balancer) == [{pid, @address, {:up, :second_attempt, pid}}]
   end
 
   test "is not up with an owner that is not alive, such as one of before a restart of the node",
@@ -103,23 +110,18 @@ defmodule GrpcLb.Connection.SubchannelTest do
     assert_receive {:backend_checked, @id, ^pid}, 10_000
   end
 
-  test "that is still opening is not waited for when all are stopped", context do
+  test "is known while it opens", context do
     test = self()
 
-    asked_to_end = fn ->
-      send(test, :opening)
+    pid =
+      start(context, fn ->
+        send(test, :opening)
+        hang()
+      end)
 
-      receive do
-        {:EXIT, _supervisor, _reason} -> send(test, :asked_to_end)
-      end
-    end
-
-    pid = start(context, asked_to_end)
     assert_receive :opening, 10_000
-    assert Subchannel.all(context.supervisor) == [{pid, @address, :opening}]
-    Subchannel.stop_all(context.supervisor)
-    refute Process.alive?(pid)
-    refute_received :asked_to_end
+    assert Subchannel.all(context.balancer) == [{pid, @address, :opening}]
+    kill(pid)
   end
 
   test "goes down with a process that is its value, and ended before open returned", context do
@@ -177,7 +179,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
       pid = start(context, fn -> {:ok, value} end)
       Subchannel.check(pid)
       assert_receive {:backend_up, @id, ^pid, ^value, ^pid}, 10_000
-      Subchannel.stop_all(context.supervisor)
+      stop_all(context)
       refute Process.alive?(pid)
       assert_received {:closed, _closer}
     end
@@ -196,8 +198,8 @@ defmodule GrpcLb.Connection.SubchannelTest do
       kill(pid)
       assert_receive {:closing, closer}, 10_000
 
-      stopping = Task.async(fn -> Subchannel.stop_all(context.supervisor) end)
-      eventually(fn -> awaited?(context.supervisor) end)
+      stopping = Task.async(fn -> stop_all(context) end)
+      eventually(fn -> awaited?(pid) end)
       send(closer, :go_on)
       assert Task.await(stopping) == :ok
       assert_received :closed
@@ -217,7 +219,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
       assert_receive {:closing, ^pid}, 10_000
       kill(pid)
       assert_receive {:closing, closer}, 10_000
-      assert Closer.await(context.supervisor) == :ok
+      assert Janitor.await(context.balancer) == :ok
       refute Process.alive?(closer)
     end
 
@@ -232,7 +234,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
 
       assert_receive :opening, 10_000
       kill(pid)
-      assert Closer.await(context.supervisor) == :ok
+      assert Janitor.await(context.balancer) == :ok
       refute_received {:closed, _closer}
     end
   end
@@ -243,7 +245,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
     monitor = Process.monitor(pid)
     Subchannel.close(pid)
     assert_receive {:DOWN, ^monitor, :process, ^pid, {:shutdown, :closed}}, 10_000
-    assert Closer.await(context.supervisor) == :ok
+    assert Janitor.await(context.balancer) == :ok
     assert_received {:closed, ^pid}
     refute_received {:closed, _closer}
   end

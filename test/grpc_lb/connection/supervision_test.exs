@@ -25,23 +25,23 @@ defmodule GrpcLb.Connection.SupervisionTest do
     :exit, _it_was_killed -> :ok
   end
 
-  # The connection's process under this supervisor, once it is another than `before`.
-  defp restarted(supervisor, before) do
-    current = fn ->
-      [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
-      pid
-    end
+  # The pid of a connection under a supervisor: its own supervisor.
+  defp child(supervisor) do
+    [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
+    pid
+  end
 
-    eventually(fn -> is_pid(current.()) and current.() != before end)
-    current.()
+  # Once that is another than `before`.
+  defp child_after(supervisor, before) do
+    eventually(fn -> is_pid(child(supervisor)) and child(supervisor) != before end)
+    child(supervisor)
   end
 
   defp start(opts, supervisor_opts \\ []) do
     opts = opts([name: make_ref()] ++ opts)
     supervisor = supervisor([{Connection, opts}], supervisor_opts)
-    [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
     {:ok, handle} = Connection.handle(opts[:name])
-    %{supervisor: supervisor, pid: pid, handle: handle}
+    %{supervisor: supervisor, pid: child(supervisor), handle: handle}
   end
 
   describe "in a supervision tree" do
@@ -124,22 +124,23 @@ defmodule GrpcLb.Connection.SupervisionTest do
     end
   end
 
-  describe "killed under a supervisor" do
+  describe "its server is killed" do
     @tag :concurrency
-    test "picks go on, and the new process takes over what is open" do
+    test "picks go on, and the new one takes over what is open" do
       servers = for _ <- 1..3, do: Loopback.start()
       %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static(servers))
       await_ids(handle, servers)
+      holder = holder(handle)
 
       seen =
         picking_during(
           4,
           fn -> elem(Connection.pick(handle), 0) end,
           fn ->
-            for _ <- 1..5, reduce: pid do
-              pid ->
-                kill([pid])
-                restarted(supervisor, pid)
+            for _ <- 1..5, reduce: server(handle) do
+              server ->
+                kill([server])
+                restarted(handle, server)
             end
           end
         )
@@ -151,11 +152,12 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert {:ok, _} = echo(handle)
       # Adopted, none opened again.
       assert Enum.map(servers, &Loopback.accepted/1) == [1, 1, 1]
+      assert {child(supervisor), holder(handle)} == {pid, holder}
     end
 
     test "or crashed, the same" do
       server = Loopback.start()
-      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      %{handle: handle} = start(target: static([server]))
       assert Connection.await_ready(handle) == :ok
 
       crashes = [
@@ -164,13 +166,13 @@ defmodule GrpcLb.Connection.SupervisionTest do
         fn pid -> GenServer.cast(pid, {:no, :such, :request}) end
       ]
 
-      for crash <- crashes, reduce: pid do
+      for crash <- crashes, reduce: server(handle) do
         pid ->
           monitor = Process.monitor(pid)
           crash.(pid)
           assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
           assert {:ok, _} = echo(handle)
-          restarted(supervisor, pid)
+          restarted(handle, pid)
       end
 
       assert Connection.handle(handle.name) == {:ok, handle}
@@ -178,16 +180,14 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Loopback.accepted(server) == 1
     end
 
-    test "the new process does all the old one did" do
+    test "the new one does all the old one did" do
       [a, b, c] = servers = for _ <- 1..3, do: Loopback.start()
       names = ScriptedResolver.start([a, b])
-
-      %{handle: handle, supervisor: supervisor, pid: pid} =
-        start(target: names, resolver: ScriptedResolver)
-
+      %{handle: handle} = start(target: names, resolver: ScriptedResolver)
       await_ids(handle, [a, b])
-      kill([pid])
-      new = restarted(supervisor, pid)
+      old = server(handle)
+      kill([old])
+      new = restarted(handle, old)
       # Resolves, opens what is new, closes what is gone.
       ScriptedResolver.set(names, [b, c])
       Connection.resolve_now(handle)
@@ -205,45 +205,48 @@ defmodule GrpcLb.Connection.SupervisionTest do
       await_clients(servers, 0)
     end
 
-    test "what went away meanwhile is seen by the new process" do
+    test "what went away meanwhile is seen by the new one" do
       [a, b, c] = for _ <- 1..3, do: Loopback.start()
       names = ScriptedResolver.start([a, b])
 
-      %{handle: handle, supervisor: supervisor, pid: pid} =
-        start(target: names, resolver: ScriptedResolver)
-
+      %{handle: handle, pid: pid} = start(target: names, resolver: ScriptedResolver)
       await_ids(handle, [a, b])
-      # The supervisor can not start it again before it is let go on.
-      :sys.suspend(supervisor)
-      kill([pid])
+      # Its supervisor can not start it again before it is let go on.
+      :sys.suspend(pid)
+      kill([server(handle)])
       ScriptedResolver.set(names, [a, c])
       Loopback.become(a, :refuse)
       await_ids(handle, [b])
       assert {:ok, _} = echo(handle)
       Loopback.become(a, :echo)
-      :sys.resume(supervisor)
+      :sys.resume(pid)
       await_ids(handle, [a, c])
       await_clients([b], 0)
     end
 
-    test "until it is back its name is its own, and disconnect waits for it" do
+    test "until it is back its name is its own, and it can be disconnected" do
       server = Loopback.start()
-      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      %{handle: handle, pid: pid} = start(target: static([server]))
       assert Connection.await_ready(handle) == :ok
-      :sys.suspend(supervisor)
-      kill([pid])
+      :sys.suspend(pid)
+      kill([server(handle)])
       assert Connection.handle(handle.name) == {:ok, handle}
       assert {:ok, _} = echo(handle)
       assert Connection.resolve_now(handle) == :ok
-      assert Connection.await_ready(handle, 20) == {:error, :timeout}
+      assert Connection.await_ready(handle, 0) == :ok
 
-      assert {:error, {:already_started, _pid}} =
-               Connection.connect(static([server]), opts(name: handle.name))
+      assert Connection.connect(static([server]), opts(name: handle.name)) ==
+               {:error, {:already_started, pid}}
 
-      disconnecting = Task.async(fn -> Connection.disconnect(handle) end)
-      eventually(fn -> waiting?(disconnecting.pid) end)
-      :sys.resume(supervisor)
-      assert Task.await(disconnecting) == :ok
+      asking = Task.async(fn -> Connection.info(handle) end)
+      eventually(fn -> waiting?(asking.pid) end)
+      :sys.resume(pid)
+      assert %{ready: true} = Task.await(asking)
+
+      :sys.suspend(pid)
+      kill([server(handle)])
+      # It need not be back for that.
+      assert Connection.disconnect(handle) == :ok
       assert Connection.pick(handle) == {:error, :closed}
       await_clients([server], 0)
       assert Loopback.accepted(server) == 1
@@ -252,10 +255,10 @@ defmodule GrpcLb.Connection.SupervisionTest do
     test "before it was ever ready it starts over" do
       server = Loopback.start(:refuse)
 
-      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
-
-      kill([pid])
-      restarted(supervisor, pid)
+      %{handle: handle} = start(target: static([server]))
+      old = server(handle)
+      kill([old])
+      restarted(handle, old)
       assert Connection.handle(handle.name) == {:ok, handle}
       Loopback.become(server, :echo)
       assert Connection.await_ready(handle) == :ok
@@ -263,12 +266,13 @@ defmodule GrpcLb.Connection.SupervisionTest do
     end
 
     test "while a dial is under way, no transport comes twice or is lost" do
-      %{handle: handle, supervisor: supervisor, pid: pid} =
+      %{handle: handle} =
         start(target: "ipv4:127.0.0.1:1", transport: {ScriptedTransport, self()})
 
       first = ScriptedTransport.opening("127.0.0.1:1")
-      kill([pid])
-      restarted(supervisor, pid)
+      old = server(handle)
+      kill([old])
+      restarted(handle, old)
       opening = open_until_ready(handle, [first])
       assert Connection.pick(handle) == {:ok, "127.0.0.1:1"}
       disconnecting = Task.async(fn -> Connection.disconnect(handle) end)
@@ -295,28 +299,132 @@ defmodule GrpcLb.Connection.SupervisionTest do
     test "those who wait for it go on waiting" do
       server = Loopback.start(:refuse)
 
-      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
-
+      %{handle: handle} = start(target: static([server]))
+      old = server(handle)
       waiting = for _ <- 1..5, do: Task.async(fn -> Connection.await_ready(handle) end)
       eventually(fn -> Enum.all?(waiting, &waiting?(&1.pid)) end)
-      kill([pid])
-      restarted(supervisor, pid)
+      kill([old])
+      restarted(handle, old)
       Loopback.become(server, :echo)
       # A restart is nothing that somebody who waits has to know of.
       assert Enum.uniq(Task.await_many(waiting, 20_000)) == [:ok]
     end
 
-    test "with the supervisor itself it leaves nothing" do
+    test "too often: the connection ends" do
       server = Loopback.start()
       %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
       assert Connection.await_ready(handle) == :ok
-      kill([supervisor, pid])
+      monitor = Process.monitor(pid)
+
+      eventually(fn ->
+        if server = server(handle), do: kill([server])
+        not Process.alive?(pid)
+      end)
+
+      assert_receive {:DOWN, ^monitor, :process, ^pid, :shutdown}, 10_000
+      assert Connection.pick(handle) == {:error, :closed}
+      await_clients([server], 0)
+      # In order, to a supervisor.
+      assert child(supervisor) == :undefined
+      assert Connection.handle(handle.name) == {:error, :not_found}
+    end
+  end
+
+  describe "the supervisor of its subchannels is killed" do
+    test "the transports are closed and opened again, and the handle stays" do
+      servers = for _ <- 1..3, do: Loopback.start()
+      %{handle: handle, pid: pid} = start(target: static(servers))
+      await_ids(handle, servers)
+      {:ok, _value} = Connection.pick(handle)
+
+      for n <- 2..3 do
+        kill([Connection.Subchannel.whereis_supervisor(handle.balancer)])
+        eventually(fn -> Enum.map(servers, &Loopback.accepted/1) == [n, n, n] end)
+        await_ids(handle, servers)
+        await_clients(servers, 1)
+      end
+
+      assert Connection.handle(handle.name) == {:ok, handle}
+      assert Enum.uniq(for _ <- 1..6, do: elem(echo(handle), 0)) == [:ok]
+      assert Connection.disconnect(pid) == :ok
+      await_clients(servers, 0)
+    end
+  end
+
+  describe "its supervisor is killed" do
+    test "the balancer is closed, and another is started under the name" do
+      server = Loopback.start()
+      %{handle: old, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(old) == :ok
+      monitors = for pid <- [holder(old), server(old)], do: Process.monitor(pid)
+      kill([pid])
+      new_pid = child_after(supervisor, pid)
+      assert Connection.pick(old) == {:error, :closed}
+      assert Connection.await_ready(old) == {:error, :closed}
+      new = Connection.handle!(old.name)
+      assert Connection.handle(new_pid) == {:ok, new}
+      assert new.balancer != old.balancer
+      assert Connection.await_ready(new) == :ok
+      assert {:ok, _} = echo(new)
+      for monitor <- monitors, do: assert_receive({:DOWN, ^monitor, _, _, _}, 10_000)
+      await_clients([server], 1)
+      # What is left of the old one does not matter to the new one.
+      assert Connection.disconnect(old) == :ok
+      assert {:ok, _} = echo(new)
+    end
+
+    test "the new one waits for the end of the old one, and no longer" do
+      opts = [target: "ipv4:127.0.0.1:1", transport: {ScriptedTransport, self()}]
+      %{handle: old, supervisor: supervisor, pid: pid} = start(opts)
+      ScriptedTransport.let_open("127.0.0.1:1")
+      assert Connection.await_ready(old) == :ok
+      kill([pid])
+      closing = ScriptedTransport.closing("127.0.0.1:1")
+      eventually(fn -> Connection.pick(old) == {:error, :closed} end)
+      assert Connection.handle(old.name) == {:error, :not_found}
+      ScriptedTransport.answer(closing, fn -> :ok end)
+      ScriptedTransport.let_open("127.0.0.1:1")
+      child_after(supervisor, pid)
+      assert Connection.await_ready(old.name) == :ok
+      disconnecting = Task.async(fn -> Connection.disconnect(old.name) end)
+      ScriptedTransport.let_close("127.0.0.1:1")
+      assert Task.await(disconnecting) == :ok
+    end
+
+    test "the one above too: its own successor starts it again" do
+      server = Loopback.start()
+      opts = opts(name: make_ref(), target: static([server]))
+
+      above = %{
+        id: :above,
+        start: {Supervisor, :start_link, [[{Connection, opts}], [strategy: :one_for_one]]},
+        type: :supervisor
+      }
+
+      # Where nobody waits for an end, three attempts are used up at once.
+      top = supervisor([above], max_restarts: 3)
+      old = Connection.handle!(opts[:name])
+      assert Connection.await_ready(old) == :ok
+      before = child(top)
+      kill([before])
+      child_after(top, before)
+      assert Connection.await_ready(opts[:name]) == :ok
+      assert Connection.pick(old) == {:error, :closed}
+      assert {:ok, _} = echo(Connection.handle!(opts[:name]))
+      await_clients([server], 1)
+    end
+
+    test "with the server and the supervisor above: it leaves nothing" do
+      server = Loopback.start()
+      %{handle: handle, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      assert Connection.await_ready(handle) == :ok
+      kill([supervisor, pid, server(handle)])
       eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
       eventually(fn -> Connection.handle(handle.name) == {:error, :not_found} end)
       await_clients([server], 0)
     end
 
-    test "more often than the supervisor bears it leaves nothing" do
+    test "more often than the supervisor above bears: it leaves nothing" do
       server = Loopback.start()
 
       %{handle: handle, supervisor: supervisor, pid: pid} =
@@ -330,50 +438,110 @@ defmodule GrpcLb.Connection.SupervisionTest do
       await_clients([server], 0)
     end
 
-    test "and not started again it leaves nothing" do
+    test "and not started again: it leaves nothing" do
       server = Loopback.start()
       opts = opts(name: make_ref(), target: static([server]))
       supervisor = supervisor([Supervisor.child_spec({Connection, opts}, restart: :temporary)])
-      [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
       handle = Connection.handle!(opts[:name])
       assert Connection.await_ready(handle) == :ok
-      kill([pid])
-      # Once it is plain that nobody takes it over.
+      kill([child(supervisor)])
       eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
       await_clients([server], 0)
       eventually(fn -> Connection.handle(handle.name) == {:error, :not_found} end)
     end
   end
 
-  describe "what keeps the balancer meanwhile" do
-    test "is killed: all starts over, with another balancer under the same name" do
+  describe "its holder is killed" do
+    test "all starts over, with another balancer under the same name" do
       server = Loopback.start()
-      %{handle: old, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      %{handle: old, pid: pid} = start(target: static([server]))
       assert Connection.await_ready(old) == :ok
-      kill([GrpcLb.Keeper.whereis({Connection, old.name})])
+      kill([holder(old)])
       eventually(fn -> Connection.pick(old) == {:error, :closed} end)
-      restarted(supervisor, pid)
+      eventually(fn -> match?({:ok, new} when new != old, Connection.handle(old.name)) end)
       assert Connection.await_ready(old.name) == :ok
       new = Connection.handle!(old.name)
-      assert new.balancer != old.balancer
       assert {:ok, _} = echo(new)
       assert Connection.await_ready(old) == {:error, :closed}
+      assert Connection.handle(pid) == {:ok, new}
       await_clients([server], 1)
     end
 
-    test "is killed while it waits for the next process: that one starts over" do
+    test "after the server, which is not yet started again: the same" do
       server = Loopback.start()
-      %{handle: old, supervisor: supervisor, pid: pid} = start(target: static([server]))
+      %{handle: old, pid: pid} = start(target: static([server]))
       assert Connection.await_ready(old) == :ok
-      :sys.suspend(supervisor)
-      kill([pid])
-      kill([GrpcLb.Keeper.whereis({Connection, old.name})])
+      :sys.suspend(pid)
+      kill([server(old), holder(old)])
       eventually(fn -> Connection.pick(old) == {:error, :closed} end)
-      await_clients([server], 0)
-      :sys.resume(supervisor)
-      restarted(supervisor, pid)
+      :sys.resume(pid)
+      eventually(fn -> match?({:ok, new} when new != old, Connection.handle(old.name)) end)
       assert Connection.await_ready(old.name) == :ok
       assert {:ok, _} = echo(Connection.handle!(old.name))
+      await_clients([server], 1)
+    end
+  end
+
+  # Each by itself, each two in both orders, and all in some.
+  describe "killed at once:" do
+    @processes [:holder, :subchannels, :server, :supervisor]
+
+    for one <- @processes, other <- @processes ++ [:none], one != other do
+      test "#{one}, then #{other}: nothing leaks, and one is there under the name" do
+        check_kills([unquote(one), unquote(other)])
+      end
+    end
+
+    test "all, from the first to the last, and from the last to the first" do
+      check_kills(@processes)
+      check_kills(Enum.reverse(@processes))
+    end
+
+    defp check_kills(victims) do
+      servers = for _ <- 1..2, do: Loopback.start()
+      %{handle: old, supervisor: supervisor, pid: pid} = start(target: static(servers))
+      await_ids(old, servers)
+
+      pids = %{
+        holder: holder(old),
+        subchannels: Connection.Subchannel.whereis_supervisor(old.balancer),
+        server: server(old),
+        supervisor: pid
+      }
+
+      for victim <- victims, pid = pids[victim], do: Process.exit(pid, :kill)
+      for victim <- victims, pid = pids[victim], do: eventually(fn -> not Process.alive?(pid) end)
+      if :supervisor in victims, do: child_after(supervisor, pid)
+
+      eventually(fn ->
+        Connection.await_ready(old.name) == :ok and
+          match?({:ok, _handle}, Connection.handle(old.name))
+      end)
+
+      new = Connection.handle!(old.name)
+      survives? = victims -- [:subchannels, :server, :none] == []
+      assert survives? == (new == old)
+      await_ids(new, servers)
+      await_clients(servers, 1)
+      assert {:ok, _} = echo(new)
+      assert Connection.disconnect(new) == :ok
+      await_clients(servers, 0)
+      assert Connection.handle(old.name) == {:error, :not_found}
+      # The old ones are gone, also from the registry.
+      eventually(fn -> registered(old) == [] end)
+      refute Enum.any?(Map.values(pids), &Process.alive?/1)
+      stop(supervisor)
+    end
+
+    defp registered(%{name: name, balancer: balancer}) do
+      for key <- [
+            {Connection.Held, name},
+            {Connection.Supervisor, name},
+            {Connection.Server, balancer},
+            {Connection.Subchannel, balancer}
+          ],
+          entry <- Registry.lookup(GrpcLb.Registry, key),
+          do: entry
     end
   end
 
@@ -438,21 +606,84 @@ defmodule GrpcLb.Connection.SupervisionTest do
   end
 
   describe "a connection made by connect/2" do
-    test "is brought back when its process is killed" do
+    test "has its server brought back when that is killed" do
+      server = Loopback.start()
+      handle = connect!([server])
+      old = server(handle)
+      kill([old])
+      assert {:ok, _} = echo(handle)
+      restarted(handle, old)
+      assert Connection.await_ready(handle) == :ok
+      assert {:ok, _} = echo(handle)
+      assert Loopback.accepted(server) == 1
+    end
+
+    test "has ended when its supervisor is killed" do
       server = Loopback.start()
       handle = connect!([server])
 
       {:error, {:already_started, pid}} =
         Connection.connect(static([server]), opts(name: handle.name))
 
+      assert pid == supervisor_of(handle)
       kill([pid])
-      assert {:ok, _} = echo(handle)
+      eventually(fn -> Connection.pick(handle) == {:error, :closed} end)
+      assert Connection.disconnect(handle) == :ok
+      assert Connection.handle(handle.name) == {:error, :not_found}
+      await_clients([server], 0)
+      new = connect!([server], name: handle.name)
+      assert {:ok, _} = echo(new)
+    end
 
-      eventually(fn -> Connection.Server.whereis(handle.name) not in [nil, pid] end)
+    for victim <- [:holder, :server, :supervisor_of] do
+      test "has its #{victim} killed while it connects: it says so, or connects" do
+        name = make_ref()
+        opts = opts(name: name, transport: {ScriptedTransport, self()})
+        connecting = Task.async(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
+        opening = ScriptedTransport.opening("127.0.0.1:1")
+        {_holder, %{held: held}} = GrpcLb.Holder.lookup({Connection.Held, name})
+        handle = %Connection{name: name, balancer: held.balancer}
+        kill([unquote(victim)(handle)])
 
-      assert Connection.await_ready(handle) == :ok
-      assert {:ok, _} = echo(handle)
-      assert Loopback.accepted(server) == 1
+        case unquote(victim) do
+          :supervisor_of ->
+            assert Task.await(connecting) == {:error, :closed}
+
+          victim ->
+            # A new server does not know of one that was never resolved; nor does a new holder.
+            if victim == :server, do: ScriptedTransport.answer(opening, fn -> {:ok, :open} end)
+            if victim == :holder, do: ScriptedTransport.let_open("127.0.0.1:1")
+            assert {:ok, new} = Task.await(connecting)
+            assert new == handle == (victim == :server)
+            assert Connection.pick(new) in [{:ok, :open}, {:ok, "127.0.0.1:1"}]
+            disconnecting = Task.async(fn -> Connection.disconnect(new) end)
+            {:ok, value} = {:ok, if(victim == :server, do: :open, else: "127.0.0.1:1")}
+            ScriptedTransport.let_close(value)
+            assert Task.await(disconnecting) == :ok
+        end
+
+        eventually(fn -> not Process.alive?(opening) end)
+        assert Connection.handle(name) == {:error, :not_found}
+      end
+    end
+
+    test "has its server or its holder killed while it is disconnected: it is gone all the same" do
+      for victim <- [&server/1, &holder/1, &supervisor_of/1], by <- [& &1, & &1.name] do
+        opts = opts(transport: {ScriptedTransport, self()}, name: make_ref())
+        connecting = Task.async(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
+        ScriptedTransport.let_open("127.0.0.1:1")
+        {:ok, handle} = Task.await(connecting)
+        victim = victim.(handle)
+        ref = by.(handle)
+        disconnecting = Task.async(fn -> Connection.disconnect(ref) end)
+        closing = ScriptedTransport.closing("127.0.0.1:1")
+        Process.exit(victim, :kill)
+        ScriptedTransport.answer(closing, fn -> :ok end)
+        assert Task.await(disconnecting) == :ok
+        eventually(fn -> Connection.handle(handle.name) == {:error, :not_found} end)
+        eventually(fn -> Connection.Supervisor.find(handle.name) == :error end)
+        assert Connection.pick(handle) == {:error, :closed}
+      end
     end
 
     test "leaves nothing when who connects is killed before it has its handle" do
@@ -471,13 +702,13 @@ defmodule GrpcLb.Connection.SupervisionTest do
     end
 
     test "is gone for everybody who disconnects it, when that returns" do
-      for by <- [& &1, & &1.name, &Connection.Server.whereis(&1.name)] do
+      for by <- [& &1, & &1.name, &supervisor_of/1] do
         opts = opts(transport: {ScriptedTransport, self()}, name: make_ref())
         connecting = Task.async(fn -> Connection.connect("ipv4:127.0.0.1:1", opts) end)
         ScriptedTransport.let_open("127.0.0.1:1")
         {:ok, handle} = Task.await(connecting)
         ref = by.(handle)
-        pid = Connection.Server.whereis(handle.name)
+        pid = supervisor_of(handle)
         first = Task.async(fn -> {Connection.disconnect(ref), Process.alive?(pid)} end)
         closing = ScriptedTransport.closing("127.0.0.1:1")
 
@@ -492,22 +723,25 @@ defmodule GrpcLb.Connection.SupervisionTest do
       end
     end
 
-    test "is disconnected also when its keeper has just been killed" do
+    test "is disconnected also when its holder has just been killed" do
       server = Loopback.start()
 
-      for by <- [& &1, & &1.name, &Connection.Server.whereis(&1.name)] do
+      for by <- [& &1.name, &supervisor_of/1] do
         handle = connect!([server])
         ref = by.(handle)
-        pid = Connection.Server.whereis(handle.name)
-        :ok = :sys.suspend(pid)
-        kill([GrpcLb.Keeper.whereis({Connection, handle.name})])
-        # It has not heard of it.
+        supervisor = supervisor_of(handle)
+        server = server(handle)
+        :ok = :sys.suspend(supervisor)
+        kill([holder(handle)])
+        # Its supervisor has not heard of it.
         assert Connection.disconnect(ref) == :ok
-        refute Process.alive?(pid)
+        refute Process.alive?(supervisor)
+        refute Process.alive?(server)
+        assert Connection.handle(handle.name) == {:error, :not_found}
       end
     end
 
-    test "is made anew when the keeper is killed, also when who connected is gone" do
+    test "is made anew when the holder is killed, also when who connected is gone" do
       server = Loopback.start()
       name = make_ref()
       target = static([server])
@@ -516,7 +750,7 @@ defmodule GrpcLb.Connection.SupervisionTest do
         Task.await(Task.async(fn -> Connection.connect(target, opts(name: name)) end))
 
       on_exit(fn -> Connection.disconnect(name) end)
-      kill([GrpcLb.Keeper.whereis({Connection, name})])
+      kill([holder(handle)])
 
       eventually(fn ->
         match?({:ok, new} when new != handle, Connection.handle(name)) and
@@ -573,9 +807,7 @@ defmodule GrpcLb.Connection.SupervisionTest do
       [a, b] = for _ <- 1..2, do: Loopback.start()
       {handle, names} = connect_scripted!([a])
 
-      {:error, {:already_started, pid}} =
-        Connection.connect(names, opts(name: handle.name, resolver: ScriptedResolver))
-
+      pid = server(handle)
       ScriptedResolver.set(names, fn -> Process.exit(self(), :kill) end)
 
       for _ <- 1..20 do
@@ -583,7 +815,7 @@ defmodule GrpcLb.Connection.SupervisionTest do
         assert_receive {:resolving, _worker}, 10_000
       end
 
-      assert Process.alive?(pid)
+      assert server(handle) == pid
       assert {:ok, _} = echo(handle)
       ScriptedResolver.set(names, [b])
       await_ids(handle, [b])

@@ -180,21 +180,46 @@ defmodule GrpcLb.Connection.TelemetryTest do
     assert {_, %{reason: :killed}} = await_event(name, [:connection, :disconnected])
   end
 
-  test "a connection that is killed, and its supervisor before that starts it again" do
+  test "a connection whose server is killed goes on; killed, it is another connection" do
     name = make_ref()
     child = {Connection, opts(name: name, target: static([Loopback.start()]))}
     {:ok, supervisor} = Supervisor.start_link([child], strategy: :one_for_one)
-    Process.unlink(supervisor)
-    [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
     assert {_, _} = await_event(name, [:connection, :connected])
-    :sys.suspend(supervisor)
+    handle = Connection.handle!(name)
+    old = server(handle)
+    kill([old])
+    restarted(handle, old)
+    assert Connection.info(handle).ready
+    refute_received {:event, [:grpc_lb, :connection, :disconnected], _, %{name: ^name}}
+    [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
     kill([pid])
-    # It waits for the next process.
-    assert Connection.await_ready(name, 50) == {:error, :timeout}
-    kill([supervisor])
-    # Nobody waited for a process that could not come.
-    assert {_, %{reason: reason}} = await_event(name, [:connection, :disconnected])
-    assert reason != :not_taken_over
+    assert {_, %{reason: :killed}} = await_event(name, [:connection, :disconnected])
+    assert {_, _} = await_event(name, [:connection, :connected])
+    Supervisor.stop(supervisor)
+    assert {_, %{reason: :shutdown}} = await_event(name, [:connection, :disconnected])
+  end
+
+  test "a handler of the last event finds no such connection" do
+    test = self()
+    name = make_ref()
+
+    last = fn _event, _measurements, metadata, _config ->
+      if metadata.name == name do
+        answers =
+          {Connection.handle(name), Connection.disconnect(name), Connection.await_ready(name),
+           Connection.resolve_now(name), catch_error(Connection.info(name))}
+
+        send(test, {:answers, answers})
+      end
+    end
+
+    event = [:grpc_lb, :connection, :disconnected]
+    :ok = apply(:telemetry, :attach, [{__MODULE__, name}, event, last, nil])
+    on_exit(fn -> apply(:telemetry, :detach, [{__MODULE__, name}]) end)
+    connect!([Loopback.start()], name: name)
+    Connection.disconnect(name)
+    assert_received {:answers, answers}
+    assert {{:error, :not_found}, :ok, {:error, :closed}, :ok, %ArgumentError{}} = answers
   end
 
   test "a VM without :telemetry works, and one where it comes later emits from then on" do

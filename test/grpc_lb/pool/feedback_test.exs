@@ -297,7 +297,7 @@ defmodule GrpcLb.Pool.FeedbackTest do
     test "outlive the process that keeps the balancer", %{pool: pool} do
       start_pool!(pool, policy: :least_request, max_requests: 0)
       {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
-      kill([entry.keeper])
+      kill([entry.holder])
 
       eventually(fn ->
         Pool.join(pool) == :ok and Pool.checkout(pool) == {:error, :overloaded}

@@ -41,69 +41,81 @@ defmodule GrpcLb.Pool.SupervisorTest do
         assert same?(before, pool)
       end
 
-      test "the pool's supervisor is killed: members from outside stay", context do
-        %{pool: pool, workers: workers} = context
+      test "the pool's supervisor is killed: another starts empty, and workers join it",
+           context do
+        %{pool: pool, workers: workers, outsider: outsider} = context
         before = entry(pool)
         supervisor = Process.whereis(pool)
-
-        seen =
-          picking_during(
-            4,
-            fn -> elem(Pool.pick(pool), 0) end,
-            fn ->
-              kill([supervisor])
-              eventually(fn -> replaced?(pool, workers) end)
-            end,
-            100
-          )
-
-        assert seen |> List.flatten() |> Keyword.values() |> Enum.uniq() == [:ok]
-        assert same?(before, pool)
-        assert Process.whereis(pool) != supervisor
-      end
-
-      test "the keeper is killed: the pool starts anew, and workers join it", context do
-        %{pool: pool, workers: workers} = context
-        supervisor = Process.whereis(pool)
-        kill([entry(pool).keeper])
-
-        eventually(fn ->
-          Process.whereis(pool) not in [nil, supervisor] and length(workers(pool)) == 3
-        end)
-
+        kill([supervisor])
+        await_successor(pool, supervisor)
+        assert_ended(before)
         assert workers -- workers(pool) == workers
-        assert pids(pool) -- workers(pool) == []
-        assert Pool.join(pool, context.outsider, value: :outsider) == :ok
+        assert outsider not in pids(pool)
+        assert Pool.join(pool, outsider, value: :outsider) == :ok
         assert :outsider in for(_ <- 1..4, do: Pool.pick!(pool))
       end
 
-      test "the lease is killed: nobody notices, and another one has its duties", context do
+      test "the holder is killed: another pool starts empty, and workers join it", context do
+        %{pool: pool, workers: workers, outsider: outsider} = context
+        before = entry(pool)
+        supervisor = Process.whereis(pool)
+        # What tells members from outside.
+        monitor = Process.monitor(supervisor)
+        kill([before.holder])
+        assert_receive {:DOWN, ^monitor, :process, ^supervisor, :shutdown}, 10_000
+        await_successor(pool, supervisor)
+        assert_ended(before)
+        assert workers -- workers(pool) == workers
+        assert pids(pool) -- workers(pool) == []
+        assert Pool.join(pool, outsider, value: :outsider) == :ok
+        assert :outsider in for(_ <- 1..4, do: Pool.pick!(pool))
+      end
+
+      test "the gate is killed: nobody notices, and another one has its duty", context do
         %{pool: pool, workers: workers} = context
+        before = entry(pool)
 
         for _ <- 1..2 do
-          lease = child(pool, :lease)
-          kill([lease])
-          eventually(fn -> child(pool, :lease) not in [lease, nil] end)
+          gate = child(pool, :gate)
+          kill([gate])
+          eventually(fn -> child(pool, :gate) not in [gate, nil] end)
         end
 
         assert workers(pool) == workers
-        supervisor = Process.whereis(pool)
-        kill([entry(pool).keeper])
-        eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
+        assert same?(before, pool)
         stop_supervised!({Pool, pool})
         assert :persistent_term.get(pool, :none) == :none
       end
 
-      test "the pool's supervisor is killed again and again", context do
+      test "the pool's supervisor and its holder are killed again and again", context do
         %{pool: pool} = context
 
-        for _ <- 1..20 do
+        for victims <- [[:supervisor], [:holder], [:supervisor, :holder], [:holder, :supervisor]],
+            _ <- 1..5 do
+          before = entry(pool)
           supervisor = Process.whereis(pool)
-          kill([supervisor])
-          eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
+          pids = %{supervisor: supervisor, holder: before.holder}
+          for victim <- victims, do: Process.exit(pids[victim], :kill)
+          await_successor(pool, supervisor)
+          assert_ended(before)
         end
 
-        eventually(fn -> length(workers(pool)) == 3 and length(pids(pool)) == 4 end)
+        assert pids(pool) -- workers(pool) == []
+      end
+
+      test "all of its processes are killed, in any order", context do
+        %{pool: pool} = context
+
+        for _ <- 1..10 do
+          before = entry(pool)
+          supervisor = Process.whereis(pool)
+          children = for {_, pid, _, _} <- Supervisor.which_children(pool), do: pid
+          for pid <- Enum.shuffle([supervisor | children]), do: Process.exit(pid, :kill)
+          await_successor(pool, supervisor)
+          assert_ended(before)
+        end
+
+        eventually(fn -> length(workers(pool)) == 3 and length(pids(pool)) == 3 end)
       end
 
       test "the pool gives up: it starts empty, and workers join it", context do
@@ -150,7 +162,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
 
     # The new workers wait for them, and nobody's restarts are used up.
     for {what, next} <- ["the same": [], other: [policy: :random]] do
-      test "a pool with #{what} options takes over" do
+      test "a pool with #{what} options that starts under the name waits" do
         pool = :"slow workers, #{unquote(what)} options"
         opts = [name: pool, size: 1, worker: {Slow, self()}]
         child = &Supervisor.child_spec({Pool, opts ++ &1}, restart: :temporary)
@@ -174,7 +186,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
     end
   end
 
-  test "a worker fails to start in a pool that takes over: members from outside stay" do
+  test "a worker fails to start in the next pool: the supervisor above tries again" do
     pool = :"workers start at the third try"
     starts = :counters.new(1, [])
 
@@ -192,18 +204,22 @@ defmodule GrpcLb.Pool.SupervisorTest do
     kill([Process.whereis(pool)])
     eventually(fn -> :counters.get(starts, 1) == 3 end)
     eventually(fn -> child(pool, :workers) != nil end)
+    assert Pool.pick(pool) == {:error, :no_members}
+    assert Pool.join(pool) == :ok
     assert Pool.pick(pool) == {:ok, self()}
   end
 
-  describe "nobody takes the pool over:" do
+  describe "no other is started:" do
     test "its supervisor is killed, and no supervisor had started it" do
       pool = :"nobody's pool"
       Process.flag(:trap_exit, true)
       {:ok, supervisor} = Pool.start_link(name: pool)
       Pool.join(pool)
+      before = entry(pool)
       kill([supervisor])
       eventually(fn -> :persistent_term.get(pool, :none) == :none end)
       assert Pool.pick(pool) == {:error, :not_running}
+      assert_ended(before)
     end
 
     test "its supervisor is killed, and then that one's supervisor" do
@@ -212,58 +228,78 @@ defmodule GrpcLb.Pool.SupervisorTest do
       child = Supervisor.child_spec({Pool, name: pool}, restart: :temporary)
       {:ok, above} = Supervisor.start_link([child], strategy: :one_for_one)
       Pool.join(pool)
-      kill([Process.whereis(pool)])
-      # Nobody came yet, so the keeper waits.
-      assert Pool.pick(pool) == {:ok, self()}
-      kill([above])
+      before = entry(pool)
+      kill([Process.whereis(pool), above])
       eventually(fn -> Pool.pick(pool) == {:error, :not_running} end)
       eventually(fn -> :persistent_term.get(pool, :none) == :none end)
+      assert_ended(before)
     end
 
-    test "the one that comes has other options, and starts empty" do
-      pool = :"changed pool"
-      child = &Supervisor.child_spec({Pool, [name: pool] ++ &1}, restart: :temporary)
-      {:ok, above} = Supervisor.start_link([child.([])], strategy: :one_for_one)
+    test "its holder is killed: the name is erased" do
+      pool = :"holder without a successor"
+      Process.flag(:trap_exit, true)
+      {:ok, supervisor} = Pool.start_link(name: pool)
       Pool.join(pool)
-      kill([Process.whereis(pool)])
-      {:ok, _pool} = Supervisor.start_child(above, child.(policy: :random, scope: :cluster))
-      assert {:ok, %{policy: :random, scope: :cluster, members: []}} = Pool.info(pool)
-      assert Pool.join(pool) == :ok
-      kill([Process.whereis(pool)])
-      {:ok, _pool} = Supervisor.start_child(above, child.(policy: :random, scope: :cluster))
-      assert Pool.pick(pool) == {:ok, self()}
-      Supervisor.stop(above)
+      before = entry(pool)
+      kill([before.holder])
+      assert_receive {:EXIT, ^supervisor, :shutdown}, 10_000
+      assert Pool.pick(pool) == {:error, :not_running}
+      eventually(fn -> :persistent_term.get(pool, :none) == :none end)
+      assert_ended(before)
     end
 
-    test "it is stopped while nobody has it" do
+    test "it is stopped while it is about to end" do
       pool = :"stopped orphan"
       Process.flag(:trap_exit, true)
       child = Supervisor.child_spec({Pool, name: pool}, restart: :temporary)
       {:ok, _above} = Supervisor.start_link([child], strategy: :one_for_one)
       Pool.join(pool)
+      before = entry(pool)
       kill([Process.whereis(pool)])
-      assert Pool.stop(pool) == :ok
+      assert Pool.stop(pool) in [:ok, {:error, :not_running}]
       assert :persistent_term.get(pool, :none) == :none
       assert Pool.stop(pool) == {:error, :not_running}
+      assert_ended(before)
     end
 
-    test "its supervisor and its keeper are killed at once: what is left is its name, until a stop" do
-      pool = :"killed with its keeper"
-      Process.flag(:trap_exit, true)
-      {:ok, supervisor} = Pool.start_link(name: pool)
-      keeper = entry(pool).keeper
-      lease = Process.monitor(child(pool, :lease))
-      # It must not hear of the supervisor's end before its own.
-      :ok = :sys.suspend(keeper)
-      kill([supervisor])
-      assert_receive {:DOWN, ^lease, :process, _lease, :killed}, 5_000
-      kill([keeper])
-      assert :persistent_term.get(pool, :none) != :none
-      assert Pool.pick(pool) == {:error, :not_running}
-      assert Pool.stop(pool) == :ok
-      assert :persistent_term.get(pool, :none) == :none
-      assert Pool.stop(pool) == {:error, :not_running}
+    test "its supervisor and its holder are killed at once: nothing is left, also of the name" do
+      for order <- [& &1, &Enum.reverse/1] do
+        pool = :"killed with its holder"
+        Process.flag(:trap_exit, true)
+        {:ok, supervisor} = Pool.start_link(name: pool)
+        before = entry(pool)
+        kill(order.([supervisor, before.holder]))
+        assert Pool.pick(pool) == {:error, :not_running}
+        assert Pool.stop(pool) in [:ok, {:error, :not_running}]
+        assert :persistent_term.get(pool, :none) == :none
+        assert Pool.stop(pool) == {:error, :not_running}
+        assert_ended(before)
+      end
     end
+  end
+
+  test "its supervisor's supervisor is killed: that one's successor starts it again" do
+    pool = :"pool of a killed supervisor"
+    worker = {PoolWorker, {pool, []}}
+
+    above = %{
+      id: :above,
+      start:
+        {Supervisor, :start_link,
+         [[{Pool, name: pool, size: 3, worker: worker}], [strategy: :one_for_one]]},
+      type: :supervisor
+    }
+
+    # Where nobody waits for an end, three attempts are used up at once.
+    {:ok, top} = Supervisor.start_link([above], strategy: :one_for_one)
+    before = entry(pool)
+    supervisor = Process.whereis(pool)
+    [{:above, pid, _type, _modules}] = Supervisor.which_children(top)
+    kill([pid])
+    await_successor(pool, supervisor)
+    assert_ended(before)
+    Supervisor.stop(top)
+    assert :persistent_term.get(pool, :none) == :none
   end
 
   describe "the feed and the scope:" do
@@ -422,6 +458,20 @@ defmodule GrpcLb.Pool.SupervisorTest do
   defp entry(pool) do
     {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
     entry
+  end
+
+  # Another pool of this name, with all its workers.
+  defp await_successor(pool, supervisor) do
+    eventually(fn ->
+      Process.whereis(pool) not in [nil, supervisor] and length(workers(pool)) == 3
+    end)
+  end
+
+  # Its balancers are closed, and it has left no process.
+  defp assert_ended(%{holder: holder} = entry) do
+    eventually(fn -> Enum.all?(Pool.Handle.balancers(entry), &GrpcLb.info(&1).closed) end)
+    eventually(fn -> not Process.alive?(holder) end)
+    eventually(fn -> :ets.info(entry.waiters) == :undefined end)
   end
 
   defp same?(entry, pool), do: :erts_debug.same(entry, entry(pool))

@@ -1,7 +1,9 @@
 defmodule GrpcLb.Test.Peer.ConnectionLeaks do
   @moduledoc "What `GrpcLb.Stress.ConnectionLeakTest` has done in a VM of its own."
 
-  import GrpcLb.Test.Connections, only: [opts: 1, static: 1, await_ids: 2, await_clients: 2]
+  import GrpcLb.Test.Connections,
+    only: [opts: 1, static: 1, await_ids: 2, await_clients: 2, server: 1]
+
   import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers, only: [kill: 1, together: 2]
 
@@ -52,8 +54,7 @@ defmodule GrpcLb.Test.Peer.ConnectionLeaks do
 
     eventually(fn ->
       %{native: native, registered: registered} = inventory()
-      supervised = for name <- [GrpcLb.Keepers, GrpcLb.Connections], do: children(name)
-      {native.balancers, registered, supervised} == {0, 0, [0, 0]}
+      {native.balancers, registered, children(GrpcLb.Connections)} == {0, 0, 0}
     end)
 
     inventory()
@@ -143,8 +144,7 @@ defmodule GrpcLb.Test.Peer.ConnectionLeaks do
       {:ok, supervisor} = Supervisor.start_link([{Connection, opts}], strategy: :one_for_one)
       :ok = Connection.await_ready({:cycle, i})
       handle = Connection.handle!({:cycle, i})
-      [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
-      kill([pid])
+      kill([server(handle)])
       await_ids(handle, servers)
       {:ok, _} = Connection.pick(handle)
 
@@ -229,7 +229,7 @@ defmodule GrpcLb.Test.Peer.ConnectionLeaks do
   @doc "Kills what all connections stand on, one after the other, under a connection."
   def killed_foundations(servers, 1) do
     # Three deaths in five seconds are as many as an application's supervisor bears.
-    for name <- [GrpcLb.Connections, GrpcLb.Keepers, GrpcLb.Registry] do
+    for name <- [GrpcLb.Connections, GrpcLb.Janitor, GrpcLb.Registry] do
       {:ok, handle} = connect_when_possible(static(servers))
       kill([Process.whereis(name)])
       eventually(fn -> Connection.pick(handle) == {:error, :closed} end)

@@ -17,7 +17,9 @@ defmodule GrpcLb.Test.Peer.PoolLeaks do
     })
   end
 
-  def scenarios, do: [:stopped, :shut_down, :taken_over, :abandoned, :keeper_lost, :refused]
+  def scenarios do
+    [:stopped, :shut_down, :started_again, :abandoned, :holder_lost, :all_killed, :refused]
+  end
 
   @doc "Starts a pool in both scopes, with all that can be in it, and ends it in one of the ways."
   def cycle(scenario) do
@@ -52,13 +54,14 @@ defmodule GrpcLb.Test.Peer.PoolLeaks do
     :ok = Supervisor.stop(above)
   end
 
-  defp run(:taken_over, pool, opts) do
+  defp run(:started_again, pool, opts) do
     {:ok, above} = Supervisor.start_link([{Pool, opts}], strategy: :one_for_one)
 
     for _ <- 1..3 do
       use_it(pool)
+      before = holder(pool)
       kill(pool)
-      eventually(fn -> Process.whereis(pool) != nil end)
+      eventually(fn -> holder(pool) not in [nil, before] end)
     end
 
     :ok = Supervisor.stop(above)
@@ -71,19 +74,38 @@ defmodule GrpcLb.Test.Peer.PoolLeaks do
     kill(pool)
   end
 
-  defp run(:keeper_lost, pool, opts) do
+  defp run(:holder_lost, pool, opts) do
     Process.flag(:trap_exit, true)
     {:ok, supervisor} = Pool.start_link(opts)
     use_it(pool)
-    {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
-    Workers.kill([entry.keeper])
+    Workers.kill([holder(pool)])
 
     receive do
       {:EXIT, ^supervisor, :shutdown} -> :ok
     end
   end
 
+  defp run(:all_killed, pool, opts) do
+    Process.flag(:trap_exit, true)
+
+    for order <- [& &1, &Enum.reverse/1, &Enum.shuffle/1] do
+      {:ok, supervisor} = start_when_possible(opts)
+      use_it(pool)
+      children = for {_id, pid, _type, _modules} <- Supervisor.which_children(pool), do: pid
+      Workers.kill(order.([supervisor | children]))
+    end
+  end
+
+  # The workers of one that was killed may still be about to end, and to join.
+  defp start_when_possible(opts) do
+    with {:error, _reason} <- Pool.start_link(opts), do: start_when_possible(opts)
+  end
+
   def refuse, do: {:error, :refused}
+
+  defp holder(pool) do
+    with {GrpcLb.Pool, _route, handle} <- :persistent_term.get(pool, nil), do: handle.holder
+  end
 
   defp kill(pool), do: Workers.kill([Process.whereis(pool)])
 

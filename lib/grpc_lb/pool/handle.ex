@@ -1,17 +1,20 @@
-defmodule GrpcLb.Pool.Entry do
+defmodule GrpcLb.Pool.Handle do
   @moduledoc false
   # What a pool's name stands for, in the one :persistent_term entry of the pool, under the name
-  # itself: {GrpcLb.Pool, route, entry}. It is written when the pool starts and erased when it
+  # itself: {GrpcLb.Pool, route, handle}. It is written when the pool starts and erased when it
   # stops, not in between: erasing makes the VM look through all processes.
 
-  alias GrpcLb.Pool.{Options, Route, Waiters}
+  @behaviour GrpcLb.Holder
 
-  @enforce_keys [:options, :keeper, :local, :remote, :waiters, :scope, :feed]
+  alias GrpcLb.{Janitor, Waiters}
+  alias GrpcLb.Pool.{Options, Route}
+
+  @enforce_keys [:options, :holder, :local, :remote, :waiters, :scope, :feed]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
           options: Options.t(),
-          keeper: pid(),
+          holder: pid(),
           local: GrpcLb.balancer(),
           remote: GrpcLb.balancer(),
           waiters: Waiters.t(),
@@ -19,18 +22,15 @@ defmodule GrpcLb.Pool.Entry do
           feed: atom()
         }
 
-  @doc """
-  Makes what a pool needs, and writes the entry. All of it belongs to the calling process, the
-  keeper, and outlives the pool's supervisor.
-  """
-  @spec open(Options.t()) :: t()
-  def open(%Options{} = options) do
+  @doc "Makes what a pool needs, and writes the entry. All of it belongs to the calling process, the holder."
+  @impl true
+  def open(%Options{name: name} = options) do
     local = balancer(options)
     remote = if options.local_share, do: balancer(options), else: local
 
-    entry = %__MODULE__{
+    handle = %__MODULE__{
       options: options,
-      keeper: self(),
+      holder: self(),
       local: local,
       remote: remote,
       waiters: Waiters.new(),
@@ -38,9 +38,14 @@ defmodule GrpcLb.Pool.Entry do
       feed: local_name(options, :feed)
     }
 
-    route = Route.new(local, remote, options.local_share)
-    :persistent_term.put(options.name, {GrpcLb.Pool, route, entry})
-    entry
+    Janitor.clean_up_with({__MODULE__, :erase, [name, self()]})
+
+    :persistent_term.put(
+      name,
+      {GrpcLb.Pool, Route.new(local, remote, options.local_share), handle}
+    )
+
+    handle
   end
 
   defp balancer(options) do
@@ -53,29 +58,30 @@ defmodule GrpcLb.Pool.Entry do
   defp local_name(%Options{scope: :node}, _what), do: nil
   defp local_name(%Options{name: name}, what), do: :"grpc_lb_pool_#{what}:#{name}"
 
-  @doc "Ends what `open/1` made."
-  @spec close(t()) :: :ok
-  def close(%__MODULE__{} = entry) do
-    erase(entry)
-    Enum.each(balancers(entry), &GrpcLb.close/1)
+  @impl true
+  def close(%__MODULE__{options: %Options{name: name}, holder: holder} = handle) do
+    erase(name, holder)
+    Janitor.clean_up_with(nil)
+    Enum.each(balancers(handle), &GrpcLb.close/1)
   end
 
-  @doc "Erases the name, unless it stands for another pool by now."
-  @spec erase(t()) :: :ok
-  def erase(%__MODULE__{keeper: keeper, options: %Options{name: name}}) do
+  @impl true
+  def ended(_handle, _options, _why), do: :ok
+
+  @doc "Erases a pool's name, if this is its holder."
+  @spec erase(name :: atom(), holder :: pid()) :: boolean()
+  def erase(name, holder) do
     case :persistent_term.get(name, nil) do
-      {GrpcLb.Pool, _route, %__MODULE__{keeper: ^keeper}} -> :persistent_term.erase(name)
+      {GrpcLb.Pool, _route, %__MODULE__{holder: ^holder}} -> :persistent_term.erase(name)
       _other -> false
     end
-
-    :ok
   end
 
-  @doc "Looks the entry of a pool up."
+  @doc "Finds a pool by its name."
   @spec fetch(atom()) :: {:ok, t()} | {:error, :not_running}
   def fetch(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, _route, entry} -> {:ok, entry}
+      {GrpcLb.Pool, _route, handle} -> {:ok, handle}
       _other -> {:error, :not_running}
     end
   end

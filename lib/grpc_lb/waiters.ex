@@ -1,7 +1,7 @@
-defmodule GrpcLb.Pool.Waiters do
+defmodule GrpcLb.Waiters do
   @moduledoc false
-  # Who waits for members. Whoever adds a member looks here and tells those who have waited for
-  # it; the table is nearly always empty, and picks have nothing to do with it.
+  # Who waits until there is enough to pick. Whoever adds something looks here and tells those who
+  # have waited for it. The table is nearly always empty, and picks do not read it.
 
   @type t :: :ets.table()
 
@@ -9,7 +9,7 @@ defmodule GrpcLb.Pool.Waiters do
   @spec new() :: t()
   def new, do: :ets.new(__MODULE__, [:public, read_concurrency: true])
 
-  @doc "Tells those waiters for whom there are enough members now. `count` counts them."
+  @doc "Tells those waiters for whom there are enough now. `count` counts."
   @spec notify(t(), (() -> non_neg_integer())) :: :ok
   def notify(table, count) do
     case :ets.tab2list(table) do
@@ -17,7 +17,7 @@ defmodule GrpcLb.Pool.Waiters do
       waiters -> notify_each(table, waiters, count.())
     end
   rescue
-    # The pool ended just now, and the table with it.
+    # The owner ended just now, and the table with it.
     ArgumentError -> :ok
   end
 
@@ -33,8 +33,7 @@ defmodule GrpcLb.Pool.Waiters do
   end
 
   @doc """
-  Waits until there are `n` members. `count` counts them, and `owner` is the process that made the
-  table.
+  Waits until there are `n`. `count` counts, and `owner` is the process that made the table.
   """
   @spec await(t(), pid(), non_neg_integer(), timeout(), (() -> non_neg_integer())) ::
           :ok | {:error, :timeout | :not_running}

@@ -1,10 +1,10 @@
-defmodule GrpcLb.Pool.WaitersTest do
+defmodule GrpcLb.WaitersTest do
   use ExUnit.Case, async: true
 
   import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1]
 
-  alias GrpcLb.Pool.Waiters
+  alias GrpcLb.Waiters
 
   defp await(table, n) do
     test = self()

@@ -1,0 +1,173 @@
+defmodule GrpcLb.Holder do
+  @moduledoc false
+  # First child of the supervisor of a connection or a pool. Owns what picks need, the balancer, and
+  # the name. The other children may crash and be started again: picks do not notice. When the holder
+  # is killed, its balancers close natively.
+  #
+  # A module says what is held. Its `open/1` and `close/1` run in the holder, and `ended/3` when all
+  # other children have ended.
+
+  use GenServer
+
+  alias GrpcLb.{Janitor, Names}
+
+  @typedoc "The module that says what is held, and the name of the connection or the pool."
+  @type key :: {module(), name :: term()}
+
+  @typedoc """
+  What is found by the key. `held` is `nil` while the holder starts. It is `:open` first, and for others
+  to find once it is `:published`; picks fail when it is `:closed`.
+  """
+  @type tree :: %{
+          supervisor: pid(),
+          held: term(),
+          status: :open | :published | :closed
+        }
+
+  @callback open(options :: term()) :: held :: term()
+
+  @doc "Has picks fail from now on."
+  @callback close(held :: term()) :: any()
+
+  @callback ended(held :: term(), options :: term(), %{reason: term(), duration: integer()}) ::
+              any()
+
+  @doc "Starts it, for the calling supervisor."
+  @spec start_link(key(), options :: term()) :: GenServer.on_start()
+  def start_link(key, options) do
+    supervisor = self()
+    name = Names.via(key, %{supervisor: supervisor, held: nil, status: :open})
+    start = fn -> GenServer.start_link(__MODULE__, {key, supervisor, options}, name: name) end
+
+    Names.start_link(start, fn _holder ->
+      case lookup(key) do
+        {_holder, %{supervisor: supervisor}} -> not Process.alive?(supervisor)
+        nil -> true
+      end
+    end)
+  end
+
+  @doc "Finds the holder and what it holds. Reads a table and asks no process."
+  @spec lookup(key()) :: {pid(), tree()} | nil
+  def lookup(key), do: Names.lookup(key)
+
+  @doc "What is held, for the other children of the same supervisor."
+  @spec fetch!(key()) :: {holder :: pid(), held :: term()}
+  def fetch!(key) do
+    {holder, %{held: held}} = lookup(key)
+    {holder, held}
+  end
+
+  @spec publish(holder :: pid()) :: :ok
+  def publish(holder), do: GenServer.call(holder, :publish, :infinity)
+
+  @doc "Leaves a note for the process that is started in the place of the calling one."
+  @spec note(holder :: pid(), term()) :: :ok
+  def note(holder, note), do: GenServer.cast(holder, {:note, note})
+
+  @doc "The last note, or `nil`."
+  @spec noted(holder :: pid()) :: term()
+  def noted(holder), do: GenServer.call(holder, :noted, :infinity)
+
+  @doc "Closes what is held. The first reason counts."
+  @spec close(holder :: pid(), reason :: term()) :: :ok
+  def close(holder, reason) do
+    GenServer.call(holder, {:close, reason}, :infinity)
+  catch
+    :exit, _it_has_ended -> :ok
+  end
+
+  @doc """
+  Closes what is held, ends the supervisor, and waits until nothing is left. Returns `:crashed` as
+  `stop_supervisor/2` does.
+  """
+  @spec stop(holder :: pid(), tree()) :: :ok | :crashed
+  def stop(holder, %{supervisor: supervisor}) do
+    close(holder, :normal)
+    stopped = stop_supervisor(supervisor, :normal)
+    Janitor.await(holder)
+    stopped
+  end
+
+  @doc """
+  Ends a supervisor on purpose. Returns `:crashed` when it ended in another way meanwhile, or before:
+  one may be started in its place.
+  """
+  @spec stop_supervisor(pid(), reason :: term()) :: :ok | :crashed
+  def stop_supervisor(supervisor, reason) do
+    Supervisor.stop(supervisor, reason)
+  catch
+    :exit, {:shutdown, _call} -> :ok
+    :exit, _reason -> :crashed
+  end
+
+  @impl true
+  def init({{module, _name} = key, supervisor, options}) do
+    Process.flag(:trap_exit, true)
+    # What one before it has left, when it was killed, must not be cleaned up later.
+    Janitor.await(key)
+    :ok = Janitor.watch(key)
+    # Without a janitor nobody would clean up after this process.
+    Process.link(Process.whereis(Janitor))
+
+    state = %{
+      key: key,
+      supervisor: supervisor,
+      module: module,
+      options: options,
+      held: module.open(options),
+      since: System.monotonic_time(),
+      note: nil,
+      # Why it was closed, in a tuple.
+      closed: nil
+    }
+
+    register(state, %{held: state.held})
+    {:ok, state}
+  end
+
+  @impl true
+  def handle_call(:publish, _from, %{closed: nil} = state) do
+    register(state, %{status: :published})
+    {:reply, :ok, state}
+  end
+
+  def handle_call(:publish, _from, state), do: {:reply, :ok, state}
+  def handle_call(:noted, _from, state), do: {:reply, state.note, state}
+  def handle_call({:close, reason}, _from, state), do: {:reply, :ok, closed(state, reason)}
+
+  @impl true
+  def handle_cast({:note, note}, state), do: {:noreply, %{state | note: note}}
+
+  # The registry or the janitor has ended. Names are lost with the registry, also that of the
+  # supervisor: only the process that started it can do so again.
+  @impl true
+  def handle_info({:EXIT, _pid, reason}, state) do
+    Process.exit(state.supervisor, :kill)
+    {:stop, reason, state}
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(reason, state) do
+    %{closed: {reason}} = state = closed(state, reason)
+    duration = System.monotonic_time() - state.since
+    state.module.ended(state.held, state.options, %{reason: reason, duration: duration})
+  end
+
+  defp closed(%{closed: nil} = state, reason) do
+    state.module.close(state.held)
+    register(state, %{status: :closed})
+    %{state | closed: {reason}}
+  end
+
+  defp closed(state, _later), do: state
+
+  defp register(state, changes) do
+    Registry.update_value(GrpcLb.Registry, state.key, &Map.merge(&1, changes))
+  rescue
+    # There is no registry any more.
+    ArgumentError -> :error
+  end
+end
