@@ -245,7 +245,12 @@ defmodule GrpcLb.Connection do
   defp closed_by_somebody?(holder, %{held: %{balancer: balancer}} = tree) do
     # Removes nothing, and copies no backend to tell.
     closed? = GrpcLb.remove(balancer, []) == {:error, :closed} and Process.alive?(holder)
-    if closed?, do: Holder.stop(holder, tree)
+
+    if closed? do
+      Holder.close(holder, {:shutdown, :balancer_closed})
+      Holder.stop(holder, tree)
+    end
+
     closed?
   end
 
@@ -531,8 +536,11 @@ defmodule GrpcLb.Connection do
     case {lookup(ref), ref} do
       {nil, pid} when is_pid(pid) ->
         with {:ok, ^pid, name} <- __MODULE__.Supervisor.find(pid),
-             do: lookup(name),
-             else: (_ -> nil)
+             {_holder, %{supervisor: ^pid}} = found <- lookup(name) do
+          found
+        else
+          _another_or_none -> nil
+        end
 
       {found_or_none, _name} ->
         found_or_none

@@ -10,8 +10,14 @@ defmodule GrpcLb.Names do
   @spec via(key :: term(), value :: term()) :: GenServer.name()
   def via(key, value \\ nil), do: {:via, Registry, {GrpcLb.Registry, key, value}}
 
+  @doc "Finds a process and its value. The registry itself may know it for a moment longer than it lives."
   @spec lookup(key :: term()) :: {pid(), value :: term()} | nil
-  def lookup(key), do: GrpcLb.Registry |> Registry.lookup(key) |> List.first()
+  def lookup(key) do
+    case Registry.lookup(GrpcLb.Registry, key) do
+      [{pid, _value} = found] -> if Process.alive?(pid), do: found
+      [] -> nil
+    end
+  end
 
   @spec whereis(key :: term()) :: pid() | nil
   def whereis(key), do: GenServer.whereis(via(key))

@@ -111,6 +111,21 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Connection.pick(old) == {:error, :closed}
     end
 
+    test "ended by its supervisor it closes the balancer, and then the transports" do
+      opts = [target: "ipv4:127.0.0.1:1", transport: {ScriptedTransport, self()}]
+      %{handle: handle, supervisor: supervisor} = start(opts)
+      ScriptedTransport.let_open("127.0.0.1:1")
+      assert Connection.await_ready(handle) == :ok
+      child = {Connection, handle.name}
+      ending = Task.async(fn -> Supervisor.terminate_child(supervisor, child) end)
+      closing = ScriptedTransport.closing("127.0.0.1:1")
+      assert Connection.pick(handle) == {:error, :closed}
+      assert Connection.handle(handle.name) == {:error, :not_found}
+      assert Task.yield(ending, 50) == nil
+      ScriptedTransport.answer(closing, fn -> :ok end)
+      assert Task.await(ending) == :ok
+    end
+
     test "disconnected it stays away" do
       server = Loopback.start()
       %{handle: handle, supervisor: supervisor} = start(target: static([server]))
