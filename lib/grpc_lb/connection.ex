@@ -243,8 +243,7 @@ defmodule GrpcLb.Connection do
 
   # With the handle, and not by the holder's death: that ends the connection.
   defp closed_by_somebody?(holder, %{held: %{balancer: balancer}} = tree) do
-    # Removes nothing, and copies no backend to tell.
-    closed? = GrpcLb.remove(balancer, []) == {:error, :closed} and Process.alive?(holder)
+    closed? = GrpcLb.closed?(balancer) and Process.alive?(holder)
 
     if closed? do
       Holder.close(holder, {:shutdown, :balancer_closed})

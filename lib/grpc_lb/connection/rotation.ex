@@ -3,18 +3,18 @@ defmodule GrpcLb.Connection.Rotation do
   # The list of a connection's balancer, as it was made last. An id whose transport is down stays
   # listed as `:connecting`, so that it comes back with its ejection, counts and latency: these belong
   # to the endpoint, not to one transport of it (gRFC A50). One that was never up, or whose address
-  # has been gone meanwhile, is listed when it is up: what is new in a list is ready.
+  # has been gone meanwhile, is listed when it is up.
 
   alias GrpcLb.Connection.Plan
 
   @enforce_keys [:balancer]
-  defstruct [:balancer, listed: [], states: %{}]
+  defstruct [:balancer, listed: [], ids: MapSet.new()]
 
-  @typedoc "`listed` is `nil` when that is not known."
+  @typedoc "`listed` is `nil` when that is not known, `ids` always is."
   @type t :: %__MODULE__{
           balancer: GrpcLb.balancer(),
           listed: [GrpcLb.Backend.form()] | nil,
-          states: %{Plan.id() => GrpcLb.state() | :down}
+          ids: MapSet.t(Plan.id())
         }
 
   @typedoc "A backend that is wanted: its transport if that is up, and its weight."
@@ -25,51 +25,38 @@ defmodule GrpcLb.Connection.Rotation do
   @spec new(GrpcLb.balancer()) :: t()
   def new(balancer), do: %__MODULE__{balancer: balancer}
 
-  @doc "That of a balancer that another process has fed, and may have left half done."
+  @doc "That of a balancer that another process has fed."
   @spec adopt(GrpcLb.balancer()) :: t()
   def adopt(balancer) do
-    states = for %{id: id, state: state} <- GrpcLb.info(balancer).backends, do: {id, state}
-    %__MODULE__{balancer: balancer, listed: nil, states: Map.new(states)}
+    ids = MapSet.new(GrpcLb.info(balancer).backends, & &1.id)
+    %__MODULE__{balancer: balancer, listed: nil, ids: ids}
   end
-
-  @doc "Whether a pick finds a transport that is up."
-  @spec ready?(t()) :: boolean()
-  def ready?(rotation), do: Enum.any?(rotation.states, fn {_id, state} -> state == :ready end)
 
   @doc """
   Brings the list to what is wanted, in that order. Says `:same` when that changes nothing, and does
   not ask the balancer then.
   """
   @spec update(t(), [wanted()]) :: {:ok, GrpcLb.changes(), t()} | :same | {:error, :closed}
-  def update(%{balancer: balancer, states: before} = rotation, wanted) do
-    wanted = for {id, up, _weight} = one <- wanted, up != :not_up or before[id], do: one
-    listed = Enum.map(wanted, &form/1)
+  def update(%{balancer: balancer, ids: ids} = rotation, wanted) do
+    listed = for {id, up, _weight} = one <- wanted, up != :not_up or id in ids, do: form(one)
 
     if listed === rotation.listed do
       :same
     else
-      states = for {id, up, _weight} <- wanted, into: %{}, do: {id, state(up)}
-      kept = for {id, state} <- states, before[id] not in [nil, state], do: {id, state}
-      # No list that picks see has one as ready whose value is not that of a transport.
-      {back, gone} = Enum.split_with(kept, fn {_id, state} -> state == :ready end)
-      set_states(balancer, gone)
-
       with {:ok, changes} <- GrpcLb.reconcile(balancer, listed) do
-        set_states(balancer, back)
-        {:ok, changes, %{rotation | listed: listed, states: states}}
+        {:ok, changes, %{rotation | listed: listed, ids: MapSet.new(listed, &elem(&1, 0))}}
       end
     end
   end
 
+  @doc "Whether a pick finds a transport that is up."
+  @spec ready?(t()) :: boolean()
+  def ready?(%{listed: listed}),
+    do: Enum.any?(listed, fn {_, _, opts} -> opts[:state] == :ready end)
+
+  defp form({id, {:up, value, owner}, weight}),
+    do: {id, value, owner: owner, weight: weight, state: :ready}
+
   # The value of a transport that is down is let go.
-  defp form({id, {:up, value, owner}, weight}), do: {id, value, owner: owner, weight: weight}
-  defp form({id, :not_up, weight}), do: {id, nil, weight: weight}
-
-  defp state({:up, _value, _owner}), do: :ready
-  defp state(:not_up), do: :connecting
-
-  # That it is closed, the next reconcile says.
-  defp set_states(balancer, states) do
-    for {id, state} <- states, do: GrpcLb.set_state(balancer, id, state)
-  end
+  defp form({id, :not_up, weight}), do: {id, nil, weight: weight, state: :connecting}
 end

@@ -242,10 +242,7 @@ defmodule GrpcLb.Connection.Server do
     end
   end
 
-  # Removes nothing, and copies no backend to tell.
-  defp balancer_closed?(%{rotation: rotation}) do
-    GrpcLb.remove(rotation.balancer, []) == {:error, :closed}
-  end
+  defp balancer_closed?(%{rotation: rotation}), do: GrpcLb.closed?(rotation.balancer)
 
   # By somebody who has the handle, and so meant it; or because the holder has died, and then the
   # supervisor is about to stop this process.

@@ -97,15 +97,7 @@ defmodule GrpcLb.Pool.Membership do
   @spec count(Handle.t()) :: non_neg_integer()
   def count(%Handle{} = handle), do: handle |> Handle.balancers() |> count_in()
 
-  # To remove nobody says how many are kept, where info/1 would copy all of them.
-  defp count_in(balancers) do
-    kept =
-      for balancer <- balancers, {:ok, changes} <- [GrpcLb.remove(balancer, [])] do
-        changes.kept
-      end
-
-    Enum.sum(kept)
-  end
+  defp count_in(balancers), do: balancers |> Enum.map(&GrpcLb.size/1) |> Enum.sum()
 
   defp ready(info) do
     for %{state: :ready, id: pid} = backend <- info.backends do
