@@ -13,7 +13,8 @@ use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
 use grpc_lb_core::policy::{least_request, peak_ewma, pick_first, random, round_robin, Policy};
 use grpc_lb_core::{
     AlreadyCompleted, Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Config,
-    MemberError, OnOwnerDeath, Outcome, Owner, Owners, State, Ticket, Time, Unavailable, Unowned,
+    ConfigureError, Configured, MemberError, OnOwnerDeath, Outcome, Owner, Owners, State, Ticket,
+    Time, Unavailable, Unowned,
 };
 use proptest::prelude::*;
 
@@ -23,6 +24,7 @@ enum Operation {
     Add(Vec<Backend<u8>>),
     Remove(Vec<u8>),
     SetState(u8, State),
+    Configure(Config),
     Pick,
     Checkout,
     /// These name any of the tickets there are.
@@ -79,6 +81,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
         3 => backends().prop_map(Operation::Add),
         3 => prop::collection::vec(0..IDS, 0..3).prop_map(Operation::Remove),
         5 => (0..IDS, states()).prop_map(|(id, it)| Operation::SetState(id, it)),
+        4 => configs().prop_map(Operation::Configure),
         10 => Just(Operation::Pick),
         15 => Just(Operation::Checkout),
         8 => (ticket(), outcomes()).prop_map(|(it, outcome)| Operation::Complete(it, outcome)),
@@ -177,7 +180,12 @@ struct Naive {
     rotation: Vec<u8>,
     counts: Vec<Counts>,
     turn: usize,
+    /// Calls in flight that began while the number of all was limited.
+    in_total: u32,
     panicking: bool,
+    /// Whether the rotation is in a known order: in which one a panic takes backends in is of no
+    /// interest.
+    ordered: bool,
     generation: u64,
     closed: bool,
 }
@@ -197,6 +205,14 @@ impl Member {
     }
 }
 
+/// A call in flight.
+#[derive(Clone, Copy)]
+struct Call {
+    /// Which counts it is counted in.
+    counts: usize,
+    in_total: bool,
+}
+
 #[derive(Clone, Copy, Default)]
 struct Counts {
     turns: u64,
@@ -209,11 +225,13 @@ struct Counts {
 impl Naive {
     fn new(config: Config) -> Self {
         Naive {
+            ordered: config.panic_threshold == 0,
             config,
             listed: Vec::new(),
             rotation: Vec::new(),
             counts: Vec::new(),
             turn: 0,
+            in_total: 0,
             panicking: false,
             generation: 0,
             closed: false,
@@ -253,8 +271,7 @@ impl Naive {
         let start = first.and_then(|first| self.rotation.iter().position(|id| *id == first));
         let start = start.unwrap_or(0);
         let candidates = (start..n).chain(0..start).map(|index| self.rotation[index]);
-        // In what order a panic takes them in is of no interest.
-        let ordered = self.config.panic_threshold == 0 || n < 2;
+        let ordered = self.ordered || n < 2;
         (candidates.collect(), first.is_some() && ordered)
     }
 
@@ -283,14 +300,14 @@ impl Naive {
         self.counts(id).turns += 1;
     }
 
-    /// Which counts the call is counted in.
-    fn checkout(&mut self, picked: Result<u8, Unavailable>) -> Option<usize> {
+    /// What the call is counted in.
+    fn checkout(&mut self, picked: Result<u8, Unavailable>) -> Option<Call> {
         if self.rotation.is_empty() {
             assert_eq!(picked, Err(self.none()));
             return None;
         }
-        let all: u32 = self.counts.iter().map(|counts| counts.in_flight).sum();
-        if self.config.max_requests.is_some_and(|max| all >= max) {
+        let limit = self.config.max_requests;
+        if limit.is_some_and(|max| self.in_total >= max) {
             assert_eq!(picked, Err(Unavailable::Overloaded));
             return None;
         }
@@ -306,11 +323,16 @@ impl Naive {
         let counts = self.counts(id);
         counts.turns += 1;
         counts.in_flight += 1;
-        Some(self.member(id).counts)
+        self.in_total += u32::from(limit.is_some());
+        Some(Call {
+            counts: self.member(id).counts,
+            in_total: limit.is_some(),
+        })
     }
 
-    fn complete(&mut self, counts: usize, outcome: Outcome) {
-        let counts = &mut self.counts[counts];
+    fn complete(&mut self, call: Call, outcome: Outcome) {
+        self.in_total -= u32::from(call.in_total);
+        let counts = &mut self.counts[call.counts];
         counts.in_flight -= 1;
         *match outcome {
             Outcome::Success => &mut counts.successes,
@@ -424,6 +446,7 @@ impl Naive {
         let before = self.ids();
         let last = std::mem::take(&mut self.listed);
         self.rotation.clear();
+        self.ordered = self.config.panic_threshold == 0;
         for backend in offered {
             let last = last.iter().find(|member| member.offered.id == backend.id);
             self.offer(backend, last.cloned(), world);
@@ -471,6 +494,24 @@ impl Naive {
         Ok(())
     }
 
+    fn configure(&mut self, next: &Config) -> Result<Configured, ConfigureError> {
+        if self.closed {
+            return Err(ConfigureError::Closed);
+        }
+        let [current, wanted] = [&self.config, next].map(|config| config.policy.name());
+        if current != wanted {
+            return Err(ConfigureError::OtherPolicy { current, wanted });
+        }
+        if self.config == *next {
+            return Ok(Configured::Unchanged);
+        }
+        self.config = next.clone();
+        self.ordered &= next.panic_threshold == 0;
+        self.calm();
+        self.generation += 1;
+        Ok(Configured::Changed)
+    }
+
     fn die(&mut self, world: &World, owner: Owner) {
         world.dead.borrow_mut().insert(owner);
         let owned = |member: &Member| member.offered.owner == Some(owner);
@@ -514,6 +555,10 @@ impl Naive {
         assert_eq!(info.closed, self.closed);
         assert_eq!(info.generation, self.generation);
         assert_eq!(info.malformed_reports, 0);
+        let summary = balancer.summary();
+        assert_eq!(summary.policy, info.policy);
+        assert_eq!(summary.backends, self.listed.len());
+        assert_eq!(summary.closed, self.closed);
         let measures_failures = matches!(self.config.policy, Policy::PeakEwma(_));
         for backend in &mut info.backends {
             let measured = backend.successes > 0 || measures_failures && backend.failures > 0;
@@ -577,8 +622,8 @@ proptest! {
         let balancer = Balancer::new(config.clone(), 1, Time(0));
         let caller = Caller::claim(2).unwrap();
         let mut naive = Naive::new(config);
-        // With the counts that each is counted in, and whether it has ended.
-        let mut tickets: Vec<(Ticket, usize, bool)> = Vec::new();
+        // With what each is counted in, and whether it has ended.
+        let mut tickets: Vec<(Ticket, Call, bool)> = Vec::new();
         for (operation, now) in operations.into_iter().zip((1..).map(Time)) {
             match operation {
                 Operation::Reconcile(offered) => {
@@ -597,6 +642,11 @@ proptest! {
                     let set = balancer.set_state(&id, state, &world, now);
                     prop_assert_eq!(set, expected);
                 }
+                Operation::Configure(next) => {
+                    let expected = naive.configure(&next);
+                    let configured = balancer.configure(|config| *config = next, &world, now);
+                    prop_assert_eq!(configured, expected);
+                }
                 Operation::Pick => naive.pick(balancer.pick(&caller, &world, |value| *value)),
                 Operation::Checkout => {
                     let checkout = balancer.checkout(&caller, &world, now, |value| *value);
@@ -604,22 +654,22 @@ proptest! {
                         Ok((value, ticket)) => (Ok(value), Some(ticket)),
                         Err(unavailable) => (Err(unavailable), None),
                     };
-                    let counts = naive.checkout(picked);
-                    tickets.extend(ticket.zip(counts).map(|(it, counts)| (it, counts, false)));
+                    let call = naive.checkout(picked);
+                    tickets.extend(ticket.zip(call).map(|(it, call)| (it, call, false)));
                 }
                 Operation::Complete(index, outcome) if !tickets.is_empty() => {
-                    let (ticket, counts, ended) = index.get_mut(&mut tickets);
+                    let (ticket, call, ended) = index.get_mut(&mut tickets);
                     let expected = if *ended { Err(AlreadyCompleted) } else { Ok(()) };
                     prop_assert_eq!(ticket.complete(outcome, None, now), expected);
                     if !std::mem::replace(ended, true) {
-                        naive.complete(*counts, outcome);
+                        naive.complete(*call, outcome);
                     }
                 }
                 Operation::Drop(index) if !tickets.is_empty() => {
-                    let (ticket, counts, ended) = tickets.swap_remove(index.index(tickets.len()));
+                    let (ticket, call, ended) = tickets.swap_remove(index.index(tickets.len()));
                     drop(ticket);
                     if !ended {
-                        naive.complete(counts, Outcome::Cancelled);
+                        naive.complete(call, Outcome::Cancelled);
                     }
                 }
                 Operation::Complete(..) | Operation::Drop(_) => {}

@@ -15,6 +15,8 @@ use grpc_lb_core::{
     Unavailable, Unowned,
 };
 
+mod configure;
+#[path = "../support/mod.rs"]
 mod support;
 
 fn ms(milliseconds: u64) -> Time {
