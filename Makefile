@@ -46,7 +46,7 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	mix format --check-formatted
 	mix compile --force --warnings-as-errors
 	MIX_ENV=test mix compile --force --warnings-as-errors
-	cd examples/demo && $(SHARED) mix do format --check-formatted, compile --force --warnings-as-errors
+	cd examples/demo && $(SHARED) mix do format --check-formatted + compile --force --warnings-as-errors
 	scripts/dialyzer
 
 bench: ## Run the benchmarks
