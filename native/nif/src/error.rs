@@ -18,10 +18,10 @@ impl Encoder for ArgumentError {
     }
 }
 
-/// What kind of term this is, for messages. Never the term itself: it may be of any size.
+/// Names the kind of a term, for messages. Never shows the term, which may be of any size.
 ///
-/// Asks one kind after the other, and not `enif_term_type`: that ends the VM at a term of a kind
-/// that the VM's own answer has no name for, as OTP 29 does at a native record.
+/// Asks for one kind after another: `enif_term_type` ends the VM at a term that it has no name for,
+/// as that of OTP 29 at a native record.
 pub(crate) fn kind(term: Term) -> &'static str {
     if term.is_atom() {
         "an atom"

@@ -1,6 +1,7 @@
-//! The balancers with work that time drives, and the process that has it done: `GrpcLb.Ticker`.
+//! The balancers with work that time drives. `GrpcLb.Ticker` calls for it, and is woken when some
+//! falls due early.
 //!
-//! Nothing here keeps a balancer: they are known by weak references.
+//! References are weak: nothing here keeps a balancer.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Weak;
@@ -18,14 +19,14 @@ static BALANCERS: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
 
 static ALARM: Alarm = Alarm::new();
 
-/// The ticker sleeps so long at least, unless it is woken: of many balancers with work at many
-/// times, several are done at once.
+/// The shortest sleep of the ticker, unless it is woken: it does the work of several balancers at
+/// once.
 const NAP: Duration = Duration::from_millis(10);
 
-/// When a balancer is looked at again whose work has panicked.
+/// The time until a balancer whose work has panicked gets another tick.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Looks after a balancer that has work as long as it lives. The first call for it counts.
+/// Adds a balancer to those that are ticked, once, if it has such work.
 pub(crate) fn adopt(balancer: &Balancer) {
     if !balancer.is_timed() {
         return;
@@ -34,15 +35,16 @@ pub(crate) fn adopt(balancer: &Balancer) {
         return;
     };
     let mut balancers = BALANCERS.lock();
-    // The dead are taken out before the list would grow: so it is at most twice as long as it was
-    // when most of them lived.
+    // Removes the dead before the list would grow: it is at most twice as long as it was when most
+    // of them lived.
     if balancers.len() == balancers.capacity() {
         balancers.retain(|balancer| balancer.strong_count() > 0);
     }
     balancers.push(balancer);
 }
 
-/// Does what is due in all balancers. In how long there is more; `None` as long as there is nothing.
+/// Does what is due in all balancers. Returns in how long there is more; `None` as long as there is
+/// nothing.
 pub(crate) fn tick() -> Option<Duration> {
     ALARM.begin_look();
     let known = {
@@ -62,7 +64,7 @@ fn tick_one(balancer: &Core) -> Option<Time> {
     let now = clock::now();
     match balancer.due() {
         Some(due) if due <= now => {
-            // A panic is that balancer's, and not the others'.
+            // A panic in one balancer must not keep the others from their work.
             let next = catch_unwind(AssertUnwindSafe(|| balancer.tick(&Unwatched, now)));
             next.unwrap_or(Some(now + AFTER_PANIC))
         }
@@ -70,7 +72,7 @@ fn tick_one(balancer: &Core) -> Option<Time> {
     }
 }
 
-/// Wakes the ticker for what is not to wait.
+/// Wakes the ticker for what cannot wait.
 #[cold]
 pub(crate) fn wake_now(env: Env) {
     wake(env, Some(Time(0)));
@@ -79,13 +81,13 @@ pub(crate) fn wake_now(env: Env) {
 /// Wakes the ticker when something is due before it would look.
 pub(crate) fn wake(env: Env, due: Option<Time>) {
     if due.is_some_and(|due| ALARM.rings(due)) {
-        // A ticker that is gone is started again, and looks then.
+        // Where there is none, its supervisor starts one, which ticks first of all.
         notify(env, atoms::ticker(), atoms::tick_due());
     }
 }
 
-/// Watches nobody: a balancer may have no resource any more by which the VM would know it. A tick
-/// never begins to watch, and whoever is watched on is watched for nothing until the resource goes.
+/// Watches nobody: the resource by which the VM would know the balancer may be gone. A tick begins
+/// no watch, and one that it does not end is without effect, and ends with the resource.
 struct Unwatched;
 
 impl Owners for Unwatched {

@@ -40,7 +40,7 @@ const OLDEST_ABI: u32 = 3;
 pub(super) struct Library {
     abi: u32,
     functions: unsafe extern "C" fn(count: *mut usize) -> *const ErlNifFunc,
-    /// Does what is due in the objects of this build, and says in how many nanoseconds there is more;
+    /// Does what is due in the objects of this build. Returns in how many nanoseconds there is more;
     /// `u64::MAX` is never.
     tick: extern "C" fn() -> u64,
 }
@@ -56,8 +56,8 @@ pub(crate) struct Parts {
     pub(super) module: &'static CStr,
     pub(super) nifs: &'static [Function],
     pub(super) types: &'static [OpenType],
-    /// Does what is due in all objects. In how long there is more; `None` as long as there is
-    /// nothing.
+    /// Does what is due in all objects. Returns in how long there is more; `None` as long as there
+    /// is nothing.
     pub(super) tick: fn() -> Option<Duration>,
 }
 
@@ -127,7 +127,7 @@ impl Library {
     }
 }
 
-/// NIFs that are described for the VM.
+/// NIFs as the VM is told of them, to be kept.
 pub(super) struct Functions(pub(super) Vec<ErlNifFunc>);
 // SAFETY: the pointers in an `ErlNifFunc` are to constants.
 unsafe impl Send for Functions {}
@@ -158,8 +158,8 @@ extern "C" fn tick() -> u64 {
     })
 }
 
-/// Does what is due in the objects of all builds. In how long there is more; `None` as long as
-/// there is nothing.
+/// Does what is due in the objects of all builds. Returns in how long there is more; `None` as long
+/// as there is nothing.
 pub(crate) fn tick_all(env: Env) -> Option<Duration> {
     // SAFETY: `env` is that of the call that is under way.
     let loaded = unsafe { enif_priv_data(env.as_c_arg()) };
