@@ -55,7 +55,7 @@ defmodule Demo.Scenes.BalancerTest do
 
     test "says what happened" do
       assert Report.sentence(facts()) =~
-               "while 200 requests were made: 2 were lost with the killed one, all others"
+               "while 200 requests were made. Lost with the killed one: 2. All others"
     end
   end
 

@@ -21,7 +21,7 @@ defmodule Demo.Scenes.ConnectionTest do
     checks = Report.checks(facts())
     assert length(checks) == 7
     assert Check.failed(checks) == []
-    assert Report.sentence(facts()) =~ "while 61 requests were made: 1 were lost with it"
+    assert Report.sentence(facts()) =~ "while 61 requests were made. Lost with it: 1."
   end
 
   test "names the check that does not hold" do

@@ -22,7 +22,7 @@ defmodule Demo.Scenes.PoolTest do
     checks = Report.checks(facts())
     assert length(checks) == 9
     assert Check.failed(checks) == []
-    assert Report.sentence(facts()) =~ "110 requests were made: 1 were lost with the killed one"
+    assert Report.sentence(facts()) =~ "110 requests were made. Lost with the killed one: 1."
   end
 
   test "names the check that does not hold" do

@@ -58,8 +58,8 @@ defmodule Demo.Scenes.Balancer.Report do
   @spec sentence(facts()) :: String.t()
   def sentence(facts) do
     "One server of #{length(facts.first)} was killed, #{length(facts.new)} joined and one left " <>
-      "while #{n(facts.tally.sent)} requests were made: #{n(failed_at(facts, facts.killed))} " <>
-      "were lost with the killed one, all others were answered."
+      "while #{n(facts.tally.sent)} requests were made. Lost with the killed one: " <>
+      "#{n(failed_at(facts, facts.killed))}. All others were answered."
   end
 
   # What each side counted: the callers, the balancer, the servers.

@@ -41,8 +41,8 @@ defmodule Demo.Scenes.Connection.Report do
   def sentence(facts) do
     failed = count(facts, [first_client(facts, facts.killed)], outcome: :failed)
 
-    "A server was killed and came back while #{n(facts.tally.sent)} requests were made: " <>
-      "#{n(failed)} were lost with it, all others were answered."
+    "A server was killed and came back while #{n(facts.tally.sent)} requests were made. " <>
+      "Lost with it: #{n(failed)}. All others were answered."
   end
 
   defp steady(facts) do

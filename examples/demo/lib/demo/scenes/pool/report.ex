@@ -52,7 +52,7 @@ defmodule Demo.Scenes.Pool.Report do
     failed = count(facts, facts.killed, outcome: :failed)
 
     "A member joined, one left, one was killed and replaced while #{n(facts.tally.sent)} " <>
-      "requests were made: #{n(failed)} were lost with the killed one, all others were answered."
+      "requests were made. Lost with the killed one: #{n(failed)}. All others were answered."
   end
 
   defp steady(facts) do
