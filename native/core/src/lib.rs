@@ -55,7 +55,7 @@ mod cursor;
 mod entry;
 pub mod hash;
 pub mod health;
-pub mod limit;
+mod limit;
 mod live;
 pub mod load;
 mod members;
@@ -67,6 +67,8 @@ mod shared;
 mod snapshot;
 pub mod subset;
 mod sync;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod ticket;
 mod time;
 mod watched;

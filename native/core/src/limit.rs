@@ -16,7 +16,7 @@ pub(crate) struct Limits {
 /// The bound is an argument, so that it may change at any time; the count stays, as A32 has it.
 ///
 /// ```
-/// use grpc_lb_core::limit::InFlight;
+/// use grpc_lb_core::testing::InFlight;
 ///
 /// let calls = InFlight::new();
 /// assert!(calls.try_enter(Some(1)));

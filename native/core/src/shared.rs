@@ -42,7 +42,7 @@ impl Shared {
         Shared {
             config: ArcSwap::new(config),
             averaging,
-            in_flight: InFlight::default(),
+            in_flight: InFlight::new(),
             malformed_reports: AtomicU64::new(0),
             due: AtomicU64::new(Time::NEVER.0),
             urgent: AtomicBool::new(false),

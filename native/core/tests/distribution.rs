@@ -3,8 +3,8 @@
 #![cfg(not(loom))]
 
 use grpc_lb_core::policy::round_robin::CursorKind;
-use grpc_lb_core::policy::stride::Stride;
 use grpc_lb_core::policy::{least_request, peak_ewma, random, weighted_round_robin, Policy};
+use grpc_lb_core::testing::Stride;
 use grpc_lb_core::{Backend, Balancer, Caller, Outcome, Time, Unowned};
 
 /// So many that of five backends one that gets 1 % too few or too many is noticed.

@@ -6,11 +6,10 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use grpc_lb_core::health::outlier_detection::{
-    self, Ejection, FailurePercentage, Streak, Subject, SuccessRate,
-};
+use grpc_lb_core::health::outlier_detection::{self, FailurePercentage, SuccessRate};
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
 use grpc_lb_core::policy::{least_request, peak_ewma, pick_first, random, round_robin, Policy};
+use grpc_lb_core::testing::{eject_failing, sweep, Ejection, Streak, Subject};
 use grpc_lb_core::{
     AlreadyCompleted, Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Config,
     ConfigureError, Configured, MemberError, OnOwnerDeath, Outcome, Owner, Owners, State, Ticket,
@@ -779,7 +778,7 @@ fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, n
             ejection: &mut it.ejection,
         })
         .collect();
-    outlier_detection::eject_failing(config, &mut streaks, now);
+    eject_failing(config, &mut streaks, now);
     if sweeps {
         let mut subjects: Vec<_> = all
             .iter_mut()
@@ -789,7 +788,7 @@ fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, n
                 ejection: &mut it.ejection,
             })
             .collect();
-        outlier_detection::sweep(config, &mut subjects, now, || 0);
+        sweep(config, &mut subjects, now, || 0);
     }
     for (it, before) in all.iter_mut().zip(before) {
         if it.ejection.is_ejected() != before {

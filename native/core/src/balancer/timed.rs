@@ -5,7 +5,7 @@ use std::hash::Hash;
 use super::change::{Change, Scope};
 use super::writer::Writer;
 use crate::backend::Owners;
-use crate::health::outlier_detection::{self, Streak, Subject};
+use crate::health::ejection::{self, Streak, Subject};
 use crate::members::MemberKey;
 use crate::time::Time;
 
@@ -90,7 +90,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
                 ejection: &mut member.health.as_mut()?.ejection,
             })
         });
-        outlier_detection::eject_failing(config, &mut streaks.collect::<Vec<_>>(), now);
+        ejection::eject_failing(config, &mut streaks.collect::<Vec<_>>(), now);
     }
 
     fn sweep(&mut self, now: Time) {
@@ -110,7 +110,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         });
         let random = &mut self.random;
         let mut subjects: Vec<Subject> = subjects.collect();
-        outlier_detection::sweep(config, &mut subjects, now, || random.u32(..100));
+        ejection::sweep(config, &mut subjects, now, || random.u32(..100));
         self.schedule.on_sweep(&self.config, now);
     }
 }

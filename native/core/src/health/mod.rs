@@ -2,15 +2,16 @@
 //!
 //! | module | what it decides |
 //! | --- | --- |
-//! | [`outlier_detection`] | which backends are left out for how their calls end (gRFC A50) |
+//! | [`outlier_detection`], `ejection` | which backends are left out for how their calls end (gRFC A50) |
 //! | [`slow_start`] | how fast one that has become ready comes to its full weight (Envoy) |
-//! | [`panic`] | when so few are healthy that all are picked (Envoy) |
+//! | `panic` | when so few are healthy that all are picked (Envoy) |
 
+pub(crate) mod ejection;
 pub mod outlier_detection;
-pub mod panic;
+pub(crate) mod panic;
 pub mod slow_start;
 
-use self::outlier_detection::Ejection;
+use self::ejection::Ejection;
 use crate::load::Ended;
 
 /// How a backend stands among the others.

@@ -9,7 +9,7 @@
 /// lower priority before it panics; here every backend has the same priority.
 ///
 /// ```
-/// use grpc_lb_core::health::panic::panics;
+/// use grpc_lb_core::testing::panics;
 ///
 /// assert!(panics(50, 4, 10));
 /// assert!(!panics(50, 5, 10));

@@ -29,14 +29,15 @@ impl Default for Config {
 ///
 /// ```
 /// use std::time::Duration;
-/// use grpc_lb_core::health::slow_start::{factor, Config};
+/// use grpc_lb_core::health::slow_start::Config;
+/// use grpc_lb_core::testing::slow_start_factor as factor;
 ///
 /// let config = Config { window: Duration::from_secs(60), ..Config::default() };
 /// assert_eq!(factor(&config, Duration::from_secs(1)), 0.1);
 /// assert_eq!(factor(&config, Duration::from_secs(30)), 0.5);
 /// assert_eq!(factor(&config, Duration::from_secs(60)), 1.0);
 /// ```
-pub fn factor(config: &Config, ready_for: Duration) -> f64 {
+pub(crate) fn factor(config: &Config, ready_for: Duration) -> f64 {
     // Envoy measures both in whole milliseconds.
     let (ready_for, window) = (ready_for.as_millis(), config.window.as_millis());
     if ready_for >= window {

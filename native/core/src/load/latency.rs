@@ -66,7 +66,7 @@ impl From<Duration> for Decay {
 ///
 /// ```
 /// use std::time::Duration;
-/// use grpc_lb_core::load::latency::{Latency, Rule};
+/// use grpc_lb_core::testing::{Latency, Rule};
 /// use grpc_lb_core::Time;
 ///
 /// let decay = Duration::from_secs(10);
@@ -212,7 +212,7 @@ impl Latency {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use grpc_lb_core::load::latency::{Decay, Latency};
+    /// use grpc_lb_core::testing::{Decay, Latency};
     /// use grpc_lb_core::Time;
     ///
     /// let [ten, one] = [10, 1].map(|seconds| Decay::from(Duration::from_secs(seconds)));
@@ -261,7 +261,7 @@ fn unpack(packed: u64) -> i64 {
 ///
 /// ```
 /// use std::time::Duration;
-/// use grpc_lb_core::load::latency::{gain, Latency};
+/// use grpc_lb_core::testing::{gain, Latency};
 /// use grpc_lb_core::Time;
 ///
 /// let decay = Duration::from_secs(10);

@@ -2,20 +2,21 @@
 //!
 //! | module | what is measured |
 //! | --- | --- |
-//! | [`latency`] | a moving average of how long calls take |
+//! | `latency` | a moving average of how long calls take |
 //! | [`orca`] | what backends report of themselves |
-//! | [`reported_weight`] | the weight that follows from it |
+//! | [`reported_weight`], `weight` | the weight that follows from it |
 
-pub mod latency;
+pub(crate) mod latency;
 pub mod orca;
 pub mod reported_weight;
+pub(crate) mod weight;
 
 use std::time::Duration;
 
 use once_cell::race::OnceBox;
 
-pub use self::latency::{Decay, Latency, Rule};
-use self::reported_weight::ReportedWeight;
+use self::latency::{Decay, Latency, Rule};
+use self::weight::ReportedWeight;
 use crate::limit::InFlight;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::time::Time;
@@ -89,7 +90,7 @@ pub(crate) struct Ended {
 impl Load {
     pub(crate) fn new(measuring: &Measuring, reports: bool, now: Time) -> Self {
         let load = Load {
-            in_flight: InFlight::default(),
+            in_flight: InFlight::new(),
             consecutive_failures: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),

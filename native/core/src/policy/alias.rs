@@ -72,7 +72,7 @@ impl Alias {
     /// others.
     ///
     /// ```
-    /// use grpc_lb_core::policy::alias::Alias;
+    /// use grpc_lb_core::testing::Alias;
     ///
     /// let alias = Alias::new(&[3.0, 1.0]).unwrap();
     /// let quarters = [0, 1 << 62, 2 << 62, 3 << 62];

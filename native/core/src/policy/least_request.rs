@@ -58,8 +58,8 @@ impl PolicyPicker for Picker {
         let samples = (0..self.choices).map(|_| caller.random_below(candidates.len()));
         let load = |index| candidates.load(index);
         match self.weighted {
-            false => choose(samples, |index| f64::from(load(index).in_flight())),
-            true => choose(samples, |index| cost(load(index), self.bias)),
+            false => cheapest(samples, |index| f64::from(load(index).in_flight())),
+            true => cheapest(samples, |index| cost(load(index), self.bias)),
         }
     }
 }
@@ -76,7 +76,7 @@ fn cost(load: &Load, bias: f64) -> f64 {
 
 /// The first of the samples that costs least.
 #[inline]
-pub fn choose(samples: impl Iterator<Item = usize>, cost: impl Fn(usize) -> f64) -> usize {
+pub(crate) fn cheapest(samples: impl Iterator<Item = usize>, cost: impl Fn(usize) -> f64) -> usize {
     let costs = samples.map(|index| (index, cost(index)));
     let cheapest = costs.reduce(|best, next| if next.1 < best.1 { next } else { best });
     cheapest.expect("there is a sample").0

@@ -17,7 +17,7 @@
 //! [`ring_hash`] and [`maglev`] are the tables of policies that hash, which are not there yet: they
 //! are built and looked up, and tested with the known answers.
 
-pub mod alias;
+pub(crate) mod alias;
 mod contract;
 pub mod least_request;
 pub mod maglev;
@@ -26,7 +26,7 @@ pub mod pick_first;
 pub mod random;
 pub mod ring_hash;
 pub mod round_robin;
-pub mod stride;
+pub(crate) mod stride;
 pub mod weighted_round_robin;
 
 pub(crate) use self::contract::{Build, CandidateList, Candidates, Cause};

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
 use crate::caller::Caller;
-use crate::load::latency::{gain, Decay};
-use crate::load::{nanoseconds, Measuring, Rule};
+use crate::load::latency::{gain, Decay, Rule};
+use crate::load::{nanoseconds, Measuring};
 
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -50,13 +50,13 @@ fn place(list: &impl CandidateList, index: usize) -> f64 {
 /// 1, without the two.
 ///
 /// ```
-/// use grpc_lb_core::policy::pick_first::weighted_place;
+/// use grpc_lb_core::testing::weighted_place;
 ///
 /// // A heavier backend needs less luck.
 /// assert!(weighted_place(10.0, 0.5) < weighted_place(1.0, 0.94));
 /// assert!(weighted_place(10.0, 0.6) > weighted_place(1.0, 0.94));
 /// ```
-pub fn weighted_place(weight: f64, random: f64) -> f64 {
+pub(crate) fn weighted_place(weight: f64, random: f64) -> f64 {
     random.powf(1.0 / weight)
 }
 

@@ -33,7 +33,7 @@ impl Stride {
     /// gets the mean of those that are.
     ///
     /// ```
-    /// use grpc_lb_core::policy::stride::Stride;
+    /// use grpc_lb_core::testing::Stride;
     ///
     /// let stride = Stride::new(&[3.0, 0.0, 1.0]).unwrap();
     /// assert_eq!(stride.scaled(), [65_535, 43_690, 21_845]);
@@ -50,7 +50,7 @@ impl Stride {
     /// could let picks go on and on. A backend of weight 0 is never picked.
     ///
     /// ```
-    /// use grpc_lb_core::policy::stride::Stride;
+    /// use grpc_lb_core::testing::Stride;
     ///
     /// assert!(Stride::from_scaled(vec![65_535, 0, 17]).is_some());
     /// assert!(Stride::from_scaled(vec![65_534, 0, 17]).is_none());
@@ -64,6 +64,7 @@ impl Stride {
     }
 
     /// The weights as they are used: 65,535 is the largest.
+    #[cfg(any(test, feature = "testing"))]
     pub fn scaled(&self) -> &[u16] {
         &self.weights
     }
@@ -75,7 +76,7 @@ impl Stride {
     /// there are backends, or twice that where the counter wraps.
     ///
     /// ```
-    /// use grpc_lb_core::policy::stride::Stride;
+    /// use grpc_lb_core::testing::Stride;
     ///
     /// let stride = Stride::new(&[1.0, 2.0, 3.0]).unwrap();
     /// let mut counter = 0..;

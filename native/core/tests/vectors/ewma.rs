@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use grpc_lb_core::load::latency::{Latency, Rule};
+use grpc_lb_core::testing::{Latency, Rule};
 use grpc_lb_core::Time;
 use serde_json::Value;
 

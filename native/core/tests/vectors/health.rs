@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use grpc_lb_core::health::slow_start::{factor, Config};
+use grpc_lb_core::health::slow_start::Config;
+use grpc_lb_core::testing::slow_start_factor as factor;
 
 use crate::given::{near, number, number_or, Vector, Vectors};
 use crate::Outcome;

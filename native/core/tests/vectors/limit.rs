@@ -1,6 +1,6 @@
 //! Circuit breaking.
 
-use grpc_lb_core::limit::InFlight;
+use grpc_lb_core::testing::InFlight;
 
 use crate::given::{integer, integer_or, list, same, text, Vector, Vectors};
 use crate::Outcome;

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use grpc_lb_core::health::outlier_detection::{
-    mean_and_stdev, success_rate_threshold, sweep, Config, Ejection, FailurePercentage, Subject,
-    SuccessRate,
-};
+use grpc_lb_core::health::outlier_detection::{Config, FailurePercentage, SuccessRate};
+use grpc_lb_core::testing::{mean_and_stdev, success_rate_threshold, sweep, Ejection, Subject};
 use grpc_lb_core::Time;
 use serde_json::Value;
 

@@ -1,6 +1,6 @@
 //! pick_first.json.
 
-use grpc_lb_core::policy::pick_first::weighted_place;
+use grpc_lb_core::testing::weighted_place;
 
 use crate::given::{all_near, integers, list, number_or, numbers, only, same, Vector, Vectors};
 use crate::Outcome;

@@ -2,7 +2,7 @@
 //!
 //! The crate scales as C-core does. How Java and Go scale is here.
 
-use grpc_lb_core::policy::stride::Stride;
+use grpc_lb_core::testing::Stride;
 use serde_json::Value;
 
 use crate::given::{integer, integer_or, integers, number, numbers, only, same, Vector, Vectors};

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use grpc_lb_core::load::reported_weight::{utilization, Config, Metric, ReportedWeight};
+use grpc_lb_core::load::reported_weight::{Config, Metric};
+use grpc_lb_core::testing::{utilization, ReportedWeight};
 use grpc_lb_core::Time;
 use serde_json::Value;
 

@@ -33,7 +33,7 @@ macro_rules! library {
         #[allow(unsafe_code)]
         const _: () = {
             const NIFS: &[$crate::vm::function::Function] =
-                $crate::vm::function::nifs!(functions: { $($function)* }, methods: { $($method)* });
+                $crate::vm::entry::nifs!(functions: { $($function)* }, methods: { $($method)* });
             static PARTS: $crate::vm::library::Parts = $crate::vm::library::Parts::new(
                 $module,
                 NIFS,
@@ -50,6 +50,36 @@ macro_rules! library {
     };
 }
 pub(crate) use library;
+
+/// The NIFs of a library, see `library!`.
+macro_rules! nifs {
+    (
+        functions: {
+            $($f_scheduler:ident $f_file:ident::$f_name:ident($($f_argument:ident),*);)*
+        },
+        methods: {
+            $($scheduler:ident $file:ident::$name:ident($type:ty $(, $argument:ident)*);)*
+        }
+    ) => {
+        &[
+            $($crate::vm::function::nif!(
+                $f_scheduler,
+                $f_name,
+                <[&str]>::len(&[$(stringify!($f_argument)),*]),
+                |env, arguments| $f_file::$f_name(env, arguments)
+            ),)*
+            $($crate::vm::function::nif!(
+                $scheduler,
+                $name,
+                <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
+                |_env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
+                    Self::NAME, object, arguments, $file::$name,
+                )
+            ),)*
+        ]
+    };
+}
+pub(crate) use nifs;
 
 struct Entry {
     told: ErlNifEntry,

@@ -16,37 +16,7 @@ pub(crate) struct Function {
     enter: Run,
 }
 
-/// The NIFs of a library, see `library!`.
-macro_rules! nifs {
-    (
-        functions: {
-            $($f_scheduler:ident $f_file:ident::$f_name:ident($($f_argument:ident),*);)*
-        },
-        methods: {
-            $($scheduler:ident $file:ident::$name:ident($type:ty $(, $argument:ident)*);)*
-        }
-    ) => {
-        &[
-            $($crate::vm::function::nif!(
-                $f_scheduler,
-                $f_name,
-                <[&str]>::len(&[$(stringify!($f_argument)),*]),
-                |env, arguments| $f_file::$f_name(env, arguments)
-            ),)*
-            $($crate::vm::function::nif!(
-                $scheduler,
-                $name,
-                <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
-                |_env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
-                    Self::NAME, object, arguments, $file::$name,
-                )
-            ),)*
-        ]
-    };
-}
-pub(crate) use nifs;
-
-/// One of them.
+/// A NIF whose body is an expression.
 macro_rules! nif {
     ($scheduler:ident, $name:ident, $arity:expr, |$env:ident, $arguments:pat_param| $body:expr) => {{
         struct Body;
@@ -64,7 +34,7 @@ macro_rules! nif {
             fn call<'a>(
                 $env: rustler::Env<'a>,
                 $arguments: [rustler::Term<'a>; $arity],
-            ) -> $crate::vm::Answer<'a> {
+            ) -> $crate::vm::nif::Answer<'a> {
                 $body
             }
         }

@@ -1,0 +1,33 @@
+//! What tests of known answers need, and nobody else: there with the feature `testing`.
+//!
+//! The specifications say what these compute. A balancer shows only what becomes of it.
+
+pub use crate::health::ejection::{
+    eject_failing, mean_and_stdev, success_rate_threshold, sweep, Ejection, Streak, Subject,
+};
+pub use crate::health::panic::panics;
+pub use crate::limit::InFlight;
+pub use crate::load::latency::{gain, Decay, Latency, Rule};
+pub use crate::load::weight::{utilization, ReportedWeight};
+pub use crate::policy::alias::Alias;
+pub use crate::policy::stride::Stride;
+
+use std::time::Duration;
+
+use crate::health::slow_start;
+use crate::policy::{least_request, pick_first};
+
+/// least_request's choice: the first of the samples that costs least. There is one at least.
+pub fn cheapest(samples: impl Iterator<Item = usize>, cost: impl Fn(usize) -> f64) -> usize {
+    least_request::cheapest(samples, cost)
+}
+
+/// pick_first's shuffle: a backend's place by its weight and a random number between 0 and 1.
+pub fn weighted_place(weight: f64, random: f64) -> f64 {
+    pick_first::weighted_place(weight, random)
+}
+
+/// Slow start's factor to the weight of a backend that has been ready for that long.
+pub fn slow_start_factor(config: &slow_start::Config, ready_for: Duration) -> f64 {
+    slow_start::factor(config, ready_for)
+}
