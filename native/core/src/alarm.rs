@@ -1,16 +1,16 @@
-//! Who sleeps until something is due, and who has to wake him.
+//! Wakes the ticker when work falls due early.
 //!
-//! One thread sleeps as long as its last look told it to. Others make things due that it does not
-//! know of yet. Either its look sees such a thing, or whoever made it due is told to wake it.
+//! The ticker sleeps as long as its last look told it to. Meanwhile other threads make work due. Its
+//! look sees that work, or the thread that made it due is told to wake it.
 
 use crate::sync::{fence, AtomicU64, Ordering};
 use crate::time::Time;
 
-/// When the sleeper looks next.
+/// When the ticker looks next.
 pub struct Alarm(AtomicU64);
 
 impl Alarm {
-    /// Of a sleeper that has not looked yet.
+    /// For a ticker that has not looked yet.
     #[cfg(not(loom))]
     pub const fn new() -> Self {
         Alarm(AtomicU64::new(u64::MAX))
@@ -42,8 +42,8 @@ impl Alarm {
     pub fn rings(&self, due: Time) -> bool {
         // SeqCst: see `begin_look`.
         fence(Ordering::SeqCst);
-        // Relaxed, both: whoever lowers it wakes, and to wake orders what it is about. A look first:
-        // mostly there is nothing to lower.
+        // Relaxed, both: the thread that lowers it wakes the ticker, and waking orders what it is
+        // about. A load first: mostly there is nothing to lower.
         due.0 < self.0.load(Ordering::Relaxed) && due.0 < self.0.fetch_min(due.0, Ordering::Relaxed)
     }
 }

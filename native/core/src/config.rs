@@ -1,4 +1,4 @@
-//! The configuration of a balancer: everything but its backends.
+//! Configuration of a balancer: everything but its backends.
 
 use crate::backend::OnOwnerDeath;
 use crate::health::{outlier_detection, slow_start};

@@ -1,4 +1,4 @@
-//! The counter of the rotating policies: which turn is next.
+//! Cursor of the rotating policies: counts turns.
 //!
 //! A cursor belongs to one snapshot. Turns are numbered from where it starts, so what it has
 //! counted says how often each backend of that snapshot was picked, and nothing else has to be
@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::sync::{AtomicU64, Ordering};
 
-/// Who shares a rotation.
+/// Which callers share a rotation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum CursorKind {
     /// All callers: over any run of picks without a reconcile the counts of the backends differ

@@ -1,5 +1,4 @@
-//! What is kept of a backend: for one snapshot, and for as long as it is listed or has calls in
-//! flight.
+//! Records of a backend: one for a snapshot, one for as long as it is listed or has calls in flight.
 
 use std::time::Duration;
 

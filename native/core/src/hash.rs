@@ -1,4 +1,4 @@
-//! What the hashing policies have in common: the hash, and weights as shares of the whole.
+//! Hash of the hashing policies, and weights as shares of the whole.
 
 /// XXH64 of these bytes with this seed: what gRPC and Envoy hash with. Clients in other languages
 /// that have the same list therefore choose the same backend for the same key.

@@ -28,21 +28,17 @@
 //! backend, takes its random seeds and the time as arguments, and hears of dead owners through
 //! [`Owners`].
 //!
-//! | module | what is in it |
+//! Each floor uses only those above it, and no files use each other in a circle:
+//!
+//! | floor | what is in it |
 //! | --- | --- |
-//! | [`balancer`](Balancer) | picks and calls; and the writer's side: the list, and all that changes it |
-//! | `members`, `watched` | the backends that are listed, and their owners |
-//! | `snapshot`, `rows` | what a pick reads |
-//! | [policy] | one policy a file: config, `build`, `pick` |
-//! | [load] | what is measured of a backend |
-//! | [health] | who may be picked at all: outliers, slow start, panic |
-//! | [limit], [`ticket`](Ticket) | calls in flight: how many there may be; one of them |
-//! | `cursor` | the counter of the rotating policies |
-//! | `shared` | what a balancer and its calls in flight share |
-//! | [`alarm`](Alarm) | how whoever ticks sleeps, and is woken |
-//! | [hash], [subset] | what the tables of the hashing policies are built with; no policy hashes yet |
-//! | `reclaim` | how snapshots are read without a lock and freed; the only `unsafe` |
-//! | `sync` | the only importer of atomics and locks |
+//! | `sync`, [`time`](Time), [`backend`](Backend), [hash], [subset] | words; `sync` alone imports atomics and locks |
+//! | `reclaim`, `cursor`, `limit`, `live`, [`alarm`](Alarm), [`caller`](Caller) | what threads share; `reclaim` frees snapshots, and has the only `unsafe` |
+//! | [load] | measures backends |
+//! | [policy], [health] | which backend is picked, and which may be; they see loads |
+//! | [`config`](Config), `shared`, `entry` | what is kept for a balancer, and for a backend |
+//! | `rows`, `members`, `watched`, `snapshot`, [`ticket`](Ticket) | lists of backends, and calls |
+//! | [`balancer`](Balancer) | picks, calls, changes, time, info |
 
 #![deny(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! How many calls are in flight, and a bound of that: circuit breaking (gRFC A32).
+//! Bounds on calls in flight: circuit breaking (gRFC A32).
 
 use crate::sync::{AtomicU32, Ordering};
 
@@ -40,11 +40,11 @@ impl InFlight {
     #[inline]
     pub fn try_enter(&self, max: Option<u32>) -> bool {
         let Some(max) = max else {
-            // Relaxed: with no bound, nobody enters because another has left.
+            // Relaxed: with no bound, no call enters because another has left.
             self.0.fetch_add(1, Ordering::Relaxed);
             return true;
         };
-        // Acquire: who enters because another has left comes after all that the other did.
+        // Acquire: a call that enters because another has left comes after all that the other did.
         let enter = |count| (count < max).then(|| count + 1);
         self.0
             .fetch_update(Ordering::Acquire, Ordering::Relaxed, enter)
@@ -56,7 +56,7 @@ impl InFlight {
     pub fn leave(&self) {
         // Release: see try_enter.
         let count = self.0.fetch_sub(1, Ordering::Release);
-        debug_assert!(count > 0, "only who entered leaves");
+        debug_assert!(count > 0, "only a call that entered leaves");
     }
 
     /// How many are in flight at the moment.

@@ -1,4 +1,4 @@
-//! How many of our things exist, so that a test can prove that nothing leaks.
+//! Counts of what exists, so that a test can prove that nothing leaks.
 
 use std::marker::PhantomData;
 
@@ -9,8 +9,8 @@ use crate::sync::{Tally, TallyOrdering as Ordering};
 static BALANCERS: Tally = Tally::new(0);
 static SNAPSHOTS: Tally = Tally::new(0);
 
-/// Counted apart by who checks out: one count that all callers write would have them wait for
-/// each other's caches. The last is of all callers that have none of their own.
+/// One count for each caller, since callers that write one word wait for each other's caches. The
+/// last is for all callers that have none of their own.
 static CALLS: [CachePadded<Calls>; 65] = [const { CachePadded::new(Calls::new()) }; 65];
 
 struct Calls {
@@ -95,7 +95,7 @@ impl<K: Kind> Drop for Counted<K> {
 pub(crate) struct CountedCall(u8);
 
 impl CountedCall {
-    /// `caller` is the number of who checks it out: unique among the callers alive.
+    /// `caller` is the caller's number: unique among the callers alive.
     #[inline]
     pub(crate) fn begin(caller: usize) -> Self {
         let shared = CALLS.len() - 1;

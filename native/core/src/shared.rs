@@ -1,4 +1,4 @@
-//! What a balancer and its calls in flight share: a call can end after the balancer is gone.
+//! State that a balancer shares with its calls in flight: a call can end after the balancer is gone.
 
 use std::ops::Deref;
 use std::sync;
@@ -78,7 +78,7 @@ impl Shared {
 
     /// When there is work that time drives. `None` as long as there is none.
     pub(crate) fn due(&self) -> Option<Time> {
-        // Relaxed, all: a reader that sees an old value is told by whoever writes the new one.
+        // Relaxed, all: a reader that sees an old value is told by the writer of the new one.
         if self.ended.load(Ordering::Relaxed) {
             return None;
         }

@@ -181,7 +181,7 @@ impl<T> Snapshot<T> {
     /// Adds this snapshot's picks to its backends. Once, when no pick can come any more.
     pub(crate) fn add_picks(&self) {
         self.for_each_picked(|entry, picks| {
-            // Relaxed: read under the writer's lock, which whoever calls this holds.
+            // Relaxed: read under the writer's lock, which the caller holds.
             entry.picks.fetch_add(picks, Ordering::Relaxed);
         });
     }

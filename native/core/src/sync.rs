@@ -1,4 +1,4 @@
-//! The one importer of atomics and locks, so that loom can see every one of them.
+//! Atomics and locks, imported here alone, so that loom sees every one of them.
 //!
 //! Everything here is the standard library's or parking_lot's type, or loom's twin of it when the
 //! crate is built with `--cfg loom`.

@@ -1,6 +1,6 @@
-//! What tests of known answers need, and nobody else: there with the feature `testing`.
+//! Parts that tests of known answers need: public with the feature `testing` alone.
 //!
-//! The specifications say what these compute. A balancer shows only what becomes of it.
+//! Specifications say what these compute, and a balancer shows only what follows from it.
 
 pub use crate::health::ejection::{
     eject_failing, mean_and_stdev, success_rate_threshold, sweep, Ejection, Streak, Subject,

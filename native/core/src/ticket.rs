@@ -37,7 +37,7 @@ impl std::error::Error for AlreadyCompleted {}
 
 impl Ticket {
     /// `entry` has counted the call as in flight, and so have all calls if `counted_in_total`.
-    /// `caller` is the number of the one who checks it out.
+    /// `caller` is the caller's number.
     #[inline]
     pub(crate) fn new(entry: Arc<Entry>, now: Time, counted_in_total: bool, caller: usize) -> Self {
         Ticket {
@@ -92,7 +92,7 @@ impl Ticket {
 impl Drop for Ticket {
     #[inline]
     fn drop(&mut self) {
-        // Relaxed: nobody else has the ticket any more, and whatever made this thread its last owner
+        // Relaxed: no other thread has the ticket any more, and what made this thread its last owner
         // orders what others did with it.
         if !self.ended.load(Ordering::Relaxed) {
             // A cancelled call says nothing of its backend, so the time does not matter.

@@ -1,4 +1,4 @@
-//! The core's clock: a time that is given, and never read here.
+//! Time, as callers give it: the core reads no clock.
 
 use std::ops::Add;
 use std::time::Duration;

@@ -1,5 +1,4 @@
-//! Change of a balancer while it is being made: which members there are, which of them are in the
-//! rotation, and the snapshot that follows.
+//! Change of a balancer while it is made: its members, its rotation, and the snapshot that follows.
 
 use std::hash::Hash;
 
@@ -317,7 +316,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         if self.touched {
             self.publish(cause);
         }
-        self.writer.announce_due();
+        self.writer.publish_due();
     }
 
     /// Builds the snapshot of the rows, and publishes it.

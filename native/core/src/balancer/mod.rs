@@ -1,11 +1,11 @@
-//! The balancer: picks and calls, and the lock under which everything else is done.
+//! Balancer: picks and calls, and the lock under which everything else is done.
 //!
 //! | module | what is in it |
 //! | --- | --- |
-//! | `results` | what changes answer |
+//! | `results` | answers to changes |
 //! | `schedule` | when there is work that time drives |
-//! | `writer` | what is kept under the lock |
-//! | `change` | a change while it is being made, up to the new snapshot |
+//! | `writer` | the state under the lock |
+//! | `change` | a change while it is made, up to the new snapshot |
 //! | `list`, `timed`, `configure` | the changes: by users and deaths, by time, of the configuration |
 //! | `info` | a balancer at one moment |
 
@@ -54,7 +54,7 @@ pub struct Balancer<T, W = ()> {
     writer: Mutex<Writer<T, W>>,
     /// Owners whose backends are still to be taken out; see [`Balancer::note_death`].
     dead: Mutex<Vec<Owner>>,
-    /// Whether somebody was asked to call [`Balancer::remove_dead`] and has not begun yet.
+    /// Whether [`Balancer::remove_dead`] was asked for and has not begun yet.
     removal_requested: AtomicBool,
     /// How many backends are listed, or [`CLOSED`]: to be known without the lock.
     size: AtomicUsize,
@@ -211,10 +211,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// new limits; [`Config::max_requests`] counts those that began while there was such a limit.
     ///
     /// - Without outlier detection ejected backends are let back in at once. With it, calls count
-    ///   from now on, and who already fails too many times in a row is ejected now.
+    ///   from now on, and backends that already fail too many times in a row are ejected now.
     /// - With slow start, a backend warms up as if it had been configured when it became ready.
-    /// - The configuration may become [timed](Balancer::is_timed), so that from now on somebody has
-    ///   to [tick](Balancer::tick).
+    /// - The configuration may become [timed](Balancer::is_timed): then the balancer is to be
+    ///   [ticked](Balancer::tick) from now on.
     ///
     /// `change` runs under the writer's lock, and must not use the balancer. On an error nothing has
     /// changed.
@@ -275,12 +275,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     }
 
     /// Notes that an owner died: picks that start after this returns pass its backends over. `true`
-    /// if [`Balancer::remove_dead`] has to be called for it, on any thread; `false` if somebody who
-    /// was told so has not begun yet, and will see this death too.
+    /// if [`Balancer::remove_dead`] has to be called for it, on any thread; `false` if a call that
+    /// was asked for before has not begun yet, and will see this death too.
     #[must_use]
     pub fn note_death(&self, owner: Owner) -> bool {
-        // Relaxed: whoever heard of the death from who calls this sees it, and it publishes
-        // nothing. Before the push, so that nobody subtracts it first.
+        // Relaxed: it publishes nothing, and a thread that the caller tells of the death sees it.
+        // Before the push, so that it is not subtracted first.
         self.unhandled_deaths.fetch_add(1, Ordering::Relaxed);
         self.dead.lock().push(owner);
         // AcqRel: the Release half hands the death that was noted to the one whose swap in
@@ -348,8 +348,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Whether picks have to check if the owner of what they chose is alive.
     #[inline]
     fn has_unhandled_deaths(&self) -> bool {
-        // Acquire: pairs with the Release in `remove_dead_owners`. Who reads that no death is left
-        // to act on, reads a snapshot without the dead.
+        // Acquire: pairs with the Release in `remove_dead_owners`. A pick that reads that no death is
+        // left to act on, reads a snapshot without the dead.
         self.unhandled_deaths.load(Ordering::Acquire) > 0
     }
 

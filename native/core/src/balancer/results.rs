@@ -1,4 +1,4 @@
-//! What changes of a balancer answer.
+//! Answers to changes.
 
 use std::fmt;
 

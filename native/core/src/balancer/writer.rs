@@ -1,4 +1,4 @@
-//! Writer's side of a balancer: what is kept under the writer's lock.
+//! State under the writer's lock.
 
 use std::hash::Hash;
 use std::sync;
@@ -58,7 +58,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             closed: false,
             random: fastrand::Rng::with_seed(seed),
         };
-        writer.announce_due();
+        writer.publish_due();
         writer
     }
 
@@ -117,8 +117,8 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         changed.count() > 0
     }
 
-    /// Tells those who look without the lock when there is work next.
-    pub(super) fn announce_due(&self) {
+    /// Lets threads without the lock know when there is work next.
+    pub(super) fn publish_due(&self) {
         self.shared.set_due(match self.closed {
             true => Time::NEVER,
             false => self.schedule.next(),

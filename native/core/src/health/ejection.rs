@@ -137,7 +137,7 @@ pub fn sweep(config: &Config, subjects: &mut [Subject], now: Time, mut draw: imp
     }
 }
 
-/// The loop of both of A50's algorithms. Who is ejected already stays as it is.
+/// The loop of both of A50's algorithms. A backend that is ejected already stays so.
 fn eject_outliers(
     subjects: &mut [Subject],
     quota: &mut Quota,
@@ -164,8 +164,8 @@ pub struct Streak<'a> {
     pub ejection: &'a mut Ejection,
 }
 
-/// Ejects who has failed `consecutive_failures` times in a row, without waiting for the sweep, as
-/// Envoy does; `max_ejection_percent` holds as in A50. All backends are to be given.
+/// Ejects backends that failed `consecutive_failures` times in a row, without waiting for the sweep,
+/// as Envoy does; `max_ejection_percent` holds as in A50. All backends are to be given.
 ///
 /// ```
 /// use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! Decides who may be picked at all, whatever the policy.
+//! Decides which backends may be picked at all, whatever the policy.
 //!
 //! | module | what it decides |
 //! | --- | --- |

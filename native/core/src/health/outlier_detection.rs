@@ -13,13 +13,13 @@ pub struct Config {
     pub base_ejection_time: Duration,
     /// How long an ejection lasts at most, unless `base_ejection_time` is longer.
     pub max_ejection_time: Duration,
-    /// Nobody is ejected while so many are, in percent of all. One more than that may be.
+    /// No backend is ejected while so many are, in percent of all. One more than that may be.
     pub max_ejection_percent: u32,
-    /// Ejects who succeeds less often than the others.
+    /// Ejects backends that succeed less often than the others.
     pub success_rate: Option<SuccessRate>,
-    /// Ejects who fails too often, whatever the others do.
+    /// Ejects backends that fail too often, whatever the others do.
     pub failure_percentage: Option<FailurePercentage>,
-    /// Ejects who fails so many times in a row.
+    /// Ejects backends that fail so many times in a row.
     pub consecutive_failures: Option<NonZeroU32>,
 }
 
@@ -44,9 +44,9 @@ pub struct SuccessRate {
     pub stdev_factor: u32,
     /// How many of 100 that are too far below are ejected.
     pub enforcement_percentage: u32,
-    /// With fewer backends than that of enough volume, nobody is ejected.
+    /// With fewer backends than that of enough volume, none is ejected.
     pub minimum_hosts: u32,
-    /// Who had fewer calls since the last sweep is left out. Who had none always is.
+    /// Backends with fewer calls since the last sweep are left out; those with none always are.
     pub request_volume: u32,
 }
 
@@ -68,9 +68,9 @@ pub struct FailurePercentage {
     pub threshold: u32,
     /// How many of 100 with too many failures are ejected.
     pub enforcement_percentage: u32,
-    /// With fewer backends than that of enough volume, nobody is ejected.
+    /// With fewer backends than that of enough volume, none is ejected.
     pub minimum_hosts: u32,
-    /// Who had fewer calls since the last sweep is left out. Who had none always is.
+    /// Backends with fewer calls since the last sweep are left out; those with none always are.
     pub request_volume: u32,
 }
 

@@ -1,4 +1,4 @@
-//! Envoy's panic threshold: with too few healthy backends, health is not looked at.
+//! Envoy's panic threshold: with too few healthy backends, the others are picked, too.
 //!
 //! Those that are left would be overrun by what the others no longer take, while of the others some
 //! may well work. gRPC has nothing of the kind.

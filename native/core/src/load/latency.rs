@@ -1,4 +1,4 @@
-//! How long a backend's calls take: an exponentially weighted moving average, lock-free.
+//! Latency of a backend's calls: an exponentially weighted moving average, lock-free.
 //!
 //! As time passes an estimate decays: `estimate * exp(-passed / decay)`. So the estimate and the
 //! time that it is of need not be kept apart. Kept is one number, the *score*: the time at which the
@@ -120,7 +120,7 @@ impl Latency {
             return;
         }
         let decay = decay.into();
-        // Acquire and Release: who sees a score sees that its time was claimed. It is loaded before
+        // Acquire and Release: a thread that sees a score sees that its time was claimed. It is loaded before
         // time is claimed, so that a change of it in between is noticed.
         let mut packed = self.score.load(Ordering::Acquire);
         let mut weight = self.claim(now, decay, rule);

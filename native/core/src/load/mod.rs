@@ -61,7 +61,7 @@ pub enum Outcome {
     Success,
     /// It failed, as far as the backend is concerned.
     Failure,
-    /// Nobody waits for it any more: this says nothing of the backend.
+    /// It was given up: this says nothing of the backend.
     Cancelled,
 }
 

@@ -51,7 +51,7 @@ pub struct Report {
 
 impl Report {
     /// The longest report that is read: what gRPC takes by default for all metadata of a call. It is
-    /// decoded where no other work may be held up for long, and who sends it may mean no good.
+    /// decoded where no other work may be held up for long, and its sender may mean no good.
     pub const MAX_BYTES: usize = 8 * 1024;
 
     /// Reads a serialized report. `None` when it is malformed or too long; A51 wants such a report

@@ -109,7 +109,7 @@ impl ReportedWeight {
             // Of two first reports either will do.
             self.non_empty_since.store(now.0, Ordering::Relaxed);
         }
-        // Release: whoever sees the time sees the weight that came with it, or a later one.
+        // Release: a thread that sees the time sees the weight that came with it, or a later one.
         self.last_updated.store(now.0, Ordering::Release);
     }
 

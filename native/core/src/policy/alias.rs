@@ -1,4 +1,4 @@
-//! The alias table: a random pick in proportion to weights, in one step (Walker's method, built as
+//! Alias table: a random pick in proportion to weights, in one step (Walker's method, built as
 //! Vose does).
 //!
 //! Each of n equal slots belongs to one backend up to a threshold, and to another one above it.
@@ -12,7 +12,7 @@ pub struct Alias {
 struct Slot {
     /// Below it the slot is its own backend's, of 2^64.
     threshold: u64,
-    /// Whose the rest is.
+    /// The backend that has the rest.
     other: u32,
 }
 
@@ -44,7 +44,7 @@ impl Alias {
 
         let (mut small, mut large): (Vec<u32>, Vec<u32>) =
             (0..backends).partition(|&backend| fills[backend as usize] < 1.0);
-        // Whoever is left over for want of a partner fills its slot but for an error of rounding.
+        // A backend that is left without a partner fills its slot, but for an error of rounding.
         let mut slots: Box<[Slot]> = (0..backends)
             .map(|backend| Slot {
                 threshold: u64::MAX,

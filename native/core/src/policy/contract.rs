@@ -1,4 +1,4 @@
-//! What a policy consists of, and what it sees of the backends.
+//! Traits of a policy's parts, and of what it sees of the backends.
 
 use crate::caller::Caller;
 use crate::load::{reported_weight, Load, Measuring};

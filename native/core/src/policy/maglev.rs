@@ -92,7 +92,7 @@ fn is_prime(number: u32) -> bool {
 /// assert_eq!(nobody.lookup(hash, 0), None);
 /// ```
 pub struct Table {
-    /// Whose the slots are, as indices of the list. Empty if there are no backends.
+    /// The backends of the slots, as indices of the list. Empty if there are no backends.
     slots: Box<[u32]>,
     /// The number of slots, prepared: a division is the dearest instruction of a lookup.
     size: StrengthReducedU64,
@@ -114,7 +114,7 @@ impl Table {
         }
     }
 
-    /// Whose the slots are, in order; none if there are no backends.
+    /// The backends of the slots, in order; none if there are no backends.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = usize> + '_ {
         self.slots.iter().map(|backend| *backend as usize)
     }
@@ -176,7 +176,7 @@ fn fill<K: AsRef<[u8]>>(size: u64, backends: &[(K, f64)]) -> Vec<u32> {
         })
         .collect();
 
-    // Whose turn is next, and in which round. To ask every backend in every round would take the
+    // The backend that is next, and in which round. To ask every backend in every round would take the
     // product of slots and backends where one weight is far above the others.
     let mut turns: BinaryHeap<Reverse<(u64, usize)>> = (0..fillers.len())
         .map(|order| Reverse((1, order)))

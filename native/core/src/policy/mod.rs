@@ -143,8 +143,8 @@ policies! {
 }
 
 impl Picker {
-    /// For a list that nobody has given yet. It has no cursor, which would be as large as all the
-    /// rest of the snapshot: the one for the first list begins anew.
+    /// Before there is a list. Has no cursor, which would be as large as all the rest of the snapshot:
+    /// the one for the first list begins anew.
     pub(crate) fn unstarted() -> Self {
         Picker::PickFirst(pick_first::Picker::default())
     }

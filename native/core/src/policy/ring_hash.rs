@@ -140,7 +140,7 @@ impl std::error::Error for ConfigError {}
 pub struct Ring {
     /// Ascending. Apart from the backends, so that a search touches nothing else.
     hashes: Box<[u64]>,
-    /// Whose the entries are, as indices of the list.
+    /// The backends of the entries, as indices of the list.
     backends: Box<[u32]>,
 }
 

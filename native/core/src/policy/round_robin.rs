@@ -13,7 +13,7 @@ pub use crate::cursor::CursorKind;
 /// What can be chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Config {
-    /// Who shares the rotation.
+    /// Which callers share the rotation.
     pub cursor: CursorKind,
     /// Where the rotation starts.
     pub start: Start,

@@ -1,4 +1,4 @@
-//! The static stride scheduler: picks in proportion to weights, from one counter and without a
+//! Static stride scheduler: picks in proportion to weights, from one counter and without a
 //! lock.
 //!
 //! It is what gRPC's weighted_round_robin runs; gRFC A58's text has a scheduler with a queue

@@ -1,7 +1,7 @@
 //! weighted_round_robin (gRFC A58): one after the other, each as often as its weight says.
 //!
 //! Weights are those of the list, or come from load reports. The schedule is gRPC's static stride,
-//! see [`Stride`](super::stride::Stride).
+//! see `stride`.
 
 use strength_reduce::StrengthReducedU64;
 
@@ -14,7 +14,7 @@ use crate::load::reported_weight;
 /// What can be chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// Who shares the rotation.
+    /// Which callers share the rotation.
     pub cursor: CursorKind,
     /// Where weights come from.
     pub weights: Weights,
