@@ -29,7 +29,7 @@ exunit: ## Run the ExUnit suite, then its concurrency tests again on eight sched
 	ERL_FLAGS="+S 8:8" mix test --only concurrency
 
 loom: ## Run the loom models of the core's lock-free parts
-	RUSTFLAGS="--cfg loom" cargo test -p grpc_lb_core --release --locked --lib --target-dir target/loom
+	RUSTFLAGS="--cfg loom --cfg crossbeam_loom" cargo test -p grpc_lb_core --release --locked --lib --target-dir target/loom
 
 asan: ## Run the core's tests under AddressSanitizer (nightly Rust)
 	@cargo +nightly --version >/dev/null 2>&1 || { \

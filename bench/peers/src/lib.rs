@@ -130,7 +130,7 @@ impl Hot for Core {
     }
 
     fn reader(&self) -> Caller {
-        Caller::claim(0).expect("a place among the readers")
+        Caller::new(0)
     }
 
     #[inline]

@@ -1,9 +1,9 @@
 //! Client-side load balancing: which backend takes the next call.
 //!
 //! A [`Balancer`] holds a list of backends and a [policy]. A pick reads one immutable snapshot,
-//! built off the hot path and published whole, and never locks, allocates or frees. A reconcile
-//! replaces the list: backends are known by their id, and what is counted for one belongs to its
-//! id and survives.
+//! built off the hot path and published whole; it never locks, and frees and drops nothing of ours. A
+//! reconcile replaces the list: backends are known by their id, and what is counted for one belongs
+//! to its id and survives.
 //!
 //! ```
 //! use grpc_lb_core::policy::{round_robin, Policy};
@@ -13,7 +13,7 @@
 //! let backends = [Backend::new("a", "10.0.0.1"), Backend::new("b", "10.0.0.2")];
 //! balancer.reconcile(&backends, &Unowned, Time(0))?;
 //!
-//! let caller = Caller::claim(0).expect("fewer than 1,024 threads pick");
+//! let caller = Caller::new(0);
 //! assert_eq!(balancer.pick(&caller, &Unowned, |address| *address), Ok("10.0.0.1"));
 //!
 //! let (address, ticket) = balancer.checkout(&caller, &Unowned, Time(5), |address| *address).unwrap();

@@ -1,6 +1,7 @@
 //! Real threads: what picks see while the list changes, and that everything is freed once.
 #![cfg(not(loom))]
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::num::{NonZeroU32, NonZeroU64};
@@ -47,8 +48,14 @@ impl Clone for Tracked {
     }
 }
 
+thread_local! {
+    /// Whether this thread does nothing but pick.
+    static ONLY_PICKS: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Drop for Tracked {
     fn drop(&mut self) {
+        assert!(!ONLY_PICKS.get(), "a pick ran a destructor");
         assert_eq!(*self.alive, ALIVE, "dropped twice");
         *self.alive = 0;
         self.count.fetch_sub(1, Ordering::SeqCst);
@@ -103,7 +110,8 @@ fn every_value_is_freed_once_and_none_is_seen_dead() {
             for seed in 0..6 {
                 let (balancer, stop) = (&balancer, &stop);
                 scope.spawn(move || {
-                    let caller = Caller::claim(seed).unwrap();
+                    ONLY_PICKS.set(true);
+                    let caller = Caller::new(seed);
                     while !stop.load(Ordering::Relaxed) {
                         balancer
                             .pick(&caller, &Unowned, |value| assert_eq!(*value.alive, ALIVE))
@@ -212,7 +220,7 @@ fn pick_from_threads(balancer: &Balancer<u32>, threads: u64, picks: usize) -> Ha
             .map(|seed| {
                 let start = &start;
                 scope.spawn(move || {
-                    let caller = Caller::claim(seed).unwrap();
+                    let caller = Caller::new(seed);
                     let mut counts = HashMap::new();
                     start.wait();
                     for _ in 0..picks {
@@ -250,7 +258,7 @@ fn picks_are_counted_across_snapshots() {
             .map(|seed| {
                 let (balancer, stop) = (&balancer, &stop);
                 scope.spawn(move || {
-                    let caller = Caller::claim(seed).unwrap();
+                    let caller = Caller::new(seed);
                     let mut picked = 0;
                     while !stop.load(Ordering::Relaxed) {
                         balancer.pick(&caller, &Unowned, |_| ()).unwrap();
@@ -289,7 +297,7 @@ fn a_shrinking_list_is_seen_by_every_pick_after_it() {
             for seed in 0..4 {
                 let (balancer, shrunk) = (&balancer, &shrunk);
                 scope.spawn(move || {
-                    let caller = Caller::claim(seed).unwrap();
+                    let caller = Caller::new(seed);
                     for _ in 0..200 {
                         let survivors_only = shrunk.load(Ordering::SeqCst);
                         let id = balancer.pick(&caller, &Unowned, |id| *id).unwrap();
@@ -361,7 +369,7 @@ fn deaths_and_reconciles_at_the_same_time_lose_nobody() {
         backends.iter().all(|backend| backend.owner_dead),
         "{backends:?}"
     );
-    let caller = Caller::claim(0).unwrap();
+    let caller = Caller::new(0);
     assert_eq!(
         balancer.pick(&caller, &Unowned, |_| ()),
         Err(Unavailable::NoBackends)
@@ -413,7 +421,7 @@ fn a_pick_that_passes_a_dead_backend_over_counts_for_the_one_it_handed_out() {
         .unwrap();
     let dead = Dead(vec![owner(1)]);
     assert!(balancer.note_death(owner(1)), "nobody settles it");
-    let caller = Caller::claim(0).unwrap();
+    let caller = Caller::new(0);
     for _ in 0..5 {
         assert_eq!(balancer.pick(&caller, &dead, |id| *id), Ok(2));
     }
@@ -428,7 +436,7 @@ fn a_pick_that_passes_a_dead_backend_over_counts_for_the_one_it_handed_out() {
 
 #[test]
 fn the_death_of_its_owner_closes_a_balancer() {
-    let caller = Caller::claim(0).unwrap();
+    let caller = Caller::new(0);
     let balancer = Balancer::new(round_robin(), 0, Time(0));
     balancer
         .reconcile(&[Backend::new(1, 1)], &Unowned, Time(0))
@@ -451,21 +459,29 @@ fn the_death_of_its_owner_closes_a_balancer() {
 }
 
 #[test]
-#[should_panic(expected = "a pick inside a pick")]
-fn a_pick_inside_a_pick_of_the_same_caller_panics() {
-    let caller = Caller::claim(0).unwrap();
+fn what_a_pick_shows_stays_while_it_picks_and_changes_the_list_itself() {
+    let count = Arc::new(AtomicIsize::new(0));
+    let caller = Caller::new(0);
     let balancer = Balancer::new(round_robin(), 0, Time(0));
+    let number = |value: &Tracked| (*value.alive == ALIVE).then_some(value.number);
     balancer
-        .reconcile(&[Backend::new(1, 1)], &Unowned, Time(0))
+        .reconcile(&list([1], &count), &Unowned, Time(0))
         .unwrap();
-    let _ = balancer.pick(&caller, &Unowned, |_| {
-        balancer.pick(&caller, &Unowned, |id| *id)
+    let picked = balancer.pick(&caller, &Unowned, |outer| {
+        balancer
+            .reconcile(&list([2], &count), &Unowned, Time(0))
+            .unwrap();
+        let inner = balancer.pick(&caller, &Unowned, number).unwrap();
+        (number(outer), inner)
     });
+    assert_eq!(picked, Ok((Some(1), Some(2))));
+    balancer.close(&Unowned);
+    assert_eq!(count.load(Ordering::SeqCst), 0);
 }
 
 #[test]
 fn a_caller_can_pick_again_after_a_panic() {
-    let caller = Caller::claim(0).unwrap();
+    let caller = Caller::new(0);
     let balancer = Balancer::new(round_robin(), 0, Time(0));
     balancer
         .reconcile(&[Backend::new(1, 1)], &Unowned, Time(0))
@@ -523,7 +539,7 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
             let (balancer, world, dead) = (&balancer, &world, &dead);
             for seed in 0..2 {
                 scope.spawn(move || {
-                    let caller = Caller::claim(seed).unwrap();
+                    let caller = Caller::new(seed);
                     while dead.load(Ordering::Acquire) < MORTALS as u64 {
                         let gone = dead.load(Ordering::Acquire);
                         let id = balancer.pick(&caller, world, |id| *id).unwrap();
@@ -607,7 +623,7 @@ fn call(
     clock: &AtomicU64,
     seed: u64,
 ) -> [Ended; BACKENDS] {
-    let caller = Caller::claim(seed).unwrap();
+    let caller = Caller::new(seed);
     let mut random = fastrand::Rng::with_seed(seed);
     let report = Report {
         rps_fractional: 1.0,
@@ -750,7 +766,7 @@ fn calls_are_counted_whatever_happens_to_the_list_meanwhile() {
         }
 
         // And there is room for as many as before, and no more.
-        let caller = Caller::claim(0).unwrap();
+        let caller = Caller::new(0);
         let checkout = || balancer.checkout(&caller, &Unowned, Time(0), |_| ());
         let tickets: Vec<_> = (0..IN_FLIGHT).map(|_| checkout().unwrap()).collect();
         assert!(matches!(checkout(), Err(Unavailable::Overloaded)));

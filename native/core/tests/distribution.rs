@@ -59,7 +59,7 @@ fn balancer(policy: Policy, weights: &[u32]) -> Balancer<usize> {
 }
 
 fn counts(balancer: &Balancer<usize>, picks: usize) -> Vec<usize> {
-    let caller = Caller::claim(13).unwrap();
+    let caller = Caller::new(13);
     let mut counts = vec![0; balancer.summary().backends];
     for _ in 0..picks {
         counts[balancer.pick(&caller, &Unowned, |id| *id).unwrap()] += 1;
@@ -121,7 +121,7 @@ fn least_request_takes_those_of_equal_load_alike() {
 fn least_request_takes_the_loaded_one_when_it_draws_no_other() {
     for choices in [2_u32, 3] {
         let balancer = balancer(least_request(choices as usize, 1.0), &[1; 4]);
-        let caller = Caller::claim(1).unwrap();
+        let caller = Caller::new(1);
         // Each has a call, and one has two.
         let mut calls: Vec<_> = Vec::new();
         let mut open = [0; 4];
@@ -165,7 +165,7 @@ fn least_request_weighs_calls_as_its_bias_says() {
     // it is 1.73 for 2, and with none 1 for 2.
     for (bias, shares) in [(1.0, [3.0, 1.0]), (0.5, [1.0, 3.0]), (0.0, [1.0, 3.0])] {
         let balancer = balancer(least_request(2, bias), &[1, 2]);
-        let caller = Caller::claim(1).unwrap();
+        let caller = Caller::new(1);
         let mut calls = Vec::new();
         while calls.len() < 2 {
             let checkout = balancer.checkout(&caller, &Unowned, Time(0), |id| *id);

@@ -619,7 +619,7 @@ proptest! {
     fn does_what_the_model_does(config in configs(), operations in operations()) {
         let world = World::default();
         let balancer = Balancer::new(config.clone(), 1, Time(0));
-        let caller = Caller::claim(2).unwrap();
+        let caller = Caller::new(2);
         let mut naive = Naive::new(config);
         // With what each is counted in, and whether it has ended.
         let mut tickets: Vec<(Ticket, Call, bool)> = Vec::new();
@@ -807,7 +807,7 @@ proptest! {
             ..Config::from(Policy::RoundRobin(round_robin::Config::default()))
         };
         let balancer = Balancer::new(config, 1, Time(0));
-        let caller = Caller::claim(2).unwrap();
+        let caller = Caller::new(2);
         let list: Vec<_> = (0..IDS).map(|id| Backend::new(id, id)).collect();
         balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
         let mut all = [Suspect::new(); IDS as usize];

@@ -21,17 +21,13 @@ pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>;
 }
 
 thread_local! {
-    /// Picks come from schedulers, of which the VM has at most as many as there are places.
-    static CALLER: Option<Caller> = Caller::claim(fastrand::u64(..));
+    static CALLER: Caller = Caller::new(fastrand::u64(..));
 }
 
 /// Runs something that picks, as the thread's caller.
 #[inline]
 pub(crate) fn as_caller<R>(pick: impl FnOnce(&Caller) -> R) -> R {
-    CALLER.with(|caller| match caller {
-        Some(caller) => pick(caller),
-        None => panic!("more threads pick than there are places for"),
-    })
+    CALLER.with(pick)
 }
 
 /// `{:error, reason}`

@@ -92,11 +92,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Chooses a backend and shows its value to `take`. Its owner, if it has one, was not noted as
     /// dead when this was called.
     ///
-    /// Never waits, allocates or frees.
-    ///
-    /// # Panics
-    ///
-    /// When `take` picks with the same caller.
+    /// Never waits, and allocates and frees nothing but what crossbeam-epoch keeps its own books in,
+    /// see `reclaim`. `take` may pick, with the same caller too, and change the list.
     #[inline]
     pub fn pick<R>(
         &self,

@@ -3,30 +3,35 @@
 //! # The problem
 //!
 //! A pick reads the current snapshot while a reconcile may replace it. The old one can be freed
-//! only when no pick can still hold it, and the one who finds that out must never be the pick: a
-//! pick may not free, allocate, wait or run a destructor.
+//! only when no pick can still hold it, and the one who frees it must never be the pick: a pick may
+//! not run a destructor, which could be anything.
 //!
 //! # The way
 //!
-//! Hazard pointers, one a thread. A reader writes the pointer it is about to follow into its
-//! [slot](slots), makes sure that this write is seen before it looks again, and looks again: if
-//! the current snapshot is still the same one, a writer that replaces it from now on must find
-//! the pointer in the slot. A writer replaces the snapshot, makes sure that this is seen before
-//! it reads the slots, and keeps every retired snapshot that a slot still names. Readers do
-//! nothing for reclamation but clear their slot.
+//! Epochs, by crossbeam-epoch, with a [collector](reader) of our own. A reader pins its handle,
+//! loads the current snapshot and reads it. A writer swaps the snapshot and retires the last one:
+//! it begins a [grace period](grace), which is over when everyone who was pinned at the swap has
+//! unpinned. What crossbeam-epoch runs then, on whichever thread comes by, is a function that owns
+//! nothing: it notes in a static that the grace period is over. The next writer of that
+//! [`Published`] sees the note and frees. So a balancer can go at any time: nothing that is still
+//! to run points into it.
 //!
-//! "Makes sure that this is seen before" is a store-load barrier on both sides, the one barrier
-//! that costs tens of cycles. Picks happen a million times for each reconcile, so
-//! [`barrier`] moves the whole cost to the writer where the operating system can do that.
+//! A writer moves the epoch on itself, so that where no read is under way, what it retired is free
+//! before it is done. A thread that is registered and not pinned holds nothing back.
 //!
-//! # Why not crossbeam-epoch
+//! # What a pick does for it
 //!
-//! Its `pin` runs a collection at every 128th call: that walks all threads, runs deferred
-//! destructors and may allocate, on the thread that picks. `bench/peers` counts it.
+//! A pick never runs or frees anything of ours: no snapshot, no value, no destructor. At every
+//! 128th pin of its thread, crossbeam-epoch looks whether the epoch can move on, which walks all
+//! registered threads. There it may run up to eight bags of functions such as the above, each of
+//! which stores one number, and it may free or allocate bags of its own (2 KiB; one a
+//! change, shared among all threads) and records of threads that have ended. Where nothing was
+//! retired and no thread has ended, it does neither. `tests/allocations.rs` holds picks to this, and
+//! `bench/peers` counts it.
 
-mod barrier;
+mod grace;
 mod published;
-mod slots;
+mod reader;
 
 pub(crate) use published::Published;
-pub(crate) use slots::Reader;
+pub(crate) use reader::Reader;
