@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use criterion::{criterion_group, criterion_main, Criterion};
-use grpc_lb_peers::{while_replacing, Core, Epoch, Hot, Lock, Rotation, SharedLock, Swap};
+use grpc_lb_peers::{while_replacing, Core, Epoch, Hazard, Hot, Lock, Rotation, SharedLock, Swap};
 
 const PERIOD: Duration = Duration::from_millis(1);
 
@@ -23,6 +23,7 @@ fn benches(criterion: &mut Criterion) {
                     replacing,
                 };
                 case.measure::<Core>(criterion, "grpc_lb_core");
+                case.measure::<Hazard>(criterion, "hazard pointers");
                 case.measure::<Epoch>(criterion, "crossbeam-epoch");
                 case.measure::<Swap>(criterion, "arc-swap");
                 case.measure::<SharedLock>(criterion, "RwLock");

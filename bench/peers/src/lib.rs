@@ -1,8 +1,12 @@
-//! Five ways to read a list that another thread may replace, with the same rotation over it.
+//! Six ways to read a list that another thread may replace, with the same rotation over it.
 //!
 //! All hold a list of `u64` and a round-robin cursor and reduce the turn to an index in the same
 //! way; what differs is how a reader gets at the list and what it does for its reclamation. What a
 //! thread brings along is made once by [`Hot::reader`] and passed in, for all of them alike.
+
+mod hazard;
+
+pub use hazard::Hazard;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,7 +113,7 @@ impl Cursor {
     }
 }
 
-/// grpc_lb_core: a hazard slot a thread, barriers on the writer's side.
+/// grpc_lb_core: crossbeam-epoch, with frees on the writer's side alone.
 pub struct Core(Balancer<u64>);
 
 impl Hot for Core {
@@ -149,7 +153,8 @@ impl Hot for Core {
     }
 }
 
-/// crossbeam-epoch: pin, load. The writer flushes, so that it frees as much as it can itself.
+/// crossbeam-epoch as it comes: pin, load, and whoever comes by frees. The writer flushes, so that it
+/// frees as much as it can itself.
 pub struct Epoch {
     list: Atomic<List>,
     cursor: Cursor,
