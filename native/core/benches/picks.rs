@@ -45,7 +45,7 @@ fn policies() -> Vec<(&'static str, Policy)> {
             "least_request",
             Policy::LeastRequest(least_request::Config::default()),
         ),
-        ("peak_ewma", Policy::PeakEwma(Box::default())),
+        ("peak_ewma", Policy::PeakEwma(Default::default())),
     ]
 }
 
