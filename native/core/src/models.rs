@@ -16,7 +16,7 @@ use crate::cursor::{Cursor, CursorKind};
 use crate::health::outlier_detection;
 use crate::limit::InFlight;
 use crate::load::latency::{Latency, Rule};
-use crate::policy::{pick_first, random, Policy};
+use crate::policy::{peak_ewma, pick_first, random, Policy};
 use crate::reclaim::{Published, Reader};
 use crate::shared::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
@@ -703,5 +703,64 @@ fn of_two_that_make_something_due_one_rings() {
         };
         let rung = [alarm.rings(Time(5)), other.join().unwrap()];
         assert_eq!(rung.iter().filter(|rung| **rung).count(), 1);
+    });
+}
+
+#[test]
+fn a_limit_that_comes_and_goes_counts_each_call_once() {
+    let mut bounded = loom::model::Builder::new();
+    bounded.preemption_bound = Some(2);
+    bounded.check(|| {
+        let balancer = Arc::new(limited(None, None));
+        let call = {
+            let balancer = balancer.clone();
+            thread::spawn(move || {
+                let caller = Caller::claim(0).unwrap();
+                let (_, ticket) = checkout(&balancer, &caller).unwrap();
+                ticket.complete(Outcome::Success, None, Time(1)).unwrap();
+            })
+        };
+        for max_requests in [Some(2), None, Some(1)] {
+            let change = |config: &mut Config| config.max_requests = max_requests;
+            balancer.configure(change, &Unowned, Time(1)).unwrap();
+        }
+        call.join().unwrap();
+        let caller = Caller::claim(0).unwrap();
+        let _ticket = checkout(&balancer, &caller).unwrap();
+        let refused = checkout(&balancer, &caller);
+        assert!(matches!(refused, Err(Unavailable::Overloaded)));
+    });
+}
+
+#[test]
+fn a_call_that_ends_while_the_decay_changes_is_averaged_as_it_should_be_or_left_out() {
+    let averaging = |seconds| {
+        Policy::PeakEwma(peak_ewma::Config {
+            decay: Duration::from_secs(seconds),
+            default_rtt: Duration::from_millis(20),
+            ..Default::default()
+        })
+    };
+    let mut bounded = loom::model::Builder::new();
+    bounded.preemption_bound = Some(3);
+    bounded.check(move || {
+        let balancer = Arc::new(Balancer::new(averaging(10), 0, Time(0)));
+        let backends = [Backend::new(1, 1)];
+        balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
+        let caller = Caller::claim(0).unwrap();
+        let (_, ticket) = checkout(&balancer, &caller).unwrap();
+        let call = thread::spawn(move || {
+            let end = Time(30_000_000);
+            ticket.complete(Outcome::Success, None, end).unwrap();
+        });
+        let change = |config: &mut Config| config.policy = averaging(1);
+        balancer.configure(change, &Unowned, Time(0)).unwrap();
+        call.join().unwrap();
+        let latency = balancer.info(&Unowned).backends[0].latency_ns.unwrap();
+        // A peak, or what it was before, which may have decayed since then at either pace.
+        let decayed = |part: f64| 20e6 * (-part).exp();
+        let expected = [30e6, 20e6, decayed(0.003), decayed(0.03)];
+        let near = |expected: &f64| (latency / expected - 1.0).abs() < 1e-6;
+        assert!(expected.iter().any(near), "{latency}");
     });
 }

@@ -224,10 +224,10 @@ impl Latency {
     /// assert!(near(latency.projected(Time(1_000_000_000), one), 30e6 * (-1.0_f64).exp()));
     /// ```
     pub fn convert(&self, from: Decay, to: Decay, untried: impl Fn() -> Option<f64>) {
-        // Relaxed: a sample that is claiming its time is left out, or makes this try again.
-        let updated = Time(self.updated.load(Ordering::Relaxed) & !UNTRIED);
         let convert = |packed| {
             let score = unpack(packed);
+            // After the score, so that it is no older.
+            let updated = Time(self.updated.load(Ordering::Relaxed) & !UNTRIED);
             let next = match untried() {
                 Some(initial) => score_of(initial, updated, to),
                 None if score == UNKNOWN => UNKNOWN,
