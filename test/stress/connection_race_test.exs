@@ -40,7 +40,7 @@ defmodule GrpcLb.Stress.ConnectionRaceTest do
     servers = for _ <- 1..10, do: Loopback.start()
     kept = Enum.take(servers, 2)
     kept_ids = Enum.map(kept, &Loopback.id/1)
-    {handle, names} = connect_scripted!(servers, drain_timeout: 30_000)
+    {handle, names} = connect_scripted!(servers, drain_timeout: 600_000)
     await_ids(handle, servers)
 
     seen =

@@ -8,10 +8,12 @@ defmodule GrpcLb.Test.Connections do
   alias GrpcLb.Connection
   alias GrpcLb.Test.{Loopback, ScriptedResolver, TcpTransport}
 
-  # Quick, so that a test has not to wait for what is tested elsewhere.
+  # Quick, so that a test has not to wait for what is tested elsewhere; and without checks, which fail
+  # on a machine that is too busy to answer one in time.
   @defaults [
     transport: TcpTransport,
     backoff: [initial: 5, max: 50],
+    check_interval: :infinity,
     drain_timeout: 5,
     min_resolve_interval: 1
   ]
