@@ -1,13 +1,17 @@
 # The Rust target triple of this machine, and AddressSanitizer for the code and for the doc tests.
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 ASAN = -Zsanitizer=address
+# The files' own tests, with few cases of each property: miri is slow. Proptest asks for the current
+# folder, and some properties compare what two computations of one number come to.
+MIRI = MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-deterministic-floats" PROPTEST_CASES=2 \
+	cargo +nightly miri test -p grpc_lb_core --locked --lib --target-dir target/miri
 # What an example in Elixir builds the library's crates into: the folder that this project has.
 SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 # An example in Rust, with a workspace of its own.
 SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan lint bench matrix integration clean
+.PHONY: help setup demo test exunit loom asan miri lint bench matrix integration clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +40,10 @@ asan: ## Run the core's tests under AddressSanitizer (nightly Rust)
 		echo "make asan needs nightly Rust, please run: rustup toolchain install nightly" >&2; exit 1; }
 	RUSTFLAGS="$(ASAN)" RUSTDOCFLAGS="$(ASAN)" \
 		cargo +nightly test -p grpc_lb_core --locked --target $(HOST) --target-dir target/asan
+
+miri: ## Run the pure parts of the core under miri, if nightly Rust has it
+	@if cargo +nightly miri --version >/dev/null 2>&1; then $(MIRI); else echo "make miri: NOT RUN:" \
+		"miri was not found, please run: rustup component add --toolchain nightly miri rust-src"; fi
 
 lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	@scripts/setup lint

@@ -95,6 +95,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn threads_never_exceed_the_bound() {
         const MAX: u32 = 3;
         let (calls, inside) = (InFlight::new(), AtomicU32::new(0));

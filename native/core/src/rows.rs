@@ -185,6 +185,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn edits_do_what_they_do_to_a_vec_and_leave_the_original_alone() {
         let mut random = fastrand::Rng::with_seed(3);
         let mut naive: Vec<u32> = Vec::new();

@@ -59,6 +59,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn every_backend_is_chosen_about_as_often_as_the_others() {
         let keys: Vec<String> = (0..20).map(|index| format!("10.0.0.{index}:443")).collect();
         let mut counts = [0_u32; 20];

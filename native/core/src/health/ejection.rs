@@ -309,6 +309,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn equal_rates_have_no_outlier_whatever_the_rounding() {
         for stdev_factor in [0, 1, 999] {
             let config = Config {
@@ -509,6 +510,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "too many steps")]
         fn no_sweep_goes_beyond_the_maximum_by_more_than_one(
             max_ejection_percent in 0..=100u32,
             threshold in 0..=100u32,

@@ -459,6 +459,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn what_is_rounded_does_not_add_up() {
         let latency = Latency::new(3.0 * MS, at(0.0), DECAY);
         let mut model = Model {
@@ -504,6 +505,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn samples_of_many_threads_leave_an_average_of_them() {
         for rule in [Rule::Peak, Rule::Plain] {
             let latency = Latency::new(f64::INFINITY, at(0.0), DECAY);

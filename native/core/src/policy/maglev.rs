@@ -326,6 +326,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn weights_far_apart_do_not_make_the_build_long() {
         // Round after round over all, this would take 10^11 steps.
         let mut weights = vec![1; 20_000];

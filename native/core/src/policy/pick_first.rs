@@ -72,6 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "too many steps")]
     fn the_chance_to_be_first_is_the_share_of_the_weight() {
         let weights = [1.0, 2.0, 7.0];
         let mut random = fastrand::Rng::with_seed(1);

@@ -323,6 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "too many steps")]
         fn a_ring_is_sorted_and_its_entries_are_in_number_as_the_weights(
             weights in prop::collection::vec(1..1_000_u32, 1..20),
             min in 1..2_000_u32,
