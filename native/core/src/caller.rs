@@ -14,7 +14,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// use grpc_lb_core::policy::Policy;
 /// use grpc_lb_core::{Balancer, Caller, Time, Unavailable, Unowned};
 ///
-/// let balancer = Balancer::<u32>::new(Policy::Random, 0, Time(0));
+/// let balancer = Balancer::<u32>::new(Policy::RoundRobin(Default::default()), 0, Time(0));
 /// let caller = Caller::new(7);
 /// let picked = balancer.pick(&caller, &Unowned, |id| *id);
 /// assert_eq!(picked, Err(Unavailable::NoBackends));
