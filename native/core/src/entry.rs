@@ -52,7 +52,7 @@ impl Entry {
             key,
             shuffle_place,
             picks: AtomicU64::new(0),
-            load: shared.measure(|measuring| Load::new(measuring, reports, now)),
+            load: Load::new(&shared.measuring(), reports, now),
             shared: Arc::clone(shared),
         }
     }
@@ -73,7 +73,7 @@ impl Entry {
         let EndedCall {
             outcome, took, now, ..
         } = call;
-        let failed = shared.measure(|measuring| self.load.end(outcome, took, now, measuring));
+        let failed = self.load.end(outcome, took, now, &shared.measuring());
         match outcome {
             Outcome::Success => {}
             Outcome::Failure => self.on_failure(failed),

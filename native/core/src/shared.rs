@@ -5,7 +5,7 @@ use std::sync;
 
 use crate::config::Config;
 use crate::limit::InFlight;
-use crate::load::Measuring;
+use crate::load::{LiveMeasuring, Measuring};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering};
 use crate::time::Time;
 
@@ -25,19 +25,19 @@ pub(crate) struct Shared {
     ended: AtomicBool,
 }
 
-/// How latencies are averaged. Apart from the rest of the configuration, so that a call that ends
-/// loads a constant under most policies.
+/// How latencies are averaged. Apart from the rest of the configuration, since every call that ends
+/// asks for it, and a load from an `ArcSwap` costs as much as all else that it does.
 enum Averaging {
     Fixed(Measuring),
     /// The policy's options have a say.
-    Configured(ArcSwap<Measuring>),
+    Configured(LiveMeasuring),
 }
 
 impl Shared {
     pub(crate) fn new(config: sync::Arc<Config>) -> Self {
         let averaging = match config.policy.measuring() {
             None => Averaging::Fixed(Measuring::plain()),
-            Some(measuring) => Averaging::Configured(ArcSwap::from_pointee(measuring)),
+            Some(measuring) => Averaging::Configured(LiveMeasuring::new(measuring)),
         };
         Shared {
             config: ArcSwap::new(config),
@@ -59,20 +59,20 @@ impl Shared {
         self.config.store(config);
     }
 
-    /// Shows how latencies are averaged.
+    /// How latencies are averaged.
     #[inline]
-    pub(crate) fn measure<R>(&self, with: impl FnOnce(&Measuring) -> R) -> R {
+    pub(crate) fn measuring(&self) -> Measuring {
         match &self.averaging {
-            Averaging::Fixed(measuring) => with(measuring),
-            Averaging::Configured(measuring) => with(&measuring.load()),
+            Averaging::Fixed(measuring) => *measuring,
+            Averaging::Configured(measuring) => measuring.get(),
         }
     }
 
     /// Under the writer's lock.
-    pub(crate) fn set_measuring(&self, next: Measuring) {
+    pub(crate) fn set_measuring(&self, next: &Measuring) {
         match &self.averaging {
             Averaging::Fixed(_) => unreachable!("the policy has no say, and stays the same"),
-            Averaging::Configured(measuring) => measuring.store(sync::Arc::new(next)),
+            Averaging::Configured(measuring) => measuring.set(next),
         }
     }
 

@@ -125,10 +125,6 @@ mod modelled {
             ArcSwap(Mutex::new(value))
         }
 
-        pub(crate) fn from_pointee(value: T) -> Self {
-            Self::new(Arc::new(value))
-        }
-
         pub(crate) fn load(&self) -> Box<Arc<T>> {
             Box::new(Arc::clone(&self.0.lock()))
         }

@@ -85,9 +85,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let Some(measuring) = self.config.policy.measuring() else {
             return;
         };
-        let last = self.shared.measure(|last| *last);
+        let last = self.shared.measuring();
         let next = measuring.after(&last);
-        self.shared.set_measuring(next);
+        self.shared.set_measuring(&next);
         for (_, member) in self.members.iter() {
             member.entry.load.change_measuring(&last, &next);
         }

@@ -130,7 +130,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
                 false => checkouts + turns,
             },
             in_flight,
-            latency_ns: self.shared.measure(|measuring| load.latency(measuring)),
+            latency_ns: load.latency(&self.shared.measuring()),
             successes: ended.successes,
             failures: ended.failures,
             ejected_until,

@@ -37,6 +37,14 @@ pub struct Decay {
 }
 
 impl Decay {
+    fn new(nanoseconds: f64, tag: i64) -> Decay {
+        Decay {
+            nanoseconds,
+            per_nanosecond: 1.0 / nanoseconds,
+            tag,
+        }
+    }
+
     /// This, as what replaces `last`.
     pub(crate) fn after(self, last: Decay) -> Decay {
         let tag = match self.nanoseconds == last.nanoseconds {
@@ -45,18 +53,25 @@ impl Decay {
         };
         Decay { tag, ..self }
     }
+
+    /// In one word, for an atomic.
+    pub(crate) fn to_bits(self) -> u64 {
+        (self.nanoseconds as u64) << TAG_BITS | self.tag as u64
+    }
+
+    #[inline]
+    pub(crate) fn from_bits(bits: u64) -> Decay {
+        Decay::new((bits >> TAG_BITS) as f64, bits as i64 & TAGS)
+    }
 }
 
 impl From<Duration> for Decay {
-    /// What is shorter than a millisecond counts as that, as in linkerd.
+    /// What is shorter than a millisecond counts as that, as in linkerd, and what is longer than the
+    /// 73 years of scores as those.
     fn from(duration: Duration) -> Self {
         const MIN: Duration = Duration::from_millis(1);
-        let nanoseconds = duration.max(MIN).as_secs_f64() * 1e9;
-        Decay {
-            nanoseconds,
-            per_nanosecond: 1.0 / nanoseconds,
-            tag: 0,
-        }
+        const MAX: Duration = Duration::from_nanos(UNKNOWN as u64);
+        Decay::new(duration.clamp(MIN, MAX).as_nanos() as f64, 0)
     }
 }
 

@@ -54,6 +54,47 @@ impl Measuring {
     }
 }
 
+/// How latencies are averaged, where that can change while calls end.
+///
+/// All orderings are Relaxed: each number is right by itself, and a decay says by its tag which
+/// averages it goes with.
+pub(crate) struct LiveMeasuring {
+    rule: Rule,
+    decay: AtomicU64,
+    initial: AtomicU64,
+    failure: AtomicU64,
+}
+
+impl LiveMeasuring {
+    pub(crate) fn new(measuring: Measuring) -> Self {
+        LiveMeasuring {
+            rule: measuring.rule,
+            decay: AtomicU64::new(measuring.decay.to_bits()),
+            initial: AtomicU64::new(measuring.initial.to_bits()),
+            failure: AtomicU64::new(measuring.failure.to_bits()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> Measuring {
+        Measuring {
+            rule: self.rule,
+            decay: Decay::from_bits(self.decay.load(Ordering::Relaxed)),
+            initial: f64::from_bits(self.initial.load(Ordering::Relaxed)),
+            failure: f64::from_bits(self.failure.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The rule stays, as the policy does.
+    pub(crate) fn set(&self, next: &Measuring) {
+        self.decay.store(next.decay.to_bits(), Ordering::Relaxed);
+        self.initial
+            .store(next.initial.to_bits(), Ordering::Relaxed);
+        self.failure
+            .store(next.failure.to_bits(), Ordering::Relaxed);
+    }
+}
+
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
