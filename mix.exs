@@ -28,7 +28,8 @@ defmodule GrpcLb.MixProject do
   defp package do
     [
       licenses: ["Apache-2.0"],
-      files: ~w(lib native/*/src native/*/benches native/*/Cargo.toml native/*/build.rs Cargo.toml Cargo.lock
+      files:
+        ~w(lib native/*/src native/*/benches native/*/Cargo.toml native/*/build.rs Cargo.toml Cargo.lock
                 mix.exs .formatter.exs guides README.md CHANGELOG.md CONTRIBUTING.md LICENSE)
     ]
   end
