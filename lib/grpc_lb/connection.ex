@@ -472,6 +472,29 @@ defmodule GrpcLb.Connection do
   end
 
   @doc """
+  Changes settings of a connection that is in use, without losing anything that is known of its
+  backends. Options, results and errors are those of `GrpcLb.configure/2`.
+
+  A connection whose holder is started again has the options that it was first started with. Raises
+  `ArgumentError` also when there is no such connection.
+
+      iex> {:ok, connection} =
+      ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, max_requests: 1)
+      iex> {:ok, _value, _ticket} = GrpcLb.Connection.checkout(connection)
+      iex> GrpcLb.Connection.checkout(connection)
+      {:error, :overloaded}
+      iex> GrpcLb.Connection.configure(connection, max_requests: 2)
+      {:ok, :changed}
+      iex> {:ok, _value, _ticket} = GrpcLb.Connection.checkout(connection)
+      iex> GrpcLb.Connection.disconnect(connection)
+      iex> GrpcLb.Connection.configure(connection, max_requests: 3)
+      {:error, :closed}
+  """
+  @spec configure(ref(), keyword()) :: {:ok, :changed | :unchanged} | {:error, :closed}
+  def configure(%__MODULE__{balancer: balancer}, opts), do: GrpcLb.configure(balancer, opts)
+  def configure(ref, opts), do: configure(handle!(ref), opts)
+
+  @doc """
   Describes a connection as it is now, for people and tests. It asks the connection's server.
 
     * `:name`, `:target` - as they were given

@@ -627,6 +627,41 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
+  Changes settings of a pool that is running, without losing anything that is known of its members.
+  Options are those of `GrpcLb.configure/2`, and `reports: :out_of_band` is refused as when a pool
+  starts.
+
+    * `{:ok, :changed}`
+    * `{:ok, :unchanged}` - they were these already
+    * `{:error, :not_running}`
+
+  A pool that is started again has the options of its child spec. `info/1` shows those, too. Raises
+  `ArgumentError` when an option is wrong, and has changed nothing then.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :configure_doc, max_requests: 0)
+      iex> GrpcLb.Pool.join(:configure_doc, value: 1)
+      iex> GrpcLb.Pool.checkout(:configure_doc)
+      {:error, :overloaded}
+      iex> GrpcLb.Pool.configure(:configure_doc, max_requests: 1)
+      {:ok, :changed}
+      iex> {:ok, 1, _ticket} = GrpcLb.Pool.checkout(:configure_doc)
+  """
+  @spec configure(name(), keyword()) :: {:ok, :changed | :unchanged} | {:error, :not_running}
+  def configure(pool, opts) do
+    with {:ok, handle} <- Handle.fetch(pool) do
+      Options.changes!(opts)
+      # Both balancers have the same settings: what the first one refuses has changed neither.
+      results = for balancer <- Handle.balancers(handle), do: GrpcLb.configure(balancer, opts)
+
+      cond do
+        {:error, :closed} in results -> {:error, :not_running}
+        {:ok, :changed} in results -> {:ok, :changed}
+        true -> {:ok, :unchanged}
+      end
+    end
+  end
+
+  @doc """
   Waits until the pool has at least `n` members. `timeout` is in milliseconds, or `:infinity`.
 
   Members join by themselves, so a pool that has started need not have any yet. Nothing is polled:

@@ -48,7 +48,6 @@ defmodule GrpcLb.Pool.Feed do
     {here, elsewhere} = Enum.split_with(in_scope, &local?/1)
 
     {listed_here, listed_elsewhere} = handle |> listed() |> Enum.split_with(&local?/1)
-    listed_here = as_joined(listed_here, here)
 
     for {pid, _value, _weight} = member <- here -- listed_here do
       :pg.leave(handle.scope, member, pid)
@@ -82,18 +81,6 @@ defmodule GrpcLb.Pool.Feed do
     case Membership.list(handle) do
       {:ok, members} -> for member <- members, do: {member.pid, member.value, member.weight}
       {:error, :not_running} -> []
-    end
-  end
-
-  # Where weights follow load reports or a slow start, the balancer knows what a member counts for just
-  # now. What it joined with is in the scope, unless that was lost, too.
-  defp as_joined(listed, announced) do
-    announced = Map.new(announced, fn {pid, _value, weight} -> {pid, weight} end)
-
-    for {pid, value, weight} <- listed do
-      if is_float(weight),
-        do: {pid, value, announced[pid] || max(round(weight), 1)},
-        else: {pid, value, weight}
     end
   end
 

@@ -150,6 +150,10 @@ defmodule GrpcLb.Pool.Options do
     )
   end
 
+  @doc "Refuses changes that a balancer could be given, and a pool's cannot."
+  @spec changes!(term()) :: :ok
+  def changes!(opts), do: per_call!(Keyword.keyword?(opts) && opts[:policy])
+
   @doc "The options of a member as a Markdown list."
   @spec member_docs() :: String.t()
   def member_docs, do: Options.docs(@member_options)

@@ -1,7 +1,8 @@
 defmodule GrpcLb.Pool.Supervisor do
   @moduledoc false
 
-  use Supervisor
+  # Erlang's, because Elixir's does not know `auto_shutdown` in every version.
+  @behaviour :supervisor
 
   alias GrpcLb.{Holder, Janitor, Names}
   alias GrpcLb.Pool.{Cluster, Gate, Handle, Options}
@@ -9,7 +10,7 @@ defmodule GrpcLb.Pool.Supervisor do
   @spec start_link(Options.t()) :: Supervisor.on_start()
   def start_link(%Options{name: name} = options) do
     parent = self()
-    start = fn -> Supervisor.start_link(__MODULE__, {options, parent}, name: name) end
+    start = fn -> :supervisor.start_link({:local, name}, __MODULE__, {options, parent}) end
 
     # One whose own supervisor was killed ends with it.
     Names.start_link(start, fn pid ->
@@ -31,7 +32,6 @@ defmodule GrpcLb.Pool.Supervisor do
   # one_for_one: what the children have in common is the balancer, and the holder has it. Workers that
   # fail do not disturb the cluster, and the other way round. Only the end of the holder ends the
   # pool: all members must join another balancer, and are told by the end of the supervisor.
-  # `Supervisor.init/2` takes :auto_shutdown from Elixir 1.15 on, :supervisor from OTP 24 on.
   @impl true
   def init({%Options{name: name} = options, parent}) do
     {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, name}, parent)

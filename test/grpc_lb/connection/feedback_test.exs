@@ -276,4 +276,40 @@ defmodule GrpcLb.Connection.FeedbackTest do
       end
     end
   end
+
+  describe "configure/2" do
+    test "changes what calls meet, by the handle and by the name" do
+      server = Loopback.start()
+      handle = connect!([server], policy: :least_request, max_requests: 1)
+      {:ok, _value, ticket} = Connection.checkout(handle)
+      assert Connection.checkout(handle) == {:error, :overloaded}
+      assert Connection.configure(handle, max_requests: 2) == {:ok, :changed}
+      assert Connection.configure(handle.name, max_requests: 2) == {:ok, :unchanged}
+      assert counts(handle, server) == {0, 0, 1}
+      assert {:ok, _value, _ticket} = Connection.checkout(handle)
+      assert GrpcLb.complete(ticket, :ok) == :ok
+    end
+
+    test "outlives the server" do
+      server = Loopback.start()
+      {handle, pid} = supervised!(target: static([server]))
+      :ok = Connection.await_ready(handle)
+      assert Connection.configure(handle, max_requests: 0) == {:ok, :changed}
+      kill([GrpcLb.Connection.Supervisor.server(pid)])
+      assert Connection.checkout(handle) == {:error, :overloaded}
+      assert Connection.info(handle).ready
+      assert Connection.checkout(handle) == {:error, :overloaded}
+    end
+
+    test "refuses what is wrong, and changes nothing" do
+      handle = connect!([Loopback.start()], max_requests: 0)
+
+      for opts <- [[max_requests: -1], [policy: :random], [nonsense: 1], :max_requests] do
+        assert_raise ArgumentError, fn -> Connection.configure(handle, opts) end
+      end
+
+      assert Connection.checkout(handle) == {:error, :overloaded}
+      assert_raise ArgumentError, ~r/no connection/, fn -> Connection.configure(:nobody, []) end
+    end
+  end
 end

@@ -333,4 +333,55 @@ defmodule GrpcLb.Pool.FeedbackTest do
       end
     end
   end
+
+  describe "configure/2" do
+    test "changes what calls meet, and forgets nothing of the members", %{pool: pool} do
+      start_pool!(pool, policy: :least_request, max_requests: 1)
+      join!(pool, [:a])
+      {:ok, :a, ticket} = Pool.checkout(pool)
+      assert Pool.checkout(pool) == {:error, :overloaded}
+      assert Pool.configure(pool, max_requests: 2) == {:ok, :changed}
+      assert Pool.configure(pool, max_requests: 2) == {:ok, :unchanged}
+      assert counts(pool, :a) == {0, 0, 1}
+      {:ok, :a, other} = Pool.checkout(pool)
+      assert Pool.checkout(pool) == {:error, :overloaded}
+      for ticket <- [ticket, other], do: :ok = GrpcLb.complete(ticket, :ok)
+      assert counts(pool, :a) == {2, 0, 0}
+    end
+
+    @tag :capture_log
+    test "reaches members here and elsewhere", %{pool: pool} do
+      start_pool!(pool, scope: :cluster, prefer: :local)
+      assert Pool.configure(pool, max_requests: 0) == {:ok, :changed}
+      {:ok, handle} = GrpcLb.Pool.Handle.fetch(pool)
+
+      for balancer <- [handle.local, handle.remote] do
+        {:ok, _changes} = GrpcLb.add(balancer, [:a])
+        assert GrpcLb.checkout(balancer) == {:error, :overloaded}
+      end
+    end
+
+    test "refuses what is wrong, and changes nothing", %{pool: pool} do
+      start_pool!(pool, policy: {:weighted_round_robin, weights: :reported}, max_requests: 0)
+      join!(pool, [:a])
+
+      for {opts, message} <- [
+            {[max_requests: -1], ~r/option :max_requests must be/},
+            {[max_requests: 5, nonsense: 1], ~r/unknown option :nonsense/},
+            {[policy: :random, max_requests: 5],
+             ~r/option :policy must be :weighted_round_robin/},
+            {[
+               policy: {:weighted_round_robin, weights: :reported, reports: :out_of_band},
+               max_requests: 5
+             ], ~r/must be :per_call in a pool/},
+            {:max_requests, ~r/must be a keyword list/}
+          ] do
+        assert_raise ArgumentError, message, fn -> Pool.configure(pool, opts) end
+      end
+
+      assert Pool.checkout(pool) == {:error, :overloaded}
+      assert_raise ArgumentError, ~r/by its name/, fn -> Pool.configure("pool", []) end
+      assert Pool.configure(:nobody, max_requests: 1) == {:error, :not_running}
+    end
+  end
 end
