@@ -177,7 +177,7 @@ defmodule GrpcLb do
   collected: no call stays in flight for good. A ticket that is kept in a place that lives on, such as
   an ETS table, is held. Tickets can be sent to other processes of the node.
 
-  The latency of the call is measured from here to `complete/3`.
+  The latency of the call is measured from here to `complete/3`, or to `answered/1`.
 
   Raises `ArgumentError` when `balancer` is not a balancer of this node.
 
@@ -202,6 +202,24 @@ defmodule GrpcLb do
   @spec checkout(balancer(), key :: term()) ::
           {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
   def checkout(balancer, _key), do: Native.checkout(balancer)
+
+  @doc """
+  Says that the first answer of a call came, where the call goes on after it: a stream, a long poll.
+
+  The latency of the call is measured to here, whenever and however it is completed. Until then it is in
+  flight. What is said after the first time changes nothing, nor does what is said after `complete/3`.
+
+  Raises `ArgumentError` when `ticket` is not a ticket of this node.
+
+      iex> {:ok, lb} = GrpcLb.new(:peak_ewma, [:a])
+      iex> {:ok, :a, ticket} = GrpcLb.checkout(lb)
+      iex> GrpcLb.answered(ticket)
+      :ok
+      iex> GrpcLb.complete(ticket, :ok)
+      :ok
+  """
+  @spec answered(ticket()) :: :ok
+  defdelegate answered(ticket), to: Native
 
   @doc """
   Ends a call, and says how it went.

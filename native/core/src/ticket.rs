@@ -9,7 +9,7 @@ use crate::live::CountedCall;
 use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
 use crate::load::Outcome;
-use crate::sync::{AtomicBool, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::time::Time;
 
 /// A call in flight, from [`Balancer::checkout`](crate::Balancer::checkout) on. It ends when it is
@@ -17,6 +17,8 @@ use crate::time::Time;
 pub struct Ticket {
     entry: Arc<Entry>,
     started: Time,
+    /// When the first answer came, or never so far.
+    answered: AtomicU64,
     /// Whether it counts among all calls in flight: not if it began while those were not limited.
     counted_in_total: bool,
     ended: AtomicBool,
@@ -43,10 +45,24 @@ impl Ticket {
         Ticket {
             entry,
             started: now,
+            answered: AtomicU64::new(Time::NEVER.0),
             counted_in_total,
             ended: AtomicBool::new(false),
             counted: CountedCall::begin(caller),
         }
+    }
+
+    /// Notes that the first answer came: the call took until now, however long it goes on. Only the
+    /// first of all calls of this does anything.
+    #[inline]
+    pub fn answered(&self, now: Time) {
+        // Relaxed: the time stands for itself, and nothing is handed over by it.
+        let _ = self.answered.compare_exchange(
+            Time::NEVER.0,
+            now.0,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
     }
 
     /// Ends the call: it is no longer in flight, and its outcome, how long it took and what the
@@ -78,9 +94,11 @@ impl Ticket {
         if self.ended.swap(true, Ordering::Relaxed) {
             return Err(AlreadyCompleted);
         }
+        // Relaxed: as in answered().
+        let answered = Time(self.answered.load(Ordering::Relaxed));
         self.entry.end(EndedCall {
             outcome,
-            took: now.since(self.started),
+            took: now.min(answered).since(self.started),
             now,
             counted_in_total: self.counted_in_total,
         });

@@ -1,4 +1,4 @@
-//! The NIFs around each call: checkout before it, complete after it.
+//! The NIFs around each call: checkout before it, answered during it, complete after it.
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
 use grpc_lb_core::{AlreadyCompleted, Outcome};
@@ -32,6 +32,13 @@ pub(crate) fn checkout<'a>(
         }
         Err(unavailable) => reason(env, unavailable),
     })
+}
+
+/// `answered(ticket) -> :ok`
+#[inline]
+pub(crate) fn answered<'a>(env: Env<'a>, ticket: &Object<Ticket>, []: [Term<'a>; 0]) -> Answer<'a> {
+    ticket.answered(clock::now());
+    Ok(atoms::ok().to_term(env))
 }
 
 /// `complete(ticket, :ok | :error | :cancelled, report) -> :ok | {:error, :already_completed}`
