@@ -39,7 +39,7 @@ defmodule GrpcLb.ElixirGrpc do
     * any other is copied whole
   """
 
-  alias GrpcLb.{Native, Options, Policy}
+  alias GrpcLb.{Native, Options, Policy, Settings}
 
   @typedoc "What elixir-grpc publishes. It is made by `init/2` and never changes."
   @type state :: %{balancer: GrpcLb.balancer(), channels: tuple()}
@@ -58,10 +58,12 @@ defmodule GrpcLb.ElixirGrpc do
 
   #{Options.docs(@options)}
 
-  There are no others: elixir-grpc does not say how calls went, so limits and outlier detection would
-  see nothing.
+  There are no others, and the policy cannot be one that goes by calls (`:least_request`, `:peak_ewma`,
+  or weights that are reported): elixir-grpc does not tell a policy module how calls went.
+  `GrpcLb.ElixirGrpc.Adapter` sees it.
 
-  Raises `ArgumentError` at compile time when an option is missing, unknown or malformed.
+  Raises `ArgumentError` at compile time when an option is missing, unknown or malformed, or cannot work
+  here.
   """
   defmacro __using__(opts) do
     quote do
@@ -87,9 +89,27 @@ defmodule GrpcLb.ElixirGrpc do
   @doc false
   @spec policy!(keyword()) :: Policy.t()
   def policy!(opts) do
+    if Keyword.keyword?(opts), do: refuse_of_calls!(Keyword.keys(opts))
     %{policy: policy} = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
     Policy.to_native(policy)
+    if of_calls?(policy), do: refuse_of_calls!("policy #{inspect(policy)}")
     policy
+  end
+
+  defp of_calls?(name) when name in [:least_request, :peak_ewma], do: true
+  defp of_calls?({:weighted_round_robin, opts}), do: opts[:weights] == :reported
+  defp of_calls?({name, _opts}), do: of_calls?(name)
+  defp of_calls?(_other), do: false
+
+  defp refuse_of_calls!(options) when is_list(options) do
+    option = Enum.find(options, &Keyword.has_key?(Settings.balancer_options(), &1))
+    if option, do: refuse_of_calls!("option #{inspect(option)}")
+  end
+
+  defp refuse_of_calls!(what) do
+    raise ArgumentError,
+          "#{what} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell " <>
+            "a policy module, please take GrpcLb.ElixirGrpc.Adapter"
   end
 
   @doc """

@@ -237,7 +237,11 @@ defmodule GrpcLb.ElixirGrpcTest do
           {:random, "options of use GrpcLb.ElixirGrpc must be a keyword list, got: :random"},
           {[polcy: :random], "unknown option :polcy of use GrpcLb.ElixirGrpc, expected :policy"},
           {[policy: :random, max_requests: 1],
-           "unknown option :max_requests of use GrpcLb.ElixirGrpc, expected :policy"}
+           "option :max_requests of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell a policy module, please take GrpcLb.ElixirGrpc.Adapter"},
+          {[policy: {:least_request, choices: 3}],
+           "policy {:least_request, [choices: 3]} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell a policy module, please take GrpcLb.ElixirGrpc.Adapter"},
+          {[policy: {:weighted_round_robin, weights: :reported}],
+           "policy {:weighted_round_robin, [weights: :reported]} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell a policy module, please take GrpcLb.ElixirGrpc.Adapter"}
         ] do
       error =
         assert_raise ArgumentError, fn ->
