@@ -12,6 +12,7 @@ defmodule GrpcLb.Application do
         %{id: GrpcLb.Registry, start: {__MODULE__, :start_registry, []}, type: :supervisor},
         GrpcLb.Janitor,
         {DynamicSupervisor, name: GrpcLb.Connections},
+        GrpcLb.ElixirGrpc.Holder.supervisor(),
         # None of the others needs it: it comes last, so that its end is nobody else's.
         GrpcLb.Ticker
       ],

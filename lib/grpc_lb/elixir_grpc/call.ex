@@ -1,0 +1,240 @@
+defmodule GrpcLb.ElixirGrpc.Call do
+  @moduledoc false
+  # One RPC on the connection that the balancer picked. The stream that elixir-grpc hands from one
+  # callback to the next carries it in its channel, in place of the payload of the inner adapter.
+
+  alias GrpcLb.ElixirGrpc.{Answers, Outcome}
+
+  @load_report "endpoint-load-metrics-bin"
+
+  @enforce_keys [:connection, :channel, :ticket, :again]
+  defstruct [:error | @enforce_keys]
+
+  @typedoc """
+  What the calls of a connection need to know of it. `reports?` says whether the policy looks at load
+  reports.
+  """
+  @type connection :: %{
+          balancer: GrpcLb.balancer(),
+          adapter: module(),
+          classify: (error :: term() -> GrpcLb.outcome()),
+          hash_key: {:header, String.t()} | nil,
+          retry_unsent: non_neg_integer(),
+          reports?: boolean()
+        }
+
+  @typedoc """
+  `channel` is the one of the inner adapter. `again` makes the call once more, where that is possible.
+  A call with an `error` was never sent, or cannot go on.
+  """
+  @type t :: %__MODULE__{
+          connection: connection() | nil,
+          channel: map() | nil,
+          ticket: GrpcLb.ticket() | nil,
+          again: (() -> stream :: map()) | nil,
+          error: Exception.t() | nil
+        }
+
+  @typedoc "A `GRPC.Client.Stream`."
+  @type stream :: map()
+
+  @doc """
+  Picks a connection and has `send` begin the call there. `repeatable?` says whether what `send` sends is
+  the whole request, so that the call can be made again when nobody has seen it.
+  """
+  @spec begin(
+          stream(),
+          connection(),
+          key :: term(),
+          repeatable? :: boolean(),
+          (stream() -> stream())
+        ) ::
+          stream()
+  def begin(stream, connection, key, repeatable?, send) do
+    attempt(stream, connection, key, repeatable?, send, connection.retry_unsent)
+  end
+
+  defp attempt(stream, connection, key, repeatable?, send, retries) do
+    again =
+      if retries > 0,
+        do: fn -> attempt(stream, connection, key, repeatable?, send, retries - 1) end
+
+    case GrpcLb.checkout(connection.balancer, key) do
+      {:ok, fields, ticket} ->
+        channel = Map.merge(%{stream.channel | adapter: connection.adapter}, fields)
+        call = %__MODULE__{connection: connection, channel: channel, ticket: ticket, again: again}
+
+        case guarded(call, fn -> send.(%{stream | channel: channel}) end) do
+          {:ok, sent} -> carry(sent, if(repeatable?, do: call, else: %{call | again: nil}))
+          {:exit, {:noproc, _call}} when again != nil -> again.()
+          {:exit, reason} -> fail(stream, lost(reason))
+        end
+
+      {:error, reason} ->
+        fail(stream, not_picked(reason))
+    end
+  end
+
+  @doc "The stream of a call that cannot be made: its answer is the error."
+  @spec fail(stream(), Exception.t()) :: stream()
+  def fail(stream, error) do
+    carry(stream, %__MODULE__{
+      connection: nil,
+      channel: nil,
+      ticket: nil,
+      again: nil,
+      error: error
+    })
+  end
+
+  @doc "Has the inner adapter do something with the stream, and return it."
+  @spec continue(stream(), (module(), stream() -> stream())) :: stream()
+  def continue(stream, fun) do
+    case of(stream) do
+      %{error: nil} = call ->
+        case guarded(call, fn -> fun.(call.connection.adapter, inner(stream, call)) end) do
+          {:ok, stream} -> carry(stream, call)
+          {:exit, reason} -> fail(stream, lost(reason))
+        end
+
+      _failed ->
+        stream
+    end
+  end
+
+  @doc "Has the inner adapter cancel the call. One whose connection is gone has ended without that."
+  @spec cancel(stream()) :: :ok | {:error, term()}
+  def cancel(stream) do
+    case of(stream) do
+      %{error: nil} = call ->
+        GrpcLb.complete(call.ticket, :cancelled)
+
+        case guarded(call, fn -> call.connection.adapter.cancel(inner(stream, call)) end) do
+          {:ok, cancelled} -> cancelled
+          {:exit, _reason} -> :ok
+        end
+
+      _failed ->
+        :ok
+    end
+  end
+
+  @doc "Has the inner adapter receive the answer, and ends the call with it; a stream ends when it was read."
+  @spec receive_data(stream(), keyword()) :: term()
+  def receive_data(stream, opts) do
+    case of(stream) do
+      %{error: nil} = call -> receive_data(stream, opts, call)
+      %{error: error} -> {:error, error}
+    end
+  end
+
+  defp receive_data(stream, opts, call) do
+    asked? = opts[:return_headers] == true
+    asking = if call.connection.reports?, do: Keyword.put(opts, :return_headers, true), else: opts
+    adapter = call.connection.adapter
+
+    case guarded(call, fn -> adapter.receive_data(inner(stream, call), asking) end) do
+      {:ok, {:error, error}} ->
+        complete(call, {:error, error})
+
+        if call.again != nil and Outcome.unsent?(error) do
+          receive_data(call.again.(), opts)
+        else
+          {:error, error}
+        end
+
+      {:ok, {:ok, answer, meta}} ->
+        answer = answered(stream, answer, meta, asked?, call)
+        if asked?, do: {:ok, answer, meta}, else: {:ok, answer}
+
+      {:ok, {:ok, answer}} ->
+        {:ok, answered(stream, answer, %{}, asked?, call)}
+
+      {:exit, reason} ->
+        {:error, lost(reason)}
+    end
+  end
+
+  # The headers came, which is an answer. A list is the empty one of a server that sent nothing else.
+  defp answered(%{server_stream: true}, answers, _meta, asked?, call) when not is_list(answers) do
+    GrpcLb.answered(call.ticket)
+    Answers.new(answers, call, asked?)
+  end
+
+  defp answered(_stream, answer, meta, _asked?, call) do
+    complete(call, :ok, meta[:trailers])
+    answer
+  end
+
+  @doc "Ends the call. `trailers` may have a load report with them (gRFC A51)."
+  @spec complete(t(), :ok | :cancelled | {:error, error :: term()}, trailers :: map() | nil) ::
+          :ok
+  def complete(call, how, trailers \\ nil)
+
+  def complete(call, {:error, error}, _trailers) do
+    GrpcLb.complete(call.ticket, classified(call, error))
+    :ok
+  end
+
+  def complete(call, outcome, %{@load_report => report}) when is_binary(report) do
+    GrpcLb.complete(call.ticket, outcome, load_report: report)
+    :ok
+  end
+
+  def complete(call, outcome, _no_report) do
+    GrpcLb.complete(call.ticket, outcome)
+    :ok
+  end
+
+  defp classified(call, error) do
+    call.connection.classify.(error)
+  catch
+    kind, reason ->
+      GrpcLb.complete(call.ticket, :cancelled)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  @doc """
+  Calls `fun`, of the inner adapter. Its exit, which is that of a connection's process, ends the call as
+  the loss of the connection and is returned; what it raises ends the call and goes on.
+  """
+  @spec guarded(t(), (() -> result)) :: {:ok, result} | {:exit, reason :: term()}
+        when result: term()
+  def guarded(call, fun) do
+    {:ok, fun.()}
+  catch
+    :exit, reason ->
+      complete(call, {:error, lost(reason)})
+      {:exit, reason}
+
+    kind, reason ->
+      GrpcLb.complete(call.ticket, {:error, :raised})
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  @doc "The error of a call whose connection's process ended."
+  @spec lost(reason :: term()) :: Exception.t()
+  def lost(reason), do: unavailable("the connection was lost: " <> Exception.format_exit(reason))
+
+  @doc "An error with the status UNAVAILABLE."
+  @spec unavailable(String.t()) :: Exception.t()
+  def unavailable(message), do: struct!(GRPC.RPCError, status: 14, message: message)
+
+  defp not_picked(:no_backends), do: unavailable("no server is ready")
+  defp not_picked(:closed), do: unavailable("the connection is closed")
+
+  defp not_picked(:overloaded) do
+    struct!(GRPC.RPCError, status: 8, message: "too many calls are in flight")
+  end
+
+  defp of(%{channel: %{adapter_payload: %__MODULE__{} = call}}), do: call
+
+  defp inner(stream, call), do: %{stream | channel: call.channel}
+
+  defp carry(stream, call) do
+    %{
+      stream
+      | channel: %{stream.channel | adapter: GrpcLb.ElixirGrpc.Adapter, adapter_payload: call}
+    }
+  end
+end

@@ -1,0 +1,89 @@
+defmodule GrpcLb.ElixirGrpc.Outcome do
+  @moduledoc """
+  What an error of elixir-grpc says of the server that the call went to.
+
+  | status of the call | outcome |
+  | --- | --- |
+  | UNAVAILABLE, or the connection was lost | `{:error, {:transport, reason}}` |
+  | UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, DATA_LOSS | `{:error, reason}` |
+  | CANCELLED | `:cancelled` |
+  | any other: the server did its work | `:ok` |
+
+  A lost connection has no status of its own: Gun's adapter makes INTERNAL of it and Mint's UNKNOWN, or
+  no `GRPC.RPCError` at all. It is known by their words.
+  """
+
+  @outcomes %{
+    1 => :cancelled,
+    2 => {:error, :unknown},
+    4 => {:error, :deadline_exceeded},
+    8 => {:error, :resource_exhausted},
+    13 => {:error, :internal},
+    14 => {:error, {:transport, :unavailable}},
+    15 => {:error, :data_loss}
+  }
+
+  # How the adapters of elixir-grpc begin the message of a call that no server has begun to serve:
+  # Gun's, of a connection that takes no more calls or that the server refused one more call on, and
+  # Mint's, of a request that could not be written.
+  @unsent [
+    ":stream_error: :closing",
+    ":stream_error: {:goaway,",
+    ":stream_error: {:stream_error, :refused_stream,",
+    ":stream_error: {:stream_error, :too_many_streams,",
+    "error occurred while receiving data: {:error,"
+  ]
+
+  # And that of a call whose connection was lost: Gun's.
+  @lost [":stream_error: :closed", ":stream_error: {:closed,", ":connection_error:"]
+
+  @doc """
+  The outcome of a call that ended with this error: a `GRPC.RPCError`, or what an adapter returned in
+  its place.
+
+      iex> error = struct!(GRPC.RPCError, status: 14, message: "shutting down")
+      iex> GrpcLb.ElixirGrpc.Outcome.of(error)
+      {:error, {:transport, :unavailable}}
+
+      iex> error = struct!(GRPC.RPCError, status: 5, message: "no such user")
+      iex> GrpcLb.ElixirGrpc.Outcome.of(error)
+      :ok
+
+      iex> error = struct!(GRPC.RPCError, status: 13, message: ":stream_error: :closed")
+      iex> GrpcLb.ElixirGrpc.Outcome.of(error)
+      {:error, {:transport, :connection_lost}}
+
+      iex> GrpcLb.ElixirGrpc.Outcome.of("the connection is closed")
+      {:error, {:transport, "the connection is closed"}}
+  """
+  @spec of(error :: term()) :: GrpcLb.outcome()
+  def of(%{__struct__: GRPC.RPCError, status: status, message: message})
+      when status in [2, 13] and is_binary(message) do
+    if String.starts_with?(message, @unsent ++ @lost) do
+      {:error, {:transport, :connection_lost}}
+    else
+      @outcomes[status]
+    end
+  end
+
+  def of(%{__struct__: GRPC.RPCError, status: status}), do: Map.get(@outcomes, status, :ok)
+  def of(other), do: {:error, {:transport, other}}
+
+  @doc """
+  Whether it is certain that no server has begun to serve the call, so that it may be made again.
+
+      iex> error = struct!(GRPC.RPCError, status: 13, message: ":stream_error: :closing")
+      iex> GrpcLb.ElixirGrpc.Outcome.unsent?(error)
+      true
+
+      iex> error = struct!(GRPC.RPCError, status: 13, message: ":stream_error: :closed")
+      iex> GrpcLb.ElixirGrpc.Outcome.unsent?(error)
+      false
+  """
+  @spec unsent?(error :: term()) :: boolean()
+  def unsent?(%{__struct__: GRPC.RPCError, status: status, message: message})
+      when status in [2, 13] and is_binary(message),
+      do: String.starts_with?(message, @unsent)
+
+  def unsent?(_other), do: false
+end
