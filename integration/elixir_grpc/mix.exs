@@ -15,6 +15,7 @@ defmodule GrpcLbElixirGrpc.MixProject do
         {:grpc, "~> 1.0 and >= 1.0.2"},
         {:grpc_server, "~> 1.0 and >= 1.0.2"},
         {:gun, "~> 2.4"},
+        {:mint, "~> 1.9"},
         {:grpc_lb, path: "../.."}
       ]
     ]

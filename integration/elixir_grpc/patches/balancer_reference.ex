@@ -1,11 +1,15 @@
-def pick_channel(%Channel{ref: balancer} = _channel, _opts \\ []) do
-  case GrpcLb.Native.pick(balancer) do
+def pick_channel(%Channel{ref: ref} = _channel, _opts \\ []) do
+  case GrpcLb.Native.pick(ref) do
     {:ok, channel} -> {:ok, channel}
     {:error, _no_backends_or_closed} -> {:error, :no_connection}
   end
 rescue
-  # Not the channel of a connection. The stub goes on with that channel itself.
-  ArgumentError -> {:error, :no_connection}
+  # Not a balancer, but the name that the connection was given.
+  ArgumentError ->
+    case Registry.lookup(GRPC.Client.Registry, {__MODULE__, ref}) do
+      [{_pid, balancer}] when is_reference(balancer) -> pick_channel(%Channel{ref: balancer})
+      _no_connection -> {:error, :no_connection}
+    end
 end
 
 defp choose_lb(:round_robin), do: {:round_robin, on_reconcile: :reset}
@@ -46,19 +50,22 @@ def init(%__MODULE__{lb_state: balancer} = state) do
   end
 end
 
+# Not every adapter has a process, and one with a global name may be another node's.
 defp reconcile_lb(_policy, balancer, channels) do
   backends =
-    for channel <- channels do
-      {{channel.host, channel.port}, channel, owner: channel.adapter_payload.conn_pid}
+    for %{adapter_payload: payload} = channel <- channels do
+      owner = with %{conn_pid: pid} when node(pid) == node() <- payload, do: pid, else: (_ -> nil)
+      {{channel.host, channel.port}, channel, owner: owner}
     end
 
   with {:ok, _changes} <- GrpcLb.reconcile(balancer, backends), do: {:ok, balancer}
 end
 
+# A connection that was given a name goes by it.
 defp finalize_connection(%Channel{ref: name}, opts) do
   with [{_pid, balancer}] <- Registry.lookup(GRPC.Client.Registry, {__MODULE__, name}),
        {:ok, channel} <- pick_channel(%Channel{ref: balancer}, opts) do
-    {:ok, %Channel{channel | ref: balancer}}
+    {:ok, %Channel{channel | ref: if(opts[:name], do: name, else: balancer)}}
   else
     _gone_or_no_channels -> {:error, :no_connection}
   end

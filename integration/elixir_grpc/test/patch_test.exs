@@ -47,17 +47,17 @@ defmodule GrpcLbElixirGrpc.PatchTest do
     refute changed =~ "GRPC.Client.LoadBalancing.RoundRobin"
   end
 
-  test "with the balancer as reference no persistent_term is left" do
+  test "with the balancer as reference a pick is one of grpc_lb" do
     {:ok, changed} = Patch.apply(Variants.source(), Variants.patch(:balancer_reference))
-    assert Variants.source() =~ ":persistent_term"
-    refute changed =~ ":persistent_term"
+    assert changed =~ "GrpcLb.Native.pick("
+    refute changed =~ "lb_mod.pick("
   end
 
   test "the guide shows the patches as they are" do
     guide = File.read!(Path.join(__DIR__, "../../../guides/elixir_grpc.md"))
 
-    for variant <- [:policy_module, :balancer_reference] do
-      assert guide =~ "```elixir\n" <> Variants.patch(variant) <> "```"
+    for variant <- [:policy_module, :balancer_reference], patch <- Variants.patches(variant) do
+      assert guide =~ "```elixir\n" <> patch <> "```"
     end
   end
 end

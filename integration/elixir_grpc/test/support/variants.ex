@@ -7,7 +7,12 @@ defmodule GrpcLbElixirGrpc.Variants do
   alias GrpcLbElixirGrpc.Patch
 
   @module GRPC.Client.Connection
-  @patches %{policy_module: "policy_module.ex", balancer_reference: "balancer_reference.ex"}
+
+  # Of a variant with several the one that applies: a version of elixir-grpc differs from the next.
+  @patches %{
+    policy_module: ["policy_module.ex"],
+    balancer_reference: ["balancer_reference.ex", "balancer_behind_name.ex"]
+  }
 
   @doc "`:own`, and the patches."
   def all, do: [:own, :policy_module, :balancer_reference]
@@ -26,7 +31,14 @@ defmodule GrpcLbElixirGrpc.Variants do
   def source,
     do: File.read!(Path.join(Mix.Project.deps_paths()[:grpc], "lib/grpc/client/connection.ex"))
 
-  def patch(variant), do: File.read!(Path.join([__DIR__, "../../patches", @patches[variant]]))
+  @doc "The patches of a variant: the one that applies is the first, where there is one."
+  def patches(variant) do
+    @patches[variant]
+    |> Enum.map(&File.read!(Path.join([__DIR__, "../../patches", &1])))
+    |> Enum.sort_by(&match?({:error, _missing}, Patch.apply(source(), &1)))
+  end
+
+  def patch(variant), do: hd(patches(variant))
 
   defp binary!(variant) do
     case binary(variant) do
