@@ -187,7 +187,7 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
         before = inventory()
         for _ <- 1..1_000, do: cycle.()
 
-        eventually(fn -> inventory() == before end, fn ->
+        eventually(fn -> nothing_more?(before) end, fn ->
           "before: #{inspect(before)}, now: #{inspect(inventory())}"
         end)
       end
@@ -205,7 +205,7 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
         eventually(fn -> match?({:ok, _}, one(channel)) end)
         {:ok, _channel} = Connection.disconnect(channel)
 
-        eventually(fn -> inventory() == before end, fn ->
+        eventually(fn -> nothing_more?(before) end, fn ->
           "before: #{inspect(before)}, now: #{inspect(inventory())}"
         end)
       end
@@ -225,7 +225,7 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
         assert length(calls) > 100
         errors = for %{result: {:error, error}} <- calls, do: error
         assert Enum.frequencies(errors) == %{}
-        assert Map.keys(shares(Enum.take(calls, -50))) == [3]
+        assert Enum.uniq(for _ <- 1..20, do: one(channel)) == [ok: 3]
       end
     end
   end
@@ -293,6 +293,14 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
     {channel, target}
   end
 
+  # Less is what earlier tests had left to end by itself.
+  defp nothing_more?(before) do
+    now = inventory()
+
+    now.native == before.native and
+      Enum.all?(Map.delete(now, :native), fn {key, n} -> n <= before[key] end)
+  end
+
   defp nothing, do: %{balancers: 0, snapshots: 0, values: 0, tickets: 0}
 
   defp inventory do
@@ -304,7 +312,8 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
       holders: DynamicSupervisor.count_children(GrpcLb.ElixirGrpc.Holders).active,
       names: Registry.count(GRPC.Client.Registry) + Registry.count(GrpcLb.Registry),
       tables: length(:ets.all()),
-      ports: length(Port.list()),
+      # The servers of earlier tests are ports, too, and end when they end.
+      sockets: Enum.count(Port.list(), &(Port.info(&1, :name) == {:name, ~c"tcp_inet"})),
       persistent_terms: :persistent_term.info().count
     }
   end
