@@ -177,7 +177,7 @@ defmodule GrpcLb do
   collected: no call stays in flight for good. A ticket that is kept in a place that lives on, such as
   an ETS table, is held. Tickets can be sent to other processes of the node.
 
-  The latency of the call is measured from here to `complete/3`, or to `answered/1`.
+  The latency of the call is measured from here to `complete/3`, or to `first_response/1`.
 
   Raises `ArgumentError` when `balancer` is not a balancer of this node.
 
@@ -213,13 +213,13 @@ defmodule GrpcLb do
 
       iex> {:ok, lb} = GrpcLb.new(:peak_ewma, [:a])
       iex> {:ok, :a, ticket} = GrpcLb.checkout(lb)
-      iex> GrpcLb.answered(ticket)
+      iex> GrpcLb.first_response(ticket)
       :ok
       iex> GrpcLb.complete(ticket, :ok)
       :ok
   """
-  @spec answered(ticket()) :: :ok
-  defdelegate answered(ticket), to: Native
+  @spec first_response(ticket()) :: :ok
+  defdelegate first_response(ticket), to: Native
 
   @doc """
   Ends a call, and says how it went.

@@ -7,9 +7,8 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `answered/1`, `complete/3`, `summary/1` and `live_counts/0` run on the calling scheduler
-  and never wait.
-  All others run on a dirty CPU scheduler.
+  `pick/1`, `checkout/1`, `first_response/1`, `complete/3`, `summary/1` and `live_counts/0` run on the
+  calling scheduler and never wait. All others run on a dirty CPU scheduler.
 
   ## Loading, and loading again
 
@@ -163,17 +162,17 @@ defmodule GrpcLb.Native do
   def checkout(_balancer), do: not_loaded()
 
   @doc """
-  Says that the first answer of a call came. See `GrpcLb.answered/1`.
+  Says that the first answer of a call came. See `GrpcLb.first_response/1`.
 
   Runs on the calling scheduler. Raises `ArgumentError` when `ticket` is not a ticket of this node.
 
       iex> {:ok, lb} = GrpcLb.new(:least_request, [:a])
       iex> {:ok, :a, ticket} = GrpcLb.Native.checkout(lb)
-      iex> GrpcLb.Native.answered(ticket)
+      iex> GrpcLb.Native.first_response(ticket)
       :ok
   """
-  @spec answered(ticket()) :: :ok
-  def answered(_ticket), do: not_loaded()
+  @spec first_response(ticket()) :: :ok
+  def first_response(_ticket), do: not_loaded()
 
   @doc """
   Ends a call. See `GrpcLb.complete/3`, whose `{:error, reason}` is `:error` here.

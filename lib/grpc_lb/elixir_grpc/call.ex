@@ -157,7 +157,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
 
   # The headers came, which is an answer. A list is the empty one of a server that sent nothing else.
   defp answered(%{server_stream: true}, answers, _meta, asked?, call) when not is_list(answers) do
-    GrpcLb.answered(call.ticket)
+    GrpcLb.first_response(call.ticket)
     Answers.new(answers, call, asked?)
   end
 

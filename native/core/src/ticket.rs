@@ -55,7 +55,7 @@ impl Ticket {
     /// Notes that the first answer came: the call took until now, however long it goes on. Only the
     /// first of all calls of this does anything.
     #[inline]
-    pub fn answered(&self, now: Time) {
+    pub fn first_response(&self, now: Time) {
         // Relaxed: the time stands for itself, and nothing is handed over by it.
         let _ = self.answered.compare_exchange(
             Time::NEVER.0,
@@ -94,7 +94,7 @@ impl Ticket {
         if self.ended.swap(true, Ordering::Relaxed) {
             return Err(AlreadyCompleted);
         }
-        // Relaxed: as in answered().
+        // Relaxed: as in `first_response`.
         let answered = Time(self.answered.load(Ordering::Relaxed));
         self.entry.end(EndedCall {
             outcome,

@@ -1,4 +1,4 @@
-//! The NIFs around each call: checkout before it, answered during it, complete after it.
+//! The NIFs around each call: checkout before it, first_response during it, complete after it.
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
 use grpc_lb_core::{AlreadyCompleted, Outcome};
@@ -34,10 +34,14 @@ pub(crate) fn checkout<'a>(
     })
 }
 
-/// `answered(ticket) -> :ok`
+/// `first_response(ticket) -> :ok`
 #[inline]
-pub(crate) fn answered<'a>(env: Env<'a>, ticket: &Object<Ticket>, []: [Term<'a>; 0]) -> Answer<'a> {
-    ticket.answered(clock::now());
+pub(crate) fn first_response<'a>(
+    env: Env<'a>,
+    ticket: &Object<Ticket>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    ticket.first_response(clock::now());
     Ok(atoms::ok().to_term(env))
 }
 

@@ -8,7 +8,7 @@
 //! | `ticket` | the ticket as a reference |
 //! | `value` | a term that is kept as an id or a value |
 //! | `pick` | the hot NIF |
-//! | `call` | the NIFs around each call: checkout, answered and complete |
+//! | `call` | the NIFs around each call: checkout, first_response and complete |
 //! | `control` | the NIFs that make, change and describe balancers |
 //! | `decode` | policies, settings, backends and reports out of terms |
 //! | `ticker` | the balancers with work that time drives, and who has it done |
@@ -45,7 +45,7 @@ vm::library! {
     methods: {
         Normal pick::pick(Balancer);
         Normal call::checkout(Balancer);
-        Normal call::answered(Ticket);
+        Normal call::first_response(Ticket);
         Normal call::complete(Ticket, outcome, report);
         DirtyCpu control::reconcile(Balancer, backends);
         DirtyCpu control::add(Balancer, backends);

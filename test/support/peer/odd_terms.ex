@@ -90,7 +90,7 @@ defmodule GrpcLb.Test.Peer.OddTerms do
     [
       pick: fn -> Native.pick(term) end,
       checkout: fn -> Native.checkout(term) end,
-      answered_ticket: fn -> Native.answered(term) end,
+      first_response_ticket: fn -> Native.first_response(term) end,
       complete_ticket: fn -> Native.complete(term, :ok, nil) end,
       complete_outcome: fn -> Native.complete(ticket, term, nil) end,
       complete_report: fn -> Native.complete(ticket, :ok, term) end,

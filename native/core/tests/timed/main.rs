@@ -855,13 +855,13 @@ fn a_call_that_goes_on_after_its_first_answer_took_until_that() {
         let name = policy.name();
         let fleet = Fleet::new(policy, 1);
         let (_, ticket) = fleet.checkout(seconds(1));
-        ticket.answered(seconds(2));
-        ticket.answered(seconds(3));
+        ticket.first_response(seconds(2));
+        ticket.first_response(seconds(3));
         assert_eq!(fleet.info(1).in_flight, 1, "{name}");
         ticket
             .complete(Outcome::Success, None, seconds(60))
             .unwrap();
-        ticket.answered(seconds(61));
+        ticket.first_response(seconds(61));
         let latency = fleet.info(1).latency_ns.expect("there was an answer");
         assert!((latency / 1e9 - 1.0).abs() < 1e-6, "{name} {latency}");
         assert_eq!(fleet.info(1).in_flight, 0, "{name}");
