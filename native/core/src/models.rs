@@ -265,7 +265,7 @@ fn a_death_during_a_close_leaves_the_balancer_closed() {
 }
 
 #[test]
-fn of_deaths_at_the_same_time_somebody_settles_all() {
+fn of_deaths_at_the_same_time_one_call_removes_all() {
     with_epochs(|| {
         let owned = |id| Backend {
             owner: Some(owner(id)),
@@ -334,9 +334,9 @@ fn nobody_who_heard_of_a_death_picks_the_dead() {
             })
         };
         mortal.0.store(false, Ordering::Relaxed);
-        let settles = balancer.note_death(owner(7));
+        let asked = balancer.note_death(owner(7));
         heard.store(true, Ordering::Release);
-        if settles {
+        if asked {
             balancer.remove_dead(&*mortal);
         }
         picker.join().unwrap();
@@ -655,9 +655,9 @@ fn nobody_who_heard_of_a_death_calls_the_dead() {
             })
         };
         mortal.0.store(false, Ordering::Relaxed);
-        let settles = balancer.note_death(owner(7));
+        let asked = balancer.note_death(owner(7));
         heard.store(true, Ordering::Release);
-        if settles {
+        if asked {
             balancer.remove_dead(&*mortal);
         }
         let ticket = call.join().unwrap();
