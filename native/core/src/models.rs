@@ -715,7 +715,7 @@ fn a_limit_that_comes_and_goes_counts_each_call_once() {
         let call = {
             let balancer = balancer.clone();
             thread::spawn(move || {
-                let caller = Caller::claim(0).unwrap();
+                let caller = Caller::new(0);
                 let (_, ticket) = checkout(&balancer, &caller).unwrap();
                 ticket.complete(Outcome::Success, None, Time(1)).unwrap();
             })
@@ -725,7 +725,7 @@ fn a_limit_that_comes_and_goes_counts_each_call_once() {
             balancer.configure(change, &Unowned, Time(1)).unwrap();
         }
         call.join().unwrap();
-        let caller = Caller::claim(0).unwrap();
+        let caller = Caller::new(0);
         let _ticket = checkout(&balancer, &caller).unwrap();
         let refused = checkout(&balancer, &caller);
         assert!(matches!(refused, Err(Unavailable::Overloaded)));
@@ -747,7 +747,7 @@ fn a_call_that_ends_while_the_decay_changes_is_averaged_as_it_should_be_or_left_
         let balancer = Arc::new(Balancer::new(averaging(10), 0, Time(0)));
         let backends = [Backend::new(1, 1)];
         balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
-        let caller = Caller::claim(0).unwrap();
+        let caller = Caller::new(0);
         let (_, ticket) = checkout(&balancer, &caller).unwrap();
         let call = thread::spawn(move || {
             let end = Time(30_000_000);

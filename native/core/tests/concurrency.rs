@@ -405,7 +405,7 @@ fn whoever_looks_sees_the_deaths_that_were_noted() {
     };
     let balancer = Balancer::new(round_robin(), 0, Time(0));
     balancer.reconcile(&[owned], &Unowned, Time(0)).unwrap();
-    assert!(balancer.note_death(owner(1)), "somebody will settle it");
+    assert!(balancer.note_death(owner(1)), "somebody has to remove it");
     assert!(balancer.info(&Unowned).backends[0].owner_dead);
 }
 
@@ -420,7 +420,7 @@ fn a_pick_that_passes_a_dead_backend_over_counts_for_the_one_it_handed_out() {
         .reconcile(&[owned, Backend::new(2, 2)], &Unowned, Time(0))
         .unwrap();
     let dead = Dead(vec![owner(1)]);
-    assert!(balancer.note_death(owner(1)), "nobody settles it");
+    assert!(balancer.note_death(owner(1)), "nobody removes it");
     let caller = Caller::new(0);
     for _ in 0..5 {
         assert_eq!(balancer.pick(&caller, &dead, |id| *id), Ok(2));
@@ -562,9 +562,9 @@ fn nobody_who_heard_of_a_death_picks_the_dead_while_others_come_and_go() {
                 if name % 8 == 0 {
                     for name in name - 7..=name {
                         world.0[name as usize - 1].store(true, Ordering::Release);
-                        let settles = balancer.note_death(owner(name));
+                        let asked = balancer.note_death(owner(name));
                         dead.store(name, Ordering::Release);
-                        if settles {
+                        if asked {
                             balancer.remove_dead(world);
                         }
                     }
