@@ -119,9 +119,9 @@ defmodule GrpcLb.Bench do
     }
 
     budgets =
-      Budgets.judge(results) ++
-        PoolBudgets.judge(results.pools) ++
-        PolicyBudgets.judge(results.policies, results.calls, weights)
+      Budgets.check(results) ++
+        PoolBudgets.check(results.pools) ++
+        PolicyBudgets.check(results.policies, results.calls, weights)
 
     print_budgets(budgets)
 

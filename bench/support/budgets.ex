@@ -5,7 +5,7 @@ defmodule GrpcLb.Bench.Budgets do
 
   alias GrpcLb.Bench.Picks
 
-  def judge(results) do
+  def check(results) do
     Enum.concat([
       pid_picks(results.picks),
       channel_picks(results.picks),
@@ -16,8 +16,10 @@ defmodule GrpcLb.Bench.Budgets do
   end
 
   defp pid_picks(picks) do
-    for backends <- sizes(picks), key <- [:native_shared, :native_per_scheduler] do
-      at_most(picks, :pid, backends, key, :atomics, 2.0, 1.3)
+    # What crossbeam-epoch costs is in the limits; the aims are for the work on performance.
+    for backends <- sizes(picks),
+        {key, limit, aim} <- [{:native_shared, 2.2, 1.9}, {:native_per_scheduler, 1.85, 1.6}] do
+      at_most(picks, :pid, backends, key, :atomics, limit, aim)
     end
   end
 
@@ -66,9 +68,9 @@ defmodule GrpcLb.Bench.Budgets do
         measured: ratio,
         measured_best: nil,
         bound: "at most",
-        limit: if(ours?, do: 2.0),
+        limit: if(ours?, do: 1.5),
         aim: nil,
-        met: if(ours?, do: ratio <= 2.0)
+        met: if(ours?, do: ratio <= 1.5)
       }
     end
   end

@@ -14,13 +14,13 @@ defmodule GrpcLb.Bench.PolicyBudgets do
     random_weighted: nil
   }
 
-  # Of checkout and complete, to `:atomics.add_get/3`.
-  @calls %{round_robin: 12.0, least_request: 12.0, peak_ewma: 12.0}
+  # Of checkout and complete with a ticket, to `:atomics.add_get/3`.
+  @calls %{round_robin: 30.0, least_request: 30.0, peak_ewma: 30.0}
 
   # Of the update of so many weights.
   @weights_us %{1000 => 1000.0}
 
-  def judge(picks, calls, weights) do
+  def check(picks, calls, weights) do
     against(picks, "pick", :native_per_scheduler, @picks) ++
       against(calls, "call", :atomics, @calls) ++ updates(weights)
   end

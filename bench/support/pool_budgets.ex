@@ -8,8 +8,8 @@ defmodule GrpcLb.Bench.PoolBudgets do
   @registry %{10 => 0.1, 100 => 0.02}
   @by_reference 1.6
 
-  def judge(rows) do
-    for own <- rows, base <- bases(own), do: judge(rows, own, base)
+  def check(rows) do
+    for own <- rows, base <- bases(own), do: check(rows, own, base)
   end
 
   # One process has the same rotation with either cursor.
@@ -27,7 +27,7 @@ defmodule GrpcLb.Bench.PoolBudgets do
 
   defp registry(_own), do: []
 
-  defp judge(rows, own, base_key) do
+  defp check(rows, own, base_key) do
     base = Enum.find(rows, &(key(&1) == %{key(own) | contender: base_key}))
     ratio = own.against[base_key]
     limit = if base_key == :public, do: @by_reference, else: @registry[own.backends]

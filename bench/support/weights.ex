@@ -41,7 +41,7 @@ defmodule GrpcLb.Bench.Weights do
   defp report(id, round), do: %{rps_fractional: id + round / 1, application_utilization: 0.5}
 
   defp check!(balancer, count, rounds) do
-    weights = for backend <- GrpcLb.info(balancer).backends, do: backend.weight
+    weights = for backend <- GrpcLb.info(balancer).backends, do: backend.current_weight
     ^weights = for id <- 1..count, do: (id + rounds / 1) / 0.5
   end
 end
