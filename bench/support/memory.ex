@@ -45,10 +45,12 @@ defmodule GrpcLb.Bench.Memory do
   defp backend(_integers, number), do: {number, number}
 
   # Beyond the ids and values themselves, which take as many words as in a process.
+  # What is watched of a backend takes room.
   defp limit(kind, backends) do
+    a_backend = if kind == :integers_watched, do: 384, else: 256
     {id, value} = backend(kind, backends)
     words = :erts_debug.flat_size(id) + :erts_debug.flat_size(value)
-    backends * (256 + words * 8) + System.schedulers_online() * 128 + 1024
+    backends * (a_backend + words * 8) + System.schedulers_online() * 128 + 1024
   end
 
   defp in_own_vm(function, arguments) do
