@@ -89,10 +89,10 @@ defmodule GrpcLb.ElixirGrpc do
   @doc false
   @spec policy!(keyword()) :: Policy.t()
   def policy!(opts) do
-    if Keyword.keyword?(opts), do: refuse_of_calls!(Keyword.keys(opts))
+    if Keyword.keyword?(opts), do: refuse_balancer_options!(Keyword.keys(opts))
     %{policy: policy} = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
     Policy.to_native(policy)
-    if of_calls?(policy), do: refuse_of_calls!("policy #{inspect(policy)}")
+    if of_calls?(policy), do: goes_by_calls!("policy #{inspect(policy)}")
     policy
   end
 
@@ -101,12 +101,13 @@ defmodule GrpcLb.ElixirGrpc do
   defp of_calls?({name, _opts}), do: of_calls?(name)
   defp of_calls?(_other), do: false
 
-  defp refuse_of_calls!(options) when is_list(options) do
+  defp refuse_balancer_options!(options) do
     option = Enum.find(options, &Keyword.has_key?(Settings.balancer_options(), &1))
-    if option, do: refuse_of_calls!("option #{inspect(option)}")
+    if option, do: goes_by_calls!("option #{inspect(option)}")
   end
 
-  defp refuse_of_calls!(what) do
+  @spec goes_by_calls!(String.t()) :: no_return()
+  defp goes_by_calls!(what) do
     raise ArgumentError,
           "#{what} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell " <>
             "a policy module, please take GrpcLb.ElixirGrpc.Adapter"

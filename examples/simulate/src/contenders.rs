@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 
 use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
 use grpc_lb_core::policy::weighted_round_robin::Weights;
-use grpc_lb_core::policy::{round_robin, weighted_round_robin, random, Policy};
+use grpc_lb_core::policy::{random, round_robin, weighted_round_robin, Policy};
 use grpc_lb_core::Config;
 
 use crate::server::Kind;
