@@ -156,7 +156,7 @@ pub(crate) fn summary<'a>(
         closed,
     } = balancer.summary();
     let fields = [
-        (atoms::policy(), policy_name(policy).encode(env)),
+        (atoms::policy(), decode::policy_name(policy).encode(env)),
         (atoms::size(), backends.encode(env)),
         (atoms::closed(), closed.encode(env)),
     ];
@@ -222,7 +222,10 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> Term<'a> {
         .map(|backend| encode_backend(env, backend))
         .collect::<Vec<Term>>();
     let fields = [
-        (atoms::policy(), policy_name(info.policy).encode(env)),
+        (
+            atoms::policy(),
+            decode::policy_name(info.policy).encode(env),
+        ),
         (atoms::generation(), info.generation.encode(env)),
         (atoms::closed(), info.closed.encode(env)),
         (
@@ -232,19 +235,6 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> Term<'a> {
         (atoms::backends(), backends.encode(env)),
     ];
     map(env, &fields)
-}
-
-/// The atom of a policy, which exists already: to look it up by its text would take a lock.
-fn policy_name(name: &str) -> Atom {
-    match name {
-        "pick_first" => atoms::pick_first(),
-        "round_robin" => atoms::round_robin(),
-        "random" => atoms::random(),
-        "weighted_round_robin" => atoms::weighted_round_robin(),
-        "least_request" => atoms::least_request(),
-        "peak_ewma" => atoms::peak_ewma(),
-        other => unreachable!("the policy {other} has an atom"),
-    }
 }
 
 fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> Term<'a> {

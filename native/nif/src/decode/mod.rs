@@ -12,7 +12,7 @@ use grpc_lb_core::{Backend, State};
 use rustler::{Atom, ListIterator, Term};
 
 use self::fields::{one_of, Fields, Malformed};
-pub(crate) use self::policy::policy;
+pub(crate) use self::policy::{policy, policy_name};
 pub(crate) use self::report::report;
 pub(crate) use self::settings::{changes, settings, Settings};
 use crate::atoms;

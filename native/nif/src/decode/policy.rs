@@ -6,24 +6,41 @@ use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
     least_request, peak_ewma, pick_first, random, round_robin, weighted_round_robin, Policy,
 };
-use rustler::Term;
+use rustler::{Atom, Term};
 
 use super::fields::{one_of, Fields, Malformed};
 use crate::atoms;
 use crate::error::{kind, ArgumentError};
 use crate::vm::scheduler::schedulers;
 
+type Read = for<'a> fn(Fields<'a>) -> Result<Policy, Malformed<'a>>;
+
+/// The name that the core has for a policy, the atom of it, and how its options are read.
+type Known = (&'static str, fn() -> Atom, Read);
+
+const POLICIES: [Known; 6] = [
+    ("pick_first", atoms::pick_first, pick_first),
+    ("round_robin", atoms::round_robin, round_robin),
+    ("random", atoms::random, random),
+    (
+        "weighted_round_robin",
+        atoms::weighted_round_robin,
+        weighted_round_robin,
+    ),
+    ("least_request", atoms::least_request, least_request),
+    ("peak_ewma", atoms::peak_ewma, peak_ewma),
+];
+
+/// The atom of a policy's name, which exists already: to look it up by its text would take a lock.
+pub(crate) fn policy_name(name: &str) -> Atom {
+    let known = POLICIES.iter().find(|(known, ..)| *known == name);
+    let (_, atom, _) = known.expect("what was decoded is in the list");
+    atom()
+}
+
 /// `{name, options}`, see `t:GrpcLb.Native.policy/0`.
 pub(crate) fn policy(term: Term) -> Result<Policy, ArgumentError> {
-    type Read = for<'a> fn(Fields<'a>) -> Result<Policy, Malformed<'a>>;
-    let known: [(_, Read); 6] = [
-        (atoms::pick_first(), pick_first),
-        (atoms::round_robin(), round_robin),
-        (atoms::random(), |_| Ok(Policy::Random(random::Config))),
-        (atoms::weighted_round_robin(), weighted_round_robin),
-        (atoms::least_request(), least_request),
-        (atoms::peak_ewma(), peak_ewma),
-    ];
+    let known = POLICIES.map(|(_, atom, read)| (atom(), read));
     let decoded = term.decode::<(Term, Term)>().ok();
     let Some((read, options)) =
         decoded.and_then(|(name, options)| Some((one_of(name, &known)?, options)))
@@ -35,6 +52,10 @@ pub(crate) fn policy(term: Term) -> Result<Policy, ArgumentError> {
     };
     let policy = Fields::of(options).and_then(read);
     policy.map_err(|malformed| malformed.of("the policy"))
+}
+
+fn random(_no_options: Fields) -> Result<Policy, Malformed> {
+    Ok(Policy::Random(random::Config))
 }
 
 fn pick_first<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {

@@ -6,7 +6,7 @@
 //!   it has; the resource types are taken over, and nothing else changes.
 //! - Another build is loaded from another file, as in a release upgrade. It takes the types over
 //!   too, but an object of the old build has the old build's layout, and its snapshots are guarded
-//!   by the old build's table of readers. So every object names the [`Library`] that made it, and
+//!   by the old build's collector. So every object names the [`Library`] that made it, and
 //!   that library goes on to serve it: `dispatch` hands the call to the NIF of the same name and
 //!   arity over there, before the body of ours has seen it. For that, no build is ever unloaded
 //!   (`build.rs`).
