@@ -531,13 +531,16 @@ defmodule GrpcLb.Connection do
         }
   def info(connection) do
     case find(connection) do
-      {_holder, %{supervisor: supervisor, held: %{balancer: balancer}}} ->
+      {holder, %{supervisor: supervisor, held: %{balancer: balancer}}} ->
         not_in_server!(balancer)
 
         try do
           supervisor |> __MODULE__.Supervisor.server() |> GenServer.call(:info, :infinity)
         catch
-          :exit, _it_has_ended -> info(connection)
+          :exit, _it_has_ended ->
+            # The holder of one whose supervisor was killed is found until it has cleaned up.
+            unless Process.alive?(supervisor), do: GrpcLb.Janitor.await(holder)
+            info(connection)
         end
 
       nil ->

@@ -68,6 +68,8 @@ defmodule GrpcLb.Janitor do
   @impl true
   def handle_info({:DOWN, _monitor, :process, pid, _reason}, state) do
     case pop_in(state.watched[pid]) do
+      # Watched twice, and done with.
+      {nil, state} -> {:noreply, state}
       {%{clean_up: nil}, state} -> {:noreply, answer(state)}
       {watched, state} -> {:noreply, clean_up(watched, state)}
     end

@@ -135,4 +135,15 @@ defmodule GrpcLb.JanitorTest do
     Janitor.clean_up_with({:erlang, :halt, []})
     assert Janitor.await(self()) == :ok
   end
+
+  test "outlives a process that was watched twice" do
+    janitor = Process.whereis(Janitor)
+    pid = watched(:twice)
+    tell(pid, fn -> Janitor.watch(:twice) end)
+    send(pid, :end)
+    assert Janitor.await(:twice) == :ok
+    # It has handled both of the process's ends when it answers this.
+    _state = :sys.get_state(janitor)
+    assert Process.whereis(Janitor) == janitor
+  end
 end
