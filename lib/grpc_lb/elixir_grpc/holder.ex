@@ -33,6 +33,9 @@ defmodule GrpcLb.ElixirGrpc.Holder do
       [{_holder, %{} = connection}] -> {:ok, connection}
       _none_or_not_ready -> :error
     end
+  rescue
+    # The application is not running.
+    ArgumentError -> :error
   end
 
   @doc """
@@ -43,10 +46,18 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   @spec connect(channel :: map(), options :: map(), opts :: keyword()) ::
           {:ok, pid()} | {:error, reason :: term()}
   def connect(channel, options, opts) do
-    case DynamicSupervisor.start_child(@supervisor, {__MODULE__, {channel.ref, options}}) do
+    case start(channel.ref, options) do
       {:ok, holder} -> connect(holder, channel, options, opts)
       {:error, {:already_started, holder}} -> connect(holder, channel, options, opts)
+      {:error, reason} -> {:error, reason}
     end
+  end
+
+  defp start(name, options) do
+    DynamicSupervisor.start_child(@supervisor, {__MODULE__, {name, options}})
+  catch
+    # The application is not running.
+    :exit, {reason, _call} -> {:error, reason}
   end
 
   defp connect(holder, channel, options, opts) do
@@ -54,6 +65,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   catch
     # It ended with an address that went at this moment.
     :exit, {reason, _call} when reason in [:noproc, :normal] -> connect(channel, options, opts)
+    :exit, {reason, _call} -> {:error, reason}
   end
 
   @doc "Removes the address of a subchannel. The holder has ended when it was the last."
@@ -64,6 +76,9 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     end
 
     :ok
+  rescue
+    # The application is not running.
+    ArgumentError -> :ok
   catch
     :exit, {_reason, _call} -> :ok
   end
@@ -146,11 +161,18 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     case listed(state, subchannel) do
       {:ok, address} ->
         # Connected to again it is a new server, of which nothing is known.
-        {:ok, _changes} = GrpcLb.remove(state.balancer, [address])
-        {:ok, _changes} = GrpcLb.add(state.balancer, [{address, up.fields, owner: up.owner}])
-        known = state.addresses[address]
-        for from <- known.waiting || [], do: GenServer.reply(from, {:ok, subchannel})
-        {:noreply, state |> put_address(address, %{known | waiting: nil}) |> remove_leaving()}
+        GrpcLb.remove(state.balancer, [address])
+
+        case GrpcLb.add(state.balancer, [{address, up.fields, owner: up.owner}]) do
+          {:ok, _changes} ->
+            known = state.addresses[address]
+            for from <- known.waiting || [], do: GenServer.reply(from, {:ok, subchannel})
+            {:noreply, state |> put_address(address, %{known | waiting: nil}) |> remove_leaving()}
+
+          # By somebody who had it from `GrpcLb.ElixirGrpc.Adapter.balancer/1`.
+          {:error, :closed} ->
+            {:stop, :normal, state}
+        end
 
       :error ->
         {:noreply, state}
