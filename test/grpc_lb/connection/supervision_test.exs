@@ -660,26 +660,35 @@ defmodule GrpcLb.Connection.SupervisionTest do
         handle = %Connection{name: name, balancer: held.balancer}
         kill([unquote(victim)(handle)])
 
-        case unquote(victim) do
-          :supervisor_of ->
-            assert Task.await(connecting) == {:error, :closed}
-
-          victim ->
-            # A new server does not know of one that was never resolved; nor does a new holder.
-            if victim == :server, do: ScriptedTransport.answer(opening, fn -> {:ok, :open} end)
-            if victim == :holder, do: ScriptedTransport.let_open("127.0.0.1:1")
-            assert {:ok, new} = Task.await(connecting)
-            assert new == handle == (victim == :server)
-            assert Connection.pick(new) in [{:ok, :open}, {:ok, "127.0.0.1:1"}]
-            disconnecting = Task.async(fn -> Connection.disconnect(new) end)
-            {:ok, value} = {:ok, if(victim == :server, do: :open, else: "127.0.0.1:1")}
-            ScriptedTransport.let_close(value)
-            assert Task.await(disconnecting) == :ok
-        end
-
+        after_kill(unquote(victim), handle, connecting, opening)
         eventually(fn -> not Process.alive?(opening) end)
         assert Connection.handle(name) == {:error, :not_found}
       end
+    end
+
+    defp after_kill(:supervisor_of, _handle, connecting, _opening) do
+      assert Task.await(connecting) == {:error, :closed}
+    end
+
+    # A new server does not know of one that was never resolved; nor does a new holder.
+    defp after_kill(:server, handle, connecting, opening) do
+      ScriptedTransport.answer(opening, fn -> {:ok, :open} end)
+      assert Task.await(connecting) == {:ok, handle}
+      disconnect_from(handle, :open)
+    end
+
+    defp after_kill(:holder, handle, connecting, _opening) do
+      ScriptedTransport.let_open("127.0.0.1:1")
+      assert {:ok, new} = Task.await(connecting)
+      assert new != handle
+      disconnect_from(new, "127.0.0.1:1")
+    end
+
+    defp disconnect_from(handle, value) do
+      assert Connection.pick(handle) == {:ok, value}
+      disconnecting = Task.async(fn -> Connection.disconnect(handle) end)
+      ScriptedTransport.let_close(value)
+      assert Task.await(disconnecting) == :ok
     end
 
     test "has its server or its holder killed while it is disconnected: it is gone all the same" do
