@@ -27,8 +27,12 @@ use crate::{
 /// For models in which snapshots are published and read. Below that is the whole of crossbeam-epoch,
 /// as loom sees it, which has too many interleavings to see all: those with up to two preemptions.
 fn with_epochs(model: impl Fn() + Send + Sync + 'static) {
+    with_preemptions(2, model);
+}
+
+fn with_preemptions(bound: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut bounded = loom::model::Builder::new();
-    bounded.preemption_bound = Some(2);
+    bounded.preemption_bound = Some(bound);
     bounded.check(model);
 }
 
@@ -117,6 +121,28 @@ fn a_value_lives_as_long_as_the_last_of_its_readers() {
         assert_eq!(drops.load(Any), 1);
         drop(published);
         assert_eq!(drops.load(Any), 2);
+    });
+}
+
+#[test]
+fn a_reader_that_ends_a_grace_period_hands_on_that_it_is_done() {
+    with_preemptions(3, || {
+        let drops = StdArc::new(Count::new(0));
+        let published = Arc::new(Published::new(Watched::new(0, &drops)));
+        // A thread's first pin moves the epoch on, and would hide what the second change does.
+        published.publish(Watched::new(1, &drops));
+        drop(published.reclaim(Patience::none()));
+        let reader = {
+            let published = published.clone();
+            thread::spawn(move || {
+                published.read(&Reader::register(), Watched::number);
+                // The first pin of a reader runs what is due, as every 128th does.
+                published.read(&Reader::register(), |_| ());
+            })
+        };
+        published.publish(Watched::new(2, &drops));
+        drop(published.reclaim(Patience::none()));
+        reader.join().unwrap();
     });
 }
 
@@ -708,9 +734,7 @@ fn of_two_that_make_something_due_one_rings() {
 
 #[test]
 fn a_limit_that_comes_and_goes_counts_each_call_once() {
-    let mut bounded = loom::model::Builder::new();
-    bounded.preemption_bound = Some(2);
-    bounded.check(|| {
+    with_epochs(|| {
         let balancer = Arc::new(limited(None, None));
         let call = {
             let balancer = balancer.clone();
@@ -741,9 +765,7 @@ fn a_call_that_ends_while_the_decay_changes_is_averaged_as_it_should_be_or_left_
             ..Default::default()
         })
     };
-    let mut bounded = loom::model::Builder::new();
-    bounded.preemption_bound = Some(3);
-    bounded.check(move || {
+    with_preemptions(3, move || {
         let balancer = Arc::new(Balancer::new(averaging(10), 0, Time(0)));
         let backends = [Backend::new(1, 1)];
         balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
