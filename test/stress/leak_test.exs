@@ -47,6 +47,12 @@ defmodule GrpcLb.Stress.LeakTest do
     assert Peer.run(peer, Peer.Leaks, :values_after_busy_close) == 0
   end
 
+  if File.dir?("/proc/self/task") do
+    test "large balancers that are dropped at once are freed by one thread", %{peer: peer} do
+      assert Peer.run(peer, Peer.Leaks, :most_threads_of_dropped, [300]) == 1
+    end
+  end
+
   test "an owner is monitored once, and only while it owns something", %{peer: peer} do
     assert Peer.run(peer, Peer.Leaks, :monitors_of_an_owner) == [1, 1, 0, 0]
   end

@@ -9,8 +9,8 @@ use rustler::Monitor;
 
 use crate::value::Value;
 use crate::vm::owner::Monitors;
-use crate::vm::resource::work_on_thread;
-use crate::vm::scheduler::on_thread;
+use crate::vm::resource::hand_over_with;
+use crate::vm::worker::hand_over;
 use crate::vm::{Object, Resource, ResourceType};
 
 /// The core's balancer, of terms.
@@ -51,8 +51,8 @@ impl Deref for Balancer {
 static TYPE: ResourceType<Balancer> = ResourceType::new(c"grpc_lb_balancer");
 
 /// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
-/// deaths and to run destructors, is done on a thread of its own: freeing a thousand copied terms,
-/// or building their list anew, takes some tenths of a millisecond.
+/// deaths and to run destructors, is done by the library's own thread: freeing a thousand copied
+/// terms, or building their list anew, takes some tenths of a millisecond.
 const LARGE: usize = 1_000;
 
 impl Resource for Balancer {
@@ -66,8 +66,7 @@ impl Resource for Balancer {
 
     fn destroy(self) {
         if self.summary().backends > LARGE {
-            // If there can be no thread, the balancer is dropped here, with the work.
-            let _ = on_thread(move || drop(self));
+            hand_over(move || drop(self));
         }
     }
 
@@ -75,11 +74,11 @@ impl Resource for Balancer {
         if !object.note_death(owner) {
             return;
         }
-        // One thread removes all who are noted as dead before it begins, so that a thousand deaths
+        // One removal is for all who are noted as dead before it begins, so that a thousand deaths
         // at once do not build a large list a thousand times.
-        let remove_dead =
-            |object: &Object<Self>, monitors: &Monitors<Self>| object.remove_dead(monitors);
-        if object.summary().backends <= LARGE || work_on_thread(object, remove_dead).is_err() {
+        if object.summary().backends > LARGE {
+            hand_over_with(object, |object, monitors| object.remove_dead(monitors));
+        } else {
             object.remove_dead(monitors);
         }
     }

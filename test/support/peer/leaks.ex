@@ -75,6 +75,34 @@ defmodule GrpcLb.Test.Peer.Leaks do
     :ok
   end
 
+  @doc """
+  The most threads that the library had at once while so many large balancers, dropped at once, were
+  freed.
+  """
+  def most_threads_of_dropped(balancers) do
+    backends = for i <- 1..1_001, do: {i, i}
+
+    dropper =
+      spawn(fn ->
+        _lbs = for _ <- 1..balancers, do: elem(GrpcLb.new(:round_robin, backends), 1)
+        receive do: (:die -> :ok)
+      end)
+
+    eventually(fn -> GrpcLb.Native.live_counts().balancers == balancers end)
+    send(dropper, :die)
+    most_threads(0)
+  end
+
+  defp most_threads(most) do
+    most = max(most, threads())
+    if GrpcLb.Native.live_counts().balancers > 0, do: most_threads(most), else: most
+  end
+
+  defp threads do
+    names = for task <- File.ls!("/proc/self/task"), do: File.read("/proc/self/task/#{task}/comm")
+    Enum.count(names, &(&1 == {:ok, "grpc_lb\n"}))
+  end
+
   def changed_cycles do
     {:ok, lb} = GrpcLb.new(:round_robin, [{:stays, {:value}}], on_owner_death: :remove)
 

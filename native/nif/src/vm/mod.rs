@@ -10,7 +10,8 @@
 //! | `resource`, `object` | Rust values behind references: made, found, ended |
 //! | `owner` | processes that own something, and monitors on them |
 //! | `term` | terms that outlive their call, and terms without a detour |
-//! | `scheduler` | time, messages, turns and threads |
+//! | `scheduler` | time, messages, turns and schedulers |
+//! | `worker` | the library's own thread |
 
 #![allow(unsafe_code)]
 
@@ -25,6 +26,7 @@ pub(crate) mod owner;
 pub(crate) mod resource;
 pub(crate) mod scheduler;
 pub(crate) mod term;
+pub(crate) mod worker;
 
 pub(crate) use self::entry::library;
 pub(crate) use self::nif::Answer;

@@ -1,7 +1,6 @@
 //! Objects as resources of the VM: made, found by a reference, ended.
 
 use std::ffi::{c_void, CStr};
-use std::io;
 use std::marker::PhantomData;
 use std::mem::{size_of, MaybeUninit};
 use std::ops::Deref;
@@ -21,7 +20,7 @@ use rustler::{Env, LocalPid, Term};
 use super::library::{Library, LIBRARY};
 use super::object::{vtable_of, Object, VTable};
 use super::owner::{owner_of, Monitors};
-use super::scheduler::on_thread;
+use super::worker::hand_over;
 
 /// A type of values that references can refer to.
 pub(crate) trait Resource: Send + Sync + Sized + 'static {
@@ -188,15 +187,13 @@ impl<T> Drop for Handle<T> {
     }
 }
 
-/// Starts a thread that works on an object, which it keeps alive.
-pub(crate) fn work_on_thread<T: Resource>(
+/// Has the worker work on an object, which it keeps alive.
+pub(crate) fn hand_over_with<T: Resource>(
     object: &Object<T>,
     work: impl FnOnce(&Object<T>, &Monitors<T>) + Send + 'static,
-) -> io::Result<()> {
+) {
     let handle = Handle::keep(object);
-    on_thread(move || {
-        work(&handle, &Monitors::off_scheduler(&handle));
-    })
+    hand_over(move || work(&handle, &Monitors::off_scheduler(&handle)));
 }
 
 /// Ends an object, whichever build made it.

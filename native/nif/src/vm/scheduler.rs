@@ -1,9 +1,7 @@
 //! What a NIF asks of the VM beside terms: time, messages, its turn, and schedulers.
 
-use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::thread;
 
 use rustler::sys::{
     enif_consume_timeslice, enif_monotonic_time, enif_send, enif_system_info, enif_whereis_pid,
@@ -35,12 +33,6 @@ pub(crate) fn notify(env: Env, name: Atom, message: Atom) {
         // SAFETY: the call has written the pid; an atom belongs to no environment.
         unsafe { enif_send(env.as_c_arg(), process, no_env, message.as_c_arg()) };
     }
-}
-
-/// Starts a thread for work that would hold a scheduler up. On an error the work is dropped undone.
-pub(crate) fn on_thread(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let named = thread::Builder::new().name("grpc_lb".into());
-    named.spawn(work).map(drop)
 }
 
 /// How many schedulers the VM was started with.
