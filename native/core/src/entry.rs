@@ -39,7 +39,8 @@ pub(crate) struct Entry {
 /// A call that ends.
 pub(crate) struct EndedCall {
     pub(crate) outcome: Outcome,
-    pub(crate) took: Duration,
+    /// `None`: that is of no interest.
+    pub(crate) took: Option<Duration>,
     pub(crate) now: Time,
     /// Whether it is one of [`Shared::in_flight`].
     pub(crate) counted_in_total: bool,

@@ -83,5 +83,5 @@ pub use config::Config;
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;
 pub use snapshot::Unavailable;
-pub use ticket::{AlreadyCompleted, Ticket};
+pub use ticket::{AlreadyCompleted, LatencySample, Ticket};
 pub use time::Time;

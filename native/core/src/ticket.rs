@@ -1,6 +1,7 @@
 //! Ticket of a call in flight.
 
 use std::fmt;
+use std::time::Duration;
 
 use triomphe::Arc;
 
@@ -23,6 +24,18 @@ pub struct Ticket {
     counted_in_total: bool,
     ended: AtomicBool,
     counted: CountedCall,
+}
+
+/// What a call that ends tells of its backend's latency.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LatencySample {
+    /// What was measured: to its first answer, or to its end.
+    #[default]
+    Measured,
+    /// Nothing: how long it took was up to its caller.
+    None,
+    /// What the caller has measured.
+    Given(Duration),
 }
 
 /// The call has ended already, and nothing was counted for it again.
@@ -74,7 +87,19 @@ impl Ticket {
         report: Option<LoadReport>,
         now: Time,
     ) -> Result<(), AlreadyCompleted> {
-        self.end(outcome, now)?;
+        self.complete_with(outcome, LatencySample::Measured, report, now)
+    }
+
+    /// As [`Ticket::complete`], where the caller knows better what the latency was.
+    #[inline]
+    pub fn complete_with(
+        &self,
+        outcome: Outcome,
+        latency: LatencySample,
+        report: Option<LoadReport>,
+        now: Time,
+    ) -> Result<(), AlreadyCompleted> {
+        self.end(outcome, latency, now)?;
         if let Some(report) = report {
             self.entry.on_report(report, Source::PerCall, now);
         }
@@ -88,17 +113,29 @@ impl Ticket {
     }
 
     #[inline]
-    fn end(&self, outcome: Outcome, now: Time) -> Result<(), AlreadyCompleted> {
+    fn end(
+        &self,
+        outcome: Outcome,
+        latency: LatencySample,
+        now: Time,
+    ) -> Result<(), AlreadyCompleted> {
         // Relaxed: one swap among all finds it false, whatever their order, and nothing is handed
         // over by it.
         if self.ended.swap(true, Ordering::Relaxed) {
             return Err(AlreadyCompleted);
         }
-        // Relaxed: as in `first_response`.
-        let answered = Time(self.answered.load(Ordering::Relaxed));
+        let took = match latency {
+            LatencySample::Measured => {
+                // Relaxed: as in `first_response`.
+                let answered = Time(self.answered.load(Ordering::Relaxed));
+                Some(now.min(answered).since(self.started))
+            }
+            LatencySample::None => None,
+            LatencySample::Given(took) => Some(took),
+        };
         self.entry.end(EndedCall {
             outcome,
-            took: now.min(answered).since(self.started),
+            took,
             now,
             counted_in_total: self.counted_in_total,
         });
@@ -113,8 +150,8 @@ impl Drop for Ticket {
         // Relaxed: no other thread has the ticket any more, and what made this thread its last owner
         // orders what others did with it.
         if !self.ended.load(Ordering::Relaxed) {
-            // A cancelled call says nothing of its backend, so the time does not matter.
-            let _ = self.end(Outcome::Cancelled, self.started);
+            // Here is no clock, so how long it went on is not known.
+            let _ = self.end(Outcome::Cancelled, LatencySample::None, self.started);
         }
     }
 }

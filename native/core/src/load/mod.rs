@@ -163,7 +163,7 @@ impl Load {
     pub(crate) fn end(
         &self,
         outcome: Outcome,
-        took: Duration,
+        took: Option<Duration>,
         now: Time,
         measuring: &Measuring,
     ) -> u32 {
@@ -172,7 +172,7 @@ impl Load {
             let Measuring { decay, rule, .. } = *measuring;
             self.latency.sample(took, now, decay, rule);
         };
-        let took = nanoseconds(took);
+        let took = took.map(nanoseconds);
         match outcome {
             Outcome::Success => {
                 self.successes.fetch_add(1, Ordering::Relaxed);
@@ -180,12 +180,12 @@ impl Load {
                 if self.consecutive_failures.load(Ordering::Relaxed) > 0 {
                     self.reset_streak();
                 }
-                sample(took);
+                took.map(sample);
                 0
             }
             Outcome::Failure => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                sample(took.max(measuring.failure));
+                sample(took.unwrap_or(0.0).max(measuring.failure));
                 let before = self.consecutive_failures.fetch_add(1, Ordering::Relaxed);
                 before.saturating_add(1)
             }
