@@ -457,8 +457,8 @@ defmodule GrpcLb do
         only checkouts count.
       * `:successes`, `:failures` - calls that were completed so; cancelled ones are neither
       * `:ejected_until` - when it has been left out for long enough, in the terms of
-        `System.monotonic_time(:millisecond)`: it is let in again at the first sweep after that.
-        `nil` when it is not ejected.
+        `System.monotonic_time(:millisecond)`, or of the balancer's `:clock`: it is let in again at the
+        first sweep after that. `nil` when it is not ejected.
       * `:times_ejected` - how often it was ejected
 
   It takes the writer's lock and copies every backend: for people and tests, not for every call.

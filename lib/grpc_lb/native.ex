@@ -7,8 +7,8 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `first_response/1`, `complete/3`, `summary/1` and `live_counts/0` run on the
-  calling scheduler and never wait. All others run on a dirty CPU scheduler.
+  `pick/1`, `checkout/1`, `first_response/1`, `complete/3`, `summary/1`, `manual_clock/0` and
+  `live_counts/0` run on the calling scheduler and never wait. All others run on a dirty CPU scheduler.
 
   ## Loading, and loading again
 
@@ -33,6 +33,9 @@ defmodule GrpcLb.Native do
 
   @typedoc "A call in flight: a reference to a NIF resource, valid on this node."
   @type ticket :: reference()
+
+  @typedoc "A clock that tests move: a reference to a NIF resource, valid on this node."
+  @type clock :: reference()
 
   @typedoc "A policy's name and all its options, see `GrpcLb.Policy`. Times are milliseconds."
   @type policy ::
@@ -81,7 +84,9 @@ defmodule GrpcLb.Native do
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
           optional(:max_requests) => non_neg_integer() | nil,
-          optional(:max_requests_per_backend) => non_neg_integer() | nil
+          optional(:max_requests_per_backend) => non_neg_integer() | nil,
+          optional(:seed) => non_neg_integer() | nil,
+          optional(:clock) => clock() | nil
         }
 
   @typedoc "What is given of the options of `GrpcLb.configure/2`; the others stay as they are."
@@ -341,6 +346,28 @@ defmodule GrpcLb.Native do
   """
   @spec tick() :: non_neg_integer() | :infinity
   def tick, do: not_loaded()
+
+  @doc """
+  Makes a clock that stands still. See `GrpcLb.Clock.manual/0`.
+
+  Runs on the calling scheduler.
+
+      iex> is_reference(GrpcLb.Native.manual_clock())
+      true
+  """
+  @spec manual_clock() :: clock()
+  def manual_clock, do: not_loaded()
+
+  @doc """
+  Moves such a clock on by so many milliseconds. See `GrpcLb.Clock.advance/2`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type.
+
+      iex> GrpcLb.Native.advance(GrpcLb.Native.manual_clock(), 1_000)
+      :ok
+  """
+  @spec advance(clock(), ms :: non_neg_integer()) :: :ok
+  def advance(_clock, _ms), do: not_loaded()
 
   @doc """
   Counts what the native library holds on this node, so that a test can prove that nothing leaks.

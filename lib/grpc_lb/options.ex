@@ -16,6 +16,7 @@ defmodule GrpcLb.Options do
   @type type ::
           :any
           | :local_pid
+          | :reference
           | :strings
           | :keyword
           | {:function, arity()}
@@ -217,6 +218,7 @@ defmodule GrpcLb.Options do
 
   defp is?(:any, _value), do: true
   defp is?(:local_pid, value), do: is_pid(value) and node(value) == node()
+  defp is?(:reference, value), do: is_reference(value)
   defp is?(:keyword, value), do: Keyword.keyword?(value)
   defp is?({:function, arity}, value), do: is_function(value, arity)
   defp is?({:integer, bounds}, value), do: is_integer(value) and within?(bounds, value)
@@ -270,6 +272,7 @@ defmodule GrpcLb.Options do
 
   defp allowed(:any), do: "any term"
   defp allowed(:local_pid), do: "a pid of this node"
+  defp allowed(:reference), do: "a reference"
   defp allowed(:strings), do: "a list of strings"
   defp allowed(:keyword), do: "a keyword list"
   defp allowed({:function, 1}), do: "a function of one argument"

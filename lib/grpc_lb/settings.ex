@@ -185,13 +185,30 @@ defmodule GrpcLb.Settings do
       how many calls may be in flight to one backend. When the chosen one is full the next ones in the
       list are tried, 16 at most. By default no limit.
       """
+    ],
+    seed: [
+      type: {:or, {:integer, from: 0, to: 0xFFFFFFFFFFFFFFFF}, nil},
+      default: nil,
+      doc: """
+      for tests: random choices are the same in every run with the same seed, as long as the same calls
+      are made in the same order. Picks then share one state, also with `cursor: :per_scheduler`.
+      """
+    ],
+    clock: [
+      type: {:or, :reference, nil},
+      default: nil,
+      doc: """
+      for tests: a clock of `GrpcLb.Clock.manual/0`, by which the balancer goes and its calls are timed,
+      in place of the time that passes.
+      """
     ]
   ]
 
-  # All but the owner, and what follows from owners that died, can change while a balancer lives.
+  # All but the owner, what follows from owners that died, and what tests drive it by, can change
+  # while a balancer lives.
   @changeable [
     {:policy, type: :any, default: nil, doc: "the same policy, with other options."}
-    | Keyword.drop(@options, [:owner, :on_owner_death])
+    | Keyword.drop(@options, [:owner, :on_owner_death, :seed, :clock])
   ]
 
   # A connection or a pool decides itself who owns its balancer.

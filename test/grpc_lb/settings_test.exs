@@ -27,7 +27,9 @@ defmodule GrpcLb.SettingsTest do
                slow_start: nil,
                panic_threshold: 0,
                max_requests: nil,
-               max_requests_per_backend: nil
+               max_requests_per_backend: nil,
+               seed: nil,
+               clock: nil
              }
     end
   end

@@ -21,18 +21,79 @@ use crate::sync::{AtomicU64, Ordering};
 /// ```
 pub struct Caller {
     reader: Reader,
-    number: Number,
+    own_number: Number,
+    /// Its own, or that of nobody while it draws from [`Draws`].
+    number: Cell<usize>,
     seed: Cell<u64>,
+}
+
+/// Random numbers for picks that are to repeat, whichever callers make them.
+pub struct Draws(AtomicU64);
+
+impl Draws {
+    /// The same numbers for the same seed.
+    pub fn new(seed: u64) -> Self {
+        Draws(AtomicU64::new(seed))
+    }
+
+    /// What the next pick draws its numbers from: SplitMix64.
+    fn next(&self) -> u64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+        // Relaxed: each gets a seed of its own because the addition is atomic.
+        let step = self.0.fetch_add(STEP, Ordering::Relaxed).wrapping_add(STEP);
+        let mixed = (step ^ (step >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
 }
 
 impl Caller {
     /// Registers this thread. `seed` is where its random numbers come from. Never waits.
     pub fn new(seed: u64) -> Self {
+        let own_number = Number::take();
         Caller {
             reader: Reader::register(),
-            number: Number::take(),
+            number: Cell::new(own_number.get()),
+            own_number,
             seed: Cell::new(seed),
         }
+    }
+
+    /// Runs a pick that does not depend on who this caller is: its random numbers are from `draws`,
+    /// and its turns are those of all callers together.
+    ///
+    /// ```
+    /// use grpc_lb_core::policy::{random, Policy};
+    /// use grpc_lb_core::{Backend, Balancer, Caller, Draws, Time, Unowned};
+    ///
+    /// let balancer = Balancer::new(Policy::Random(random::Config), 0, Time(0));
+    /// let backends: Vec<_> = (0..100).map(|id| Backend::new(id, id)).collect();
+    /// balancer.reconcile(&backends, &Unowned, Time(0))?;
+    ///
+    /// let picked = |caller: Caller| {
+    ///     let draws = Draws::new(42);
+    ///     let pick = || caller.drawing_from(&draws, |caller| balancer.pick(caller, &Unowned, |id| *id));
+    ///     (0..10).map(|_| pick().unwrap()).collect::<Vec<u32>>()
+    /// };
+    /// assert_eq!(picked(Caller::new(1)), picked(Caller::new(2)));
+    /// # Ok::<(), grpc_lb_core::ChangeError>(())
+    /// ```
+    pub fn drawing_from<R>(&self, draws: &Draws, pick: impl FnOnce(&Caller) -> R) -> R {
+        /// Makes the caller itself again, also after a panic.
+        struct Drawing<'a>(&'a Caller, u64);
+
+        impl Drop for Drawing<'_> {
+            fn drop(&mut self) {
+                let Drawing(caller, seed) = *self;
+                caller.number.set(caller.own_number.get());
+                caller.seed.set(seed);
+            }
+        }
+
+        let _drawing = Drawing(self, self.seed.replace(draws.next()));
+        self.number.set(usize::MAX);
+        pick(self)
     }
 
     #[inline]
@@ -40,7 +101,7 @@ impl Caller {
         &self.reader
     }
 
-    /// See [`Number::get`].
+    /// Unique among the callers alive, see [`Number::get`], unless it is `usize::MAX`.
     #[inline]
     pub(crate) fn number(&self) -> usize {
         self.number.get()
@@ -122,8 +183,28 @@ impl Drop for Number {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::HashSet;
+    use std::panic::{catch_unwind, AssertUnwindSafe};
 
     use super::*;
+
+    #[test]
+    fn a_caller_is_itself_again_after_it_drew_elsewhere() {
+        let draws = Draws::new(7);
+        let (caller, alone) = (Caller::new(3), Caller::new(3));
+        let number = caller.number();
+        for panics in [false, true] {
+            let drawing = || {
+                caller.drawing_from(&draws, |caller| {
+                    assert_eq!(caller.number(), usize::MAX);
+                    caller.random();
+                    assert!(!panics, "what was picked");
+                })
+            };
+            assert_eq!(catch_unwind(AssertUnwindSafe(drawing)).is_err(), panics);
+            assert_eq!(caller.number(), number);
+            assert_eq!(caller.random(), alone.random());
+        }
+    }
 
     #[test]
     fn numbers_are_unique_while_there_are_any_and_come_back() {

@@ -78,7 +78,7 @@ pub use balancer::{
     BackendInfo, Balancer, ChangeError, Changes, ConfigureError, Configured, Info, MemberError,
     Summary,
 };
-pub use caller::Caller;
+pub use caller::{Caller, Draws};
 pub use config::Config;
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;

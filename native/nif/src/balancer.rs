@@ -4,34 +4,55 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use grpc_lb_core::Owner;
-use rustler::Monitor;
+use grpc_lb_core::{Caller, Draws, Owner};
 
-use crate::value::Value;
+use crate::clock::Clock;
+use crate::value::Core;
 use crate::vm::owner::Monitors;
 use crate::vm::resource::hand_over_with;
 use crate::vm::worker::hand_over;
 use crate::vm::{Object, Resource, ResourceType};
 
-/// The core's balancer, of terms.
-pub(crate) type Core = grpc_lb_core::Balancer<Value, Monitor>;
-
-/// The core's balancer, and whether the ticker looks after it.
+/// The core's balancer, what it is given to work with, and whether its clock drives it.
 pub(crate) struct Balancer {
-    /// Counted, so that the ticker finds it alive, or not.
+    /// Counted, so that who drives it finds it alive, or not.
     core: Arc<Core>,
+    clock: Clock,
+    /// Where random choices come from, if they are to repeat.
+    draws: Option<Draws>,
     adopted: AtomicBool,
 }
 
+thread_local! {
+    static CALLER: Caller = Caller::new(fastrand::u64(..));
+}
+
 impl Balancer {
-    pub(crate) fn new(core: Core) -> Self {
+    pub(crate) fn new(core: Core, clock: Clock, draws: Option<Draws>) -> Self {
         Balancer {
             core: Arc::new(core),
+            clock,
+            draws,
             adopted: AtomicBool::new(false),
         }
     }
 
-    /// What the ticker is to know of it, the first time that it is asked for.
+    /// Runs something that picks, as the thread's caller.
+    #[inline]
+    pub(crate) fn as_caller<R>(&self, pick: impl FnOnce(&Caller) -> R) -> R {
+        CALLER.with(|caller| match &self.draws {
+            None => pick(caller),
+            Some(draws) => caller.drawing_from(draws, pick),
+        })
+    }
+
+    /// What tells it the time.
+    #[inline]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// What its clock is to know of it, the first time that it is asked for.
     pub(crate) fn adopt(&self) -> Option<Weak<Core>> {
         // Relaxed: only one caller sees `false`, and it publishes nothing.
         let adopted = self.adopted.swap(true, Ordering::Relaxed);

@@ -1,18 +1,24 @@
 //! The NIFs around each call: checkout before it, first_response during it, complete after it.
 
+use std::time::Duration;
+
 use grpc_lb_core::load::orca::{LoadReport, Report};
 use grpc_lb_core::{AlreadyCompleted, Outcome};
 use rustler::{Env, Term};
 
 use crate::balancer::Balancer;
+use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
-use crate::pick::{as_caller, reason};
+use crate::pick::reason;
 use crate::ticket::Ticket;
+use crate::vm::dispatch::on_object;
+use crate::vm::function::{nif, Function};
+use crate::vm::go_on::go_on;
 use crate::vm::owner::Monitors;
 use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, tuple};
 use crate::vm::{Answer, Handle, Object};
-use crate::{atoms, clock, decode, ticker};
+use crate::{atoms, decode, ticker};
 
 /// `checkout(balancer) -> {:ok, value, ticket} | {:error, :no_backends | :closed | :overloaded}`
 #[inline]
@@ -22,12 +28,13 @@ pub(crate) fn checkout<'a>(
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
     let monitors = Monitors::new(env, balancer);
-    let begun = as_caller(|caller| {
-        balancer.checkout(caller, &monitors, clock::now(), |value| value.to_term(env))
+    let clock = balancer.clock();
+    let begun = balancer.as_caller(|caller| {
+        balancer.checkout(caller, &monitors, clock.now(), |value| value.to_term(env))
     });
     Ok(match begun {
-        Ok((value, ticket)) => {
-            let ticket = Handle::new(ticket).to_term(env);
+        Ok((value, call)) => {
+            let ticket = Handle::new(Ticket::new(call, clock.clone())).to_term(env);
             tuple(env, [atoms::ok().to_term(env), value, ticket])
         }
         Err(unavailable) => reason(env, unavailable),
@@ -41,7 +48,7 @@ pub(crate) fn first_response<'a>(
     ticket: &Object<Ticket>,
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
-    ticket.first_response(clock::now());
+    ticket.first_response(ticket.clock().now());
     Ok(atoms::ok().to_term(env))
 }
 
@@ -71,9 +78,12 @@ pub(crate) fn complete<'a>(
         decoded = decode::report(report, 3)?;
         Some(LoadReport::Decoded(&decoded))
     };
-    let completed = ticket.complete(outcome, report, clock::now());
-    if outcome == Outcome::Failure && ticket.is_urgent() {
-        ticker::wake_now(env);
+    let completed = ticket.complete(outcome, report, ticket.clock().now());
+    if completed.is_ok() && outcome == Outcome::Failure && ticket.is_urgent() {
+        match ticket.clock() {
+            Clock::System => ticker::wake_now(env),
+            Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket)),
+        }
     }
     Ok(match completed {
         Ok(()) => atoms::ok().to_term(env),
@@ -82,6 +92,18 @@ pub(crate) fn complete<'a>(
             tuple(env, answer.map(|atom| atom.to_term(env)))
         }
     })
+}
+
+const SETTLE: Function = nif!(DirtyCpu, settle, 1, |_env, [ticket]| {
+    on_object::<Ticket, 0>(Self::NAME, ticket, [], settle)
+});
+
+/// Does what a call on a manual clock has made urgent, and ends the call's completion.
+fn settle<'a>(env: Env<'a>, ticket: &Object<Ticket>, []: [Term<'a>; 0]) -> Answer<'a> {
+    if let Clock::Manual(clock) = ticket.clock() {
+        clock.advance(Duration::ZERO);
+    }
+    Ok(atoms::ok().to_term(env))
 }
 
 /// Tells the VM how much of the caller's turn the decoding of so many bytes takes: the longest

@@ -1,17 +1,50 @@
-//! The clock that is given to the core.
+//! The clocks that are given to the core: the one of the system, and those that tests move.
 //!
-//! Not the VM's: to ask for that costs five times as much, because it takes a lock and smooths
-//! leaps.
+//! The system's is not the VM's: to ask for that costs five times as much, because it takes a lock
+//! and smooths leaps.
 
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use grpc_lb_core::Time;
 use once_cell::race::OnceBox;
+use parking_lot::Mutex;
 
+use crate::timed::{self, Timed};
+use crate::value::Core;
 use crate::vm::scheduler::monotonic_milliseconds;
+use crate::vm::{Resource, ResourceType};
+
+/// What tells a balancer and its calls the time.
+#[derive(Clone)]
+pub(crate) enum Clock {
+    System,
+    Manual(Arc<ManualClock>),
+}
+
+impl Clock {
+    #[inline]
+    pub(crate) fn now(&self) -> Time {
+        match self {
+            Clock::System => now(),
+            Clock::Manual(clock) => clock.now(),
+        }
+    }
+
+    /// A time in milliseconds: of a manual clock those since it was made, and else as
+    /// `System.monotonic_time(:millisecond)` tells it.
+    pub(crate) fn milliseconds(&self, time: Time) -> i64 {
+        match self {
+            Clock::System => milliseconds(time),
+            Clock::Manual(_) => time.0.div_ceil(1_000_000) as i64,
+        }
+    }
+}
 
 static ORIGIN: OnceBox<Instant> = OnceBox::new();
 
+/// The system's time.
 #[inline]
 pub(crate) fn now() -> Time {
     let origin = ORIGIN.get_or_init(|| Box::new(Instant::now()));
@@ -19,11 +52,90 @@ pub(crate) fn now() -> Time {
     Time(origin.elapsed().as_nanos() as u64)
 }
 
-/// A time as `System.monotonic_time(:millisecond)` tells it.
-pub(crate) fn milliseconds(time: Time) -> i64 {
+fn milliseconds(time: Time) -> i64 {
     let (vm, now) = (monotonic_milliseconds(), now());
     let (ahead, behind) = (time.since(now), now.since(time));
     let rounded_up = ahead.as_nanos().div_ceil(1_000_000);
     vm.saturating_add(rounded_up as i64)
         .saturating_sub(behind.as_millis() as i64)
+}
+
+/// A clock that stands still until it is told to go on, and then has the work done that falls due.
+pub(crate) struct ManualClock {
+    now: AtomicU64,
+    balancers: Timed,
+    /// Held by the one who moves it.
+    moving: Mutex<()>,
+}
+
+impl ManualClock {
+    pub(crate) fn new() -> Self {
+        ManualClock {
+            now: AtomicU64::new(0),
+            balancers: Timed::new(),
+            moving: Mutex::new(()),
+        }
+    }
+
+    #[inline]
+    fn now(&self) -> Time {
+        // Relaxed: a time orders nothing.
+        Time(self.now.load(Ordering::Relaxed))
+    }
+
+    /// Has this balancer's work done from now on.
+    pub(crate) fn drive(&self, balancer: Weak<Core>) {
+        self.balancers.add(balancer);
+    }
+
+    /// Goes on by so long. Work is done in the order in which it falls due, each at its time, and
+    /// all of it before this returns.
+    pub(crate) fn advance(&self, by: Duration) {
+        let _moving = self.moving.lock();
+        let target = self.now() + by;
+        let mut balancers: Vec<Arc<Core>> = self.balancers.living().collect();
+        loop {
+            let dues = balancers.iter().map(|balancer| balancer.due());
+            let due = dues.enumerate().filter_map(|(at, due)| Some((due?, at)));
+            let Some((due, at)) = due.min().filter(|(due, _)| *due <= target) else {
+                break;
+            };
+            // What was due before is done now: it was requested meanwhile.
+            self.set(due.max(self.now()));
+            if timed::tick(&balancers[at], self.now()).is_err() {
+                balancers.remove(at);
+            }
+        }
+        self.set(target);
+    }
+
+    fn set(&self, time: Time) {
+        // Relaxed: a time orders nothing.
+        self.now.store(time.0, Ordering::Relaxed);
+    }
+}
+
+/// A manual clock as a reference. Counted, so that balancers and calls in flight have it, too.
+pub(crate) struct ClockReference(Arc<ManualClock>);
+
+impl ClockReference {
+    pub(crate) fn new() -> Self {
+        ClockReference(Arc::new(ManualClock::new()))
+    }
+
+    pub(crate) fn clock(&self) -> &Arc<ManualClock> {
+        &self.0
+    }
+}
+
+static TYPE: ResourceType<ClockReference> = ResourceType::new(c"grpc_lb_clock");
+
+impl Resource for ClockReference {
+    const EXPECTED: &'static str =
+        "a clock: expected the reference that GrpcLb.Clock.manual/0 returned on this node";
+
+    #[inline]
+    fn resource_type() -> &'static ResourceType<Self> {
+        &TYPE
+    }
 }

@@ -4,30 +4,39 @@
 //! small their arguments: a normal scheduler never waits for a reconcile. Only what takes no lock,
 //! `summary` and `live_counts`, runs on a normal one.
 
+use std::time::Duration;
+
 use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::{
-    BackendInfo, ChangeError, Changes, ConfigureError, Configured, Info, MemberError, State,
+    BackendInfo, ChangeError, Changes, ConfigureError, Configured, Draws, Info, MemberError, State,
     Summary,
 };
 use rustler::{Atom, Encoder, Env, Term};
 
-use crate::balancer::{Balancer, Core};
+use crate::balancer::Balancer;
+use crate::clock::{Clock, ClockReference};
 use crate::decode::Settings;
-use crate::error::ArgumentError;
-use crate::value::{Offered, Value};
+use crate::error::{kind, ArgumentError};
+use crate::value::{Core, Offered, Value};
 use crate::vm::library::tick_all;
 use crate::vm::owner::{pid_of, Monitors};
 use crate::vm::term::{bytes, live_environments};
 use crate::vm::{Answer, Handle, Object};
-use crate::{atoms, clock, decode, ticker};
+use crate::{atoms, decode, ticker};
 
 /// `new(policy, backends, settings) -> {:ok, balancer}`
 pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3]) -> Answer<'a> {
     let policy = decode::policy(policy)?;
     let backends = decode::backends(backends, 2)?;
-    let Settings { config, owner } = decode::settings(policy, settings)?;
-    let (seed, now) = (fastrand::u64(..), clock::now());
-    let balancer = Handle::new(Balancer::new(Core::new(config, seed, now)));
+    let Settings {
+        config,
+        owner,
+        seed,
+        clock,
+    } = decode::settings(policy, settings)?;
+    let now = clock.now();
+    let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
+    let balancer = Handle::new(Balancer::new(core, clock, seed.map(Draws::new)));
     let monitors = Monitors::new(env, &balancer);
     balancer
         .reconcile(&backends, &monitors, now)
@@ -36,7 +45,7 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
         balancer.set_owner(owner, &monitors);
     }
     ticker::adopt(&balancer);
-    ticker::wake(env, balancer.due());
+    ticker::wake(env, &balancer);
     Ok((atoms::ok(), balancer.to_term(env)).encode(env))
 }
 
@@ -47,8 +56,12 @@ pub(crate) fn reconcile<'a>(
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let backends = decode::backends(backends, 2)?;
-    let changed = balancer.reconcile(&backends, &Monitors::new(env, balancer), clock::now());
-    ticker::wake(env, balancer.due());
+    let changed = balancer.reconcile(
+        &backends,
+        &Monitors::new(env, balancer),
+        balancer.clock().now(),
+    );
+    ticker::wake(env, balancer);
     encode_changes(env, changed)
 }
 
@@ -59,8 +72,12 @@ pub(crate) fn add<'a>(
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let backends = decode::backends(backends, 2)?;
-    let changed = balancer.add(&backends, &Monitors::new(env, balancer), clock::now());
-    ticker::wake(env, balancer.due());
+    let changed = balancer.add(
+        &backends,
+        &Monitors::new(env, balancer),
+        balancer.clock().now(),
+    );
+    ticker::wake(env, balancer);
     encode_changes(env, changed)
 }
 
@@ -82,8 +99,8 @@ pub(crate) fn set_state<'a>(
 ) -> Answer<'a> {
     let state = decode::state(state)?;
     let monitors = Monitors::new(env, balancer);
-    let set = balancer.set_state(&Offered(id), state, &monitors, clock::now());
-    ticker::wake(env, balancer.due());
+    let set = balancer.set_state(&Offered(id), state, &monitors, balancer.clock().now());
+    ticker::wake(env, balancer);
     Ok(encode_said(env, set))
 }
 
@@ -95,9 +112,13 @@ pub(crate) fn configure<'a>(
 ) -> Answer<'a> {
     let changes = decode::changes(changes)?;
     let monitors = Monitors::new(env, balancer);
-    let configured = balancer.configure(|config| changes.apply(config), &monitors, clock::now());
+    let configured = balancer.configure(
+        |config| changes.apply(config),
+        &monitors,
+        balancer.clock().now(),
+    );
     ticker::adopt(balancer);
-    ticker::wake(env, balancer.due());
+    ticker::wake(env, balancer);
     let configured = match configured {
         Ok(Configured::Changed) => (atoms::ok(), atoms::changed()),
         Ok(Configured::Unchanged) => (atoms::ok(), atoms::unchanged()),
@@ -122,7 +143,7 @@ pub(crate) fn report<'a>(
         }
     };
     let monitors = Monitors::new(env, balancer);
-    let said = balancer.report(&Offered(id), report, &monitors, clock::now());
+    let said = balancer.report(&Offered(id), report, &monitors, balancer.clock().now());
     Ok(encode_said(env, said))
 }
 
@@ -141,7 +162,7 @@ pub(crate) fn tick<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
 /// `info(balancer) -> map`
 pub(crate) fn info<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let info = balancer.info(&Monitors::new(env, balancer));
-    Ok(encode_info(env, &info))
+    Ok(encode_info(env, &info, balancer.clock()))
 }
 
 /// `summary(balancer) -> map`, on a normal scheduler: it takes no lock.
@@ -170,6 +191,30 @@ pub(crate) fn close<'a>(
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
     balancer.close(&Monitors::new(env, balancer));
+    Ok(atoms::ok().encode(env))
+}
+
+/// `manual_clock() -> clock`
+pub(crate) fn manual_clock<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    Ok(Handle::new(ClockReference::new()).to_term(env))
+}
+
+/// `advance(clock, milliseconds) -> :ok`
+pub(crate) fn advance<'a>(
+    env: Env<'a>,
+    clock: &Object<ClockReference>,
+    [milliseconds]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let milliseconds: u32 = milliseconds.decode().map_err(|_| {
+        ArgumentError(format!(
+            "argument 2 must be a number of milliseconds from 0 to {}, got {}",
+            u32::MAX,
+            kind(milliseconds)
+        ))
+    })?;
+    clock
+        .clock()
+        .advance(Duration::from_millis(milliseconds.into()));
     Ok(atoms::ok().encode(env))
 }
 
@@ -215,11 +260,11 @@ fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {
     Term::map_from_pairs(env, fields).expect("the keys differ")
 }
 
-fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> Term<'a> {
+fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, clock: &Clock) -> Term<'a> {
     let backends = info
         .backends
         .iter()
-        .map(|backend| encode_backend(env, backend))
+        .map(|backend| encode_backend(env, backend, clock))
         .collect::<Vec<Term>>();
     let fields = [
         (
@@ -237,8 +282,9 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>) -> Term<'a> {
     map(env, &fields)
 }
 
-fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> Term<'a> {
+fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock) -> Term<'a> {
     let latency = backend.latency_ns.map(|latency| latency.round() as u64);
+    let ejected_until = backend.ejected_until.map(|time| clock.milliseconds(time));
     let fields = [
         (atoms::id(), backend.id.to_term(env)),
         (atoms::value(), backend.value.to_term(env)),
@@ -251,10 +297,7 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>) -> Term<'a> {
         (atoms::latency_ns(), latency.encode(env)),
         (atoms::successes(), backend.successes.encode(env)),
         (atoms::failures(), backend.failures.encode(env)),
-        (
-            atoms::ejected_until(),
-            backend.ejected_until.map(clock::milliseconds).encode(env),
-        ),
+        (atoms::ejected_until(), ejected_until.encode(env)),
         (atoms::times_ejected(), backend.times_ejected.encode(env)),
     ];
     map(env, &fields)

@@ -11,8 +11,9 @@
 //! | `call` | the NIFs around each call: checkout, first_response and complete |
 //! | `control` | the NIFs that make, change and describe balancers |
 //! | `decode` | policies, settings, backends and reports out of terms |
-//! | `ticker` | the balancers with work that time drives, and who has it done |
-//! | `clock` | the clock that is given to the core |
+//! | `ticker` | the balancers that real time drives, and who has their work done |
+//! | `timed` | lists of balancers with work that time drives, and the doing of it |
+//! | `clock` | the clocks that are given to the core |
 //! | `error`, `atoms` | ArgumentError; the atoms |
 
 #![deny(unsafe_code)]
@@ -27,20 +28,23 @@ mod error;
 mod pick;
 mod ticker;
 mod ticket;
+mod timed;
 mod value;
 mod vm;
 
 use crate::balancer::Balancer;
+use crate::clock::ClockReference;
 use crate::ticket::Ticket;
 
 vm::library! {
     module: c"Elixir.GrpcLb.Native",
-    types: [Balancer, Ticket],
+    types: [Balancer, Ticket, ClockReference],
     tick: ticker::tick,
     functions: {
         DirtyCpu control::new(policy, backends, settings);
         DirtyCpu control::tick();
         Normal control::live_counts();
+        Normal control::manual_clock();
     },
     methods: {
         Normal pick::pick(Balancer);
@@ -56,5 +60,6 @@ vm::library! {
         DirtyCpu control::info(Balancer);
         Normal control::summary(Balancer);
         DirtyCpu control::close(Balancer);
+        DirtyCpu control::advance(ClockReference, milliseconds);
     },
 }

@@ -1,6 +1,6 @@
 //! The hot NIF.
 
-use grpc_lb_core::{Caller, Unavailable};
+use grpc_lb_core::Unavailable;
 use rustler::{Env, Term};
 
 use crate::atoms;
@@ -13,21 +13,12 @@ use crate::vm::{Answer, Object};
 #[inline]
 pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let monitors = Monitors::new(env, balancer);
-    let picked = as_caller(|caller| balancer.pick(caller, &monitors, |value| value.to_term(env)));
+    let picked =
+        balancer.as_caller(|caller| balancer.pick(caller, &monitors, |value| value.to_term(env)));
     Ok(match picked {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
         Err(unavailable) => reason(env, unavailable),
     })
-}
-
-thread_local! {
-    static CALLER: Caller = Caller::new(fastrand::u64(..));
-}
-
-/// Runs something that picks, as the thread's caller.
-#[inline]
-pub(crate) fn as_caller<R>(pick: impl FnOnce(&Caller) -> R) -> R {
-    CALLER.with(pick)
 }
 
 /// `{:error, reason}`

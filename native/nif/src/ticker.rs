@@ -1,21 +1,19 @@
-//! The balancers with work that time drives. `GrpcLb.Ticker` calls for it, and is woken when some
+//! The balancers that real time drives. `GrpcLb.Ticker` calls for their work, and is woken when some
 //! falls due early.
-//!
-//! References are weak: nothing here keeps a balancer.
 
-use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::Weak;
 use std::time::Duration;
 
-use grpc_lb_core::{Alarm, Owner, Owners, Time};
-use parking_lot::Mutex;
-use rustler::{Env, Monitor};
+use grpc_lb_core::{Alarm, Time};
+use rustler::Env;
 
-use crate::balancer::{Balancer, Core};
+use crate::atoms;
+use crate::balancer::Balancer;
+use crate::clock::{self, Clock};
+use crate::timed::{self, Timed};
+use crate::value::Core;
 use crate::vm::scheduler::notify;
-use crate::{atoms, clock};
 
-static BALANCERS: Mutex<Vec<Weak<Core>>> = Mutex::new(Vec::new());
+static BALANCERS: Timed = Timed::new();
 
 static ALARM: Alarm = Alarm::new();
 
@@ -26,33 +24,25 @@ const NAP: Duration = Duration::from_millis(10);
 /// The time until a balancer whose work has panicked gets another tick.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Adds a balancer to those that are ticked, once, if it has such work.
+/// Has a balancer ticked by its clock, once, if it has such work.
 pub(crate) fn adopt(balancer: &Balancer) {
     if !balancer.is_timed() {
         return;
     }
-    let Some(balancer) = balancer.adopt() else {
+    let Some(core) = balancer.adopt() else {
         return;
     };
-    let mut balancers = BALANCERS.lock();
-    // Removes the dead before the list would grow: it is at most twice as long as it was when most
-    // of them lived.
-    if balancers.len() == balancers.capacity() {
-        balancers.retain(|balancer| balancer.strong_count() > 0);
+    match balancer.clock() {
+        Clock::System => BALANCERS.add(core),
+        Clock::Manual(clock) => clock.drive(core),
     }
-    balancers.push(balancer);
 }
 
 /// Does what is due in all balancers. Returns in how long there is more; `None` as long as there is
 /// nothing.
 pub(crate) fn tick() -> Option<Duration> {
     ALARM.begin_look();
-    let known = {
-        let mut balancers = BALANCERS.lock();
-        balancers.retain(|balancer| balancer.strong_count() > 0);
-        balancers.clone()
-    };
-    let balancers = known.iter().filter_map(Weak::upgrade);
+    let balancers = BALANCERS.living();
     let next = balancers.filter_map(|balancer| tick_one(&balancer)).min()?;
     let now = clock::now();
     let next = next.max(now + NAP);
@@ -63,11 +53,7 @@ pub(crate) fn tick() -> Option<Duration> {
 fn tick_one(balancer: &Core) -> Option<Time> {
     let now = clock::now();
     match balancer.due() {
-        Some(due) if due <= now => {
-            // A panic in one balancer must not keep the others from their work.
-            let next = catch_unwind(AssertUnwindSafe(|| balancer.tick(&Unwatched, now)));
-            next.unwrap_or(Some(now + AFTER_PANIC))
-        }
+        Some(due) if due <= now => timed::tick(balancer, now).unwrap_or(Some(now + AFTER_PANIC)),
         due => due,
     }
 }
@@ -75,31 +61,19 @@ fn tick_one(balancer: &Core) -> Option<Time> {
 /// Wakes the ticker for what cannot wait.
 #[cold]
 pub(crate) fn wake_now(env: Env) {
-    wake(env, Some(Time(0)));
+    wake_at(env, Time(0));
 }
 
-/// Wakes the ticker when something is due before it would look.
-pub(crate) fn wake(env: Env, due: Option<Time>) {
-    if due.is_some_and(|due| ALARM.rings(due)) {
+/// Wakes the ticker when a balancer has something due before it would look.
+pub(crate) fn wake(env: Env, balancer: &Balancer) {
+    if let (Clock::System, Some(due)) = (balancer.clock(), balancer.due()) {
+        wake_at(env, due);
+    }
+}
+
+fn wake_at(env: Env, due: Time) {
+    if ALARM.rings(due) {
         // Where there is none, its supervisor starts one, which ticks first of all.
         notify(env, atoms::ticker(), atoms::tick_due());
-    }
-}
-
-/// Watches nobody: the resource by which the VM would know the balancer may be gone. A tick begins
-/// no watch, and one that it does not end is without effect, and ends with the resource.
-struct Unwatched;
-
-impl Owners for Unwatched {
-    type Watch = Monitor;
-
-    fn watch(&self, _owner: Owner) -> Option<Monitor> {
-        unreachable!("a tick lists no backend")
-    }
-
-    fn unwatch(&self, _monitor: Monitor) {}
-
-    fn is_alive(&self, _owner: Owner) -> bool {
-        unreachable!("a tick picks nothing")
     }
 }

@@ -1,8 +1,37 @@
 //! The ticket as a reference, so that a call ends when its ticket is garbage.
 
+use std::ops::Deref;
+
+use crate::clock::Clock;
 use crate::vm::{Resource, ResourceType};
 
-pub(crate) use grpc_lb_core::Ticket;
+/// The core's ticket, and the clock by which it is timed.
+pub(crate) struct Ticket {
+    call: grpc_lb_core::Ticket,
+    clock: Clock,
+}
+
+impl Ticket {
+    #[inline]
+    pub(crate) fn new(call: grpc_lb_core::Ticket, clock: Clock) -> Self {
+        Ticket { call, clock }
+    }
+
+    /// What tells it the time.
+    #[inline]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+}
+
+impl Deref for Ticket {
+    type Target = grpc_lb_core::Ticket;
+
+    #[inline]
+    fn deref(&self) -> &grpc_lb_core::Ticket {
+        &self.call
+    }
+}
 
 static TYPE: ResourceType<Ticket> = ResourceType::new(c"grpc_lb_ticket");
 

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use grpc_lb_core::Offer;
 use hashbrown::Equivalent;
-use rustler::{Env, Term};
+use rustler::{Env, Monitor, Term};
 use triomphe::ThinArc;
 
 use crate::vm::term::{self, Copied, Immediate};
+
+/// The core's balancer, of terms.
+pub(crate) type Core = grpc_lb_core::Balancer<Value, Monitor>;
 
 /// A term that is kept.
 #[derive(Clone, PartialEq, Eq)]

@@ -120,7 +120,9 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       configure_limit: fn -> Native.configure(lb, %{max_requests: term}) end,
       summary: fn -> Native.summary(term) end,
       info: fn -> Native.info(term) end,
-      close: fn -> Native.close(term) end
+      close: fn -> Native.close(term) end,
+      advance: fn -> Native.advance(term, 0) end,
+      advance_ms: fn -> Native.advance(Native.manual_clock(), term) end
     ]
   end
 
@@ -192,6 +194,8 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       public_new_backends: fn -> GrpcLb.new(:random, term) end,
       public_new_opts: fn -> GrpcLb.new(:random, [], term) end,
       public_new_owner: fn -> GrpcLb.new(:random, [], owner: term) end,
+      public_new_seed: fn -> GrpcLb.new(:random, [], seed: term) end,
+      public_new_clock: fn -> GrpcLb.new(:random, [], clock: term) end,
       public_new_limit: fn -> GrpcLb.new(:random, [], max_requests: term) end,
       public_pick: fn -> GrpcLb.pick(term) end,
       public_pick_key: fn -> GrpcLb.pick(term, term) end,

@@ -1,21 +1,27 @@
 //! What a balancer is made of beside its policy and its backends.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use grpc_lb_core::health::outlier_detection::{self, FailurePercentage, SuccessRate};
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::policy::Policy;
 use grpc_lb_core::{Config, OnOwnerDeath, Owner};
-use rustler::Term;
+use rustler::{Atom, Term};
 
 use super::fields::{Fields, Malformed};
 use super::policy::policy;
 use crate::atoms;
+use crate::clock::{Clock, ClockReference};
 use crate::error::ArgumentError;
+use crate::vm::dispatch::own_object;
 
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) owner: Option<Owner>,
+    /// Where random choices come from, if they are to repeat.
+    pub(crate) seed: Option<u64>,
+    pub(crate) clock: Clock,
 }
 
 /// See `t:GrpcLb.Native.settings/0`.
@@ -36,10 +42,24 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
     })?;
     config.on_owner_death = given.unwrap_or_default();
     let owner = settings.if_given(atoms::owner(), Fields::owner)?;
+    let seed: Option<Option<u64>> = settings.if_given(atoms::seed(), Fields::get)?;
+    let clock = settings.if_given(atoms::clock(), clock)?;
     Ok(Settings {
         config,
         owner: owner.flatten(),
+        seed: seed.flatten(),
+        clock: clock.unwrap_or(Clock::System),
     })
+}
+
+/// `nil`, or a clock of this build: another one has balancers of its own.
+fn clock<'a>(settings: Fields<'a>, name: Atom) -> Result<Clock, Malformed<'a>> {
+    let clock: Term = settings.get(name)?;
+    if atoms::nil() == clock {
+        return Ok(Clock::System);
+    }
+    let own = own_object::<ClockReference>(clock).ok_or(settings.malformed(name))?;
+    Ok(Clock::Manual(Arc::clone(own.clock())))
 }
 
 /// What is given of the configuration; the rest stays as it is.

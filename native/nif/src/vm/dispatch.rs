@@ -25,6 +25,14 @@ pub(crate) fn on_object<'a, T: Resource, const N: usize>(
     }
 }
 
+/// The object that a term refers to, if this build made it.
+pub(crate) fn own_object<T: Resource>(object: Term<'_>) -> Option<&Object<T>> {
+    match find::<T>(object)? {
+        Found::Ours(found) => Some(found),
+        Found::Foreign(_) => None,
+    }
+}
+
 #[cold]
 fn unexpected<T: Resource>(term: Term) -> ArgumentError {
     let (expected, got) = (T::EXPECTED, kind(term));

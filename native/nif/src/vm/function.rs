@@ -7,12 +7,12 @@ use rustler::sys::ErlNifFunc;
 use super::dirty::enter;
 use super::nif::{run, Nif, Run, Scheduler};
 
-/// A NIF as the VM is told of it.
+/// A NIF as the VM is told of it: when the library is loaded, or by another that goes on with it.
 pub(crate) struct Function {
-    name: &'static CStr,
-    arity: u32,
+    pub(super) name: &'static CStr,
+    pub(super) arity: u32,
     pub(super) scheduler: Scheduler,
-    run: Run,
+    pub(super) run: Run,
     enter: Run,
 }
 

@@ -153,7 +153,7 @@ impl<T: Resource> Handle<T> {
     }
 
     /// One more reference to an object.
-    fn keep(object: &Object<T>) -> Self {
+    pub(super) fn keep(object: &Object<T>) -> Self {
         let object = NonNull::from(object);
         // SAFETY: the object is alive, as the borrow shows.
         unsafe { enif_keep_resource(object.as_ptr().cast()) };

@@ -1,0 +1,66 @@
+//! Lists of balancers with work that time drives, and the doing of it.
+//!
+//! References are weak: nothing here keeps a balancer.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Weak};
+use std::thread;
+
+use grpc_lb_core::{Owner, Owners, Time};
+use parking_lot::Mutex;
+use rustler::Monitor;
+
+use crate::value::Core;
+
+/// The balancers that one clock drives.
+pub(crate) struct Timed(Mutex<Vec<Weak<Core>>>);
+
+impl Timed {
+    pub(crate) const fn new() -> Self {
+        Timed(Mutex::new(Vec::new()))
+    }
+
+    pub(crate) fn add(&self, balancer: Weak<Core>) {
+        let mut balancers = self.0.lock();
+        // Removes the dead before the list would grow: it is at most twice as long as it was when
+        // most of them lived.
+        if balancers.len() == balancers.capacity() {
+            balancers.retain(|balancer| balancer.strong_count() > 0);
+        }
+        balancers.push(balancer);
+    }
+
+    /// Those that live, in the order in which they were added.
+    pub(crate) fn living(&self) -> impl Iterator<Item = Arc<Core>> {
+        let known = {
+            let mut balancers = self.0.lock();
+            balancers.retain(|balancer| balancer.strong_count() > 0);
+            balancers.clone()
+        };
+        known.into_iter().filter_map(|balancer| balancer.upgrade())
+    }
+}
+
+/// Does what is due in a balancer, and says when there is more. A panic in one balancer must not
+/// keep the others from their work.
+pub(crate) fn tick(balancer: &Core, now: Time) -> thread::Result<Option<Time>> {
+    catch_unwind(AssertUnwindSafe(|| balancer.tick(&Unwatched, now)))
+}
+
+/// Watches nobody: the resource by which the VM would know the balancer may be gone. A tick begins
+/// no watch, and one that it does not end is without effect, and ends with the resource.
+struct Unwatched;
+
+impl Owners for Unwatched {
+    type Watch = Monitor;
+
+    fn watch(&self, _owner: Owner) -> Option<Monitor> {
+        unreachable!("a tick lists no backend")
+    }
+
+    fn unwatch(&self, _monitor: Monitor) {}
+
+    fn is_alive(&self, _owner: Owner) -> bool {
+        unreachable!("a tick picks nothing")
+    }
+}

@@ -1,0 +1,31 @@
+//! The way from a NIF on a normal scheduler to one on another, in the middle of a call.
+
+use std::ffi::c_int;
+
+use rustler::sys::enif_schedule_nif;
+use rustler::{Env, Term};
+
+use super::function::Function;
+use super::object::Object;
+use super::resource::{Handle, Resource};
+
+/// Has the VM go on with a NIF whose one argument is the object, on the kind of scheduler that it is
+/// for. To be returned by the NIF that is under way: that one's answer will be the answer.
+#[cold]
+pub(crate) fn go_on<'a, T: Resource>(
+    env: Env<'a>,
+    function: &Function,
+    object: &Object<T>,
+) -> Term<'a> {
+    assert_eq!(function.arity, 1, "it takes the object");
+    let object = Handle::keep(object).to_term(env).as_c_arg();
+    let flags = function.scheduler.flags() as c_int;
+    // SAFETY: the name is a C string; the one argument belongs to `env`, which is that of the call
+    // that is under way.
+    let scheduled = unsafe {
+        let (name, run) = (function.name.as_ptr(), function.run);
+        enif_schedule_nif(env.as_c_arg(), name, flags, run, 1, &object)
+    };
+    // SAFETY: what stands for the answer belongs to the environment of the call.
+    unsafe { Term::new(env, scheduled) }
+}
