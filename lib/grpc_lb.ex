@@ -66,6 +66,15 @@ defmodule GrpcLb do
       type: :any,
       default: nil,
       doc: "what the backend said of its load, see `GrpcLb.LoadReport`; `nil` is nothing."
+    ],
+    latency: [
+      type: {:or, {:or, {:integer, from: 0, to: 0xFFFFFFFFFFFFFFFF}, :none}, nil},
+      default: nil,
+      doc: """
+      how long the backend took, in nanoseconds, where the caller knows better; `:none` where how long it
+      took was up to the caller, and says nothing of the backend. By default the time from `checkout/1` to
+      `first_response/1`, or else to now.
+      """
     ]
   ]
   @complete_prepared Options.prepare(@complete_options)
@@ -257,13 +266,30 @@ defmodule GrpcLb do
       {:error, :already_completed}
       iex> %{backends: [%{in_flight: 0, successes: 0, failures: 1}]} = GrpcLb.info(lb)
 
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a])
+      iex> {:ok, :a, chat} = GrpcLb.checkout(lb)
+      iex> GrpcLb.complete(chat, :ok, latency: :none)
+      iex> %{backends: [%{successes: 1, latency_ns: nil}]} = GrpcLb.info(lb)
+      iex> {:ok, :a, timed_elsewhere} = GrpcLb.checkout(lb)
+      iex> GrpcLb.complete(timed_elsewhere, :ok, latency: 2_000_000)
+      iex> %{backends: [%{successes: 2, latency_ns: 2_000_000}]} = GrpcLb.info(lb)
+
       iex> GrpcLb.complete(make_ref(), :done)
       ** (ArgumentError) outcome must be :ok, {:error, reason} or :cancelled, got: :done
   """
-  @spec complete(ticket(), outcome(), load_report: LoadReport.t() | nil) ::
-          :ok | {:error, :already_completed}
-  def complete(ticket, outcome, opts \\ []) do
-    Native.complete(ticket, outcome!(outcome), load_report!(opts))
+  @spec complete(ticket(), outcome(),
+          load_report: LoadReport.t() | nil,
+          latency: non_neg_integer() | :none | nil
+        ) :: :ok | {:error, :already_completed}
+  def complete(ticket, outcome, opts \\ [])
+
+  def complete(ticket, outcome, []), do: Native.complete(ticket, outcome!(outcome), nil, nil)
+
+  def complete(ticket, outcome, opts) do
+    outcome = outcome!(outcome)
+    options = Options.validate!(opts, @complete_prepared, "complete/3")
+    report = options.load_report && LoadReport.to_native(options.load_report)
+    Native.complete(ticket, outcome, report, options.latency)
   end
 
   @doc """
@@ -603,12 +629,5 @@ defmodule GrpcLb do
   defp outcome!(other) do
     raise ArgumentError,
           "outcome must be :ok, {:error, reason} or :cancelled, got: #{inspect(other)}"
-  end
-
-  defp load_report!([]), do: nil
-
-  defp load_report!(opts) do
-    %{load_report: report} = Options.validate!(opts, @complete_prepared, "complete/3")
-    report && LoadReport.to_native(report)
   end
 end

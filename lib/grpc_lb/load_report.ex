@@ -89,7 +89,7 @@ defmodule GrpcLb.LoadReport do
   def to_native(encoded) when is_binary(encoded), do: encoded
 
   def to_native(report) when is_map(report) and not is_struct(report) do
-    report |> Map.new(fn {field, reported} -> {field, read!(field, reported)} end) |> fits!()
+    report |> bounded!() |> Map.new(fn {field, reported} -> {field, read!(field, reported)} end)
   end
 
   def to_native(other) do
@@ -134,10 +134,23 @@ defmodule GrpcLb.LoadReport do
     raise ArgumentError, "#{what} of a load report must be #{expected}, got: #{inspect(got)}"
   end
 
-  defp fits!(report) do
+  @doc """
+  Bounds what `GrpcLb.Native` looks at of a report, which may be anything.
+
+  A binary that is too long stays so, and becomes short. Raises `ArgumentError` when the names and numbers
+  in the maps of a report take more than 8 KiB.
+
+      iex> GrpcLb.LoadReport.bounded!(<<0::800_000>>) |> byte_size()
+      8193
+  """
+  @spec bounded!(term()) :: term()
+  def bounded!(encoded) when is_binary(encoded) and byte_size(encoded) > @max_bytes,
+    do: binary_part(encoded, 0, @max_bytes + 1)
+
+  def bounded!(report) when is_map(report) do
     bytes =
-      for field <- @map_fields, {name, _number} <- Map.get(report, field, %{}), reduce: 0 do
-        bytes -> bytes + byte_size(name) + 8
+      for field <- @map_fields, is_map_key(report, field), reduce: 0 do
+        bytes -> bytes + bytes(Map.get(report, field))
       end
 
     if bytes > @max_bytes do
@@ -148,4 +161,18 @@ defmodule GrpcLb.LoadReport do
 
     report
   end
+
+  def bounded!(other), do: other
+
+  # Without a look at names that are too many anyway.
+  defp bytes(metrics) when is_map(metrics) and 8 * map_size(metrics) > @max_bytes,
+    do: 8 * map_size(metrics)
+
+  defp bytes(metrics) when is_map(metrics) do
+    for name when is_binary(name) <- Map.keys(metrics),
+        reduce: 8 * map_size(metrics),
+        do: (bytes -> bytes + byte_size(name))
+  end
+
+  defp bytes(_no_metrics), do: 0
 end

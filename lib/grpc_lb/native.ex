@@ -7,7 +7,7 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `first_response/1`, `complete/3`, `summary/1`, `manual_clock/0` and
+  `pick/1`, `checkout/1`, `first_response/1`, `complete/4`, `summary/1`, `manual_clock/0` and
   `live_counts/0` run on the calling scheduler and never wait. All others run on a dirty CPU scheduler.
 
   ## Loading, and loading again
@@ -27,6 +27,8 @@ defmodule GrpcLb.Native do
   # built.
   @compile {:autoload, false}
   @on_load :load
+
+  alias GrpcLb.LoadReport
 
   @typedoc "A balancer: a reference to a NIF resource, valid on this node as long as it is held."
   @type balancer :: reference()
@@ -184,6 +186,8 @@ defmodule GrpcLb.Native do
   @doc """
   Ends a call. See `GrpcLb.complete/3`, whose `{:error, reason}` is `:error` here.
 
+  `latency` is in nanoseconds; `:none` is nothing, and `nil` what was measured.
+
   Runs on the calling scheduler. Raises `ArgumentError` when an argument is not of its type, and has
   not ended the call then.
 
@@ -191,12 +195,29 @@ defmodule GrpcLb.Native do
       iex> {:ok, :a, ticket} = GrpcLb.Native.checkout(lb)
       iex> GrpcLb.Native.complete(ticket, :error, nil)
       :ok
-      iex> GrpcLb.Native.complete(ticket, :ok, nil)
+      iex> GrpcLb.Native.complete(ticket, :ok, nil, 2_000_000)
       {:error, :already_completed}
   """
-  @spec complete(ticket(), :ok | :error | :cancelled, load_report() | nil) ::
-          :ok | {:error, :already_completed}
-  def complete(_ticket, _outcome, _load_report), do: not_loaded()
+  @spec complete(
+          ticket(),
+          :ok | :error | :cancelled,
+          load_report() | nil,
+          latency :: non_neg_integer() | :none | nil
+        ) :: :ok | {:error, :already_completed}
+  def complete(ticket, outcome, load_report, latency \\ nil) do
+    end_call(ticket, outcome, LoadReport.bounded!(load_report), latency)
+  end
+
+  # Runs on the calling scheduler, so what it is given must be small before it looks: a binary that does
+  # not begin at a byte is copied to be looked at.
+  @doc false
+  @spec end_call(
+          ticket(),
+          :ok | :error | :cancelled,
+          load_report() | nil,
+          latency :: non_neg_integer() | :none | nil
+        ) :: :ok | {:error, :already_completed}
+  def end_call(_ticket, _outcome, _load_report, _latency), do: not_loaded()
 
   @doc """
   Makes a balancer. See `GrpcLb.new/3`, which takes its arguments in more forms.

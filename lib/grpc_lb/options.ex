@@ -17,7 +17,7 @@ defmodule GrpcLb.Options do
           :any
           | :local_pid
           | :reference
-          | :strings
+          | {:strings, at_most: pos_integer(), bytes: pos_integer()}
           | :keyword
           | {:function, arity()}
           | {:integer, bounds()}
@@ -226,9 +226,10 @@ defmodule GrpcLb.Options do
   defp is?({:seconds, from}, value), do: is_integer(value) and value >= from
   defp is?({:one_of, terms}, value), do: value in terms
 
-  defp is?(:strings, value) do
-    is_list(value) and not List.improper?(value) and
-      Enum.all?(value, &(is_binary(&1) and String.valid?(&1)))
+  # The number first: it is asked for without a look at the strings.
+  defp is?({:strings, at_most: n, bytes: bytes}, value) do
+    is_list(value) and not List.improper?(value) and length(value) <= n and
+      Enum.all?(value, &(is_binary(&1) and byte_size(&1) <= bytes and String.valid?(&1)))
   end
 
   defp is?({:number, _bounds}, _value), do: false
@@ -273,7 +274,10 @@ defmodule GrpcLb.Options do
   defp allowed(:any), do: "any term"
   defp allowed(:local_pid), do: "a pid of this node"
   defp allowed(:reference), do: "a reference"
-  defp allowed(:strings), do: "a list of strings"
+
+  defp allowed({:strings, at_most: n, bytes: bytes}),
+    do: "a list of strings, #{n} at most, of #{bytes} bytes each at most"
+
   defp allowed(:keyword), do: "a keyword list"
   defp allowed({:function, 1}), do: "a function of one argument"
   defp allowed({:integer, bounds}), do: "an integer " <> bounds(bounds)

@@ -115,7 +115,7 @@ defmodule GrpcLb.Policy do
           """
         ],
         metric_names: [
-          type: :strings,
+          type: {:strings, at_most: 64, bytes: 255},
           default: [],
           only_with: {:weights, :reported},
           doc: """
@@ -123,7 +123,7 @@ defmodule GrpcLb.Policy do
           `"mem_utilization"`, `"application_utilization"`, and entries of maps such as
           `"named_metrics.queue"` or `"utilization.disk"`. The largest of them counts. When there is none
           in a report, and by default, it is `application_utilization`, or else `cpu_utilization`.
-          Other names have no value.
+          Other names have no value. 64 at most, of 255 bytes each at most: every report is asked for all.
           """
         ]
       ]

@@ -6,7 +6,8 @@ defmodule GrpcLb.NativeTest do
   doctest GrpcLb.Native
 
   test "every stub is backed by Rust" do
-    stubs = Native.__info__(:functions)
+    # All but complete/3 and /4, which bound what end_call/4 is given.
+    stubs = Native.__info__(:functions) -- [complete: 3, complete: 4]
     assert stubs != []
     assert Enum.sort(Native.module_info(:nifs)) == Enum.sort(stubs)
   end
@@ -62,6 +63,8 @@ defmodule GrpcLb.NativeTest do
                error_utilization_penalty: -1.0,
                metric_names: ["a" | "b"],
                metric_names: [:a],
+               metric_names: List.duplicate("a", 65),
+               metric_names: [String.duplicate("a", 256)],
                metric_names: "a",
                reports: :both}
             ],

@@ -117,6 +117,8 @@ defmodule GrpcLb.PolicyTest do
             {reported.(metric_names: "a"),
              "option :metric_names of :weighted_round_robin must be a list of strings"},
             {reported.(metric_names: [:a]), "option :metric_names"},
+            {reported.(metric_names: List.duplicate("a", 65)), "option :metric_names"},
+            {reported.(metric_names: [String.duplicate("a", 256)]), "option :metric_names"},
             {reported.(reports: :both),
              "option :reports of :weighted_round_robin must be :per_call or :out_of_band"}
           ] do

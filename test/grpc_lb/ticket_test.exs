@@ -165,7 +165,10 @@ defmodule GrpcLb.TicketTest do
             {nil, [], "outcome must be"},
             {{:error}, [], "outcome must be"},
             {:ok, %{}, "options of complete/3 must be a keyword list, got: %{}"},
-            {:ok, [report: ""], "unknown option :report of complete/3, expected :load_report"},
+            {:ok, [report: ""], "unknown option :report of complete/3, expected :load_report or"},
+            {:ok, [latency: -1], "option :latency of complete/3 must be an integer from 0"},
+            {:ok, [latency: 1.0], "option :latency of complete/3 must be an integer from 0"},
+            {:ok, [latency: :some], "option :latency of complete/3 must be an integer from 0"},
             {:ok, [load_report: 1], "a load report must be a binary or a map, got: 1"},
             {:ok, [load_report: %{eps: "1"}], ":eps of a load report must be a number"}
           ] do

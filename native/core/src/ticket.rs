@@ -112,6 +112,13 @@ impl Ticket {
         self.entry.shared.is_urgent()
     }
 
+    /// Whether the call was completed.
+    #[inline]
+    pub fn has_ended(&self) -> bool {
+        // Relaxed: it is asked for no more than a hint, or by the last owner, see `drop`.
+        self.ended.load(Ordering::Relaxed)
+    }
+
     #[inline]
     fn end(
         &self,
@@ -147,9 +154,9 @@ impl Ticket {
 impl Drop for Ticket {
     #[inline]
     fn drop(&mut self) {
-        // Relaxed: no other thread has the ticket any more, and what made this thread its last owner
-        // orders what others did with it.
-        if !self.ended.load(Ordering::Relaxed) {
+        // No other thread has the ticket any more, and what made this thread its last owner orders what
+        // others did with it.
+        if !self.has_ended() {
             // Here is no clock, so how long it went on is not known.
             let _ = self.end(Outcome::Cancelled, LatencySample::None, self.started);
         }

@@ -55,6 +55,7 @@ rustler::atoms! {
     nif_panicked,
     nil,
     no_backends,
+    none,
     not_found,
     ok,
     on_owner_death,

@@ -1,9 +1,9 @@
-//! The NIFs around each call: checkout before it, first_response during it, complete after it.
+//! The NIFs around each call: checkout before it, first_response during it, end_call after it.
 
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
-use grpc_lb_core::{AlreadyCompleted, Outcome};
+use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome};
 use rustler::{Env, Term};
 
 use crate::balancer::Balancer;
@@ -52,12 +52,12 @@ pub(crate) fn first_response<'a>(
     Ok(atoms::ok().to_term(env))
 }
 
-/// `complete(ticket, :ok | :error | :cancelled, report) -> :ok | {:error, :already_completed}`
+/// `end_call(ticket, :ok | :error | :cancelled, report, latency) -> :ok | {:error, :already_completed}`
 #[inline]
-pub(crate) fn complete<'a>(
+pub(crate) fn end_call<'a>(
     env: Env<'a>,
     ticket: &Object<Ticket>,
-    [outcome, report]: [Term<'a>; 2],
+    [outcome, report, latency]: [Term<'a>; 3],
 ) -> Answer<'a> {
     let outcome = if atoms::ok() == outcome {
         Outcome::Success
@@ -76,9 +76,11 @@ pub(crate) fn complete<'a>(
         Some(LoadReport::Bytes(bytes))
     } else {
         decoded = decode::report(report, 3)?;
+        pay_for(env, decoded.map_bytes());
         Some(LoadReport::Decoded(&decoded))
     };
-    let completed = ticket.complete(outcome, report, ticket.clock().now());
+    let latency = decode_latency(latency)?;
+    let completed = ticket.complete_with(outcome, latency, report, ticket.clock().now());
     if completed.is_ok() && outcome == Outcome::Failure && ticket.is_urgent() {
         match ticket.clock() {
             Clock::System => ticker::wake_now(env),
@@ -92,6 +94,20 @@ pub(crate) fn complete<'a>(
             tuple(env, answer.map(|atom| atom.to_term(env)))
         }
     })
+}
+
+/// `nil | :none | nanoseconds`
+#[inline]
+fn decode_latency(latency: Term) -> Result<LatencySample, ArgumentError> {
+    if atoms::nil() == latency {
+        Ok(LatencySample::Measured)
+    } else if atoms::none() == latency {
+        Ok(LatencySample::None)
+    } else if let Ok(nanoseconds) = latency.decode() {
+        Ok(LatencySample::Given(Duration::from_nanos(nanoseconds)))
+    } else {
+        Err(not_a_latency(latency))
+    }
 }
 
 const SETTLE: Function = nif!(DirtyCpu, settle, 1, |_env, [ticket]| {
@@ -117,6 +133,15 @@ fn pay_for(env: Env, bytes: usize) {
 fn not_an_outcome(term: Term) -> ArgumentError {
     ArgumentError(format!(
         "argument 2, the outcome, must be :ok, :error or :cancelled, got {}",
+        kind(term)
+    ))
+}
+
+#[cold]
+fn not_a_latency(term: Term) -> ArgumentError {
+    ArgumentError(format!(
+        "argument 4, the latency, must be nil, :none or a number of nanoseconds from 0 to {}, got {}",
+        u64::MAX,
         kind(term)
     ))
 }

@@ -8,7 +8,7 @@
 //! | `ticket` | the ticket as a reference |
 //! | `value` | a term that is kept as an id or a value |
 //! | `pick` | the hot NIF |
-//! | `call` | the NIFs around each call: checkout, first_response and complete |
+//! | `call` | the NIFs around each call: checkout, first_response and end_call |
 //! | `control` | the NIFs that make, change and describe balancers |
 //! | `decode` | policies, settings, backends and reports out of terms |
 //! | `ticker` | the balancers that real time drives, and who has their work done |
@@ -50,7 +50,7 @@ vm::library! {
         Normal pick::pick(Balancer);
         Normal call::checkout(Balancer);
         Normal call::first_response(Ticket);
-        Normal call::complete(Ticket, outcome, report);
+        Normal call::end_call(Ticket, outcome, report, latency);
         DirtyCpu control::reconcile(Balancer, backends);
         DirtyCpu control::add(Balancer, backends);
         DirtyCpu control::remove(Balancer, ids);

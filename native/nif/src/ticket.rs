@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 
+use grpc_lb_core::Outcome;
+
 use crate::clock::Clock;
 use crate::vm::{Resource, ResourceType};
 
@@ -42,5 +44,14 @@ impl Resource for Ticket {
     #[inline]
     fn resource_type() -> &'static ResourceType<Self> {
         &TYPE
+    }
+
+    /// The call of a ticket that is garbage was cancelled, and has lasted until now.
+    fn destroy(self) {
+        // Most have ended, and a look at the clock costs as much as all else here.
+        if !self.has_ended() {
+            // Nobody else has it.
+            let _ = self.complete(Outcome::Cancelled, None, self.clock.now());
+        }
     }
 }

@@ -54,6 +54,13 @@ impl Report {
     /// decoded where no other work may be held up for long, and its sender may mean no good.
     pub const MAX_BYTES: usize = 8 * 1024;
 
+    /// How much there is in its maps, in bytes: the names, and the numbers.
+    pub fn map_bytes(&self) -> usize {
+        let maps = [&self.request_cost, &self.utilization, &self.named_metrics];
+        let names = maps.into_iter().flat_map(HashMap::keys);
+        names.map(|name| name.len() + size_of::<f64>()).sum()
+    }
+
     /// Reads a serialized report. `None` when it is malformed or too long; A51 wants such a report
     /// ignored.
     ///
@@ -96,6 +103,12 @@ mod tests {
     fn a_cut_report_is_malformed() {
         let bytes = report().encode_to_vec();
         assert_eq!(Report::decode(&bytes[..bytes.len() - 1]), None);
+    }
+
+    #[test]
+    fn the_size_of_its_maps_is_that_of_names_and_numbers() {
+        assert_eq!(Report::default().map_bytes(), 0);
+        assert_eq!(report().map_bytes(), "queue".len() + 8);
     }
 
     #[test]

@@ -100,14 +100,22 @@ fn weighted_round_robin<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>
     }))
 }
 
+/// How many metrics can be asked for, and how many bytes the name of each can have.
+const MAX_METRICS: usize = 64;
+const MAX_METRIC_NAME: usize = 255;
+
 fn reported_weights<'a>(options: Fields<'a>) -> Result<reported_weight::Config, Malformed<'a>> {
     let sources = [
         (atoms::per_call(), Source::PerCall),
         (atoms::out_of_band(), Source::OutOfBand),
     ];
     let names: Term = options.get(atoms::metric_names())?;
-    // The length is asked first because rustler panics at an improper tail.
-    let names: Option<Vec<String>> = names.list_length().and_then(|_| names.decode()).ok();
+    // The length is asked first because rustler panics at an improper tail. Each call that ends with a
+    // report looks for each of them, on a normal scheduler.
+    let few = names.list_length().is_ok_and(|names| names <= MAX_METRICS);
+    let names: Option<Vec<&str>> = few.then(|| names.decode().ok()).flatten();
+    let short = |names: &Vec<&str>| names.iter().all(|name| name.len() <= MAX_METRIC_NAME);
+    let names = names.filter(short);
     let names = names.ok_or(options.malformed(atoms::metric_names()))?;
     let metrics = names.iter().filter_map(|name| Metric::parse(name));
     Ok(reported_weight::Config {
