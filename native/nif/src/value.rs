@@ -71,7 +71,7 @@ impl Hash for Offered<'_> {
         // As the `Value` that it would become.
         match short_binary(self.0) {
             Some(bytes) => bytes.hash(state),
-            None => self.0.hash(state),
+            None => term::hash_term(self.0, state),
         }
     }
 }

@@ -62,7 +62,7 @@ impl PartialEq for Immediate {
 impl Eq for Immediate {}
 
 impl Hash for Immediate {
-    /// As a [`Term`].
+    /// As [`hash_term`].
     fn hash<H: Hasher>(&self, state: &mut H) {
         hash(self.0, state);
     }
@@ -113,7 +113,7 @@ impl PartialEq for Copied {
 impl Eq for Copied {}
 
 impl Hash for Copied {
-    /// As a [`Term`].
+    /// As [`hash_term`].
     fn hash<H: Hasher>(&self, state: &mut H) {
         hash(self.term, state);
     }
@@ -193,10 +193,20 @@ fn identical(left: ErlNifTerm, right: ErlNifTerm) -> bool {
     unsafe { enif_is_identical(left, right) != 0 }
 }
 
-/// Agrees with [`identical`], as map keys do, and with [`Term`]'s.
+/// Agrees with [`identical`], as map keys do.
+///
+/// The VM's own hash of a term is the same in every VM, so that one can work out as many terms as one
+/// likes that share it. What goes in first is what a hasher says of nothing: its seed, which is
+/// another in each table.
 fn hash<H: Hasher>(term: ErlNifTerm, state: &mut H) {
+    let salt = u64::from(state.finish() as u32);
     // SAFETY: the term is alive, and hashing only reads it.
-    state.write_u64(unsafe { enif_hash(ErlNifHash::ERL_NIF_INTERNAL_HASH, term, 0) });
+    state.write_u64(unsafe { enif_hash(ErlNifHash::ERL_NIF_INTERNAL_HASH, term, salt) });
+}
+
+/// Hashes a term as it would be if it were kept.
+pub(crate) fn hash_term<H: Hasher>(term: Term, state: &mut H) {
+    hash(term.as_c_arg(), state);
 }
 
 fn is_local_pid(term: Term) -> bool {
