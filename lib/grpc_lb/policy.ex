@@ -212,7 +212,10 @@ defmodule GrpcLb.Policy do
     pick_first: [
       for: "One backend does the work, and the others stand by",
       intro: """
-      Every pick takes the first backend in the list that is ready.
+      Every pick takes the first backend in the list that is ready, and goes on to take it while it is
+      listed and ready (gRFC A62): one that comes before it, or is ready again, does not take its place.
+      When it has left or is not ready, the first of the others is taken, and stays. Calls for which it
+      has no room, see `max_requests_per_backend`, go to those that come next.
 
       Good for a primary with spares, or where calls of one client belong on one connection. It spreads
       no load: what is measured of a backend does not count, and weights only with `shuffle`.
@@ -225,6 +228,7 @@ defmodule GrpcLb.Policy do
           whether a random order takes the place of the list's (gRFC A62), so that many clients
           with one list do not all choose the same backend. The heavier one is, the likelier it is the
           first (gRFC A113). A backend draws its place when it is first listed and keeps it.
+          Changed on a live balancer, it counts when another backend is to be taken.
           """
         ]
       ]

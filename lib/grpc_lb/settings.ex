@@ -182,8 +182,9 @@ defmodule GrpcLb.Settings do
       type: {:or, @count, nil},
       default: nil,
       doc: """
-      how many calls may be in flight to one backend. When the chosen one is full the next ones in the
-      list are tried, 16 at most. By default no limit.
+      how many calls may be in flight to one backend. When the chosen one is full the policy chooses
+      again, so that the others get its calls as they get all others, and `{:error, :overloaded}` means
+      that all are full. By default no limit.
       """
     ],
     seed: [

@@ -57,8 +57,10 @@ defmodule GrpcLb.HealthTest do
       assert GrpcLb.pick(lb) == {:ok, :b}
       GrpcLb.set_state(lb, :b, :transient_failure)
       assert GrpcLb.pick(lb) == {:ok, :c}
-      GrpcLb.set_state(lb, :a, :ready)
-      assert GrpcLb.pick(lb) == {:ok, :a}
+      GrpcLb.set_state(lb, :c, :draining)
+      assert GrpcLb.pick(lb) == {:error, :no_backends}
+      for id <- [:b, :a], do: GrpcLb.set_state(lb, id, :ready)
+      assert GrpcLb.pick(lb) == {:ok, :b}
     end
 
     test "lets the calls of a draining backend end" do
@@ -362,7 +364,7 @@ defmodule GrpcLb.HealthTest do
       assert {:ok, :a, _ticket} = GrpcLb.checkout(lb)
     end
 
-    test "of a backend have the next ones tried" do
+    test "of a backend have pick_first go on to the next" do
       {:ok, lb} = GrpcLb.new(:pick_first, [:a, :b, :c], max_requests_per_backend: 2)
       tickets = for _ <- 1..6, {:ok, value, ticket} = GrpcLb.checkout(lb), do: {value, ticket}
       assert Enum.map(tickets, &elem(&1, 0)) == [:a, :a, :b, :b, :c, :c]
@@ -373,12 +375,29 @@ defmodule GrpcLb.HealthTest do
       assert GrpcLb.pick(lb) == {:ok, :a}
     end
 
-    test "of a backend have a few tried, and not a whole list" do
-      {:ok, lb} = GrpcLb.new(:pick_first, Enum.to_list(1..100), max_requests_per_backend: 1)
-      checkouts = for _ <- 1..100, do: GrpcLb.checkout(lb)
-      {through, refused} = Enum.split_while(checkouts, &match?({:ok, _value, _ticket}, &1))
-      assert length(through) in 16..17
-      assert Enum.uniq(refused) == [{:error, :overloaded}]
+    test "of a backend have the policy choose again" do
+      {:ok, lb} =
+        GrpcLb.new({:round_robin, start: :first}, Enum.to_list(1..5), max_requests_per_backend: 1)
+
+      {:ok, 1, ticket} = GrpcLb.checkout(lb)
+      calls = Enum.frequencies(for _ <- 1..400, do: GrpcLb.run(lb, & &1))
+      assert calls == %{2 => 100, 3 => 100, 4 => 100, 5 => 100}
+
+      picks = for %{picks: picks} <- GrpcLb.info(lb).backends, do: picks
+      assert picks == [1, 100, 100, 100, 100]
+
+      assert GrpcLb.complete(ticket, :ok) == :ok
+    end
+
+    test "of a backend are no refusal while one of a long list has room" do
+      for policy <- [:pick_first, :round_robin, :random, :least_request, :peak_ewma] do
+        {:ok, lb} = GrpcLb.new(policy, Enum.to_list(1..1_000), max_requests_per_backend: 1)
+        tickets = for _ <- 1..1_000, {:ok, id, ticket} = GrpcLb.checkout(lb), do: {id, ticket}
+        assert GrpcLb.checkout(lb) == {:error, :overloaded}
+        {id, ticket} = Enum.random(tickets)
+        GrpcLb.complete(ticket, :ok)
+        assert {:ok, ^id, _ticket} = GrpcLb.checkout(lb)
+      end
     end
 
     @tag :concurrency

@@ -207,8 +207,33 @@ defmodule GrpcLb.PolicyTest do
     test "takes the first that is ready" do
       {:ok, lb} = GrpcLb.new(:pick_first, [:a, :b])
       assert picks(lb, 3) == [:a, :a, :a]
-      GrpcLb.reconcile(lb, [:b, :a])
+    end
+
+    test "stays with it while it is listed and ready" do
+      {:ok, lb} = GrpcLb.new(:pick_first, [:a, :b])
+      GrpcLb.reconcile(lb, [:c, :b, :a])
+      GrpcLb.add(lb, [:d])
+      assert picks(lb, 2) == [:a, :a]
+      GrpcLb.set_state(lb, :a, :transient_failure)
+      assert picks(lb, 2) == [:c, :c]
+      GrpcLb.set_state(lb, :a, :ready)
+      assert picks(lb, 2) == [:c, :c]
+      GrpcLb.remove(lb, [:c])
       assert picks(lb, 2) == [:b, :b]
+      # One that comes back is another one.
+      GrpcLb.reconcile(lb, [:a])
+      GrpcLb.reconcile(lb, [:b, :a])
+      assert picks(lb, 2) == [:a, :a]
+    end
+
+    test "goes on from an owner that died, and not back" do
+      owner = spawn(fn -> Process.sleep(:infinity) end)
+      {:ok, lb} = GrpcLb.new(:pick_first, [{:a, :a, owner: owner}, {:b, :b}, {:c, :c}])
+      assert picks(lb, 1) == [:a]
+      Process.exit(owner, :kill)
+      eventually(fn -> picks(lb, 1) == [:b] end)
+      GrpcLb.reconcile(lb, [:a, :c, :b])
+      assert picks(lb, 1) == [:b]
     end
 
     test "shuffled, takes any, and stays with it while it is listed" do

@@ -31,6 +31,10 @@ pub enum Unavailable {
     Closed,
     /// There are as many calls in flight as there may be. For calls only: a mere pick counts none.
     Overloaded,
+    /// None was found among so many that to look at more would hold up the thread: a search
+    /// through the whole list has the answer, see
+    /// [`Balancer::pick_thoroughly`](crate::Balancer::pick_thoroughly).
+    Unfinished,
 }
 
 impl fmt::Display for Unavailable {
@@ -39,15 +43,34 @@ impl fmt::Display for Unavailable {
             Unavailable::NoBackends => "no backend can be picked",
             Unavailable::Closed => "the balancer is closed",
             Unavailable::Overloaded => "too many calls are in flight",
+            Unavailable::Unfinished => "only a part of the list was looked at",
         })
     }
 }
 
 impl std::error::Error for Unavailable {}
 
-/// How many backends are asked for room for a call before it is refused: a call must not look
-/// through a long list when there are too many calls anyway.
-const TRIES: usize = 16;
+/// How far a search goes for a backend in the place of a chosen one that is full or dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Search {
+    /// So far that it takes some ten microseconds at most.
+    Brief,
+    /// Through the whole list.
+    Thorough,
+}
+
+impl Search {
+    /// How many rows are looked at, one after the other.
+    fn rows(self) -> usize {
+        match self {
+            Search::Brief => 256,
+            Search::Thorough => usize::MAX,
+        }
+    }
+}
+
+/// How often the policy is asked again before rows are looked at without it.
+const CHOICES: usize = 16;
 
 impl<T> Snapshot<T> {
     /// Of a balancer that was never given a list.
@@ -74,33 +97,38 @@ impl<T> Snapshot<T> {
         Ok(self.rows.get(self.choose(caller)?))
     }
 
-    /// As `pick`, while there are rows that must not be picked: passes over those to the next one.
+    /// As `pick`, while there are rows that must not be picked.
     #[cold]
     pub(crate) fn pick_where(
         &self,
         caller: &Caller,
-        usable: impl Fn(&Row<T>) -> bool,
-    ) -> Result<&Row<T>, Unavailable> {
-        let chosen = self.choose(caller)?;
-        let instead = self.from(chosen).find(|row| usable(row));
-        self.credit(chosen, instead);
-        instead.ok_or(Unavailable::NoBackends)
-    }
-
-    /// As `pick`, and counts a call as in flight. A backend that has too many of them, or must not
-    /// be picked, is passed over.
-    #[inline]
-    pub(crate) fn begin(
-        &self,
-        caller: &Caller,
+        search: Search,
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
         let chosen = self.choose(caller)?;
         let row = self.rows.get(chosen);
-        if usable(row) && row.entry.begin(self.limits.max_requests_per_backend) {
-            return Ok(row);
+        match usable(row) {
+            true => Ok(row),
+            false => self.elsewhere(chosen, caller, search, usable, |_| true),
         }
-        self.begin_elsewhere(chosen, usable)
+    }
+
+    /// As `pick`, and counts a call as in flight. A backend that has too many of them, or must not
+    /// be picked, is passed over by the policy, and by a search where it goes on to choose such.
+    #[inline]
+    pub(crate) fn begin(
+        &self,
+        caller: &Caller,
+        search: Search,
+        usable: impl Fn(&Row<T>) -> bool,
+    ) -> Result<&Row<T>, Unavailable> {
+        let chosen = self.choose(caller)?;
+        let row = self.rows.get(chosen);
+        let max = self.limits.max_requests_per_backend;
+        match usable(row) && row.entry.begin(max) {
+            true => Ok(row),
+            false => self.elsewhere(chosen, caller, search, usable, |row| row.entry.begin(max)),
+        }
     }
 
     /// The answer to a call for which there is no room in the balancer.
@@ -112,40 +140,53 @@ impl<T> Snapshot<T> {
         }
     }
 
+    /// A usable row that has room, in the place of the chosen one.
+    ///
+    /// The policy chooses again, so that what is left gets its share of the calls that others
+    /// cannot take; the neighbour of a full one would get them all. Rows that it does not find are
+    /// looked for from a place that it names.
     #[cold]
-    fn begin_elsewhere(
+    fn elsewhere(
         &self,
         chosen: usize,
+        caller: &Caller,
+        search: Search,
         usable: impl Fn(&Row<T>) -> bool,
+        enter: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
-        let mut usable = self.from(chosen).filter(|row| usable(row)).peekable();
+        self.pass_over(chosen);
+        for _ in 0..CHOICES {
+            let chosen = self.picker.pick(&self.rows, caller);
+            let row = self.rows.get(chosen);
+            if usable(row) && enter(row) {
+                return Ok(row);
+            }
+            self.pass_over(chosen);
+        }
+        let (len, limit) = (self.rows.len(), search.rows());
+        let start = self.picker.search_from(len, caller);
+        let indices = (start..len).chain(0..start).take(limit);
+        let rows = indices.map(|index| self.rows.get(index));
+        let mut usable = rows.filter(|row| usable(row)).peekable();
         let none = match usable.peek() {
+            _ if len > limit => Unavailable::Unfinished,
             Some(_) => Unavailable::Overloaded,
             None => Unavailable::NoBackends,
         };
-        let max = self.limits.max_requests_per_backend;
-        let instead = usable.take(TRIES).find(|row| row.entry.begin(max));
-        self.credit(chosen, instead);
-        instead.ok_or(none)
-    }
-
-    /// Every row, from this one on.
-    fn from(&self, index: usize) -> impl Iterator<Item = &Row<T>> {
-        let indices = (index..self.rows.len()).chain(0..index);
-        indices.map(|index| self.rows.get(index))
-    }
-
-    /// Counts the turn of the chosen one as a pick of another.
-    fn credit(&self, chosen: usize, instead: Option<&Row<T>>) {
-        if !self.picker.counts_picks() {
-            return;
-        }
-        // Relaxed: counts; that of the chosen one may be below 0, and wrapped, as long as its
-        // turns are not added.
-        let passed_over = &self.rows.get(chosen).entry.picks;
-        passed_over.fetch_sub(1, Ordering::Relaxed);
-        if let Some(instead) = instead {
+        let instead = usable.find(|row| enter(row)).ok_or(none)?;
+        if self.picker.counts_picks() {
+            // Relaxed: a count.
             instead.entry.picks.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(instead)
+    }
+
+    /// Takes back that the turn of this row was a pick of it.
+    fn pass_over(&self, index: usize) {
+        if self.picker.counts_picks() {
+            // Relaxed: a count, which may be below 0, and wrapped, as long as the turns are not added.
+            let picks = &self.rows.get(index).entry.picks;
+            picks.fetch_sub(1, Ordering::Relaxed);
         }
     }
 

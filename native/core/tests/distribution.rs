@@ -5,7 +5,10 @@
 use grpc_lb_core::policy::round_robin::CursorKind;
 use grpc_lb_core::policy::{least_request, peak_ewma, random, weighted_round_robin, Policy};
 use grpc_lb_core::testing::Stride;
-use grpc_lb_core::{Backend, Balancer, Caller, Outcome, Time, Unowned};
+use grpc_lb_core::{Backend, Balancer, Caller, Config, Outcome, Time, Unavailable, Unowned};
+
+#[path = "support/mod.rs"]
+mod support;
 
 /// So many that of five backends one that gets 1 % too few or too many is noticed.
 const PICKS: usize = 2_000_000;
@@ -224,5 +227,98 @@ fn weighted_round_robin_is_exact() {
         let expected: Vec<_> = scaled.scaled().iter().copied().map(usize::from).collect();
         let balancer = balancer(policy.clone(), &[7, 4, 6]);
         assert_eq!(counts(&balancer, expected.iter().sum()), expected);
+    }
+}
+
+/// Checkouts that are completed at once, with some backends that have no room.
+fn calls_beside_full_ones(policy: Policy, weights: &[u32], full: &[usize]) -> Vec<usize> {
+    let config = Config {
+        max_requests_per_backend: Some(1),
+        ..Config::from(policy)
+    };
+    let balancer = Balancer::new(config, 11, Time(0));
+    let caller = Caller::new(5);
+    let owned = |id: usize| Backend {
+        weight: weights[id],
+        ..Backend::new(id, id)
+    };
+    let list: Vec<_> = full.iter().map(|id| owned(*id)).collect();
+    balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+    let checkout = || balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
+    let _held: Vec<_> = full.iter().map(|_| checkout().unwrap()).collect();
+    let list: Vec<_> = (0..weights.len()).map(owned).collect();
+    balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+    let mut counts = vec![0; weights.len()];
+    for _ in 0..100_000 {
+        counts[checkout().unwrap().0] += 1;
+    }
+    let info = balancer.info(&Unowned).backends;
+    for backend in info {
+        let held = usize::from(full.contains(&backend.id));
+        assert_eq!(backend.picks as usize, counts[backend.id] + held);
+    }
+    counts
+}
+
+#[test]
+fn the_calls_of_full_backends_are_spread_over_all_others() {
+    let counts = calls_beside_full_ones(Policy::RoundRobin(Default::default()), &[1; 6], &[0, 1]);
+    assert_eq!(counts, [0, 0, 25_000, 25_000, 25_000, 25_000]);
+    let counts = calls_beside_full_ones(Policy::Random(random::Config), &[1; 5], &[1, 2]);
+    assert_fits("random", &counts, &[1.0, 0.0, 0.0, 1.0, 1.0]);
+    let counts = calls_beside_full_ones(Policy::Random(random::Config), &[5, 1, 3, 2], &[0]);
+    assert_fits("random", &counts, &[0.0, 1.0, 3.0, 2.0]);
+    let weighted = Policy::WeightedRoundRobin(weighted_round_robin::Config::default());
+    let counts = calls_beside_full_ones(weighted, &[5, 1, 3, 2], &[0]);
+    assert_fits("weighted_round_robin", &counts, &[0.0, 1.0, 3.0, 2.0]);
+}
+
+#[test]
+fn no_call_is_refused_while_one_backend_has_room() {
+    for policy in support::policies() {
+        let name = policy.name();
+        let config = Config {
+            max_requests_per_backend: Some(1),
+            ..Config::from(policy)
+        };
+        let balancer = Balancer::new(config, 11, Time(0));
+        let caller = Caller::new(5);
+        let list: Vec<_> = (0..200).map(|id| Backend::new(id, id)).collect();
+        balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+        let checkout = || balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
+        let held: Vec<_> = (0..200).map(|_| checkout().expect(name)).collect();
+        let full = checkout().map(|(id, _)| id);
+        assert_eq!(full, Err(Unavailable::Overloaded), "{name}");
+        let picks = balancer.info(&Unowned).backends;
+        assert!(picks.iter().all(|backend| backend.picks == 1), "{name}");
+        drop(held);
+    }
+}
+
+#[test]
+fn a_brief_search_has_an_end_and_a_thorough_one_finds_what_there_is() {
+    for policy in support::policies() {
+        let name = policy.name();
+        let config = Config {
+            max_requests_per_backend: Some(1),
+            ..Config::from(policy)
+        };
+        let balancer = Balancer::new(config, 11, Time(0));
+        let caller = Caller::new(5);
+        let list: Vec<_> = (0..1_000).map(|id| Backend::new(id, id)).collect();
+        balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+        let brief = || balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
+        let thorough = || balancer.checkout_thoroughly(&caller, &Unowned, Time(0), |id| *id);
+        let mut held: Vec<_> = (0..1_000).map(|_| thorough().expect(name)).collect();
+        let full = thorough().map(|(id, _)| id);
+        assert_eq!(full, Err(Unavailable::Overloaded), "{name}");
+        let full = brief().map(|(id, _)| id);
+        assert_eq!(full, Err(Unavailable::Unfinished), "{name}");
+        let picks = balancer.info(&Unowned).backends;
+        assert!(picks.iter().all(|backend| backend.picks == 1), "{name}");
+
+        let (id, ticket) = held.swap_remove(500);
+        drop(ticket);
+        assert_eq!(thorough().expect(name).0, id, "{name}");
     }
 }

@@ -179,6 +179,8 @@ struct Naive {
     rotation: Vec<u8>,
     counts: Vec<Counts>,
     turn: usize,
+    /// Whom pick_first has selected, by its counts.
+    selected: Option<usize>,
     /// Calls in flight that began while the number of all was limited.
     in_total: u32,
     panicking: bool,
@@ -230,6 +232,7 @@ impl Naive {
             rotation: Vec::new(),
             counts: Vec::new(),
             turn: 0,
+            selected: None,
             in_total: 0,
             panicking: false,
             generation: 0,
@@ -257,10 +260,7 @@ impl Naive {
     fn candidates(&mut self) -> (Vec<u8>, bool) {
         let n = self.rotation.len();
         let first = match &self.config.policy {
-            Policy::PickFirst(_) => {
-                let mut listed = self.listed.iter().map(|member| member.offered.id);
-                listed.find(|id| self.rotation.contains(id))
-            }
+            Policy::PickFirst(_) => self.selected_id(),
             Policy::RoundRobin(_) if n > 0 => {
                 self.turn += 1;
                 Some(self.rotation[(self.turn - 1) % n])
@@ -272,6 +272,22 @@ impl Naive {
         let candidates = (start..n).chain(0..start).map(|index| self.rotation[index]);
         let ordered = self.ordered || n < 2;
         (candidates.collect(), first.is_some() && ordered)
+    }
+
+    /// A62: who is selected stays so while it can be picked.
+    fn select(&mut self) {
+        if self.selected_id().is_none() {
+            let mut listed = self.listed.iter();
+            let first = listed.find(|member| self.rotation.contains(&member.offered.id));
+            self.selected = first.map(|member| member.counts);
+        }
+    }
+
+    fn selected_id(&self) -> Option<u8> {
+        let mut listed = self.listed.iter();
+        let selected = listed.find(|member| Some(member.counts) == self.selected)?;
+        let id = selected.offered.id;
+        self.rotation.contains(&id).then_some(id)
     }
 
     fn none(&self) -> Unavailable {
@@ -312,7 +328,13 @@ impl Naive {
         }
         let (mut candidates, exact) = self.candidates();
         if let Some(max) = self.config.max_requests_per_backend {
+            let full: Vec<u8> = candidates.clone();
             candidates.retain(|id| self.counts(*id).in_flight < max);
+            // The policy takes a turn for each that it passes over, and so many in vain.
+            if let Policy::RoundRobin(_) = self.config.policy {
+                let passed = full.iter().position(|id| candidates.contains(id));
+                self.turn += passed.unwrap_or(16);
+            }
         }
         if candidates.is_empty() {
             assert_eq!(picked, Err(Unavailable::Overloaded));
@@ -548,7 +570,8 @@ impl Naive {
         }
     }
 
-    fn compare(&self, world: &World, balancer: &Balancer<u8, Owner>) {
+    fn compare(&mut self, world: &World, balancer: &Balancer<u8, Owner>) {
+        self.select();
         let mut info = balancer.info(world);
         assert_eq!(info.policy, self.config.policy.name());
         assert_eq!(info.closed, self.closed);

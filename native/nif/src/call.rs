@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
-use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome};
+use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Unavailable};
 use rustler::{Env, Term};
 
 use crate::balancer::Balancer;
@@ -30,7 +30,13 @@ pub(crate) fn checkout<'a>(
     let monitors = Monitors::new(env, balancer);
     let clock = balancer.clock();
     let begun = balancer.as_caller(|caller| {
-        balancer.checkout(caller, &monitors, clock.now(), |value| value.to_term(env))
+        let now = clock.now();
+        match balancer.checkout(caller, &monitors, now, |value| value.to_term(env)) {
+            Err(Unavailable::Unfinished) => {
+                balancer.checkout_thoroughly(caller, &monitors, now, |value| value.to_term(env))
+            }
+            begun => begun,
+        }
     });
     Ok(match begun {
         Ok((value, call)) => {

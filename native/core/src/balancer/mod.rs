@@ -36,7 +36,7 @@ use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
 use crate::reclaim::Published;
 use crate::shared::Shared;
-use crate::snapshot::{Snapshot, Unavailable};
+use crate::snapshot::{Search, Snapshot, Unavailable};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Patience};
 use crate::ticket::Ticket;
 use crate::time::Time;
@@ -94,6 +94,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ///
     /// Never waits, and allocates and frees nothing but what crossbeam-epoch keeps its own books in,
     /// see `reclaim`. `take` may pick, with the same caller too, and change the list.
+    ///
+    /// While some are dead, and not taken out yet, the policy chooses again where it has chosen one
+    /// of them. If it goes on to do so, some hundreds of backends are looked at one by one; then this
+    /// says [`Unavailable::Unfinished`].
     #[inline]
     pub fn pick<R>(
         &self,
@@ -101,11 +105,33 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         take: impl FnOnce(&T) -> R,
     ) -> Result<R, Unavailable> {
+        self.pick_by(caller, owners, Search::Brief, take)
+    }
+
+    /// As [`Balancer::pick`], and looks at every backend before it says that none can be picked:
+    /// some milliseconds for 100,000 of them.
+    pub fn pick_thoroughly<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<R, Unavailable> {
+        self.pick_by(caller, owners, Search::Thorough, take)
+    }
+
+    #[inline]
+    fn pick_by<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        search: Search,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<R, Unavailable> {
         let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
             let row = match check_owners {
                 false => snapshot.pick(caller),
-                true => snapshot.pick_where(caller, |row| is_alive(row.owner, owners)),
+                true => snapshot.pick_where(caller, search, |row| is_alive(row.owner, owners)),
             };
             row.map(|row| take(&row.value))
         })
@@ -114,13 +140,37 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// As [`Balancer::pick`], and counts a call as in flight: until its ticket is completed or
     /// dropped.
     ///
-    /// With [`Config::max_requests_per_backend`] a backend that has so many calls is passed over for
-    /// one of those that come next in the rotation, of which it looks at a few.
+    /// With [`Config::max_requests_per_backend`] a backend that has so many calls is passed over as
+    /// one that is dead, and [`Unavailable::Overloaded`] means that all of them are full.
     #[inline]
     pub fn checkout<R>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
+        now: Time,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Ticket), Unavailable> {
+        self.checkout_by(caller, owners, Search::Brief, now, take)
+    }
+
+    /// As [`Balancer::checkout`], and looks at every backend before it says that none has room; see
+    /// [`Balancer::pick_thoroughly`].
+    pub fn checkout_thoroughly<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Ticket), Unavailable> {
+        self.checkout_by(caller, owners, Search::Thorough, now, take)
+    }
+
+    #[inline]
+    fn checkout_by<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        search: Search,
         now: Time,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
@@ -132,8 +182,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 return Err(snapshot.overloaded());
             }
             let row = match check_owners {
-                false => snapshot.begin(caller, |_| true),
-                true => snapshot.begin(caller, |row| is_alive(row.owner, owners)),
+                false => snapshot.begin(caller, search, |_| true),
+                true => snapshot.begin(caller, search, |row| is_alive(row.owner, owners)),
             };
             match row {
                 Ok(row) => {

@@ -73,6 +73,13 @@ pub(crate) trait PolicyPicker {
     /// the candidates are those that the picker was built for.
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize;
 
+    /// Where among `n` candidates, of which there is one at least, to begin to look for one that can
+    /// take a call, when those that `pick` chooses cannot. Anywhere, so that none takes the calls of
+    /// all that are before it.
+    fn search_from(&self, n: usize, caller: &Caller) -> usize {
+        caller.random_below(n)
+    }
+
     /// Shows which of `n` backends, of which there is one at least, were picked and how often,
     /// possibly in parts.
     fn for_each_picked(&self, n: usize, add: impl FnMut(usize, u64)) {

@@ -109,6 +109,13 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`PolicyPicker::search_from`].
+            pub(crate) fn search_from(&self, n: usize, caller: &Caller) -> usize {
+                match self {
+                    $(Picker::$name(picker) => picker.search_from(n, caller),)+
+                }
+            }
+
             /// See [`PolicyPicker::COUNTS_PICKS`].
             pub(crate) fn counts_picks(&self) -> bool {
                 match self {

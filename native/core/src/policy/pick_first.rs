@@ -1,4 +1,5 @@
-//! pick_first (gRFC A62): every call goes to the first backend that is ready.
+//! pick_first (gRFC A62): every call goes to the first backend that is ready, and all that follow go
+//! there too, as long as it is listed and ready.
 //!
 //! The connection's part of A62 and A61 (which address to dial, and when) is not here: the
 //! backends that a balancer holds are connected.
@@ -13,29 +14,42 @@ pub struct Config {
     /// clients with one list do not all choose the same backend. A heavier backend is more likely
     /// to be the first (A113).
     ///
-    /// Every backend draws its place when it is first listed and keeps it, so a reconcile does
-    /// not move the traffic away from a first backend that stays: A62 keeps a selected address
-    /// that is still listed, too.
+    /// Every backend draws its place when it is first listed and keeps it.
     pub shuffle: bool,
 }
 
 /// The backend that every pick takes.
 #[derive(Default)]
-pub(crate) struct Picker(usize);
+pub(crate) struct Picker {
+    index: usize,
+    /// Which one it is: where its load is, which is no other's while this picker's list is there.
+    selected: Option<usize>,
+}
 
 impl PolicyConfig for Config {
     const NAME: &'static str = "pick_first";
     type Picker = Picker;
 
-    fn build(&self, list: &impl CandidateList, _with: Build<Picker>) -> Picker {
-        let all = 0..list.len();
+    /// A62: a selected backend stays selected, whatever comes before it in the list now. Once it
+    /// has left, or is not ready, another is, and stays so when the first one is back.
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        let all = || 0..list.len();
+        let selected = with.last.and_then(|last| last.selected);
+        let kept = selected.and_then(|it| all().find(|index| identity(list, *index) == it));
         let place = |index: &usize| place(list, *index);
-        let first = match self.shuffle {
-            false => all.min_by_key(|index| list.rank(*index)),
-            true => all.max_by(|one, other| place(one).total_cmp(&place(other))),
-        };
-        Picker(first.unwrap_or(0))
+        let first = kept.or_else(|| match self.shuffle {
+            false => all().min_by_key(|index| list.rank(*index)),
+            true => all().max_by(|one, other| place(one).total_cmp(&place(other))),
+        });
+        Picker {
+            index: first.unwrap_or(0),
+            selected: first.map(|index| identity(list, index)),
+        }
     }
+}
+
+fn identity(list: &impl CandidateList, index: usize) -> usize {
+    std::ptr::from_ref(list.load(index)) as usize
 }
 
 /// A backend's place in the shuffled list, the highest first.
@@ -63,7 +77,12 @@ pub(crate) fn weighted_place(weight: f64, random: f64) -> f64 {
 impl PolicyPicker for Picker {
     #[inline]
     fn pick(&self, _candidates: &impl Candidates, _caller: &Caller) -> usize {
-        self.0
+        self.index
+    }
+
+    /// The next one after it: with full backends, the calls go to as few as have room for them.
+    fn search_from(&self, _n: usize, _caller: &Caller) -> usize {
+        self.index
     }
 }
 

@@ -345,18 +345,25 @@ fn another_cursor_goes_on_where_the_last_one_was() {
 #[test]
 fn a_shuffle_is_switched_on_and_off() {
     let shuffle = |shuffle| Policy::PickFirst(pick_first::Config { shuffle });
-    let fleet = Fleet::new(shuffle(false), 20);
-    assert_eq!(fleet.picks(1)[0], 1);
+    let fleet = Fleet::new(shuffle(false), 200);
+    // The backend that is selected stays so: the order tells which one follows it.
+    let selected = || fleet.picks(1).iter().position(|picks| *picks == 1).unwrap() as u32 + 1;
+    let next = |now| {
+        let last = selected();
+        fleet.set(last, State::TransientFailure, seconds(now));
+        fleet.set(last, State::Ready, seconds(now));
+        selected()
+    };
+    assert_eq!(selected(), 1);
     fleet.configure(|it| it.policy = shuffle(true), seconds(1));
-    let shuffled = fleet.picks(1);
-    assert_eq!(
-        shuffled[0], 0,
-        "the chance is one of twenty, and the seed is fixed"
-    );
+    assert_eq!(selected(), 1);
+    let shuffled = next(1);
+    assert_ne!(shuffled, 2, "the chance is small, and the seed is fixed");
     fleet.configure(|it| it.policy = shuffle(false), seconds(2));
-    assert_eq!(fleet.picks(1)[0], 1);
+    assert_eq!(selected(), shuffled);
+    assert_eq!(next(2), 1);
     fleet.configure(|it| it.policy = shuffle(true), seconds(3));
-    assert_eq!(fleet.picks(1), shuffled, "the same order");
+    assert_eq!(next(3), shuffled, "the same order");
 }
 
 #[test]
