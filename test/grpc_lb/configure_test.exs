@@ -3,6 +3,8 @@ defmodule GrpcLb.ConfigureTest do
 
   import GrpcLb.Test.Eventually
 
+  alias GrpcLb.Clock
+
   # Ejects whoever fails once, at once, and for long.
   @detection [consecutive_failures: 1, max_ejection_percent: 100, base_ejection_time: 3_600_000]
 
@@ -143,11 +145,12 @@ defmodule GrpcLb.ConfigureTest do
   end
 
   test "begins to sweep, as often as it is told" do
-    {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+    clock = Clock.manual()
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], clock: clock)
     share = [threshold: 50, minimum_hosts: 1, request_volume: 1]
 
     detection = [
-      interval: 20,
+      interval: 20_000,
       max_ejection_percent: 50,
       base_ejection_time: 3_600_000,
       failure_percentage: share
@@ -155,29 +158,29 @@ defmodule GrpcLb.ConfigureTest do
 
     for _ <- 1..2 do
       assert GrpcLb.configure(lb, outlier_detection: detection) == {:ok, :changed}
+      ejected? = fn -> Enum.any?(GrpcLb.info(lb).backends, & &1.ejected_until) end
       for _ <- 1..2, do: call(lb, {:error, :refused})
-
-      eventually(fn ->
-        for _ <- 1..2, do: call(lb, {:error, :refused})
-        Enum.any?(GrpcLb.info(lb).backends, & &1.ejected_until)
-      end)
-
+      Clock.advance(clock, 19_999)
+      refute ejected?.()
+      Clock.advance(clock, 1)
+      assert ejected?.()
       assert GrpcLb.configure(lb, outlier_detection: nil) == {:ok, :changed}
     end
   end
 
   test "begins to start slowly, and ends it" do
-    {:ok, lb} = GrpcLb.new(:random, [{:a, 1, weight: 4}])
+    clock = Clock.manual()
+    {:ok, lb} = GrpcLb.new(:random, [{:a, 1, weight: 4}], clock: clock)
     assert GrpcLb.configure(lb, slow_start: [window: 3_600_000]) == {:ok, :changed}
     assert %{weight: 4, current_weight: weight} = backend(lb, :a)
     assert weight < 4
     assert GrpcLb.configure(lb, slow_start: nil) == {:ok, :changed}
     assert %{weight: 4, current_weight: 4.0} = backend(lb, :a)
 
-    # A short one ends by itself: the ticker has adopted it.
+    # One ends by itself: the clock has adopted it.
     assert GrpcLb.configure(lb, slow_start: [window: 3_600_000]) == {:ok, :changed}
-    assert GrpcLb.configure(lb, slow_start: [window: 1]) == {:ok, :changed}
-    eventually(fn -> backend(lb, :a).current_weight == 4.0 end)
+    Clock.advance(clock, 3_600_000)
+    assert backend(lb, :a).current_weight == 4.0
   end
 
   test "sets the panic threshold" do
@@ -193,12 +196,14 @@ defmodule GrpcLb.ConfigureTest do
   test "reads weights as it is told" do
     weighted = &{:weighted_round_robin, &1}
     reported = [weights: :reported, blackout_period: 0, weight_update_period: 100]
-    {:ok, lb} = GrpcLb.new(weighted.([]), [{:a, :a, weight: 5}, :b])
+    clock = Clock.manual()
+    {:ok, lb} = GrpcLb.new(weighted.([]), [{:a, :a, weight: 5}, :b], clock: clock)
     assert GrpcLb.configure(lb, policy: weighted.(reported)) == {:ok, :changed}
     assert %{weight: 5, current_weight: nil} = backend(lb, :a)
 
     GrpcLb.report(lb, :a, %{rps_fractional: 100, cpu_utilization: 0.5})
-    eventually(fn -> backend(lb, :a).current_weight == 200.0 end)
+    Clock.advance(clock, 100)
+    assert backend(lb, :a).current_weight == 200.0
     assert GrpcLb.configure(lb, policy: weighted.([])) == {:ok, :changed}
     assert %{weight: 5, current_weight: 5.0} = backend(lb, :a)
   end

@@ -1,9 +1,7 @@
 defmodule GrpcLb.PolicyTest do
   use ExUnit.Case, async: true
 
-  import GrpcLb.Test.Eventually
-
-  alias GrpcLb.Policy
+  alias GrpcLb.{Clock, Policy}
 
   doctest GrpcLb.Policy
 
@@ -316,13 +314,15 @@ defmodule GrpcLb.PolicyTest do
       policy =
         {:weighted_round_robin, weights: :reported, blackout_period: 0, weight_update_period: 100}
 
-      {:ok, lb} = GrpcLb.new(policy, weighted(a: 1, b: 9))
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new(policy, weighted(a: 1, b: 9), clock: clock)
       # Of neither it is known.
       assert_shares(picks(lb, 100), %{a: 50, b: 50}, 0)
       GrpcLb.report(lb, :a, %{rps_fractional: 300, cpu_utilization: 1})
       GrpcLb.report(lb, :b, %{rps_fractional: 100, cpu_utilization: 1})
       weights = fn -> Enum.map(GrpcLb.info(lb).backends, & &1.current_weight) end
-      eventually(fn -> weights.() == [300.0, 100.0] end)
+      Clock.advance(clock, 100)
+      assert weights.() == [300.0, 100.0]
       assert_shares(picks(lb, 400), %{a: 300, b: 100}, 2)
 
       # One of which nothing is known gets the mean of the others.
@@ -376,21 +376,27 @@ defmodule GrpcLb.PolicyTest do
 
   describe "peak_ewma" do
     test "avoids who fails, and forgives in time" do
-      {:ok, lb} = GrpcLb.new({:peak_ewma, decay: 200, penalty: 1_000}, [:a, :b])
+      clock = Clock.manual()
+      opts = [decay: 200, penalty: 1_000]
+      {:ok, lb} = GrpcLb.new({:peak_ewma, opts}, [:a, :b], seed: 1, clock: clock)
       {:ok, failing, ticket} = GrpcLb.checkout(lb)
       GrpcLb.complete(ticket, {:error, 1})
       assert Enum.uniq(for _ <- 1..20, do: GrpcLb.run(lb, & &1)) == [:a, :b] -- [failing]
-      eventually(fn -> GrpcLb.run(lb, & &1) == failing end)
+      Clock.advance(clock, 10_000)
+
+      # Each takes a millisecond.
+      calls = for _ <- 1..20, do: GrpcLb.run(lb, &{Clock.advance(clock, 1), &1})
+      assert {:ok, failing} in calls
     end
 
     test "avoids who is slow, at the first slow answer" do
-      {:ok, lb} = GrpcLb.new({:peak_ewma, default_rtt: 1}, [:a, :b])
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new({:peak_ewma, default_rtt: 1}, [:a, :b], clock: clock)
       for _ <- 1..10, do: GrpcLb.run(lb, & &1)
 
       slow =
         GrpcLb.run(lb, fn value ->
-          # Longer than a busy machine holds up one of the others.
-          Process.sleep(500)
+          Clock.advance(clock, 500)
           value
         end)
 

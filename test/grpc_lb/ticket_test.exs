@@ -5,6 +5,8 @@ defmodule GrpcLb.TicketTest do
   import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers
 
+  alias GrpcLb.Clock
+
   # What is counted of the only backend.
   defp counts(lb) do
     %{backends: [backend]} = GrpcLb.info(lb)
@@ -96,19 +98,37 @@ defmodule GrpcLb.TicketTest do
 
     test "measure how long a call takes" do
       {:ok, lb} = GrpcLb.new(:least_request, a: 1)
-
       before = System.monotonic_time(:nanosecond)
-      {:ok, 1, ticket} = GrpcLb.checkout(lb)
-      inside = System.monotonic_time(:nanosecond)
-      # The call.
-      Process.sleep(20)
-      least = System.monotonic_time(:nanosecond) - inside
-      GrpcLb.complete(ticket, :ok)
+      GrpcLb.run(lb, fn 1 -> :ok end)
       most = System.monotonic_time(:nanosecond) - before
-
       assert [%{latency_ns: latency}] = GrpcLb.info(lb).backends
       # By another clock, which the VM may just be correcting its own by.
-      assert latency in (least - 1_000_000)..(most + 1_000_000)
+      assert latency in 1..(most + 1_000_000)
+
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new(:least_request, [a: 1], clock: clock)
+
+      GrpcLb.run(lb, fn 1 ->
+        Clock.advance(clock, 20)
+        :ok
+      end)
+
+      assert [%{latency_ns: 20_000_000}] = GrpcLb.info(lb).backends
+    end
+
+    test "are told the latency by who knows better" do
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new(:least_request, [a: 1], clock: clock)
+
+      for {latency, known} <- [{:none, nil}, {7, 7}] do
+        {:ok, 1, ticket} = GrpcLb.checkout(lb)
+        Clock.advance(clock, 1_000)
+        GrpcLb.first_response(ticket)
+        assert GrpcLb.complete(ticket, :ok, latency: latency) == :ok
+        assert [%{latency_ns: ^known}] = GrpcLb.info(lb).backends
+      end
+
+      assert %{successes: 2} = counts(lb)
     end
 
     test "work on when the backend is gone from the list, or the balancer closed" do
@@ -505,8 +525,9 @@ defmodule GrpcLb.TicketTest do
 
     defp reported(opts \\ []) do
       opts = [weights: :reported, blackout_period: 0, weight_update_period: 100] ++ opts
-      {:ok, lb} = GrpcLb.new({:weighted_round_robin, opts}, [:a, :b])
-      lb
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new({:weighted_round_robin, opts}, [:a, :b], clock: clock)
+      {lb, clock}
     end
 
     defp weights(lb), do: Map.new(GrpcLb.info(lb).backends, &{&1.id, &1.current_weight})
@@ -520,29 +541,32 @@ defmodule GrpcLb.TicketTest do
     end
 
     test "of calls become weights, encoded or as maps" do
-      lb = reported()
+      {lb, clock} = reported()
       assert weights(lb) == %{a: nil, b: nil}
 
       reports = %{a: encoded(0.5, 100.0), b: %{cpu_utilization: 1, rps_fractional: 50}}
       assert complete_with(lb, reports) == %{a: :ok, b: :ok}
-      eventually(fn -> weights(lb) == %{a: 200.0, b: 50.0} end)
+      Clock.advance(clock, 100)
+      assert weights(lb) == %{a: 200.0, b: 50.0}
       assert GrpcLb.info(lb).malformed_reports == 0
     end
 
     test "out of band become weights; those of calls do not count beside them" do
-      lb = reported(reports: :out_of_band)
+      {lb, clock} = reported(reports: :out_of_band)
       GrpcLb.report(lb, :a, encoded(0.5, 100.0))
       GrpcLb.report(lb, :b, %{application_utilization: 0.25, rps_fractional: 10})
-      eventually(fn -> weights(lb) == %{a: 200.0, b: 40.0} end)
+      Clock.advance(clock, 100)
+      assert weights(lb) == %{a: 200.0, b: 40.0}
 
       report = encoded(0.5, 1.0)
       complete_with(lb, %{a: report, b: report})
       GrpcLb.report(lb, :a, encoded(0.5, 300.0))
-      eventually(fn -> weights(lb) == %{a: 600.0, b: 40.0} end)
+      Clock.advance(clock, 100)
+      assert weights(lb) == %{a: 600.0, b: 40.0}
     end
 
     test "count errors, and the metrics that are named" do
-      lb = reported(error_utilization_penalty: 2, metric_names: ["named_metrics.queue"])
+      {lb, clock} = reported(error_utilization_penalty: 2, metric_names: ["named_metrics.queue"])
       GrpcLb.report(lb, :a, %{rps_fractional: 100, eps: 25, named_metrics: %{"queue" => 0.5}})
 
       GrpcLb.report(lb, :b, %{
@@ -551,7 +575,8 @@ defmodule GrpcLb.TicketTest do
         cpu_utilization: 0.1
       })
 
-      eventually(fn -> weights(lb) == %{a: 100.0, b: 1000.0} end)
+      Clock.advance(clock, 100)
+      assert weights(lb) == %{a: 100.0, b: 1000.0}
     end
 
     test "that are malformed are counted, and nothing else" do
