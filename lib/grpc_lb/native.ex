@@ -46,7 +46,7 @@ defmodule GrpcLb.Native do
           | {:round_robin,
              %{cursor: cursor(), start: :first | :random, on_reconcile: :keep | :reset}}
           | {:weighted_round_robin, weights()}
-          | {:least_request, %{choices: 2..10, bias: float()}}
+          | {:least_request, %{choices: 2..10 | :all, bias: float()}}
           | {:peak_ewma,
              %{
                decay: pos_integer(),

@@ -191,6 +191,7 @@ defmodule GrpcLb.Options do
     end
   end
 
+  defp clamp(value, _at_least, _at_most) when not is_number(value), do: value
   defp clamp(value, at_least, _at_most) when at_least != nil and value < at_least, do: at_least
   defp clamp(value, _at_least, at_most) when at_most != nil and value > at_most, do: at_most
   defp clamp(value, _at_least, _at_most), do: value

@@ -137,24 +137,31 @@ defmodule GrpcLb.Policy do
       less. A slow backend gets fewer calls, as its calls pile up. A backend that fails fast is never
       busy, and gets more; take outlier detection with it, see `GrpcLb.new/3`.
 
-      A backend of weight 2 counts as half as busy as one of weight 1 with as many calls in flight.
+      Idle backends get calls by their weights, and under load their calls in flight are as their
+      weights: a backend of weight 2 counts as half as busy as one of weight 1 with as many. For this
+      the few are drawn by weight, no backend twice, and the first one stays unless another is less
+      busy. A48 draws with replacement and has no weights; Envoy's schedule has the same shares while
+      nothing is in flight, and under load shares nearer to each other than the weights are.
       """,
       options: [
         choices: [
-          type: {:integer, from: 2, to: 0xFFFFFFFF},
+          type: {:or, {:integer, from: 2, to: 0xFFFFFFFF}, :all},
           default: 2,
           at_most: 10,
           doc: """
-          how many backends are drawn, the same one perhaps twice. More than 2 gains little, and at
-          each change of load all callers rush to the same few. More than 10 becomes 10.
+          how many different backends are drawn, all where there are no more. More than 2 gains little,
+          and at each change of load all callers rush to the same few. More than 10 becomes 10. `:all`
+          compares all of a list of up to 64, as Envoy's `FULL_SCAN`, at a cost that grows with the list;
+          of a longer one 10 are drawn.
           """
         ],
         bias: [
           type: {:number, from: 0},
           default: 1.0,
           doc: """
-          how much calls in flight count beside weights, where weights differ, as Envoy's
-          `active_request_bias`: the least `(in_flight + 1) ^ bias / weight` is taken.
+          how much calls in flight count beside weights, as Envoy's `active_request_bias`. 0: not at
+          all, which is a split by weight alone. Less than 1: so much of the calls of the one drawn
+          first counts. More than 1: `in_flight ^ bias / weight` is compared.
           """
         ]
       ]

@@ -17,9 +17,13 @@ use std::time::Duration;
 use crate::health::slow_start;
 use crate::policy::{least_request, pick_first};
 
-/// least_request's choice: the first of the samples that costs least. There is one at least.
-pub fn cheapest(samples: impl Iterator<Item = usize>, cost: impl Fn(usize) -> f64) -> usize {
-    least_request::cheapest(samples, cost)
+/// least_request's choice among those that are drawn, of which there is one at least: the first, or
+/// the first that is preferred to it, and so on.
+pub fn preferred(
+    drawn: impl Iterator<Item = usize>,
+    prefers_next: impl Fn(usize, usize) -> bool,
+) -> usize {
+    least_request::preferred(drawn, prefers_next)
 }
 
 /// pick_first's shuffle: a backend's place by its weight and a random number between 0 and 1.

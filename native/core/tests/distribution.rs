@@ -2,10 +2,11 @@
 //! chi-square test of fixed seed where they are drawn.
 #![cfg(not(loom))]
 
+use grpc_lb_core::policy::least_request::Choices;
 use grpc_lb_core::policy::round_robin::CursorKind;
 use grpc_lb_core::policy::{least_request, peak_ewma, random, weighted_round_robin, Policy};
 use grpc_lb_core::testing::Stride;
-use grpc_lb_core::{Backend, Balancer, Caller, Config, Outcome, Time, Unavailable, Unowned};
+use grpc_lb_core::{Backend, Balancer, Caller, Config, State, Ticket, Time, Unavailable, Unowned};
 
 #[path = "support/mod.rs"]
 mod support;
@@ -71,6 +72,7 @@ fn counts(balancer: &Balancer<usize>, picks: usize) -> Vec<usize> {
 }
 
 fn least_request(choices: usize, bias: f64) -> Policy {
+    let choices = Choices::Some(choices);
     Policy::LeastRequest(least_request::Config { choices, bias })
 }
 
@@ -120,64 +122,181 @@ fn least_request_takes_those_of_equal_load_alike() {
     }
 }
 
-#[test]
-fn least_request_takes_the_loaded_one_when_it_draws_no_other() {
-    for choices in [2_u32, 3] {
-        let balancer = balancer(least_request(choices as usize, 1.0), &[1; 4]);
-        let caller = Caller::new(1);
-        // Each has a call, and one has two.
-        let mut calls: Vec<_> = Vec::new();
-        let mut open = [0; 4];
-        while open.iter().sum::<usize>() < 5 || open.contains(&0) {
+/// Has each backend have so many calls in flight.
+fn load(balancer: &Balancer<usize>, calls: &[usize]) -> Vec<Ticket> {
+    let caller = Caller::new(1);
+    let set = |id: usize, state| {
+        let set = balancer.set_state(&id, state, &Unowned, Time(0));
+        set.unwrap();
+    };
+    let ids = || 0..calls.len();
+    let mut tickets = Vec::new();
+    for id in ids() {
+        let others = || ids().filter(|other| *other != id);
+        others().for_each(|other| set(other, State::Draining));
+        tickets.extend((0..calls[id]).map(|_| {
             let checkout = balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
-            let (id, ticket) = checkout.unwrap();
-            let wanted = if id == 2 { 2 } else { 1 };
-            if open[id] < wanted {
-                open[id] += 1;
-                calls.push(ticket);
-            }
-        }
-        let loaded = 0.25_f64.powi(choices as i32);
-        let other = (1.0 - loaded) / 3.0;
-        let shares = [other, other, loaded, other];
+            checkout.unwrap().1
+        }));
+        others().for_each(|other| set(other, State::Ready));
+    }
+    tickets
+}
+
+#[test]
+fn least_request_never_takes_the_one_that_has_more_calls_than_all_others() {
+    for (choices, calls) in [(2, &[1, 1, 2, 1][..]), (3, &[1, 1, 2, 1]), (2, &[3, 2])] {
+        let balancer = balancer(least_request(choices, 1.0), &vec![1; calls.len()]);
+        let tickets = load(&balancer, calls);
+        let most = calls.iter().max().unwrap();
+        let shares: Vec<f64> = calls
+            .iter()
+            .map(|it| f64::from(u8::from(it < most)))
+            .collect();
         assert_fits("least_request, loaded", &counts(&balancer, PICKS), &shares);
-        for ticket in calls {
-            ticket.complete(Outcome::Success, None, Time(0)).unwrap();
-        }
-        assert_fits("least_request", &counts(&balancer, PICKS), &[1.0; 4]);
+        drop(tickets);
+        let shares = vec![1.0; calls.len()];
+        assert_fits("least_request", &counts(&balancer, PICKS), &shares);
     }
 }
 
 #[test]
-fn least_request_takes_the_heaviest_of_those_drawn() {
-    let weights = [3, 1, 4, 2];
-    let balancer = balancer(least_request(2, 1.0), &weights);
-    // The one of weight w is taken if none that is heavier is drawn, and not only lighter ones.
-    let share = |weight: &u32| f64::from(weight * weight - (weight - 1) * (weight - 1)) / 16.0;
-    let shares: Vec<f64> = weights.iter().map(share).collect();
-    assert_fits(
-        "least_request, by weight",
-        &counts(&balancer, PICKS),
-        &shares,
-    );
+fn least_request_takes_idle_ones_by_weight() {
+    for weights in [
+        &[1, 1_000][..],
+        &[100, 101],
+        &[3, 1, 4, 2],
+        &[1, 2, 7],
+        &[1, 1, 1, 1, 10],
+    ] {
+        let shares: Vec<f64> = weights.iter().copied().map(f64::from).collect();
+        for choices in [Choices::Some(2), Choices::Some(10), Choices::All] {
+            for bias in [0.0, 0.5, 1.0, 2.0] {
+                let policy = Policy::LeastRequest(least_request::Config { choices, bias });
+                let counts = counts(&balancer(policy, weights), PICKS / 20);
+                assert_fits("least_request, by weight", &counts, &shares);
+            }
+        }
+    }
 }
 
 #[test]
 fn least_request_weighs_calls_as_its_bias_says() {
-    // Two calls and the one to come: 3 for a weight of 2 is more than 1 for 1; with a bias of 0.5
-    // it is 1.73 for 2, and with none 1 for 2.
-    for (bias, shares) in [(1.0, [3.0, 1.0]), (0.5, [1.0, 3.0]), (0.0, [1.0, 3.0])] {
+    // One that has two calls, of weight 2, and one that has none, of weight 1: 0.5 is less than half
+    // of 2. As soon as it has a call, 1.5 is more.
+    for (bias, calls, shares) in [
+        (1.0, [0, 2], [1.0, 0.0]),
+        (1.0, [1, 2], [1.0, 2.0]),
+        (0.5, [0, 2], [1.0, 0.0]),
+        (0.4, [0, 2], [1.0, 2.0]),
+        (0.0, [0, 200], [1.0, 2.0]),
+        // 1.5 squared is more than half of 2 squared, and less than half of 3 squared.
+        (2.0, [1, 2], [1.0, 2.0]),
+        (2.0, [1, 3], [1.0, 0.0]),
+        (1.0, [1, 3], [1.0, 0.0]),
+        (0.5, [1, 3], [1.0, 2.0]),
+    ] {
         let balancer = balancer(least_request(2, bias), &[1, 2]);
-        let caller = Caller::new(1);
-        let mut calls = Vec::new();
-        while calls.len() < 2 {
-            let checkout = balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
-            let (id, ticket) = checkout.unwrap();
-            if id == 1 {
-                calls.push(ticket);
+        let _tickets = load(&balancer, &calls);
+        assert_fits(
+            "least_request, by bias",
+            &counts(&balancer, PICKS / 20),
+            &shares,
+        );
+    }
+}
+
+#[test]
+fn least_request_looks_through_a_short_list() {
+    let all = least_request::Config {
+        choices: Choices::All,
+        bias: 1.0,
+    };
+    // None of those with the fewest calls is preferred to another.
+    let balancer = balancer(Policy::LeastRequest(all), &[1; 20]);
+    let calls: Vec<usize> = (0..20).map(|id| usize::from(id % 5 != 0)).collect();
+    let _tickets = load(&balancer, &calls);
+    let counts = counts(&balancer, PICKS / 20);
+    let (idle, busy): (Vec<_>, Vec<_>) = counts.iter().zip(calls).partition(|it| it.1 == 0);
+    assert!(busy.iter().all(|(count, _)| **count == 0));
+    let idle: Vec<usize> = idle.iter().map(|(count, _)| **count).collect();
+    assert_fits("least_request, all", &idle, &[1.0; 4]);
+}
+
+/// Envoy's schedule: who is due first goes on by `(in flight + 1) ^ bias / weight`.
+struct Edf<'a> {
+    weights: &'a [u32],
+    bias: f64,
+    due: Vec<f64>,
+}
+
+impl Edf<'_> {
+    fn pick(&mut self, in_flight: &[u32]) -> usize {
+        let earlier = |a: &usize, b: &usize| self.due[*a].total_cmp(&self.due[*b]);
+        let first = (0..self.due.len()).min_by(earlier).unwrap();
+        let calls = f64::from(in_flight[first] + 1).powf(self.bias);
+        self.due[first] += calls / f64::from(self.weights[first]);
+        first
+    }
+}
+
+/// The shares, in percent, of calls of which so many are in flight, and any of them ends next.
+fn shares_of_calls(n: usize, at_once: usize, mut pick: impl FnMut(&[u32]) -> usize) -> Vec<f64> {
+    const CALLS: usize = 60_000;
+    let mut random = fastrand::Rng::with_seed(23);
+    let mut in_flight = vec![0; n];
+    let mut open = Vec::new();
+    let mut counts = vec![0; n];
+    for call in 0..CALLS {
+        if open.len() == at_once {
+            let ended: usize = open.swap_remove(random.usize(..at_once));
+            in_flight[ended] -= 1;
+        }
+        let picked = pick(&in_flight);
+        in_flight[picked] += 1;
+        open.push(picked);
+        counts[picked] += usize::from(call >= CALLS / 10);
+    }
+    let percent = |count| 100.0 * count as f64 / (CALLS - CALLS / 10) as f64;
+    counts.into_iter().map(percent).collect()
+}
+
+#[test]
+fn least_request_has_the_shares_of_envoys_schedule_and_under_load_calls_in_flight_by_weight() {
+    for weights in [&[1, 1_000][..], &[100, 101], &[1, 3], &[1, 2, 7]] {
+        for (bias, at_once) in [(1.0, 1), (0.0, 1), (0.0, 4), (0.0, 32), (1.0, 4), (1.0, 32)] {
+            let balancer = balancer(least_request(2, bias), weights);
+            let caller = Caller::new(29);
+            let n = weights.len();
+            let mut tickets: Vec<Vec<Ticket>> = weights.iter().map(|_| Vec::new()).collect();
+            let got = shares_of_calls(n, at_once, |in_flight| {
+                for (tickets, in_flight) in tickets.iter_mut().zip(in_flight) {
+                    tickets.truncate(*in_flight as usize);
+                }
+                let checkout = balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
+                let (id, ticket) = checkout.unwrap();
+                tickets[id].push(ticket);
+                id
+            });
+            let total: u32 = weights.iter().sum();
+            let by_weight = weights
+                .iter()
+                .map(|it| 100.0 * f64::from(*it) / f64::from(total));
+            let due = weights.iter().map(|weight| 1.0 / f64::from(*weight));
+            let due = due.collect();
+            let mut edf = Edf { weights, bias, due };
+            let expected = match bias * (at_once - 1) as f64 {
+                0.0 => shares_of_calls(n, at_once, |in_flight| edf.pick(in_flight)),
+                _ => by_weight.collect(),
+            };
+            for (got, expected) in got.iter().zip(&expected) {
+                let tolerance = if at_once == 1 { 1.0 } else { 2.5 };
+                assert!(
+                    (got - expected).abs() < tolerance,
+                    "{weights:?}, bias {bias}, {at_once} at once: {got} for {expected}"
+                );
             }
         }
-        assert_fits("least_request, by bias", &counts(&balancer, PICKS), &shares);
     }
 }
 

@@ -3,6 +3,7 @@
 rustler::atoms! {
     added,
     aggression,
+    all,
     already_completed,
     application_utilization,
     backends,

@@ -19,6 +19,7 @@
 
 pub(crate) mod alias;
 mod contract;
+pub(crate) mod draw;
 pub mod least_request;
 pub mod maglev;
 pub mod peak_ewma;

@@ -1,6 +1,6 @@
 //! least_request.json: the choice among samples (policy::least_request).
 
-use grpc_lb_core::testing::cheapest;
+use grpc_lb_core::testing::preferred;
 use serde_json::Value;
 
 use crate::given::{
@@ -90,9 +90,11 @@ fn pick(input: &Value, active: &[u64], samples: impl Iterator<Item = u64>) -> us
         weights => numbers(weights),
     };
     let bias = number_or(&input["bias"], 1.0);
-    cheapest(
+    // Envoy's weight, turned over.
+    let cost = |backend: usize| (active[backend] as f64 + 1.0).powf(bias) / weights[backend];
+    preferred(
         samples.map(|sample| (sample % active.len() as u64) as usize),
-        |backend| (active[backend] as f64 + 1.0).powf(bias) / weights[backend],
+        |kept, next| cost(next) < cost(kept),
     )
 }
 

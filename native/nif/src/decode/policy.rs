@@ -1,6 +1,7 @@
 //! The policy.
 
 use grpc_lb_core::load::reported_weight::{self, Metric, Source};
+use grpc_lb_core::policy::least_request::Choices;
 use grpc_lb_core::policy::round_robin::{CursorKind, OnReconcile, Start};
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
@@ -129,8 +130,12 @@ fn reported_weights<'a>(options: Fields<'a>) -> Result<reported_weight::Config, 
 }
 
 fn least_request<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
+    let choices = match options.given(atoms::choices()) {
+        Some(all) if atoms::all() == all => Choices::All,
+        _ => Choices::Some(options.get(atoms::choices())?),
+    };
     Ok(Policy::LeastRequest(least_request::Config {
-        choices: options.get(atoms::choices())?,
+        choices,
         bias: options.within(atoms::bias(), 0.0..)?,
     }))
 }
