@@ -188,11 +188,13 @@ defmodule GrpcLb.ElixirGrpcTest do
   end
 
   describe "pick first" do
-    test "follows the list" do
+    test "stays with the channel that it has, as long as that is listed" do
       [a, b, c] = channels([{"a", 1}, {"b", 2}, {"c", 3}])
       state = init!(PickFirst, [a, b])
       assert picks(PickFirst, state, 3) == [a, a, a]
       {:ok, ^state} = PickFirst.update(state, [c, a])
+      assert picks(PickFirst, state, 3) == [a, a, a]
+      {:ok, ^state} = PickFirst.update(state, [c, b])
       assert picks(PickFirst, state, 3) == [c, c, c]
     end
 

@@ -1,6 +1,8 @@
 defmodule GrpcLb.PolicyTest do
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.{Clock, Policy}
 
   doctest GrpcLb.Policy
