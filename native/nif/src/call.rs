@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
-use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Unavailable};
+use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Ticket as Call, Unavailable};
 use rustler::{Env, Term};
 
 use crate::balancer::Balancer;
@@ -28,23 +28,47 @@ pub(crate) fn checkout<'a>(
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
     let monitors = Monitors::new(env, balancer);
-    let clock = balancer.clock();
     let begun = balancer.as_caller(|caller| {
-        let now = clock.now();
-        match balancer.checkout(caller, &monitors, now, |value| value.to_term(env)) {
-            Err(Unavailable::Unfinished) => {
-                balancer.checkout_thoroughly(caller, &monitors, now, |value| value.to_term(env))
-            }
-            begun => begun,
-        }
+        let now = balancer.clock().now();
+        balancer.checkout(caller, &monitors, now, |value| value.to_term(env))
     });
     Ok(match begun {
+        Err(Unavailable::Unfinished) => go_on(env, &CHECKOUT_THOROUGHLY, balancer),
+        begun => checked_out(env, balancer, begun),
+    })
+}
+
+const CHECKOUT_THOROUGHLY: Function = nif!(DirtyCpu, checkout, 1, |_env, [balancer]| {
+    on_object::<Balancer, 0>(Self::NAME, balancer, [], checkout_thoroughly)
+});
+
+/// `checkout`, where most of a long list are full, or dead and have not been taken out yet.
+fn checkout_thoroughly<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    let monitors = Monitors::new(env, balancer);
+    let begun = balancer.as_caller(|caller| {
+        let now = balancer.clock().now();
+        balancer.checkout_thoroughly(caller, &monitors, now, |value| value.to_term(env))
+    });
+    Ok(checked_out(env, balancer, begun))
+}
+
+#[inline]
+fn checked_out<'a>(
+    env: Env<'a>,
+    balancer: &Balancer,
+    begun: Result<(Term<'a>, Call), Unavailable>,
+) -> Term<'a> {
+    match begun {
         Ok((value, call)) => {
-            let ticket = Handle::new(Ticket::new(call, clock.clone())).to_term(env);
+            let ticket = Handle::new(Ticket::new(call, balancer.clock().clone())).to_term(env);
             tuple(env, [atoms::ok().to_term(env), value, ticket])
         }
         Err(unavailable) => reason(env, unavailable),
-    })
+    }
 }
 
 /// `first_response(ticket) -> :ok`

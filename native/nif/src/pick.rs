@@ -5,6 +5,9 @@ use rustler::{Env, Term};
 
 use crate::atoms;
 use crate::balancer::Balancer;
+use crate::vm::dispatch::on_object;
+use crate::vm::function::{nif, Function};
+use crate::vm::go_on::go_on;
 use crate::vm::owner::Monitors;
 use crate::vm::term::tuple;
 use crate::vm::{Answer, Object};
@@ -13,13 +16,24 @@ use crate::vm::{Answer, Object};
 #[inline]
 pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let monitors = Monitors::new(env, balancer);
+    let picked =
+        balancer.as_caller(|caller| balancer.pick(caller, &monitors, |value| value.to_term(env)));
+    Ok(match picked {
+        Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
+        Err(Unavailable::Unfinished) => go_on(env, &PICK_THOROUGHLY, balancer),
+        Err(unavailable) => reason(env, unavailable),
+    })
+}
+
+const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 1, |_env, [balancer]| {
+    on_object::<Balancer, 0>(Self::NAME, balancer, [], pick_thoroughly)
+});
+
+/// `pick`, where most of a long list are dead and have not been taken out yet.
+fn pick_thoroughly<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
+    let monitors = Monitors::new(env, balancer);
     let picked = balancer.as_caller(|caller| {
-        match balancer.pick(caller, &monitors, |value| value.to_term(env)) {
-            Err(Unavailable::Unfinished) => {
-                balancer.pick_thoroughly(caller, &monitors, |value| value.to_term(env))
-            }
-            picked => picked,
-        }
+        balancer.pick_thoroughly(caller, &monitors, |value| value.to_term(env))
     });
     Ok(match picked {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),

@@ -1,0 +1,226 @@
+defmodule GrpcLb.Stress.LongScheduleTest do
+  # What runs on a normal scheduler takes no longer than a millisecond, whatever it is given.
+  #
+  # The VM says of every turn on a scheduler whether it took longer. It goes by the time that passes, so
+  # that a turn also counts as long in which the machine held the scheduler up. What is bounded has a
+  # short turn among many all the same, and what is not never has.
+  use ExUnit.Case, async: false
+
+  import GrpcLb.Test.Eventually
+
+  alias GrpcLb.Native
+
+  @moduletag :concurrency
+  @moduletag timeout: 120_000
+
+  @tries 20
+
+  # In words.
+  @large_heap 200_000
+
+  # Sees to it that a turn in which nothing but `call` is done is a short one at least once.
+  #
+  # Each try is a process of its own, with so much room that it does not collect garbage. It makes what
+  # the call needs before its turn begins.
+  defp assert_short(prepare \\ fn -> nil end, call) do
+    turns = Stream.map(1..@tries, fn _try -> longest(prepare, call) end)
+
+    assert Enum.any?(turns, &(&1 == nil)),
+           "each of #{@tries} turns was long, the last of #{longest(prepare, call)} ms"
+  end
+
+  # How many milliseconds a turn took, if it was a long one.
+  defp longest(prepare, call) do
+    test = self()
+    # The shortest time that the VM takes.
+    events = [long_schedule: 1, large_heap: @large_heap]
+    before = :erlang.system_monitor(test, events)
+
+    {pid, monitor} =
+      :erlang.spawn_opt(
+        fn ->
+          prepared = prepare.()
+          send(test, {:prepared, self()})
+          receive(do: (:go -> :ok))
+          call.(prepared)
+          # What is prepared lives until here, and its end is no part of the call.
+          send(test, {:called, self(), prepared != test})
+          receive(do: (:end -> :ok))
+        end,
+        [:monitor, min_heap_size: 100_000]
+      )
+
+    receive(do: ({:prepared, ^pid} -> :ok))
+    # The turn that prepared is over, and so is what was said of it.
+    eventually(fn -> Process.info(pid, :status) == {:status, :waiting} end)
+    _earlier = long_turns(pid)
+    send(pid, :go)
+
+    receive do
+      {:called, ^pid, _prepared} -> :ok
+      {:DOWN, ^monitor, :process, ^pid, reason} when reason != :normal -> exit(reason)
+    end
+
+    eventually(fn -> Process.info(pid, :status) in [{:status, :waiting}, nil] end)
+    long = pid |> long_turns() |> Enum.max(fn -> nil end)
+    send(pid, :end)
+    receive(do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok))
+    :erlang.system_monitor(before)
+    long
+  end
+
+  # What the VM has said of this process so far. It says one thing after the other, so that what it says
+  # now of a large heap comes last.
+  defp long_turns(pid) do
+    large = fn -> :erlang.garbage_collect() end
+    {sentinel, monitor} = :erlang.spawn_opt(large, [:monitor, min_heap_size: 2 * @large_heap])
+    receive(do: ({:monitor, ^sentinel, :large_heap, _info} -> :ok))
+    receive(do: ({:DOWN, ^monitor, :process, ^sentinel, _reason} -> :ok))
+    said(pid)
+  end
+
+  defp said(pid) do
+    receive do
+      {:monitor, ^pid, :long_schedule, info} -> [info[:timeout] | said(pid)]
+      {:monitor, _other, _event, _info} -> said(pid)
+    after
+      0 -> []
+    end
+  end
+
+  defp checked_out(policy, backends \\ [:a], opts \\ []) do
+    {:ok, lb} = GrpcLb.new(policy, backends, opts)
+    {:ok, _value, ticket} = GrpcLb.checkout(lb)
+    {lb, ticket}
+  end
+
+  # A binary that does not begin at a byte.
+  defp unaligned(bytes) do
+    bits = 8 * bytes
+    <<_bit::1, unaligned::bitstring-size(bits), _rest::7>> = :binary.copy("a", bytes + 1)
+    unaligned
+  end
+
+  test "a turn that is long is seen" do
+    # What complete/3 keeps from it: the VM copies such a binary to have it looked at.
+    prepare = fn -> {checked_out(:round_robin), unaligned(50_000_000)} end
+    call = fn {{_lb, ticket}, binary} -> :ok = Native.end_call(ticket, :ok, binary, nil) end
+    assert Enum.all?(1..3, fn _try -> longest(prepare, call) end)
+  end
+
+  describe "the end of a call" do
+    @names for i <- 1..64, do: String.pad_trailing("named_metrics.#{i}", 255, "x")
+    @reported {:weighted_round_robin, weights: :reported, metric_names: @names}
+
+    test "with the largest report, and the most metrics that it is asked for" do
+      metrics = Map.new(1..600, &{String.pad_leading("#{&1}", 5, "0"), 1.0})
+
+      assert_large = fn report ->
+        assert_short(fn -> checked_out(@reported) end, fn {_lb, ticket} ->
+          :ok = Native.complete(ticket, :ok, report)
+        end)
+      end
+
+      assert_large.(%{rps_fractional: 1.0, named_metrics: metrics})
+      # Field 8 is a map: each of its entries has a name and a number.
+      entry = fn i ->
+        <<0x42, 16, 0x0A, 5, String.pad_leading("#{i}", 5, "0")::binary, 0x11, 1.0::float-little>>
+      end
+
+      assert_large.(IO.iodata_to_binary(for i <- 1..455, do: entry.(i)))
+      assert_large.(:binary.copy(<<0x42, 0>>, 4_096))
+    end
+
+    test "with a report that is much too large" do
+      # Made by the caller: what a message or a closure carries is copied by the VM.
+      reports = [
+        fn -> :binary.copy("a", 100_000_000) end,
+        fn -> unaligned(100_000_000) end,
+        fn -> %{named_metrics: %{unaligned(100_000_000) => 1.0}} end,
+        fn -> %{named_metrics: %{:binary.copy("a", 100_000_000) => 1.0}} end,
+        fn -> %{named_metrics: Map.new(1..100_000, &{"#{&1}", 1.0})} end,
+        fn -> :erlang.make_tuple(4_000_000, 0) end,
+        fn -> Enum.to_list(1..1_000_000) end
+      ]
+
+      for report <- reports, complete <- [&Native.complete/3, &complete_publicly/3] do
+        assert_short(fn -> {checked_out(@reported), report.()} end, fn {{_lb, ticket}, report} ->
+          try do
+            complete.(ticket, :ok, report)
+          rescue
+            ArgumentError -> :ok
+          end
+        end)
+      end
+    end
+
+    defp complete_publicly(ticket, outcome, report) when is_map(report) or is_binary(report),
+      do: GrpcLb.complete(ticket, outcome, load_report: report)
+
+    # Its error shows a part of the term, which Elixir makes, a piece at a time.
+    defp complete_publicly(_ticket, _outcome, _neither), do: :ok
+
+    test "that nobody holds any more, as others of its process" do
+      assert_short(fn -> checked_out(:round_robin) end, fn {lb, ticket} ->
+        :ok = GrpcLb.first_response(ticket)
+        for _ <- 1..100, do: {:ok, :a, _ticket} = GrpcLb.checkout(lb)
+        :erlang.garbage_collect()
+      end)
+    end
+  end
+
+  describe "a list of half a million" do
+    @n 500_000
+
+    test "that are all full has a call refused" do
+      {:ok, lb} = GrpcLb.new(:round_robin, Enum.to_list(1..@n), max_requests_per_backend: 0)
+      assert_short(fn _ -> {:error, :overloaded} = GrpcLb.checkout(lb) end)
+      {:ok, lb} = GrpcLb.new(:random, Enum.to_list(1..@n), max_requests_per_backend: 0)
+      assert_short(fn _ -> {:error, :overloaded} = GrpcLb.checkout(lb) end)
+    end
+
+    test "whose owner has just died is picked from" do
+      for call <- [&GrpcLb.pick/1, &GrpcLb.checkout/1] do
+        assert_short(
+          fn ->
+            owner = spawn(fn -> receive(do: (:end -> :ok)) end)
+            backends = for i <- 1..@n, do: {i, i, owner: owner}
+            {:ok, lb} = GrpcLb.new(:round_robin, backends)
+            monitor = Process.monitor(owner)
+            send(owner, :end)
+            receive(do: ({:DOWN, ^monitor, :process, ^owner, _reason} -> lb))
+          end,
+          fn lb -> until_none(lb, call) end
+        )
+      end
+    end
+
+    # Each in a turn of its own.
+    defp until_none(lb, call) do
+      :erlang.yield()
+      unless call.(lb) == {:error, :no_backends}, do: until_none(lb, call)
+    end
+
+    test "is asked for its size, and is dropped" do
+      prepare = fn ->
+        {:ok, lb} = GrpcLb.new(:round_robin, for(i <- 1..@n, do: {i, {i}}))
+        lb
+      end
+
+      assert_short(prepare, fn lb ->
+        @n = GrpcLb.size(lb)
+        false = GrpcLb.closed?(lb)
+        %{tickets: _} = Native.live_counts()
+      end)
+
+      # Nobody holds it any more when the garbage is collected.
+      assert_short(
+        fn -> Process.put(:lb, prepare.()) end,
+        fn nil ->
+          Process.delete(:lb)
+          :erlang.garbage_collect()
+        end
+      )
+    end
+  end
+end
