@@ -5,6 +5,8 @@ defmodule GrpcLb.HealthTest do
   import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers
 
+  alias GrpcLb.Clock
+
   defp backend(lb, id), do: Enum.find(GrpcLb.info(lb).backends, &(&1.id == id))
   defp states(lb), do: Map.new(GrpcLb.info(lb).backends, &{&1.id, &1.state})
 
@@ -132,10 +134,9 @@ defmodule GrpcLb.HealthTest do
   end
 
   describe "outlier detection" do
-    # One that does its work within the patience of a test, but no sweep by itself.
-    defp detecting(opts, backends \\ [:a, :b, :c]) do
-      opts = Keyword.merge([interval: 3_600_000, max_ejection_percent: 100], opts)
-      {:ok, lb} = GrpcLb.new(:round_robin, backends, outlier_detection: opts)
+    defp detecting(opts, backends \\ [:a, :b, :c], clock \\ Clock.manual()) do
+      opts = Keyword.merge([interval: 10_000, max_ejection_percent: 100], opts)
+      {:ok, lb} = GrpcLb.new(:round_robin, backends, outlier_detection: opts, clock: clock)
       lb
     end
 
@@ -150,82 +151,79 @@ defmodule GrpcLb.HealthTest do
       end_call(lb, :b, :cancelled)
       # Backends are looked at together: had b's row been of 3, it would be ejected now, too.
       for _ <- 1..3, do: end_call(lb, :c, {:error, 1})
-      before = System.monotonic_time(:millisecond)
-      eventually(fn -> ejected(lb) == [:c] end)
-
-      assert %{state: :ready, times_ejected: 1, ejected_until: until} = backend(lb, :c)
-      assert until > before and until <= System.monotonic_time(:millisecond) + 60_001
+      assert %{state: :ready, times_ejected: 1, ejected_until: 60_000} = backend(lb, :c)
       assert picked(lb) == [:a, :b]
 
       end_call(lb, :b, {:error, 1})
-      eventually(fn -> ejected(lb) == [:b, :c] end)
+      assert ejected(lb) == [:b, :c]
       assert picked(lb) == [:a]
     end
 
     test "says so to nobody when all are ejected" do
       lb = detecting([consecutive_failures: 1], [:a])
       end_call(lb, :a, {:error, 1})
-      eventually(fn -> GrpcLb.pick(lb) == {:error, :no_backends} end)
+      assert GrpcLb.pick(lb) == {:error, :no_backends}
     end
 
     test "stops at the share that may be ejected" do
       lb = detecting([consecutive_failures: 1, max_ejection_percent: 50], [:a, :b, :c, :d])
       end_call(lb, :a, {:error, 1})
-      eventually(fn -> ejected(lb) == [:a] end)
+      assert ejected(lb) == [:a]
       end_call(lb, :b, {:error, 1})
-      eventually(fn -> ejected(lb) == [:a, :b] end)
+      assert ejected(lb) == [:a, :b]
       # Both would be next.
       end_call(lb, :c, {:error, 1})
       end_call(lb, :d, {:error, 1})
       GrpcLb.remove(lb, [:a])
       GrpcLb.add(lb, [:e, :f, :g, :h])
       end_call(lb, :e, {:error, 1})
-      eventually(fn -> :e in ejected(lb) end)
+      assert :e in ejected(lb)
       assert [:b | _] = ejected(lb)
       refute :f in ejected(lb)
     end
 
     test "lets a backend back in after its time" do
-      lb = detecting(consecutive_failures: 1, interval: 20, base_ejection_time: 200)
+      clock = Clock.manual()
+      lb = detecting([consecutive_failures: 1, base_ejection_time: 25_000], [:a, :b, :c], clock)
       end_call(lb, :b, {:error, 1})
-      eventually(fn -> backend(lb, :b).times_ejected == 1 end)
-      eventually(fn -> ejected(lb) == [] end)
+      Clock.advance(clock, 29_999)
+      assert ejected(lb) == [:b]
+      # The first sweep after that.
+      Clock.advance(clock, 1)
+      assert ejected(lb) == []
       assert picked(lb) == [:a, :b, :c]
       assert backend(lb, :b).times_ejected == 1
     end
 
     test "ejects who fails more than the threshold allows" do
+      clock = Clock.manual()
       gates = [minimum_hosts: 3, request_volume: 10]
-      lb = detecting(interval: 50, failure_percentage: [threshold: 40] ++ gates)
+      opts = [failure_percentage: [threshold: 40] ++ gates]
+      lb = detecting(opts, [:a, :b, :c], clock)
 
-      eventually(fn ->
-        for i <- 1..60 do
-          GrpcLb.run(lb, fn value -> if value == :b and rem(i, 2) == 0, do: :error end)
-        end
+      for i <- 1..60 do
+        GrpcLb.run(lb, fn value -> if value == :b and rem(i, 2) == 0, do: :error end)
+      end
 
-        backend(lb, :b).times_ejected > 0
-      end)
-
-      assert for(id <- [:a, :c], do: backend(lb, id).times_ejected) == [0, 0]
+      Clock.advance(clock, 9_999)
+      assert ejected(lb) == []
+      Clock.advance(clock, 1)
+      assert ejected(lb) == [:b]
     end
 
     test "ejects who succeeds much less often than the others" do
+      clock = Clock.manual()
       gates = [minimum_hosts: 5, request_volume: 10]
-      rate = [stdev_factor: 500] ++ gates
-      lb = detecting([interval: 50, success_rate: rate], [:a, :b, :c, :d, :e])
-
-      eventually(fn ->
-        for _ <- 1..100, do: GrpcLb.run(lb, &if(&1 == :b, do: :error))
-        backend(lb, :b).times_ejected > 0
-      end)
-
-      assert for(id <- [:a, :c, :d, :e], do: backend(lb, id).times_ejected) == [0, 0, 0, 0]
+      lb = detecting([success_rate: [stdev_factor: 500] ++ gates], [:a, :b, :c, :d, :e], clock)
+      for _ <- 1..100, do: GrpcLb.run(lb, &if(&1 == :b, do: :error))
+      Clock.advance(clock, 10_000)
+      assert ejected(lb) == [:b]
     end
 
     test "belongs to the id: a reconcile that keeps it lets nobody back in" do
       lb = detecting(consecutive_failures: 1)
       end_call(lb, :b, {:error, 1})
-      eventually(fn -> ejected(lb) == [:b] end)
+      assert ejected(lb) == [:b]
       GrpcLb.reconcile(lb, [:a, :b, :d])
       assert picked(lb) == [:a, :d]
       GrpcLb.reconcile(lb, [:a])
@@ -268,12 +266,13 @@ defmodule GrpcLb.HealthTest do
     test "has ejected backends picked, too" do
       {:ok, lb} =
         GrpcLb.new(:round_robin, [:a, :b],
+          clock: Clock.manual(),
           panic_threshold: 51,
           outlier_detection: [consecutive_failures: 1, max_ejection_percent: 100]
         )
 
       end_call(lb, :a, {:error, 1})
-      eventually(fn -> backend(lb, :a).ejected_until != nil end)
+      assert backend(lb, :a).ejected_until != nil
       assert picked(lb) == [:a, :b]
     end
 
@@ -289,38 +288,34 @@ defmodule GrpcLb.HealthTest do
   describe "slow start" do
     test "lets the weight of a new backend grow" do
       for policy <- [:random, :least_request, :peak_ewma, :weighted_round_robin] do
-        {:ok, lb} =
-          GrpcLb.new(policy, [{:a, 1, weight: 4}], slow_start: [window: 500, aggression: 2])
-
-        assert_grows(lb, :a, 4.0)
+        clock = Clock.manual()
+        opts = [window: 64_000, aggression: 2]
+        {:ok, lb} = GrpcLb.new(policy, [{:a, 1, weight: 4}], slow_start: opts, clock: clock)
+        assert weights(lb, :a, clock) == [0.4, 2.0, 2.0 * :math.sqrt(2), 2.0 * :math.sqrt(3), 4.0]
       end
     end
 
     test "begins anew for one that gets ready again" do
-      {:ok, lb} = GrpcLb.new(:random, [:a, :b], slow_start: [window: 500])
-      assert_grows(lb, :a, 1.0)
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new(:random, [:a, :b], slow_start: [window: 64_000], clock: clock)
+      assert weights(lb, :a, clock) == [0.1, 0.25, 0.5, 0.75, 1.0]
       GrpcLb.set_state(lb, :a, :connecting)
       GrpcLb.set_state(lb, :a, :ready)
-      assert_grows(lb, :a, 1.0)
+      assert weights(lb, :a, clock) == [0.1, 0.25, 0.5, 0.75, 1.0]
       assert backend(lb, :b).current_weight == 1.0
     end
 
-    defp assert_grows(lb, id, full) do
-      weights = until_full(lb, id, full, System.monotonic_time(:millisecond) + 10_000)
-      assert hd(weights) < full
-      assert weights == Enum.sort(weights)
-    end
+    # Now, and at the end of each quarter of 64 seconds.
+    defp weights(lb, id, clock) do
+      now = backend(lb, id).current_weight
 
-    # Its weights, one after the other, until it has its full one.
-    defp until_full(lb, id, full, deadline) do
-      case backend(lb, id).current_weight do
-        ^full ->
-          [full]
+      quarters =
+        for _ <- 1..4 do
+          Clock.advance(clock, 16_000)
+          backend(lb, id).current_weight
+        end
 
-        weight ->
-          assert System.monotonic_time(:millisecond) < deadline, "it stays at #{weight}"
-          [weight | until_full(lb, id, full, deadline)]
-      end
+      [now | quarters]
     end
   end
 
