@@ -1,12 +1,10 @@
-//! Draws the results: an SVG of three panels side by side, with a line for each contender.
+//! Draws the results of *slow and flaky*: an SVG of three panels side by side, with a line for each contender.
 //!
 //! It brings its own background and two sets of colours, for light and for dark pages.
 
 use std::fmt::{Display, Write};
 
-use crate::measured::Measured;
-use crate::simulation::DEADLINE;
-use crate::Row;
+use crate::scenarios::slow_and_flaky::{Measured, DEADLINE};
 
 const WIDTH: f64 = 1_000.0;
 const TOP: f64 = 104.0;
@@ -110,7 +108,7 @@ impl Axis {
 }
 
 /// The chart.
-pub fn svg(rows: &[Row]) -> String {
+pub fn svg(rows: &[(&'static str, Measured)]) -> String {
     let bottom = TOP + LINE * rows.len() as f64;
     let most = |value: fn(&Measured) -> f64| {
         let values = rows.iter().map(|(_, measured)| value(measured));
@@ -142,9 +140,9 @@ pub fn svg(rows: &[Row]) -> String {
     svg.limit(&latency, limit, bottom);
     svg.panel(&errors, bottom, "Errors", "% of the calls");
     svg.key_of_bars(&errors, [("given_up", "given up"), ("failed", "failed")]);
-    for (line, (contender, measured)) in rows.iter().enumerate() {
+    for (line, (name, measured)) in rows.iter().enumerate() {
         let y = TOP + LINE * (line as f64 + 0.5);
-        svg.text("end", 248.0, y + 4.0, contender.name);
+        svg.text("end", 248.0, y + 4.0, name);
         svg.bars(
             &share,
             y,

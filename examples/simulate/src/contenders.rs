@@ -1,13 +1,13 @@
-//! The policies, with and without outlier detection.
+//! The policies, with and without what can be put around them.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
+use grpc_lb_core::health::slow_start;
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{random, round_robin, weighted_round_robin, Policy};
 use grpc_lb_core::Config;
-
-use crate::server::Kind;
 
 /// A policy that takes part.
 #[derive(Clone, Debug)]
@@ -18,47 +18,108 @@ pub struct Contender {
     pub config: Config,
     /// Whether the list of backends has weights.
     pub knows_sizes: bool,
+    /// Whether a call that was given up is told as a failure, where it would be a cancelled one.
+    pub tells: bool,
 }
 
-impl Contender {
-    /// The weight of a backend in the list.
-    pub(crate) fn weight(&self, kind: Kind) -> u32 {
-        match kind {
-            _ if !self.knows_sizes => 1,
-            Kind::Slow => 1,
-            Kind::Healthy | Kind::Flaky => 10,
-        }
-    }
-}
+/// How long a slow start takes.
+const WINDOW: Duration = Duration::from_secs(30);
 
 /// All contenders, in the order of the table.
-pub fn all() -> Vec<Contender> {
-    let round_robin = Policy::RoundRobin(round_robin::Config {
-        start: round_robin::Start::Random,
-        ..round_robin::Config::default()
-    });
-    let weighted = Policy::WeightedRoundRobin(weighted_round_robin::Config::default());
-    let reported = Policy::WeightedRoundRobin(weighted_round_robin::Config {
-        weights: Weights::Reported(Box::default()),
-        ..weighted_round_robin::Config::default()
-    });
-    let least_request = Policy::LeastRequest(Default::default());
-    let peak_ewma = Policy::PeakEwma(Default::default());
-
+pub(crate) fn all() -> Vec<Contender> {
     vec![
-        alone("round_robin", round_robin.clone()),
-        guarded("round_robin + outlier detection", round_robin),
-        alone("random", Policy::Random(random::Config)),
+        alone("round_robin", round_robin()),
+        guarded("round_robin + outlier detection", round_robin()),
+        alone("random", random()),
         Contender {
             knows_sizes: true,
-            ..alone("weighted_round_robin, static", weighted)
+            ..alone("weighted_round_robin, static", weighted(Weights::Static))
         },
-        alone("weighted_round_robin, reported", reported),
-        alone("least_request", least_request.clone()),
-        guarded("least_request + outlier detection", least_request),
-        alone("peak_ewma", peak_ewma.clone()),
-        guarded("peak_ewma + outlier detection", peak_ewma),
+        alone("weighted_round_robin, reported", weighted(reported())),
+        alone("least_request", least_request()),
+        guarded("least_request + outlier detection", least_request()),
+        alone("peak_ewma", peak_ewma()),
+        guarded("peak_ewma + outlier detection", peak_ewma()),
     ]
+}
+
+/// Without weights, and with clients that say what became of their calls.
+pub(crate) fn hung() -> Vec<Contender> {
+    vec![
+        alone("round_robin", round_robin()),
+        guarded("round_robin + outlier detection", round_robin()),
+        telling("round_robin + outlier detection, told", round_robin()),
+        alone("random", random()),
+        alone("weighted_round_robin, reported", weighted(reported())),
+        alone("least_request", least_request()),
+        telling("least_request + outlier detection, told", least_request()),
+        alone("peak_ewma", peak_ewma()),
+        telling("peak_ewma + outlier detection, told", peak_ewma()),
+    ]
+}
+
+/// Those that can start a newcomer slowly, both ways.
+pub(crate) fn newcomer() -> Vec<Contender> {
+    vec![
+        alone("round_robin", round_robin()),
+        alone("random", random()),
+        warming("random + slow start", random()),
+        alone("weighted_round_robin, static", weighted(Weights::Static)),
+        warming(
+            "weighted_round_robin, static + slow start",
+            weighted(Weights::Static),
+        ),
+        alone("weighted_round_robin, reported", weighted(reported())),
+        warming(
+            "weighted_round_robin, reported + slow start",
+            weighted(reported()),
+        ),
+        alone("least_request", least_request()),
+        warming("least_request + slow start", least_request()),
+        alone("peak_ewma", peak_ewma()),
+        warming("peak_ewma + slow start", peak_ewma()),
+    ]
+}
+
+/// Those that weigh.
+pub(crate) fn canary() -> Vec<Contender> {
+    vec![
+        alone("random", random()),
+        alone("weighted_round_robin, static", weighted(Weights::Static)),
+        alone("weighted_round_robin, reported", weighted(reported())),
+        alone("least_request", least_request()),
+        alone("peak_ewma", peak_ewma()),
+    ]
+}
+
+fn round_robin() -> Policy {
+    Policy::RoundRobin(round_robin::Config {
+        start: round_robin::Start::Random,
+        ..round_robin::Config::default()
+    })
+}
+
+fn random() -> Policy {
+    Policy::Random(random::Config)
+}
+
+fn weighted(weights: Weights) -> Policy {
+    Policy::WeightedRoundRobin(weighted_round_robin::Config {
+        weights,
+        ..weighted_round_robin::Config::default()
+    })
+}
+
+fn reported() -> Weights {
+    Weights::Reported(Box::default())
+}
+
+fn least_request() -> Policy {
+    Policy::LeastRequest(Default::default())
+}
+
+fn peak_ewma() -> Policy {
+    Policy::PeakEwma(Default::default())
 }
 
 fn alone(name: &'static str, policy: Policy) -> Contender {
@@ -66,12 +127,29 @@ fn alone(name: &'static str, policy: Policy) -> Contender {
         name,
         config: Config::from(policy),
         knows_sizes: false,
+        tells: false,
     }
 }
 
 fn guarded(name: &'static str, policy: Policy) -> Contender {
     let mut contender = alone(name, policy);
     contender.config.outlier_detection = Some(Box::new(outlier_detection()));
+    contender
+}
+
+fn telling(name: &'static str, policy: Policy) -> Contender {
+    Contender {
+        tells: true,
+        ..guarded(name, policy)
+    }
+}
+
+fn warming(name: &'static str, policy: Policy) -> Contender {
+    let mut contender = alone(name, policy);
+    contender.config.slow_start = Some(Box::new(slow_start::Config {
+        window: WINDOW,
+        ..slow_start::Config::default()
+    }));
     contender
 }
 

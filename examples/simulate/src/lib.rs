@@ -1,4 +1,4 @@
-//! Simulates a fleet with a slow and a flaky server, and its clients, with each policy of
+//! Simulates fleets that something happens to, and their clients, with each policy of
 //! `grpc_lb_core`.
 //!
 //! The balancers are the library's own; only the world around them is made up. The core reads no clock
@@ -7,33 +7,16 @@
 //! | module | what is in it |
 //! | --- | --- |
 //! | [`options`] | the command line |
-//! | [`contenders`] | the policies, with and without outlier detection |
+//! | [`scenarios`] | what happens to a fleet, and what is measured of it |
+//! | `contenders` | the policies, with and without what can be put around them |
+//! | `simulation` | the clients and the clock: what happens when |
 //! | `server` | a backend: a queue, a few workers, its load reports |
-//! | [`simulation`] | the clients and the clock: what happens when |
-//! | [`measured`] | shares, percentiles and errors of one run |
-//! | [`table`], [`chart`] | the output |
+//! | `table`, [`chart`] | the output |
 
 pub mod chart;
-pub mod contenders;
-pub mod measured;
+mod contenders;
 pub mod options;
+pub mod scenarios;
 mod server;
-pub mod simulation;
-pub mod table;
-
-use contenders::Contender;
-use measured::Measured;
-use options::Options;
-
-/// A contender and its results.
-pub type Row = (Contender, Measured);
-
-/// Simulates all contenders with the same calls.
-pub fn run(options: &Options) -> Vec<Row> {
-    let contenders = contenders::all();
-    let run = |contender| {
-        let measured = simulation::run(&contender, options);
-        (contender, measured)
-    };
-    contenders.into_iter().map(run).collect()
-}
+mod simulation;
+mod table;

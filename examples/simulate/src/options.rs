@@ -3,19 +3,26 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use crate::scenarios::Scenario;
+
 /// What `--help` says.
 pub const USAGE: &str = "\
-Simulates a fleet with a slow and a flaky backend, with each policy, and prints a table.
+Simulates a fleet that something happens to, with each policy, and prints a table.
 
+  --scenario S   slow-and-flaky, hung, newcomer or canary (default slow-and-flaky)
   --seed N       seed of all random numbers; one seed gives one output (default 1)
-  --calls N      how many calls are measured for each policy (default 200000)
-  --backends N   how many backends there are, 5 to 1000 (default 10)
-  --svg PATH     also draws a chart, to this file
+  --calls N      how many calls are measured for each policy, where time is no limit: of
+                 slow-and-flaky and canary (default 200000)
+  --backends N   how many backends there are, 3 to 1000 (default 10, of hung
+                 and canary 3)
+  --svg PATH     also draws a chart, to this file: of slow-and-flaky
 ";
 
 /// What a run can vary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
+    /// What happens to the fleet.
+    pub scenario: Scenario,
     /// The seed of all random numbers.
     pub seed: u64,
     /// How many calls are measured.
@@ -26,35 +33,41 @@ pub struct Options {
     pub svg: Option<PathBuf>,
 }
 
-impl Default for Options {
-    fn default() -> Self {
-        Options {
-            seed: 1,
-            calls: 200_000,
-            backends: 10,
-            svg: None,
-        }
-    }
-}
-
 impl Options {
     /// Parses the arguments. `None` asks for help; an error says what is wrong and what is allowed.
     pub fn parse(mut args: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-        let mut options = Options::default();
+        let mut options = Options {
+            scenario: Scenario::SlowAndFlaky,
+            seed: 1,
+            calls: 200_000,
+            backends: 0,
+            svg: None,
+        };
+        let mut backends = None;
         while let Some(name) = args.next() {
             let mut value = || args.next().ok_or(format!("{name} needs a value"));
             match name.as_str() {
+                "--scenario" => options.scenario = scenario(&value()?)?,
                 "--seed" => options.seed = number(&name, &value()?, 0..=u64::MAX)?,
                 "--calls" => options.calls = number(&name, &value()?, 1..=100_000_000)?,
-                // Outlier detection wants 5 to compare.
-                "--backends" => options.backends = number(&name, &value()?, 5..=1_000)? as usize,
+                "--backends" => backends = Some(number(&name, &value()?, 3..=1_000)? as usize),
                 "--svg" => options.svg = Some(PathBuf::from(value()?)),
                 "--help" => return Ok(None),
                 _ => return Err(format!("unknown option {name}")),
             }
         }
+        if options.svg.is_some() && options.scenario != Scenario::SlowAndFlaky {
+            return Err("--svg draws slow-and-flaky only".to_string());
+        }
+        options.backends = backends.unwrap_or(options.scenario.backends());
         Ok(Some(options))
     }
+}
+
+fn scenario(name: &str) -> Result<Scenario, String> {
+    let named = Scenario::NAMES.iter().find(|(it, _)| *it == name);
+    let (_, scenario) = named.ok_or(format!("unknown scenario {name}"))?;
+    Ok(*scenario)
 }
 
 fn number(name: &str, value: &str, allowed: RangeInclusive<u64>) -> Result<u64, String> {
@@ -75,12 +88,26 @@ mod tests {
 
     #[test]
     fn what_is_not_given_has_its_default() {
-        assert_eq!(parse(""), Ok(Some(Options::default())));
+        let default = Options {
+            scenario: Scenario::SlowAndFlaky,
+            seed: 1,
+            calls: 200_000,
+            backends: 10,
+            svg: None,
+        };
+        assert_eq!(parse(""), Ok(Some(default.clone())));
+        let hung = Options {
+            scenario: Scenario::Hung,
+            backends: 3,
+            ..default.clone()
+        };
+        assert_eq!(parse("--scenario hung"), Ok(Some(hung)));
         let given = Options {
             seed: 7,
             calls: 100,
             backends: 5,
             svg: Some(PathBuf::from("a.svg")),
+            ..default
         };
         let line = "--svg a.svg --backends 5 --calls 100 --seed 7";
         assert_eq!(parse(line), Ok(Some(given)));
@@ -91,10 +118,15 @@ mod tests {
     fn what_is_wrong_is_named() {
         let cases = [
             ("--speed 1", "unknown option --speed"),
+            ("--scenario fire", "unknown scenario fire"),
+            (
+                "--scenario hung --svg a.svg",
+                "--svg draws slow-and-flaky only",
+            ),
             ("--seed", "--seed needs a value"),
             (
-                "--backends 4",
-                "--backends must be a number from 5 to 1000, got: 4",
+                "--backends 2",
+                "--backends must be a number from 3 to 1000, got: 2",
             ),
             (
                 "--calls 0",

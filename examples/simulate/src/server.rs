@@ -9,44 +9,8 @@ use grpc_lb_core::Time;
 /// How many calls a server works on at the same time. The others wait.
 pub(crate) const WORKERS: usize = 4;
 
-/// What a healthy server's work on a call takes on average.
-pub(crate) const WORK: Duration = Duration::from_millis(20);
-
-/// How often a flaky server fails.
-pub(crate) const FAILS: f64 = 0.3;
-
-/// How many times longer a slow server works.
-const SLOWNESS: u32 = 10;
-
 /// The least time that a load report covers.
 const REPORTED: Duration = Duration::from_secs(1);
-
-/// What a server is like.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Slow,
-    Flaky,
-    Healthy,
-}
-
-impl Kind {
-    /// The kind of the backend at this index.
-    pub(crate) fn of(backend: usize) -> Kind {
-        match backend {
-            0 => Kind::Slow,
-            1 => Kind::Flaky,
-            _ => Kind::Healthy,
-        }
-    }
-
-    /// How long its work takes on average.
-    pub(crate) fn work(self) -> Duration {
-        match self {
-            Kind::Slow => WORK * SLOWNESS,
-            Kind::Flaky | Kind::Healthy => WORK,
-        }
-    }
-}
 
 /// A server. Calls are known by their numbers.
 #[derive(Default)]

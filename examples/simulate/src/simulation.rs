@@ -2,39 +2,60 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ops::Range;
 use std::time::Duration;
 
 use fastrand::Rng;
 use grpc_lb_core::load::orca::LoadReport;
-use grpc_lb_core::{Backend, Balancer, Caller, Outcome, Ticket, Time, Unowned};
+use grpc_lb_core::{Backend, Balancer, Caller, Config, Outcome, Ticket, Time, Unowned};
 
-use crate::contenders::Contender;
-use crate::measured::Measured;
-use crate::options::Options;
-use crate::server::{Kind, Server, FAILS, WORK, WORKERS};
+use crate::server::Server;
 
 /// Each has its own balancer, which knows of its own calls only.
 const CLIENTS: usize = 5;
 
-/// The clients' calls, as a share of what the healthy servers can do.
-const LOAD: f64 = 0.6;
-
-/// When a caller gives up.
-pub const DEADLINE: Duration = Duration::from_secs(1);
-
 /// How long a flaky server takes to fail a call.
 const REFUSAL: Duration = Duration::from_millis(1);
 
-/// Calls count from then on: reported weights apply, and outlier detection has looked twice.
-const MEASURED_FROM: Time = Time(25_000_000_000);
+/// Calls are measured from then on: reported weights apply, and outlier detection has looked twice.
+pub(crate) const WARM: Time = Time(25_000_000_000);
+
+/// A fleet, its callers, and what happens to them.
+pub(crate) struct Setup {
+    /// Of the balancer of each client.
+    pub(crate) config: Config,
+    pub(crate) backends: Vec<Behaviour>,
+    /// The average time between two calls of all clients together.
+    pub(crate) gap: Duration,
+    /// How many calls are measured.
+    pub(crate) calls: u64,
+    /// When a caller gives up.
+    pub(crate) deadline: Duration,
+    /// What a client says of a call that it gave up.
+    pub(crate) given_up: Outcome,
+    /// The first backend works on nothing meanwhile.
+    pub(crate) hangs: Option<Range<Time>>,
+    /// When the last backend joins the list.
+    pub(crate) joins: Option<Time>,
+}
+
+/// What a backend is like.
+#[derive(Clone, Copy)]
+pub(crate) struct Behaviour {
+    /// Its weight in the list.
+    pub(crate) weight: u32,
+    /// What its work on a call takes on average.
+    pub(crate) work: Duration,
+    /// How often it fails, without any work.
+    pub(crate) fails: f64,
+}
 
 /// A call.
 pub(crate) struct Call {
-    pub(crate) kind: Kind,
+    pub(crate) backend: usize,
+    pub(crate) started: Time,
     pub(crate) took: Duration,
     pub(crate) end: End,
-    backend: usize,
-    started: Time,
     /// How much work it is, where 1 is the average.
     work: f64,
     /// Completes it. `None` once it has ended.
@@ -46,7 +67,7 @@ pub(crate) struct Call {
 pub(crate) enum End {
     Answered,
     Refused,
-    TimedOut,
+    GivenUp,
 }
 
 struct Client {
@@ -64,10 +85,13 @@ enum Event {
     /// A client hears that the server failed.
     Refused(usize),
     /// A client gives up.
-    TimedOut(usize),
+    GivenUp(usize),
+    /// The last backend joins.
+    Join,
 }
 
-struct Simulation {
+struct Simulation<'a> {
+    setup: &'a Setup,
     now: Time,
     /// Future events by time, and at one time in the order of scheduling.
     agenda: BinaryHeap<Reverse<(Time, u64, Event)>>,
@@ -77,47 +101,58 @@ struct Simulation {
     calls: Vec<Call>,
     /// How many calls are left to measure.
     left: u64,
-    /// The average time between two calls.
-    gap: Duration,
     /// Draws calls only, so that all contenders get the same.
     random: Rng,
 }
 
-/// Simulates a fleet with this contender at all its clients.
-pub fn run(contender: &Contender, options: &Options) -> Measured {
-    let mut simulation = Simulation::new(contender, options);
+/// Simulates a fleet. Returns the calls that are measured, in the order of their start.
+pub(crate) fn run(setup: &Setup, seed: u64) -> Vec<Call> {
+    let mut simulation = Simulation::new(setup, seed);
     simulation.schedule(Duration::ZERO, Event::Call);
+    if let Some(joins) = setup.joins {
+        simulation.schedule(joins.since(simulation.now), Event::Join);
+    }
     while let Some(Reverse((now, _number, event))) = simulation.agenda.pop() {
         simulation.now = now;
         simulation.tick();
         simulation.happens(event);
     }
-    let calls = &simulation.calls;
-    Measured::of(calls.iter().filter(|call| call.started >= MEASURED_FROM))
+    let first = simulation.calls.partition_point(|call| call.started < WARM);
+    simulation.calls.split_off(first)
 }
 
-impl Simulation {
-    fn new(contender: &Contender, options: &Options) -> Self {
-        let mut random = Rng::with_seed(options.seed);
-        let backends: Vec<Backend<usize>> = (0..options.backends)
-            .map(|backend| Backend {
-                weight: contender.weight(Kind::of(backend)),
-                ..Backend::new(backend, backend)
-            })
-            .collect();
-        let clients = (0..CLIENTS).map(|_| Client::new(contender, &backends, &mut random));
-        let kinds = (0..options.backends).map(Kind::of);
-        let healthy = kinds.filter(|kind| *kind == Kind::Healthy).count();
-        Simulation {
+impl<'a> Simulation<'a> {
+    fn new(setup: &'a Setup, seed: u64) -> Self {
+        let mut random = Rng::with_seed(seed);
+        let listed = setup.backends.len() - usize::from(setup.joins.is_some());
+        let clients = (0..CLIENTS).map(|_| Client::new(&setup.config, &mut random));
+        let mut simulation = Simulation {
+            setup,
             now: Time(0),
             agenda: BinaryHeap::new(),
             scheduled: 0,
             clients: clients.collect(),
-            servers: backends.iter().map(|_| Server::default()).collect(),
+            servers: setup.backends.iter().map(|_| Server::default()).collect(),
             calls: Vec::new(),
-            left: options.calls,
-            gap: WORK.div_f64(LOAD * (healthy * WORKERS) as f64),
+            left: setup.calls,
             random,
+        };
+        simulation.list(listed);
+        simulation
+    }
+
+    /// Has all clients know so many of the backends.
+    fn list(&mut self, backends: usize) {
+        let backends: Vec<Backend<usize>> = (0..backends)
+            .map(|backend| Backend {
+                weight: self.setup.backends[backend].weight,
+                ..Backend::new(backend, backend)
+            })
+            .collect();
+        for Client { balancer, .. } in &self.clients {
+            balancer
+                .reconcile(&backends, &Unowned, self.now)
+                .expect("it is open, and no backend is there twice");
         }
     }
 
@@ -141,41 +176,40 @@ impl Simulation {
             Event::Call => self.call(),
             Event::Worked(call) => self.worked(call),
             Event::Refused(call) => self.end(call, End::Refused),
-            Event::TimedOut(call) => self.end(call, End::TimedOut),
+            Event::GivenUp(call) => self.end(call, End::GivenUp),
+            Event::Join => self.list(self.setup.backends.len()),
         }
     }
 
     fn call(&mut self) {
         let client = self.random.usize(..CLIENTS);
         let work = exponential(&mut self.random);
-        let is_unlucky = self.random.f64() < FAILS;
-        let gap = self.gap.mul_f64(exponential(&mut self.random));
+        let luck = self.random.f64();
+        let gap = self.setup.gap.mul_f64(exponential(&mut self.random));
 
-        if self.now >= MEASURED_FROM {
+        if self.now >= WARM {
             self.left -= 1;
         }
         if self.left > 0 {
             self.schedule(gap, Event::Call);
         }
-        self.send(client, work, is_unlucky);
+        self.send(client, work, luck);
     }
 
-    fn send(&mut self, client: usize, work: f64, is_unlucky: bool) {
+    fn send(&mut self, client: usize, work: f64, luck: f64) {
         let number = self.calls.len();
         let (backend, ticket) = self.clients[client].checkout(self.now);
-        let kind = Kind::of(backend);
         self.calls.push(Call {
-            kind,
-            took: DEADLINE,
-            end: End::TimedOut,
             backend,
             started: self.now,
+            took: self.setup.deadline,
+            end: End::GivenUp,
             work,
             ticket: Some(ticket),
         });
-        self.schedule(DEADLINE, Event::TimedOut(number));
+        self.schedule(self.setup.deadline, Event::GivenUp(number));
         let server = &mut self.servers[backend];
-        if kind == Kind::Flaky && is_unlucky {
+        if luck < self.setup.backends[backend].fails {
             server.refuse();
             self.schedule(REFUSAL, Event::Refused(number));
         } else if server.accept(number, self.now) {
@@ -185,13 +219,18 @@ impl Simulation {
 
     fn work_on(&mut self, number: usize) {
         let call = &self.calls[number];
-        let takes = call.kind.work().mul_f64(call.work);
+        let takes = self.setup.backends[call.backend].work.mul_f64(call.work);
         self.schedule(takes, Event::Worked(number));
     }
 
     fn worked(&mut self, number: usize) {
-        let server = &mut self.servers[self.calls[number].backend];
-        let next = server.next(self.now, |call| self.calls[call].ticket.is_some());
+        let backend = self.calls[number].backend;
+        let hangs = self.setup.hangs.as_ref();
+        if let Some(hangs) = hangs.filter(|it| backend == 0 && it.contains(&self.now)) {
+            // Its workers stand still, and go on when it answers again.
+            return self.schedule(hangs.end.since(self.now), Event::Worked(number));
+        }
+        let next = self.servers[backend].next(self.now, |call| self.calls[call].ticket.is_some());
         if let Some(next) = next {
             self.work_on(next);
         }
@@ -208,11 +247,12 @@ impl Simulation {
         call.took = self.now.since(call.started);
         let outcome = match end {
             End::Answered => Outcome::Success,
-            End::Refused | End::TimedOut => Outcome::Failure,
+            End::Refused => Outcome::Failure,
+            End::GivenUp => self.setup.given_up,
         };
         let report = match end {
             End::Answered | End::Refused => self.servers[call.backend].report(self.now),
-            End::TimedOut => None,
+            End::GivenUp => None,
         };
         ticket
             .complete(outcome, report.map(LoadReport::Decoded), self.now)
@@ -221,13 +261,9 @@ impl Simulation {
 }
 
 impl Client {
-    fn new(contender: &Contender, backends: &[Backend<usize>], random: &mut Rng) -> Self {
-        let balancer = Balancer::new(contender.config.clone(), random.u64(..), Time(0));
-        balancer
-            .reconcile(backends, &Unowned, Time(0))
-            .expect("it is open, and no backend is there twice");
+    fn new(config: &Config, random: &mut Rng) -> Self {
         Client {
-            balancer,
+            balancer: Balancer::new(config.clone(), random.u64(..), Time(0)),
             caller: Caller::new(random.u64(..)),
         }
     }

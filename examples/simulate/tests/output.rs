@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// Shares, latencies and errors.
-const COLUMNS: usize = 6;
+const SCENARIOS: [&str; 4] = ["slow-and-flaky", "hung", "newcomer", "canary"];
 
 fn simulate(args: &[&str]) -> Output {
     let program = env!("CARGO_BIN_EXE_grpc_lb_simulate");
@@ -36,13 +35,22 @@ fn one_seed_is_one_output() {
     let other = run("2");
     assert_ne!(other.0, first.0);
     assert_ne!(other.1, first.1);
+
+    for scenario in SCENARIOS {
+        let run = |seed| {
+            let args = ["--scenario", scenario, "--calls", "5000", "--seed", seed];
+            printed(&simulate(&args))
+        };
+        assert_eq!(run("1"), run("1"), "{scenario}");
+        assert_ne!(run("1"), run("2"), "{scenario}");
+    }
 }
 
 #[test]
 fn the_chart_says_what_it_shows() {
     let (table, chart) = run("3");
     assert!(chart.starts_with("<svg ") && chart.ends_with("</svg>\n"));
-    for (policy, _numbers) in rows(&table) {
+    for (policy, _numbers) in rows(table.lines()) {
         assert!(chart.contains(&format!(">{policy}</text>")), "{policy}");
     }
     let labels = [
@@ -65,10 +73,10 @@ fn the_chart_says_what_it_shows() {
 
 #[test]
 fn what_cannot_be_done_is_said() {
-    let output = simulate(&["--backends", "4"]);
+    let output = simulate(&["--backends", "2"]);
     assert_eq!(output.status.code(), Some(2));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.starts_with("--backends must be a number from 5 to 1000, got: 4\n"));
+    assert!(said.starts_with("--backends must be a number from 3 to 1000, got: 2\n"));
 
     let output = simulate(&["--calls", "1", "--svg", "no/such/folder/chart.svg"]);
     assert_eq!(output.status.code(), Some(1));
@@ -85,36 +93,52 @@ fn the_guide_shows_what_is_printed() {
     let guides = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../guides");
     let guide = fs::read_to_string(guides.join("choosing_a_policy.md")).unwrap();
     let chart = fs::read_to_string(guides.join("assets/policies.svg")).unwrap();
-    let shown = rows(&guide);
-    let now = rows(&printed(&simulate(&[])));
-    assert_eq!(now.len(), 9);
-    for (policy, numbers) in now {
-        assert!(chart.contains(&format!(">{policy}</text>")), "{policy}");
-        let shown = shown.iter().find(|(name, _)| *name == policy);
-        let (_, shown) = shown.unwrap_or_else(|| panic!("{policy} is not in the guide"));
-        let is_near = |column: usize| {
-            let (now, shown) = (numbers[column], shown[column]);
-            let is_latency = (2..5).contains(&column);
-            let off = if is_latency {
-                0.5 * now
-            } else {
-                0.3 + 0.15 * now
-            };
-            (now - shown).abs() <= off
+    for scenario in SCENARIOS {
+        let table = printed(&simulate(&["--scenario", scenario]));
+        let head = table.lines().next().expect("there is a table");
+        let shown = rows(guide.lines().skip_while(|line| *line != head));
+        let now = rows(table.lines());
+        let names = |rows: &[Row]| {
+            rows.iter()
+                .map(|(name, _)| name.clone())
+                .collect::<Vec<_>>()
         };
-        let all_near = (0..COLUMNS).all(is_near);
-        assert!(all_near, "{policy}: {numbers:?}, {shown:?}");
+        assert_eq!(names(&shown), names(&now), "{scenario}");
+        for ((policy, numbers), (_, shown)) in now.iter().zip(&shown) {
+            let is_time = head
+                .split(" | ")
+                .skip(1)
+                .map(|it| it.contains(", ms") || it.contains(", s"));
+            let is_near = |((now, shown), is_time): ((&f64, &f64), bool)| {
+                let off = if is_time {
+                    1.0 + 0.5 * now
+                } else {
+                    0.3 + 0.15 * now
+                };
+                now == shown || (now - shown).abs() <= off
+            };
+            let all_near = numbers.iter().zip(shown).zip(is_time).all(is_near);
+            assert!(all_near, "{scenario}, {policy}: {numbers:?}, {shown:?}");
+            let is_drawn = chart.contains(&format!(">{policy}</text>"));
+            assert!(is_drawn || scenario != "slow-and-flaky", "{policy}");
+        }
     }
 }
 
-/// The rows of a table that have a name and as many numbers.
-fn rows(text: &str) -> Vec<(String, Vec<f64>)> {
+type Row = (String, Vec<f64>);
+
+/// The rows of the table that begins here: names, and numbers. To the left of an arrow is a number
+/// of before, which nothing can print any more.
+fn rows<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Row> {
     let row = |line: &str| {
         let cells = line.strip_prefix("| ")?.strip_suffix(" |")?;
         let mut cells = cells.split(" | ");
         let name = cells.next()?.to_string();
-        let numbers: Option<Vec<f64>> = cells.map(|cell| cell.parse().ok()).collect();
-        Some((name, numbers.filter(|numbers| numbers.len() == COLUMNS)?))
+        let number = |cell: &str| match cell.rsplit(" → ").next()? {
+            "never" => Some(f64::INFINITY),
+            number => number.parse().ok(),
+        };
+        Some((name, cells.map(number).collect::<Option<_>>()?))
     };
-    text.lines().filter_map(row).collect()
+    lines.skip(2).map_while(row).collect()
 }

@@ -2,38 +2,34 @@
 
 use std::sync::LazyLock;
 
-use grpc_lb_simulate::measured::Measured;
-use grpc_lb_simulate::options::Options;
-use grpc_lb_simulate::{run, Row};
+use grpc_lb_simulate::scenarios::slow_and_flaky::Measured;
+use grpc_lb_simulate::scenarios::{canary, hung, newcomer, slow_and_flaky};
 
 struct Fleet {
     /// What each backend would get if all were alike, in percent.
     fair: f64,
-    rows: Vec<Row>,
+    results: Vec<(&'static str, Measured)>,
 }
 
 static FLEETS: LazyLock<Vec<Fleet>> = LazyLock::new(|| {
     let fleets = [(1, 10), (2, 10), (3, 12), (4, 30)];
     let fleet = |(seed, backends)| Fleet {
         fair: 100.0 / backends as f64,
-        rows: run(&Options {
-            seed,
-            backends,
-            calls: 50_000,
-            svg: None,
-        }),
+        results: slow_and_flaky::run(seed, 50_000, backends),
     };
     fleets.map(fleet).into()
 });
 
 impl Fleet {
     fn with(&self, name: &str) -> &Measured {
-        let row = self
-            .rows
-            .iter()
-            .find(|(contender, _)| contender.name == name);
-        &row.expect("it is one of the contenders").1
+        of(&self.results, name)
     }
+}
+
+/// What was measured of a contender.
+fn of<'a, M>(results: &'a [(&'static str, M)], name: &str) -> &'a M {
+    let result = results.iter().find(|(contender, _)| *contender == name);
+    &result.expect("it is one of the contenders").1
 }
 
 fn is_near(value: f64, expected: f64, off: f64) -> bool {
@@ -99,5 +95,84 @@ fn outlier_detection_keeps_failures_away() {
         let round_robin = fleet.with("round_robin + outlier detection");
         assert!(round_robin.slow < 0.1 * fair, "{round_robin:?}");
         assert!(round_robin.p99 < 1_000.0 / 3.0, "{round_robin:?}");
+    }
+}
+
+#[test]
+fn who_hangs_is_left_alone_by_those_that_can_tell() {
+    for (seed, backends) in [(1, 3), (2, 3), (3, 10)] {
+        let fair = 100.0 / backends as f64;
+        let results = hung::run(seed, backends);
+        let with = |name| of(&results, name);
+
+        // Turns go on, and outlier detection knows of failures only.
+        for name in ["round_robin", "round_robin + outlier detection"] {
+            assert!(is_near(with(name).later, fair, 0.3), "{:?}", with(name));
+            assert!(is_near(with(name).given_up, fair, 0.3), "{:?}", with(name));
+            assert_eq!(with(name).again, Some(0));
+        }
+        // What hangs is busy.
+        let least_request = with("least_request");
+        assert!(least_request.later < 0.6 * fair, "{least_request:?}");
+        assert_eq!(least_request.again, Some(0));
+
+        for policy in ["round_robin", "least_request", "peak_ewma"] {
+            let name = format!("{policy} + outlier detection, told");
+            let told = of(&results, &name);
+            assert!(told.later < 0.5, "{told:?}");
+            assert!(told.again.is_some(), "{told:?}");
+        }
+    }
+}
+
+#[test]
+fn a_newcomer_gets_its_share() {
+    for (seed, backends) in [(1, 10), (2, 10), (3, 4)] {
+        let results = newcomer::run(seed, backends);
+        let with = |name| of(&results, name);
+        for name in [
+            "round_robin",
+            "random",
+            "weighted_round_robin, static",
+            "least_request",
+        ] {
+            let newcomer = with(name);
+            let first = newcomer.first.expect("it was called");
+            assert!(first.as_millis() < 250, "{name}: {newcomer:?}");
+            assert!(is_near(newcomer.soon, 100.0, 12.0), "{name}: {newcomer:?}");
+            assert!(is_near(newcomer.later, 100.0, 5.0), "{name}: {newcomer:?}");
+        }
+    }
+}
+
+#[test]
+fn a_canary_gets_what_is_due_to_it() {
+    const CALLS: u64 = 100_000;
+    // Of so many draws, each as likely to be its as is due.
+    let is_due = |share: f64, due: f64| {
+        let deviation = (due * (100.0 - due) / CALLS as f64).sqrt();
+        is_near(share, due, 4.0 * deviation)
+    };
+    for (seed, backends) in [(1, 10), (2, 10), (3, 30)] {
+        let results = canary::run(seed, CALLS, backends);
+        for name in ["random", "weighted_round_robin, static"] {
+            let canary = of(&results, name);
+            let small = [canary.small_idle, canary.small_loaded];
+            let large = [canary.idle, canary.loaded];
+            assert!(
+                small.into_iter().all(|it| is_due(it, 0.1)),
+                "{name}: {canary:?}"
+            );
+            assert!(
+                large.into_iter().all(|it| is_due(it, 1.0)),
+                "{name}: {canary:?}"
+            );
+        }
+        // Servers report what they can do, and this one can do as much as the others.
+        let reported = of(&results, "weighted_round_robin, reported");
+        assert!(
+            is_near(reported.loaded, 100.0 / backends as f64, 1.0),
+            "{reported:?}"
+        );
     }
 }
