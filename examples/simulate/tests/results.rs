@@ -142,7 +142,25 @@ fn a_newcomer_gets_its_share() {
             assert!(is_near(newcomer.soon, 100.0, 12.0), "{name}: {newcomer:?}");
             assert!(is_near(newcomer.later, 100.0, 5.0), "{name}: {newcomer:?}");
         }
+        for name in ["random", "weighted_round_robin, static", "least_request"] {
+            let newcomer = of(&results, &format!("{name} + slow start"));
+            let [soon, later] = [10, 60].map(|seconds| warming(backends, seconds));
+            assert!(is_near(newcomer.soon, soon, 5.0), "{name}: {newcomer:?}");
+            assert!(is_near(newcomer.later, later, 5.0), "{name}: {newcomer:?}");
+        }
     }
+}
+
+/// What is due to a newcomer in its first seconds, in percent of its share beside so many: Envoy's
+/// curve over a window of 30 seconds, from a tenth on.
+fn warming(others: usize, seconds: u32) -> f64 {
+    let others = others as f64;
+    let at = |tick: u32| {
+        let weight = (f64::from(tick) / 3_000.0).clamp(0.1, 1.0);
+        weight / (others + weight)
+    };
+    let ticks = seconds * 100;
+    (0..ticks).map(at).sum::<f64>() / f64::from(ticks) * (others + 1.0) * 100.0
 }
 
 #[test]
@@ -157,17 +175,20 @@ fn a_canary_gets_what_is_due_to_it() {
         let results = canary::run(seed, CALLS, backends);
         for name in ["random", "weighted_round_robin, static"] {
             let canary = of(&results, name);
-            let small = [canary.small_idle, canary.small_loaded];
-            let large = [canary.idle, canary.loaded];
-            assert!(
-                small.into_iter().all(|it| is_due(it, 0.1)),
-                "{name}: {canary:?}"
-            );
-            assert!(
-                large.into_iter().all(|it| is_due(it, 1.0)),
-                "{name}: {canary:?}"
-            );
+            assert!(is_due(canary.small_idle, 0.1), "{name}: {canary:?}");
+            assert!(is_due(canary.small_loaded, 0.1), "{name}: {canary:?}");
+            assert!(is_due(canary.idle, 1.0), "{name}: {canary:?}");
+            assert!(is_due(canary.loaded, 1.0), "{name}: {canary:?}");
         }
+        // Under load it is calls in flight that are due.
+        let least_request = of(&results, "least_request");
+        assert!(is_due(least_request.small_idle, 0.1), "{least_request:?}");
+        assert!(is_due(least_request.idle, 1.0), "{least_request:?}");
+        assert!(
+            is_near(least_request.small_loaded, 0.1, 0.05),
+            "{least_request:?}"
+        );
+        assert!(is_near(least_request.loaded, 1.0, 0.2), "{least_request:?}");
         // Servers report what they can do, and this one can do as much as the others.
         let reported = of(&results, "weighted_round_robin, reported");
         assert!(
