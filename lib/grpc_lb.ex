@@ -237,8 +237,10 @@ defmodule GrpcLb do
 
     * `:ok` - the backend did its work. An answer that the caller does not like, such as one that says
       that there is no such record, is also one.
-    * `{:error, reason}` - the backend, or the way to it, failed. The reason is for readers of the
-      code; it is not looked at.
+    * `{:error, {:transport, reason}}` - the way to the backend failed: no connection, or one that was
+      lost. Outlier detection counts that apart from other failures, too, see `new/3`.
+    * `{:error, reason}` - the backend failed. Reasons are for readers of the code; but for the one
+      above they are not looked at.
     * `:cancelled` - the caller gave up, or it is not known how the call went. Counts neither as a
       success nor as a failure, and its latency does not count.
 
@@ -484,8 +486,9 @@ defmodule GrpcLb do
       * `:successes`, `:failures` - calls that were completed so; cancelled ones are neither
       * `:ejected_until` - when it has been left out for long enough, in the terms of
         `System.monotonic_time(:millisecond)`, or of the balancer's `:clock`: it is let in again at the
-        first sweep after that. `nil` when it is not ejected.
-      * `:times_ejected` - how often it was ejected
+        first sweep after that, or at once where the transport had failed. The later of the two where
+        it is ejected for both. `nil` when it is not ejected. Its `:state` is not changed by an ejection.
+      * `:times_ejected` - how often it was ejected, for whatever it was
 
   It takes the writer's lock and copies every backend: for people and tests, not for every call.
 
@@ -623,6 +626,7 @@ defmodule GrpcLb do
   defdelegate close(balancer), to: Native
 
   defp outcome!(:ok), do: :ok
+  defp outcome!({:error, {:transport, _reason}}), do: :transport_error
   defp outcome!({:error, _reason}), do: :error
   defp outcome!(:cancelled), do: :cancelled
 

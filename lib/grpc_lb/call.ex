@@ -15,7 +15,8 @@ defmodule GrpcLb.Call do
       default: nil,
       doc: """
       a function from the result to how the call went, see `GrpcLb.complete/3`. By default `:error`,
-      and every tuple that begins with it, is a failure, and all else a success.
+      and every tuple that begins with it, is a failure, and all else a success;
+      `{:error, {:transport, reason}}` is a failure of the transport.
       """
     ],
     load_report: [
@@ -86,6 +87,7 @@ defmodule GrpcLb.Call do
   @doc "The outcome of a call, judged by its result."
   @spec outcome(result :: term()) :: GrpcLb.outcome()
   def outcome(:error), do: {:error, :error}
+  def outcome({:error, {:transport, _reason}} = unreached), do: unreached
   def outcome(result) when elem(result, 0) == :error, do: {:error, result}
   def outcome(_result), do: :ok
 end

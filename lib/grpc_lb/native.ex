@@ -114,6 +114,8 @@ defmodule GrpcLb.Native do
           base_ejection_time: non_neg_integer(),
           max_ejection_time: non_neg_integer(),
           max_ejection_percent: 0..100,
+          strict: boolean(),
+          backoff_recovery: :time | :success,
           success_rate:
             %{
               stdev_factor: non_neg_integer(),
@@ -130,7 +132,9 @@ defmodule GrpcLb.Native do
               request_volume: non_neg_integer()
             }
             | nil,
-          consecutive_failures: pos_integer() | nil
+          consecutive_failures:
+            %{failures: pos_integer(), minimum_hosts: non_neg_integer()} | nil,
+          consecutive_transport_failures: pos_integer() | nil
         }
 
   @typedoc "A load report: encoded, or some of its fields, see `GrpcLb.LoadReport`."
@@ -184,7 +188,8 @@ defmodule GrpcLb.Native do
   def first_response(_ticket), do: not_loaded()
 
   @doc """
-  Ends a call. See `GrpcLb.complete/3`, whose `{:error, reason}` is `:error` here.
+  Ends a call. See `GrpcLb.complete/3`, whose `{:error, reason}` is `:error` here, and
+  `{:error, {:transport, reason}}` is `:transport_error`.
 
   `latency` is in nanoseconds; `:none` is nothing, and `nil` what was measured.
 
@@ -200,7 +205,7 @@ defmodule GrpcLb.Native do
   """
   @spec complete(
           ticket(),
-          :ok | :error | :cancelled,
+          :ok | :error | :transport_error | :cancelled,
           load_report() | nil,
           latency :: non_neg_integer() | :none | nil
         ) :: :ok | {:error, :already_completed}
@@ -213,7 +218,7 @@ defmodule GrpcLb.Native do
   @doc false
   @spec end_call(
           ticket(),
-          :ok | :error | :cancelled,
+          :ok | :error | :transport_error | :cancelled,
           load_report() | nil,
           latency :: non_neg_integer() | :none | nil
         ) :: :ok | {:error, :already_completed}

@@ -514,6 +514,7 @@ defmodule GrpcLb.Pool do
   end
 
   defp outcome({:ok, reply}), do: Call.outcome(reply)
+  defp outcome({:unsent, _where, reason}), do: {:error, {:transport, reason}}
   defp outcome(not_answered), do: {:error, not_answered}
 
   defp try_call(server, request, timeout) do

@@ -42,7 +42,10 @@ defmodule GrpcLb.Settings do
     threshold: [
       type: @percent,
       default: 85,
-      doc: "a backend is ejected when more than this share of its calls fail, in percent."
+      doc: """
+      a backend is ejected when more than this share of its calls fail, in percent. 100 is when all of
+      them do; with `strict: false` it is never, as gRFC A50 has it.
+      """
     ],
     enforcement_percentage: @enforcement_percentage,
     minimum_hosts: @gates[:minimum_hosts],
@@ -69,8 +72,29 @@ defmodule GrpcLb.Settings do
       type: @percent,
       default: 10,
       doc: """
-      no more are ejected once this share of all backends is. The share is checked before each ejection,
-      so one more than that can be. 0 ejects none.
+      no more than this share of the backends are ejected, but one always may be. 0 ejects none. See
+      `:strict` for who counts.
+      """
+    ],
+    strict: [
+      type: {:one_of, [true, false]},
+      default: true,
+      doc: """
+      never makes it worse than it would be without. Only backends that are ready count and are ejected:
+      not those that connect, drain, are in `:transient_failure` or have lost their owner. The last one
+      that can be picked is never ejected. If that leaves or is not ready any more, picks take those that
+      are ejected, until there is another. `false` is gRFC A50 to the letter: all backends count, the
+      maximum is looked at before an ejection, so that one more than that can be ejected, and all of them
+      can be.
+      """
+    ],
+    backoff_recovery: [
+      type: {:one_of, [:time, :success]},
+      default: :time,
+      doc: """
+      an ejection that follows another is longer, and the longer the last one is ago the less so.
+      `:time`: by each interval in which the backend is not ejected (gRFC A50). `:success`: by each of
+      these in which a call to it succeeded, so that one that is not called does not come to be trusted.
       """
     ],
     success_rate: [
@@ -87,15 +111,44 @@ defmodule GrpcLb.Settings do
       doc: "ejects backends that fail too often. `[]` for the defaults."
     ],
     consecutive_failures: [
-      type: {:or, {:integer, from: 1, to: 0xFFFFFFFF}, nil},
+      type:
+        {:or,
+         {:reader, "an integer from 1 to 4294967295, or a keyword list",
+          &__MODULE__.consecutive_failures/1}, nil},
       default: nil,
       doc: """
-      ejects a backend after so many failures in a row, without waiting for the end of an interval.
+      ejects a backend after so many failures in a row, without waiting for the end of an interval. 5 is
+      the same as `[failures: 5, minimum_hosts: 2]`, which ejects none while fewer backends than 2 count.
+      """
+    ],
+    consecutive_transport_failures: [
+      type: {:or, {:integer, from: 1, to: 0xFFFFFFFF}, nil},
+      default: 1,
+      doc: """
+      ejects a backend after so many calls in a row that were completed with
+      `{:error, {:transport, reason}}`, as Envoy's failures of local origin are counted apart. Such an
+      ejection begins and ends without the other: it lasts 1 second, then 1.6 times as long each time up
+      to 120 seconds, as gRPC's connection backoff, until a call succeeds. They are failures for all
+      other detections, too. `nil` for none.
       """
     ]
   ]
 
-  @detections [:success_rate, :failure_percentage, :consecutive_failures]
+  @consecutive_failures [
+    failures: [type: {:integer, from: 1, to: 0xFFFFFFFF}, doc: "so many in a row eject."],
+    minimum_hosts: [
+      type: @count,
+      default: 2,
+      doc: "ejects none while fewer backends than this count."
+    ]
+  ]
+
+  @detections [
+    :success_rate,
+    :failure_percentage,
+    :consecutive_failures,
+    :consecutive_transport_failures
+  ]
 
   @slow_start [
     window: [
@@ -146,8 +199,9 @@ defmodule GrpcLb.Settings do
       default: nil,
       doc: """
       takes backends whose calls fail out of the rotation for a while (gRFC A50), by the outcomes
-      that `complete/3` and `run/3` see. Needs at least one of `:success_rate`, `:failure_percentage`
-      and `:consecutive_failures`. With all policies but `:pick_first`. By default off. For example `[failure_percentage: [threshold: 20]]`. Its options,
+      that `complete/3` and `run/3` see. By itself, with `[]`, those that cannot be reached; each of
+      `:success_rate`, `:failure_percentage` and `:consecutive_failures` finds others. With all policies
+      but `:pick_first`. By default off. For example `[failure_percentage: [threshold: 20]]`. Its options,
       with times in milliseconds:
       """
     ],
@@ -267,6 +321,27 @@ defmodule GrpcLb.Settings do
       _same_policy -> settings!(changes, name)
     end
   end
+
+  @doc """
+  Reads the option `:consecutive_failures`: a number, or options.
+
+      iex> GrpcLb.Settings.consecutive_failures(5)
+      {:ok, %{failures: 5, minimum_hosts: 2}}
+
+      iex> GrpcLb.Settings.consecutive_failures(failures: 5, minimum_hosts: 3)
+      {:ok, %{failures: 5, minimum_hosts: 3}}
+
+      iex> GrpcLb.Settings.consecutive_failures(0)
+      :error
+  """
+  @spec consecutive_failures(term()) :: {:ok, map()} | :error
+  def consecutive_failures(failures) when failures in 1..0xFFFFFFFF,
+    do: consecutive_failures(failures: failures)
+
+  def consecutive_failures([_ | _] = opts),
+    do: {:ok, Options.validate!(opts, @consecutive_failures, :consecutive_failures)}
+
+  def consecutive_failures(_other), do: :error
 
   defp same_policy!(policy, name) do
     with {other, _options} when other != name <- Policy.to_native(policy) do

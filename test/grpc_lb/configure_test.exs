@@ -49,7 +49,8 @@ defmodule GrpcLb.ConfigureTest do
   end
 
   test "leaves what is not given as it is" do
-    {:ok, lb} = GrpcLb.new(:round_robin, [:a], max_requests: 1, outlier_detection: @detection)
+    opts = [max_requests: 1, outlier_detection: @detection]
+    {:ok, lb} = GrpcLb.new({:round_robin, start: :first}, [:a, :b], opts)
     assert GrpcLb.configure(lb, panic_threshold: 50) == {:ok, :changed}
     {:ok, :a, ticket} = GrpcLb.checkout(lb)
     assert GrpcLb.checkout(lb) == {:error, :overloaded}
@@ -66,7 +67,8 @@ defmodule GrpcLb.ConfigureTest do
           {[max_requests: 0, on_owner_death: :keep], "unknown option :on_owner_death"},
           {[max_requests: 0, panic_threshold: nil], "option :panic_threshold must be an integer"},
           {[max_requests: 0, max_requests_per_backend: -1], "option :max_requests_per_backend"},
-          {[max_requests: 0, outlier_detection: []], "option :outlier_detection must have "},
+          {[max_requests: 0, outlier_detection: [consecutive_transport_failures: nil]],
+           "option :outlier_detection must have "},
           {[max_requests: 0, outlier_detection: [interval: 0]], "option :interval of :outlier"},
           {[max_requests: 0, slow_start: [window: 1]], "option :slow_start goes with "},
           {[max_requests: 0, policy: :fastest], "unknown policy :fastest"},

@@ -159,10 +159,100 @@ defmodule GrpcLb.HealthTest do
       assert picked(lb) == [:a]
     end
 
-    test "says so to nobody when all are ejected" do
-      lb = detecting([consecutive_failures: 1], [:a])
+    test "leaves the last that can be picked" do
+      for backends <- [[:a], [:a, :b, :c]], reason <- [:down, {:transport, :closed}] do
+        clock = GrpcLb.Clock.manual()
+        detection = [consecutive_failures: 5, max_ejection_percent: 100]
+        opts = [clock: clock, outlier_detection: detection]
+        {:ok, lb} = GrpcLb.new(:round_robin, backends, opts)
+        for _ <- 1..30, do: GrpcLb.run(lb, fn _ -> {:error, reason} end)
+        GrpcLb.Clock.advance(clock, 0)
+        assert length(ejected(lb)) == length(backends) - 1
+        assert GrpcLb.run(lb, fn _ -> :it_is_back end) == :it_is_back
+      end
+    end
+
+    test "has ejected backends picked when no other can be, or not, to A50's letter" do
+      lb = detecting([consecutive_failures: 1], [:a, :b])
       end_call(lb, :a, {:error, 1})
+      assert ejected(lb) == [:a]
+      assert picked(lb) == [:b]
+      GrpcLb.set_state(lb, :b, :draining)
+      assert picked(lb) == [:a]
+      assert ejected(lb) == [:a]
+      letter = [consecutive_failures: 1, strict: false, max_ejection_percent: 100]
+      assert GrpcLb.configure(lb, outlier_detection: letter) == {:ok, :changed}
       assert GrpcLb.pick(lb) == {:error, :no_backends}
+      GrpcLb.set_state(lb, :b, :ready)
+      assert picked(lb) == [:b]
+      end_call(lb, :b, {:error, 1})
+      assert GrpcLb.pick(lb) == {:error, :no_backends}
+    end
+
+    test "has who cannot be reached out for a second, then for longer" do
+      clock = GrpcLb.Clock.manual()
+      {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b, :c], clock: clock, outlier_detection: [])
+      end_call(lb, :b, {:error, :busy})
+      assert ejected(lb) == []
+
+      for ms <- [1_000, 1_600, 2_560] do
+        end_call(lb, :b, {:error, {:transport, :econnrefused}})
+        assert ejected(lb) == [:b]
+        assert picked(lb) == [:a, :c]
+        GrpcLb.Clock.advance(clock, ms - 1)
+        assert ejected(lb) == [:b]
+        GrpcLb.Clock.advance(clock, 1)
+        assert picked(lb) == [:a, :b, :c]
+      end
+
+      end_call(lb, :b, :ok)
+      # A result says so, too.
+      results = for _ <- 1..3, do: GrpcLb.run(lb, &if(&1 == :b, do: {:error, {:transport, 1}}))
+      assert Enum.sort(results) == [nil, nil, {:error, {:transport, 1}}]
+      assert ejected(lb) == [:b]
+      GrpcLb.Clock.advance(clock, 1_000)
+      assert %{ejected_until: nil, times_ejected: 4, failures: 5} = backend(lb, :b)
+
+      off = [consecutive_failures: 9, consecutive_transport_failures: nil]
+      assert GrpcLb.configure(lb, outlier_detection: off) == {:ok, :changed}
+      end_call(lb, :b, {:error, {:transport, :econnrefused}})
+      GrpcLb.Clock.advance(clock, 20_000)
+      assert backend(lb, :b).times_ejected == 4
+    end
+
+    test "ejects none with fewer backends than it needs" do
+      clock = GrpcLb.Clock.manual()
+      detection = [consecutive_failures: [failures: 1, minimum_hosts: 3]]
+      {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], clock: clock, outlier_detection: detection)
+      end_call(lb, :a, {:error, 1})
+      assert ejected(lb) == []
+      GrpcLb.add(lb, [:c])
+      end_call(lb, :b, {:error, 1})
+      assert ejected(lb) == [:a]
+    end
+
+    test "trusts time, or success, to shorten the next ejection" do
+      for {recovery, calls?, ms} <- [
+            {:time, false, 30_000},
+            {:success, false, 60_000},
+            {:success, true, 30_000}
+          ] do
+        clock = GrpcLb.Clock.manual()
+        detection = [consecutive_failures: 1, backoff_recovery: recovery]
+        opts = [clock: clock, outlier_detection: detection]
+        {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], opts)
+        end_call(lb, :a, {:error, 1})
+        GrpcLb.Clock.advance(clock, 40_000)
+        assert ejected(lb) == []
+
+        for _interval <- 1..2 do
+          if calls?, do: end_call(lb, :a, :ok)
+          GrpcLb.Clock.advance(clock, 10_000)
+        end
+
+        end_call(lb, :a, {:error, 1})
+        assert backend(lb, :a).ejected_until == 60_000 + ms
+      end
     end
 
     test "stops at the share that may be ejected" do

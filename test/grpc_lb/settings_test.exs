@@ -42,9 +42,12 @@ defmodule GrpcLb.SettingsTest do
       base_ejection_time: 30_000,
       max_ejection_time: 300_000,
       max_ejection_percent: 10,
+      strict: true,
+      backoff_recovery: :time,
       success_rate: nil,
       failure_percentage: nil,
-      consecutive_failures: nil
+      consecutive_failures: nil,
+      consecutive_transport_failures: 1
     }
 
     success_rate = %{
@@ -66,13 +69,20 @@ defmodule GrpcLb.SettingsTest do
     assert outlier.(failure_percentage: []) ==
              %{default | failure_percentage: failure_percentage}
 
-    assert outlier.(consecutive_failures: 3) == %{default | consecutive_failures: 3}
+    in_a_row = %{failures: 3, minimum_hosts: 2}
+    assert outlier.([]) == default
+    assert outlier.(consecutive_failures: 3) == %{default | consecutive_failures: in_a_row}
+
+    assert outlier.(consecutive_failures: [failures: 3, minimum_hosts: 0]) ==
+             %{default | consecutive_failures: %{in_a_row | minimum_hosts: 0}}
 
     assert outlier.(
              interval: 1,
              base_ejection_time: 2,
              max_ejection_time: 3,
              max_ejection_percent: 100,
+             strict: false,
+             backoff_recovery: :success,
              success_rate: [
                stdev_factor: 0,
                enforcement_percentage: 0,
@@ -85,12 +95,15 @@ defmodule GrpcLb.SettingsTest do
                minimum_hosts: 2,
                request_volume: 3
              ],
-             consecutive_failures: 1
+             consecutive_failures: 1,
+             consecutive_transport_failures: 2
            ) == %{
              interval: 1,
              base_ejection_time: 2,
              max_ejection_time: 3,
              max_ejection_percent: 100,
+             strict: false,
+             backoff_recovery: :success,
              success_rate: %{
                stdev_factor: 0,
                enforcement_percentage: 0,
@@ -103,7 +116,8 @@ defmodule GrpcLb.SettingsTest do
                minimum_hosts: 2,
                request_volume: 3
              },
-             consecutive_failures: 1
+             consecutive_failures: %{failures: 1, minimum_hosts: 2},
+             consecutive_transport_failures: 2
            }
   end
 
@@ -149,11 +163,27 @@ defmodule GrpcLb.SettingsTest do
           {[on_owner_death: :forget],
            "option :on_owner_death must be :keep or :remove, got: :forget"},
           {[outlier_detection: true], "options of :outlier_detection must be a keyword list"},
-          {[outlier_detection: []],
+          {[outlier_detection: [consecutive_transport_failures: nil]],
            "option :outlier_detection must have :success_rate or :failure_percentage or " <>
-             ":consecutive_failures"},
-          {[outlier_detection: [interval: 5, success_rate: nil]],
-           "option :outlier_detection must have :success_rate or"},
+             ":consecutive_failures or :consecutive_transport_failures"},
+          {outlier.(strict: 1), "option :strict of :outlier_detection must be true or false"},
+          {outlier.(backoff_recovery: :never),
+           "option :backoff_recovery of :outlier_detection must be :time or :success, got: :never"},
+          {outlier.(consecutive_transport_failures: 0),
+           "option :consecutive_transport_failures of :outlier_detection must be an integer from 1"},
+          {[outlier_detection: [consecutive_failures: [minimum_hosts: 3]]],
+           "option :failures of :consecutive_failures is required"},
+          {[outlier_detection: [consecutive_failures: [failures: 0]]],
+           "option :failures of :consecutive_failures must be an integer from 1"},
+          {[outlier_detection: [consecutive_failures: []]],
+           "option :consecutive_failures of :outlier_detection must be an integer from 1"},
+          {[
+             outlier_detection: [
+               interval: 5,
+               success_rate: nil,
+               consecutive_transport_failures: nil
+             ]
+           ], "option :outlier_detection must have :success_rate or"},
           {outlier.(intervall: 1),
            "unknown option :intervall of :outlier_detection, expected :interval or"},
           {outlier.(interval: 0), "option :interval of :outlier_detection must be a number of"},

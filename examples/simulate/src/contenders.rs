@@ -3,7 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
+use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures, FailurePercentage};
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{random, round_robin, weighted_round_robin, Policy};
@@ -162,7 +162,7 @@ fn outlier_detection() -> outlier_detection::Config {
             threshold: 20,
             ..FailurePercentage::default()
         }),
-        consecutive_failures: NonZeroU32::new(5),
+        consecutive_failures: NonZeroU32::new(5).map(ConsecutiveFailures::of),
         ..outlier_detection::Config::default()
     }
 }

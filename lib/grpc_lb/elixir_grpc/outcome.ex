@@ -9,6 +9,9 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
   | CANCELLED | `:cancelled` |
   | any other: the server did its work | `:ok` |
 
+  A failure of the transport takes the server out after one call, see `:consecutive_transport_failures`
+  in `GrpcLb.new/3`; other failures take more.
+
   A lost connection has no status of its own: Gun's adapter makes INTERNAL of it and Mint's UNKNOWN, or
   no `GRPC.RPCError` at all. It is known by their words.
   """

@@ -7,7 +7,7 @@ use triomphe::Arc;
 use crate::backend::Owner;
 use crate::load::orca::{LoadReport, Report};
 use crate::load::reported_weight::Source;
-use crate::load::{Load, Outcome};
+use crate::load::{InARow, Load, Outcome};
 use crate::shared::Shared;
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::Time;
@@ -77,19 +77,24 @@ impl Entry {
         let failed = self.load.end(outcome, took, now, &shared.measuring());
         match outcome {
             Outcome::Success => {}
-            Outcome::Failure => self.on_failure(failed),
+            Outcome::Failure | Outcome::TransportFailure => self.on_failure(failed),
             Outcome::Cancelled => self.on_cancel(),
         }
     }
 
-    /// `failed` calls in a row have failed now.
-    fn on_failure(&self, failed: u32) {
+    /// So many calls in a row have failed now.
+    fn on_failure(&self, failed: InARow) {
         let config = self.shared.config();
-        let detection = config.outlier_detection.as_ref();
-        let limit = detection.and_then(|detection| detection.consecutive_failures);
+        let Some(detection) = config.outlier_detection.as_ref() else {
+            return;
+        };
+        let failures = detection.consecutive_failures.map(|rule| rule.failures);
+        let transport_failures = detection.consecutive_transport_failures;
         // Equal, not at least: one request a streak. A change of the limit that comes between the
         // count and this look leaves the backend to the next sweep.
-        if limit.is_some_and(|limit| failed == limit.get()) {
+        if failures.is_some_and(|limit| failed.failures == limit.get())
+            || transport_failures.is_some_and(|limit| failed.transport_failures == limit.get())
+        {
             self.shared.request_look();
         }
     }

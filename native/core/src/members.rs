@@ -8,6 +8,7 @@ use triomphe::Arc;
 
 use crate::backend::{Backend, Offer, Owner, State};
 use crate::entry::Entry;
+use crate::health::ejection::Ejection;
 use crate::health::{Health, Standing};
 use crate::time::Time;
 
@@ -47,9 +48,18 @@ pub(crate) struct Member<T> {
 }
 
 impl<T> Member<T> {
-    pub(crate) fn is_ejected(&self) -> bool {
-        let health = self.health.as_ref();
-        health.is_some_and(|health| health.ejection.is_ejected())
+    /// What outlier detection has found.
+    pub(crate) fn ejection(&self) -> Option<&Ejection> {
+        self.health.as_ref().map(|health| &health.ejection)
+    }
+
+    fn is_ejected(&self) -> bool {
+        self.ejection().is_some_and(Ejection::is_ejected)
+    }
+
+    /// Whether it could be picked, were it not for an ejection.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.state == State::Ready && !self.owner_dead
     }
 
     /// The standing that follows from its state, its owner and its health.
@@ -59,8 +69,7 @@ impl<T> Member<T> {
             // Envoy leaves out of its percentages what was never ready, or drains.
             State::Connecting | State::Draining => Standing::Excluded,
             State::TransientFailure => Standing::Unhealthy,
-            // A50: an ejected backend is as one in TRANSIENT_FAILURE.
-            State::Ready if self.is_ejected() => Standing::Unhealthy,
+            State::Ready if self.is_ejected() => Standing::Ejected,
             State::Ready => Standing::Healthy,
         }
     }

@@ -18,7 +18,7 @@ use std::thread;
 use std::time::Duration;
 
 use crossbeam_epoch::Collector;
-use grpc_lb_core::health::outlier_detection;
+use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures};
 use grpc_lb_core::policy::{random, round_robin, Policy};
 use grpc_lb_core::{
     Backend, Balancer, Caller, Config, Outcome, Owner, Owners, Time, Unavailable, Unowned,
@@ -170,7 +170,7 @@ fn picks_and_calls_leave_what_is_ours_alone_while_the_list_changes() {
             max_requests: Some(2),
             max_requests_per_backend: Some(1),
             outlier_detection: Some(Box::new(outlier_detection::Config {
-                consecutive_failures: NonZeroU32::new(3),
+                consecutive_failures: NonZeroU32::new(3).map(ConsecutiveFailures::of),
                 ..Default::default()
             })),
             ..Config::from(policy)

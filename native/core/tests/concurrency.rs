@@ -10,7 +10,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
+use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures, FailurePercentage};
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::load::orca::{LoadReport, Report};
 
@@ -598,7 +598,7 @@ fn everything(policy: Policy) -> Config {
                 request_volume: 5,
                 ..Default::default()
             }),
-            consecutive_failures: NonZeroU32::new(3),
+            consecutive_failures: NonZeroU32::new(3).map(ConsecutiveFailures::of),
             ..Default::default()
         })),
         slow_start: Some(Box::new(slow_start::Config {

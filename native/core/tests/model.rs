@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::time::Duration;
 
-use grpc_lb_core::health::outlier_detection::{self, FailurePercentage, SuccessRate};
+use grpc_lb_core::health::outlier_detection::{
+    self, ConsecutiveFailures, FailurePercentage, Recovery, SuccessRate,
+};
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
 use grpc_lb_core::policy::{least_request, peak_ewma, pick_first, random, round_robin, Policy};
 use grpc_lb_core::testing::{eject_failing, sweep, Ejection, Streak, Subject};
@@ -69,6 +71,7 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Success),
         Just(Outcome::Failure),
+        Just(Outcome::TransportFailure),
         Just(Outcome::Cancelled),
     ]
 }
@@ -357,7 +360,7 @@ impl Naive {
         counts.in_flight -= 1;
         *match outcome {
             Outcome::Success => &mut counts.successes,
-            Outcome::Failure => &mut counts.failures,
+            Outcome::Failure | Outcome::TransportFailure => &mut counts.failures,
             Outcome::Cancelled => &mut counts.cancelled,
         } += 1;
     }
@@ -752,19 +755,30 @@ fn detections() -> impl Strategy<Value = outlier_detection::Config> {
         request_volume: 4,
         ..Default::default()
     };
+    let consecutive =
+        (2u32..5, 0u32..7).prop_map(|(failures, minimum_hosts)| ConsecutiveFailures {
+            failures: failures.try_into().unwrap(),
+            minimum_hosts,
+        });
     (
         prop::option::of(Just(success_rate)),
         prop::option::of(Just(failure_percentage)),
-        prop::option::of((2u32..5).prop_map(|n| n.try_into().unwrap())),
+        prop::option::of(consecutive),
+        prop::option::of((1u32..3).prop_map(|n| n.try_into().unwrap())),
         prop_oneof![Just(10), Just(40), Just(100)],
+        any::<bool>(),
+        prop_oneof![Just(Recovery::Time), Just(Recovery::Success)],
     )
         .prop_map(
-            |(success_rate, failure_percentage, consecutive_failures, max)| {
+            |(success_rate, failure_percentage, consecutive, transport, max, strict, recovery)| {
                 outlier_detection::Config {
                     max_ejection_percent: max,
+                    strict,
+                    backoff_recovery: recovery,
                     success_rate,
                     failure_percentage,
-                    consecutive_failures,
+                    consecutive_failures: consecutive,
+                    consecutive_transport_failures: transport,
                     ..Default::default()
                 }
             },
@@ -779,6 +793,9 @@ struct Suspect {
     ok: u64,
     failed: u64,
     consecutive: u32,
+    transport: u32,
+    /// Ever.
+    all_ok: u64,
     ready: bool,
 }
 
@@ -791,13 +808,35 @@ impl Suspect {
     }
 }
 
+/// Who is picked: those that are ready and not ejected. Strictly, all that are ready if there are none.
+fn picked(config: &outlier_detection::Config, all: &[Suspect]) -> HashSet<u8> {
+    let ids = |it: &dyn Fn(&Suspect) -> bool| {
+        let all = all.iter().zip(0..).filter(|(suspect, _)| it(suspect));
+        all.map(|(_, id)| id).collect::<HashSet<u8>>()
+    };
+    let healthy = ids(&|it| it.ready && !it.ejection.is_ejected());
+    match healthy.is_empty() && config.strict {
+        true => ids(&|it| it.ready),
+        false => healthy,
+    }
+}
+
+/// When the next of those that could not be reached is let back in.
+fn returns(all: &[Suspect]) -> Time {
+    let until = all.iter().filter_map(|it| it.ejection.unreachable.until);
+    until.min().unwrap_or(Time(u64::MAX))
+}
+
 /// What is due at a tick, by the functions that have known answers of their own.
 fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, now: Time) {
-    let before: Vec<_> = all.iter().map(|it| it.ejection.is_ejected()).collect();
+    let before: Vec<_> = all.iter().map(|it| it.ejection).collect();
     let mut streaks: Vec<_> = all
         .iter_mut()
         .map(|it| Streak {
-            consecutive: it.consecutive,
+            failures: it.consecutive,
+            transport_failures: it.transport,
+            ok: it.all_ok,
+            ready: it.ready,
             ejection: &mut it.ejection,
         })
         .collect();
@@ -808,14 +847,21 @@ fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, n
             .map(|it| Subject {
                 ok: std::mem::take(&mut it.ok),
                 failed: std::mem::take(&mut it.failed),
+                ready: it.ready,
                 ejection: &mut it.ejection,
             })
             .collect();
         sweep(config, &mut subjects, now, || 0);
     }
     for (it, before) in all.iter_mut().zip(before) {
-        if it.ejection.is_ejected() != before {
+        let after = it.ejection;
+        if after.ejected_at.is_some() != before.ejected_at.is_some() {
             it.consecutive = 0;
+        }
+        if after.unreachable.until != before.unreachable.until
+            || it.ready && before.is_ejected() && !after.is_ejected()
+        {
+            it.transport = 0;
         }
     }
 }
@@ -835,26 +881,37 @@ proptest! {
         balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
         let mut all = [Suspect::new(); IDS as usize];
         let (mut now, mut sweep, mut urgent) = (Time(0), Time(0) + detection.interval, false);
+        // One that is gone leaves its appointment behind, which costs a look.
+        let mut planned = Time(u64::MAX);
         for event in events {
             match event {
                 Event::Calls(id, calls, outcome) => {
                     for _ in 0..calls {
                         // Those that are not picked have none.
-                        let it = &mut all[id as usize];
-                        if !it.ready || it.ejection.is_ejected() {
+                        if !picked(&detection, &all).contains(&id) {
                             break;
                         }
+                        let it = &mut all[id as usize];
                         let checkout = || balancer.checkout(&caller, &Unowned, now, |id| *id);
                         let mut checkouts = std::iter::repeat_with(|| checkout().unwrap());
                         let (_, ticket) = checkouts.find(|it| it.0 == id).unwrap();
                         ticket.complete(outcome, None, now).unwrap();
                         match outcome {
-                            Outcome::Success => (it.ok, it.consecutive) = (it.ok + 1, 0),
-                            Outcome::Failure => {
+                            Outcome::Success => {
+                                it.ok += 1;
+                                it.all_ok += 1;
+                                (it.consecutive, it.transport) = (0, 0);
+                            }
+                            Outcome::Failure | Outcome::TransportFailure => {
                                 it.failed += 1;
                                 it.consecutive += 1;
-                                let too_many = detection.consecutive_failures;
-                                urgent |= too_many.is_some_and(|n| n.get() == it.consecutive);
+                                let rule = detection.consecutive_failures;
+                                urgent |= rule.is_some_and(|it_is| it_is.failures.get() == it.consecutive);
+                                if outcome == Outcome::TransportFailure {
+                                    it.transport += 1;
+                                    let too_many = detection.consecutive_transport_failures;
+                                    urgent |= too_many.is_some_and(|n| n.get() == it.transport);
+                                }
                             }
                             Outcome::Cancelled => {}
                         }
@@ -867,7 +924,12 @@ proptest! {
                 }
                 Event::SetState(id, state) => {
                     balancer.set_state(&id, state, &Unowned, now).unwrap();
-                    all[id as usize].ready = state == State::Ready;
+                    let it = &mut all[id as usize];
+                    let was_healthy = it.ready && !it.ejection.is_ejected();
+                    it.ready = state == State::Ready;
+                    if it.ready && !it.ejection.is_ejected() && !was_healthy {
+                        it.transport = 0;
+                    }
                 }
                 Event::Tick(seconds) => {
                     now = now + Duration::from_secs(seconds);
@@ -875,19 +937,19 @@ proptest! {
                     if sweeps {
                         sweep = now + detection.interval;
                     }
-                    if sweeps || urgent {
+                    if sweeps || urgent || planned <= now {
                         look(&detection, &mut all, sweeps, now);
+                        planned = returns(&all);
                     }
                     urgent = false;
-                    prop_assert_eq!(balancer.tick(&Unowned, now), Some(sweep));
+                    let due = sweep.min(planned);
+                    prop_assert_eq!(balancer.tick(&Unowned, now), Some(due));
                 }
             }
-            prop_assert_eq!(balancer.due(), Some(if urgent { Time(0) } else { sweep }));
+            let due = if urgent { Time(0) } else { sweep.min(planned) };
+            prop_assert_eq!(balancer.due(), Some(due));
             let backends = balancer.info(&Unowned).backends;
-            let ejected: HashSet<_> = all.iter().zip(0..)
-                .filter(|(it, _)| !it.ready || it.ejection.is_ejected())
-                .map(|(_, id)| id)
-                .collect();
+            let usable = picked(&detection, &all);
             for backend in &backends {
                 let ejection = &all[backend.id as usize].ejection;
                 prop_assert_eq!(backend.ejected_until, ejection.ejected_until(&detection));
@@ -895,8 +957,8 @@ proptest! {
             }
             for _ in 0..IDS {
                 match balancer.pick(&caller, &Unowned, |id| *id) {
-                    Ok(id) => prop_assert!(!ejected.contains(&id)),
-                    Err(_) => prop_assert_eq!(ejected.len(), IDS as usize),
+                    Ok(id) => prop_assert!(usable.contains(&id)),
+                    Err(_) => prop_assert!(usable.is_empty()),
                 }
             }
         }

@@ -82,7 +82,7 @@ pub(crate) fn first_response<'a>(
     Ok(atoms::ok().to_term(env))
 }
 
-/// `end_call(ticket, :ok | :error | :cancelled, report, latency) -> :ok | {:error, :already_completed}`
+/// `end_call(ticket, :ok | :error | :transport_error | :cancelled, report, latency) -> :ok | {:error, :already_completed}`
 #[inline]
 pub(crate) fn end_call<'a>(
     env: Env<'a>,
@@ -93,6 +93,8 @@ pub(crate) fn end_call<'a>(
         Outcome::Success
     } else if atoms::error() == outcome {
         Outcome::Failure
+    } else if atoms::transport_error() == outcome {
+        Outcome::TransportFailure
     } else if atoms::cancelled() == outcome {
         Outcome::Cancelled
     } else {
@@ -111,7 +113,8 @@ pub(crate) fn end_call<'a>(
     };
     let latency = decode_latency(latency)?;
     let completed = ticket.complete_with(outcome, latency, report, ticket.clock().now());
-    if completed.is_ok() && outcome == Outcome::Failure && ticket.is_urgent() {
+    let failed = [Outcome::Failure, Outcome::TransportFailure].contains(&outcome);
+    if completed.is_ok() && failed && ticket.is_urgent() {
         match ticket.clock() {
             Clock::System => ticker::wake_now(env),
             Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket)),
@@ -162,7 +165,7 @@ fn pay_for(env: Env, bytes: usize) {
 #[cold]
 fn not_an_outcome(term: Term) -> ArgumentError {
     ArgumentError(format!(
-        "argument 2, the outcome, must be :ok, :error or :cancelled, got {}",
+        "argument 2, the outcome, must be :ok, :error, :transport_error or :cancelled, got {}",
         kind(term)
     ))
 }

@@ -96,7 +96,8 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
             {[adapter: Enum], ~r/option :adapter of :grpc_lb must be an adapter/},
             {[retry_unsent: -1], ~r/option :retry_unsent of :grpc_lb must be/},
             {[hash_key: :user], ~r/option :hash_key of :grpc_lb must be {:header, name}/},
-            {[outlier_detection: []], ~r/option :outlier_detection must have/}
+            {[outlier_detection: [interval: 0]],
+             ~r/option :interval of :outlier_detection must be/}
           ] do
         assert_raise ArgumentError, message, fn -> connect_one(context, 1, options) end
       end

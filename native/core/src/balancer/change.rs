@@ -180,6 +180,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     fn on_healthy(&mut self, key: MemberKey, now: Time) {
         let member = self.writer.members.get_mut(key);
         member.healthy_since = now;
+        // Whoever is connected anew has been reached.
+        member.entry.load.reset_transport_failures();
         if let Some(reported) = member.entry.load.reported.get() {
             reported.on_ready();
         }
@@ -195,11 +197,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Has a member in the rotation, or not, as its standing asks for.
     fn update_rotation(&mut self, key: MemberKey) {
         let member = self.writer.members.get(key);
-        let wanted = match member.standing {
-            Standing::Healthy => true,
-            Standing::Unhealthy => self.writer.panicking,
-            Standing::Excluded => false,
-        };
+        let wanted = self.writer.relief.picks(member.standing);
         match (member.row, wanted) {
             (None, true) => self.add_to_rotation(key),
             (Some(_), false) => self.remove_from_rotation(key),
@@ -242,7 +240,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Publishes a list that a user changed, if it was touched.
     pub(super) fn finish(mut self) -> (Changes, Gone<T>) {
-        self.update_panic();
+        self.update_relief();
         self.publish_if_touched(Cause::Reconcile);
         for owner in std::mem::take(&mut self.released) {
             self.unwatch_idle(owner);
@@ -259,7 +257,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Publishes what has become of the backends without a word of the user on the list, if it was
     /// touched.
     pub(super) fn finish_state_change(mut self) -> Gone<T> {
-        self.update_panic();
+        self.update_relief();
         self.publish_if_touched(Cause::StateChange);
         self.gone
     }
@@ -287,19 +285,21 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         self.gone
     }
 
-    /// Begins or ends a panic, as the census says.
-    fn update_panic(&mut self) {
-        let panicking = self
-            .writer
-            .census
-            .panics(self.writer.config.panic_threshold);
-        if panicking == self.writer.panicking {
+    /// Has others picked beside the healthy ones, or not, as the census says.
+    fn update_relief(&mut self) {
+        let config = &self.writer.config;
+        let detection = config.outlier_detection.as_ref();
+        let strict = detection.is_some_and(|detection| detection.strict);
+        let relief = self.writer.census.relief(config.panic_threshold, strict);
+        if relief == self.writer.relief {
             return;
         }
-        self.writer.panicking = panicking;
+        self.writer.relief = relief;
         let members = self.writer.members.iter();
-        let unhealthy = members.filter(|(_, member)| member.standing == Standing::Unhealthy);
-        let keys: Vec<MemberKey> = unhealthy.map(|(key, _)| key).collect();
+        let others = members.filter(|(_, member)| {
+            [Standing::Ejected, Standing::Unhealthy].contains(&member.standing)
+        });
+        let keys: Vec<MemberKey> = others.map(|(key, _)| key).collect();
         for key in keys {
             self.update_rotation(key);
         }

@@ -11,6 +11,8 @@ pub(super) struct Schedule {
     /// When the last sweep was, or outlier detection was switched on.
     swept: Time,
     sweep: Time,
+    /// When the next ejection of a backend that could not be reached is over.
+    unreachable: Time,
     weights: Time,
     /// When the last member that warms up will be warm.
     warm: Time,
@@ -22,6 +24,7 @@ impl Schedule {
         let mut schedule = Schedule {
             swept: now,
             sweep: Time::NEVER,
+            unreachable: Time::NEVER,
             weights: reports.map_or(Time::NEVER, |config| now + config.weight_update_period),
             warm: now,
         };
@@ -33,13 +36,22 @@ impl Schedule {
         self.sweep <= now
     }
 
+    pub(super) fn unreachable_are_due(&self, now: Time) -> bool {
+        self.unreachable <= now
+    }
+
     pub(super) fn weights_are_due(&self, now: Time) -> bool {
         self.weights <= now
     }
 
     /// When there is work next.
     pub(super) fn next(&self) -> Time {
-        self.sweep.min(self.weights)
+        self.sweep.min(self.unreachable).min(self.weights)
+    }
+
+    /// All that could not be reached are known, by when they are to be let back in.
+    pub(super) fn plan_unreachable(&mut self, until: impl Iterator<Item = Time>) {
+        self.unreachable = until.min().unwrap_or(Time::NEVER);
     }
 
     /// A sweep is done, or outlier detection begins.

@@ -5,8 +5,8 @@ use std::hash::Hash;
 use super::change::{Change, Scope};
 use super::writer::Writer;
 use crate::backend::Owners;
-use crate::health::ejection::{self, Streak, Subject};
-use crate::members::MemberKey;
+use crate::health::ejection::{self, Ejection, Streak, Subject};
+use crate::members::{Member, MemberKey};
 use crate::time::Time;
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
@@ -18,10 +18,11 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         }
         let schedule = &self.writer.schedule;
         let (sweep, weights) = (schedule.sweep_is_due(now), schedule.weights_are_due(now));
+        let failing = requested || schedule.unreachable_are_due(now);
         let mut change = Change::begin(self);
         if sweep {
             change.sweep_for_outliers(now);
-        } else if requested {
+        } else if failing {
             change.eject_failing(now);
         }
         if weights {
@@ -32,7 +33,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
 }
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
-    /// Ejects backends that fail call after call, without waiting for the sweep.
+    /// Ejects backends that fail call after call, and lets back in those that could not be reached,
+    /// without waiting for the sweep.
     pub(super) fn eject_failing(&mut self, now: Time) {
         self.update_ejections(now, |writer| writer.eject_failing(now));
     }
@@ -53,17 +55,33 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
         update: impl FnOnce(&mut Writer<T, O::Watch>),
     ) {
         let members = self.writer.members.iter();
-        let before: Vec<(MemberKey, bool)> = members
-            .map(|(key, member)| (key, member.is_ejected()))
+        let ejection = |member: &Member<T>| member.ejection().copied().unwrap_or_default();
+        let before: Vec<(MemberKey, Ejection)> = members
+            .map(|(key, member)| (key, ejection(member)))
             .collect();
         update(self.writer);
-        for (key, was_ejected) in before {
+        for (key, before) in before {
             let member = self.writer.members.get(key);
-            if member.is_ejected() != was_ejected {
-                member.entry.load.reset_streak();
+            let after = ejection(member);
+            let load = &member.entry.load;
+            // Neither ejection has to do with the failures that led to the other.
+            let outlier = before.ejected_at.is_some() != after.ejected_at.is_some();
+            let unreachable = before.unreachable.until != after.unreachable.until;
+            if outlier {
+                load.reset_failures();
+            }
+            if unreachable {
+                load.reset_transport_failures();
+            }
+            if outlier || unreachable {
                 self.update_standing(key, now);
             }
         }
+        let Writer {
+            members, schedule, ..
+        } = &mut *self.writer;
+        let ejections = members.iter().filter_map(|(_, member)| member.ejection());
+        schedule.plan_unreachable(ejections.filter_map(|ejection| ejection.unreachable.until));
     }
 
     /// Brings all weights up to date, and plans when to do so again.
@@ -85,8 +103,13 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         };
         let members = self.members.iter_mut();
         let streaks = members.filter_map(|(_, member)| {
+            let load = &member.entry.load;
+            let failed = load.in_a_row();
             Some(Streak {
-                consecutive: member.entry.load.consecutive_failures(),
+                failures: failed.failures,
+                transport_failures: failed.transport_failures,
+                ok: load.ended().successes,
+                ready: member.is_ready(),
                 ejection: &mut member.health.as_mut()?.ejection,
             })
         });
@@ -99,12 +122,14 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         };
         let members = self.members.iter_mut();
         let subjects = members.filter_map(|(_, member)| {
+            let ready = member.is_ready();
             let health = member.health.as_mut()?;
             let ended = member.entry.load.ended();
             let seen = std::mem::replace(&mut health.seen, ended);
             Some(Subject {
                 ok: ended.successes - seen.successes,
                 failed: ended.failures - seen.failures,
+                ready,
                 ejection: &mut health.ejection,
             })
         });

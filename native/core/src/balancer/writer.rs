@@ -10,7 +10,7 @@ use super::schedule::Schedule;
 use crate::backend::{Backend, Offer, Owner};
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::health::{slow_start, Census, Health};
+use crate::health::{slow_start, Census, Health, Relief};
 use crate::members::{MemberKey, Members};
 use crate::shared::Shared;
 use crate::time::Time;
@@ -22,8 +22,8 @@ pub(super) struct Writer<T, W> {
     pub(super) config: sync::Arc<Config>,
     pub(super) members: Members<T>,
     pub(super) census: Census,
-    /// Whether so few members are healthy that the others are picked, too.
-    pub(super) panicking: bool,
+    /// Who is picked beside the healthy members.
+    pub(super) relief: Relief,
     /// How many members weigh something else than 1.
     pub(super) weighted: u32,
     /// The process whose death closes the balancer.
@@ -50,7 +50,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             config,
             members: Members::new(),
             census: Census::default(),
-            panicking: false,
+            relief: Relief::default(),
             weighted: 0,
             owner: None,
             watched: Watched::new(),

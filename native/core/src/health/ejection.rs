@@ -1,31 +1,41 @@
 //! Ejects backends that fail more often than the others, and lets them back in (gRFC A50).
 //!
 //! A [`sweep`] is what A50 does at every tick of its timer. Between sweeps, [`eject_failing`] does
-//! what A50 leaves out of Envoy's: it ejects backends that fail many times in a row.
+//! what A50 leaves out of Envoy's: it ejects backends that fail many times in a row, and those that
+//! cannot be reached, for a time of their own.
 
-use super::outlier_detection::Config;
+use std::time::Duration;
+
+use super::outlier_detection::{Config, Recovery};
 use crate::time::Time;
 
 /// What is remembered of a backend from sweep to sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ejection {
-    /// Since when it is ejected.
+    /// Since when it is ejected, for how its calls end.
     pub ejected_at: Option<Time>,
-    /// How many times as long as the first the last ejection is; falls with every sweep that finds
-    /// the backend not ejected.
+    /// How many times as long as the first the last such ejection is; falls with every sweep that
+    /// finds the backend not ejected, or with those that see calls succeed.
     pub multiplier: u32,
-    /// How often it was ejected.
+    /// The ejection for calls that do not reach it. Each of the two begins and ends by itself.
+    pub unreachable: Unreachable,
+    /// How often it was ejected, for the one or the other.
     pub times_ejected: u64,
 }
 
 impl Ejection {
     /// Whether it is not to be picked.
     pub fn is_ejected(&self) -> bool {
-        self.ejected_at.is_some()
+        self.ejected_at.is_some() || self.unreachable.until.is_some()
     }
 
-    /// When the ejection is over. The first sweep later than that ends it.
+    /// When the later of both ejections is over. That for how calls end goes on up to the first sweep
+    /// later than that.
     pub fn ejected_until(&self, config: &Config) -> Option<Time> {
+        self.outlier_until(config).max(self.unreachable.until)
+    }
+
+    fn outlier_until(&self, config: &Config) -> Option<Time> {
         let longest = config.base_ejection_time.max(config.max_ejection_time);
         let ejected_for = config.base_ejection_time.saturating_mul(self.multiplier);
         Some(self.ejected_at? + ejected_for.min(longest))
@@ -40,17 +50,59 @@ impl Ejection {
     /// Lets it back in at once, and forgets how long its next ejection would be: detection is
     /// switched off (A50).
     pub(crate) fn clear(&mut self) {
-        self.ejected_at = None;
-        self.multiplier = 0;
+        *self = Ejection {
+            times_ejected: self.times_ejected,
+            ..Ejection::default()
+        };
     }
 
-    /// The last step of A50's tick.
-    fn age(&mut self, config: &Config, now: Time) {
-        match self.ejected_until(config) {
+    /// The last step of A50's tick. `ok` calls have succeeded since the one before.
+    fn age(&mut self, config: &Config, ok: u64, now: Time) {
+        match self.outlier_until(config) {
+            None if config.backoff_recovery == Recovery::Success && ok == 0 => {}
             None => self.multiplier = self.multiplier.saturating_sub(1),
             Some(until) if now > until => self.ejected_at = None,
             Some(_) => {}
         }
+    }
+}
+
+/// The ejection of a backend to which calls fail on the way. How long it lasts follows gRPC's
+/// connection backoff, without its jitter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unreachable {
+    /// When it is over.
+    pub until: Option<Time>,
+    /// How many there were since a call has succeeded.
+    times: u32,
+    /// How many calls had succeeded when the last one ended.
+    ok: u64,
+}
+
+impl Unreachable {
+    const FIRST: Duration = Duration::from_secs(1);
+    const GROWTH: f64 = 1.6;
+    const LONGEST: Duration = Duration::from_secs(120);
+
+    /// `ok` calls have ever succeeded.
+    fn eject(&mut self, ok: u64, now: Time) {
+        if ok > self.ok {
+            self.times = 0;
+        }
+        // 1.6^11 seconds are more than the longest.
+        let grown = Self::FIRST.mul_f64(Self::GROWTH.powi(self.times.min(11) as i32));
+        self.until = Some(now + grown.min(Self::LONGEST));
+        self.times = self.times.saturating_add(1);
+    }
+
+    /// Ends it if it is over, and says whether it was.
+    fn end(&mut self, ok: u64, now: Time) -> bool {
+        let ends = self.until.is_some_and(|until| until <= now);
+        if ends {
+            self.until = None;
+            self.ok = ok;
+        }
+        ends
     }
 }
 
@@ -61,14 +113,16 @@ pub struct Subject<'a> {
     pub ok: u64,
     /// Calls since the last sweep that failed.
     pub failed: u64,
+    /// Whether it could be picked, were it not for an ejection.
+    pub ready: bool,
     /// What is remembered of it.
     pub ejection: &'a mut Ejection,
 }
 
 impl Subject<'_> {
-    /// Whether so many calls were counted; one at least, since of none there is no rate.
-    fn has_volume(&self, request_volume: u32) -> bool {
-        self.calls() >= u128::from(request_volume.max(1))
+    /// Whether it counts, and so many of its calls; one at least, since of none there is no rate.
+    fn is_counted(&self, config: &Config, request_volume: u32) -> bool {
+        counts(config, self.ready) && self.calls() >= u128::from(request_volume.max(1))
     }
 
     fn calls(&self) -> u128 {
@@ -79,9 +133,17 @@ impl Subject<'_> {
         self.ok as f64 / self.calls() as f64
     }
 
-    fn fails_more_than(&self, percent: u32) -> bool {
-        100 * u128::from(self.failed) > u128::from(percent) * self.calls()
+    fn fails_more_than(&self, percent: u32, strict: bool) -> bool {
+        match percent {
+            100.. if strict => self.ok == 0,
+            _ => 100 * u128::from(self.failed) > u128::from(percent) * self.calls(),
+        }
     }
+}
+
+/// Whether a backend counts, and may be ejected.
+fn counts(config: &Config, ready: bool) -> bool {
+    ready || !config.strict
 }
 
 /// One tick of A50's timer, for all backends of a balancer: ejects, and ends what has lasted long
@@ -99,7 +161,7 @@ impl Subject<'_> {
 /// let mut subjects: Vec<_> = ejections
 ///     .iter_mut()
 ///     .zip([100, 98, 97, 99, 40])
-///     .map(|(ejection, ok)| Subject { ok, failed: 100 - ok, ejection })
+///     .map(|(ejection, ok)| Subject { ok, failed: 100 - ok, ready: true, ejection })
 ///     .collect();
 /// sweep(&config, &mut subjects, Time(0), || 0);
 ///
@@ -107,10 +169,11 @@ impl Subject<'_> {
 /// assert_eq!(ejections[4].ejected_until(&config), Some(Time(30_000_000_000)));
 /// ```
 pub fn sweep(config: &Config, subjects: &mut [Subject], now: Time, mut draw: impl FnMut() -> u32) {
-    let mut quota = Quota::of(config, subjects.iter().map(|subject| &*subject.ejection));
+    let all = subjects.iter().map(|it| (it.ready, &*it.ejection));
+    let mut quota = Quota::of(config, all);
 
     if let Some(rule) = &config.success_rate {
-        let counted = |subject: &Subject| subject.has_volume(rule.request_volume);
+        let counted = |subject: &Subject| subject.is_counted(config, rule.request_volume);
         if subjects.iter().filter(|it| counted(it)).count() >= rule.minimum_hosts as usize {
             let rates = subjects.iter().filter(|it| counted(it));
             let (mean, stdev) = mean_and_stdev(rates.map(Subject::success_rate));
@@ -123,17 +186,18 @@ pub fn sweep(config: &Config, subjects: &mut [Subject], now: Time, mut draw: imp
     }
 
     if let Some(rule) = &config.failure_percentage {
-        let counted = |subject: &Subject| subject.has_volume(rule.request_volume);
+        let counted = |subject: &Subject| subject.is_counted(config, rule.request_volume);
         if subjects.iter().filter(|it| counted(it)).count() >= rule.minimum_hosts as usize {
-            let outlier =
-                |subject: &Subject| counted(subject) && subject.fails_more_than(rule.threshold);
+            let outlier = |subject: &Subject| {
+                counted(subject) && subject.fails_more_than(rule.threshold, config.strict)
+            };
             let enforced = || draw() < rule.enforcement_percentage;
             eject_outliers(subjects, &mut quota, now, outlier, enforced);
         }
     }
 
     for subject in subjects {
-        subject.ejection.age(config, now);
+        subject.ejection.age(config, subject.ok, now);
     }
 }
 
@@ -149,8 +213,9 @@ fn eject_outliers(
         if quota.is_used_up() {
             break;
         }
-        if !subject.ejection.is_ejected() && outlier(subject) && enforced() {
-            quota.eject(subject.ejection, now);
+        if subject.ejection.ejected_at.is_none() && outlier(subject) && enforced() {
+            quota.take(subject.ejection);
+            subject.ejection.eject(now);
         }
     }
 }
@@ -159,42 +224,78 @@ fn eject_outliers(
 #[derive(Debug)]
 pub struct Streak<'a> {
     /// Calls that failed since the last one that succeeded, or since the last ejection ended.
-    pub consecutive: u32,
+    pub failures: u32,
+    /// Those of them that failed on the way.
+    pub transport_failures: u32,
+    /// Calls that ever succeeded.
+    pub ok: u64,
+    /// Whether it could be picked, were it not for an ejection.
+    pub ready: bool,
     /// What is remembered of it.
     pub ejection: &'a mut Ejection,
 }
 
 /// Ejects backends that failed `consecutive_failures` times in a row, without waiting for the sweep,
-/// as Envoy does; `max_ejection_percent` holds as in A50. All backends are to be given.
+/// as Envoy does; `max_ejection_percent` holds as in a sweep. So it does with
+/// `consecutive_transport_failures`, and ends such ejections that are over. All backends are to be
+/// given.
 ///
 /// ```
 /// use std::num::NonZeroU32;
-/// use grpc_lb_core::health::outlier_detection::Config;
+/// use grpc_lb_core::health::outlier_detection::{Config, ConsecutiveFailures};
 /// use grpc_lb_core::testing::{eject_failing, Ejection, Streak};
 /// use grpc_lb_core::Time;
 ///
-/// let config = Config { consecutive_failures: NonZeroU32::new(5), ..Config::default() };
-/// let mut ejections = [Ejection::default(); 2];
+/// let config = Config {
+///     consecutive_failures: NonZeroU32::new(5).map(ConsecutiveFailures::of),
+///     consecutive_transport_failures: NonZeroU32::new(1),
+///     max_ejection_percent: 70,
+///     ..Config::default()
+/// };
+/// let mut ejections = [Ejection::default(); 3];
 /// let mut streaks: Vec<_> = ejections
 ///     .iter_mut()
-///     .zip([4, 5])
-///     .map(|(ejection, consecutive)| Streak { consecutive, ejection })
+///     .zip([(4, 0), (5, 0), (1, 1)])
+///     .map(|(ejection, (failures, transport_failures))| Streak {
+///         failures, transport_failures, ok: 0, ready: true, ejection,
+///     })
 ///     .collect();
 /// eject_failing(&config, &mut streaks, Time(0));
 ///
-/// assert_eq!(ejections.map(|it| it.is_ejected()), [false, true]);
+/// let until = ejections.map(|it| it.ejected_until(&config));
+/// assert_eq!(until, [None, Some(Time(30_000_000_000)), Some(Time(1_000_000_000))]);
 /// ```
 pub fn eject_failing(config: &Config, streaks: &mut [Streak], now: Time) {
-    let Some(too_many) = config.consecutive_failures else {
-        return;
-    };
-    let mut quota = Quota::of(config, streaks.iter().map(|streak| &*streak.ejection));
-    for streak in streaks {
-        if quota.is_used_up() {
-            break;
+    for streak in streaks.iter_mut() {
+        if streak.ejection.unreachable.end(streak.ok, now) {
+            // Those that have failed meanwhile were under way before.
+            streak.transport_failures = 0;
         }
-        if !streak.ejection.is_ejected() && streak.consecutive >= too_many.get() {
-            quota.eject(streak.ejection, now);
+    }
+    let all = streaks.iter().map(|it| (it.ready, &*it.ejection));
+    let mut quota = Quota::of(config, all);
+    if let Some(too_many) = config.consecutive_transport_failures {
+        for streak in streaks.iter_mut() {
+            let fails = streak.transport_failures >= too_many.get();
+            let ejected = streak.ejection.unreachable.until.is_some();
+            if fails && !ejected && counts(config, streak.ready) && !quota.is_used_up() {
+                quota.take(streak.ejection);
+                streak.ejection.unreachable.eject(streak.ok, now);
+                streak.ejection.times_ejected += 1;
+            }
+        }
+    }
+    if let Some(rule) = config.consecutive_failures {
+        if quota.all < rule.minimum_hosts as usize {
+            return;
+        }
+        for streak in streaks {
+            let fails = streak.failures >= rule.failures.get();
+            let ejected = streak.ejection.ejected_at.is_some();
+            if fails && !ejected && counts(config, streak.ready) && !quota.is_used_up() {
+                quota.take(streak.ejection);
+                streak.ejection.eject(now);
+            }
         }
     }
 }
@@ -204,25 +305,40 @@ struct Quota {
     ejected: usize,
     all: usize,
     max_percent: u32,
+    strict: bool,
 }
 
 impl Quota {
-    fn of<'a>(config: &Config, ejections: impl ExactSizeIterator<Item = &'a Ejection>) -> Self {
-        Quota {
-            all: ejections.len(),
-            ejected: ejections.filter(|ejection| ejection.is_ejected()).count(),
+    /// Of backends that are ready or not.
+    fn of<'a>(config: &Config, backends: impl Iterator<Item = (bool, &'a Ejection)>) -> Self {
+        let mut quota = Quota {
+            all: 0,
+            ejected: 0,
             max_percent: config.max_ejection_percent,
+            strict: config.strict,
+        };
+        for (_, ejection) in backends.filter(|(ready, _)| counts(config, *ready)) {
+            quota.all += 1;
+            quota.ejected += usize::from(ejection.is_ejected());
         }
+        quota
     }
 
-    /// A50's text, and not the comment at its field: a maximum of 0 ejects nobody.
+    /// A50's text, and not the comment at its field: a maximum of 0 ejects nobody. Strictly, what
+    /// A50 asks before an ejection holds after it, but for the first, as Envoy has it; and the last
+    /// that is not ejected stays.
     fn is_used_up(&self) -> bool {
-        100 * self.ejected as u128 >= u128::from(self.max_percent) * self.all as u128
+        let max = u128::from(self.max_percent) * self.all as u128;
+        if !self.strict {
+            return 100 * self.ejected as u128 >= max;
+        }
+        let next = self.ejected + 1;
+        next >= self.all || max == 0 || next > 1 && 100 * next as u128 > max
     }
 
-    fn eject(&mut self, ejection: &mut Ejection, now: Time) {
-        ejection.eject(now);
-        self.ejected += 1;
+    /// To be asked for before the backend is ejected.
+    fn take(&mut self, ejection: &Ejection) {
+        self.ejected += usize::from(!ejection.is_ejected());
     }
 }
 
@@ -255,7 +371,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::health::outlier_detection::{FailurePercentage, SuccessRate};
+    use crate::health::outlier_detection::{ConsecutiveFailures, FailurePercentage, SuccessRate};
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -282,6 +398,7 @@ mod tests {
             .map(|(ejection, &(ok, failed))| Subject {
                 ok,
                 failed,
+                ready: true,
                 ejection,
             })
             .collect();
@@ -397,19 +514,218 @@ mod tests {
     }
 
     #[test]
-    fn one_more_than_the_maximum_may_be_ejected() {
-        let all_fail = |max_ejection_percent, n| {
+    fn one_more_than_the_maximum_may_be_ejected_to_the_letter_and_the_first_strictly() {
+        let all_fail = |strict, max_ejection_percent, n| {
             let config = Config {
                 max_ejection_percent,
-                ..failure_percentage(FailurePercentage::default())
+                strict,
+                ..failure_percentage(FailurePercentage {
+                    minimum_hosts: 1,
+                    ..FailurePercentage::default()
+                })
             };
             fresh(&config, &vec![(0, 50); n]).len()
         };
-        assert_eq!(all_fail(0, 10), 0);
-        assert_eq!(all_fail(10, 10), 1);
-        assert_eq!(all_fail(11, 10), 2);
-        assert_eq!(all_fail(50, 5), 3);
-        assert_eq!(all_fail(100, 5), 5);
+        let cases = [
+            // percent, of, to the letter, strictly
+            (0, 10, 0, 0),
+            (1, 10, 1, 1),
+            (10, 10, 1, 1),
+            (11, 10, 2, 1),
+            (20, 10, 2, 2),
+            (50, 5, 3, 2),
+            (67, 3, 3, 2),
+            (95, 10, 10, 9),
+            (100, 5, 5, 4),
+            (100, 2, 2, 1),
+            (100, 1, 1, 0),
+        ];
+        for (percent, n, letter, strict) in cases {
+            assert_eq!(all_fail(false, percent, n), letter, "{percent} % of {n}");
+            assert_eq!(
+                all_fail(true, percent, n),
+                strict,
+                "{percent} % of {n}, strict"
+            );
+        }
+    }
+
+    #[test]
+    fn who_cannot_be_picked_does_not_count_and_is_not_ejected() {
+        let eject = |strict, ready: [bool; 6]| {
+            let config = Config {
+                max_ejection_percent: 34,
+                strict,
+                ..failure_percentage(FailurePercentage {
+                    minimum_hosts: 3,
+                    ..FailurePercentage::default()
+                })
+            };
+            let mut ejections = [Ejection::default(); 6];
+            let pairs = ejections.iter_mut().zip(ready);
+            let mut subjects: Vec<_> = pairs
+                .map(|(ejection, ready)| Subject {
+                    ok: 0,
+                    failed: 50,
+                    ready,
+                    ejection,
+                })
+                .collect();
+            sweep(&config, &mut subjects, at(1), || 0);
+            ejected(&ejections)
+        };
+        assert_eq!(eject(true, [true; 6]), [0, 1]);
+        assert_eq!(eject(true, [false, true, true, false, false, true]), [1]);
+        assert_eq!(eject(true, [false, true, true, false, false, false]), []);
+        assert_eq!(eject(false, [false; 6]), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_threshold_of_100_means_all() {
+        let eject = |strict| {
+            let config = Config {
+                strict,
+                ..failure_percentage(FailurePercentage {
+                    threshold: 100,
+                    ..FailurePercentage::default()
+                })
+            };
+            fresh(&config, &[(0, 50), (1, 99), (50, 0), (50, 0), (50, 0)])
+        };
+        assert_eq!(eject(true), [0]);
+        assert_eq!(eject(false), []);
+    }
+
+    #[test]
+    fn the_next_ejection_is_shorter_by_time_or_by_success() {
+        let multipliers = |backoff_recovery| {
+            let config = Config {
+                backoff_recovery,
+                ..Config::default()
+            };
+            let mut ejections = [Ejection {
+                multiplier: 3,
+                ..Ejection::default()
+            }];
+            [(0, 0), (0, 9), (1, 9), (0, 0), (5, 0)].map(|calls| {
+                sweep_with(&config, &mut ejections, &[calls], at(1), || 0);
+                ejections[0].multiplier
+            })
+        };
+        assert_eq!(multipliers(Recovery::Time), [2, 1, 0, 0, 0]);
+        assert_eq!(multipliers(Recovery::Success), [3, 3, 2, 2, 1]);
+    }
+
+    /// What has failed in a row, and on the way; and what ever succeeded.
+    fn eject_with(
+        config: &Config,
+        ejections: &mut [Ejection],
+        streaks: &[(u32, u32, u64)],
+        now: Time,
+    ) -> Vec<usize> {
+        let pairs = ejections.iter_mut().zip(streaks);
+        let mut streaks: Vec<_> = pairs
+            .map(|(ejection, &(failures, transport_failures, ok))| Streak {
+                failures,
+                transport_failures,
+                ok,
+                ready: true,
+                ejection,
+            })
+            .collect();
+        eject_failing(config, &mut streaks, now);
+        ejected(ejections)
+    }
+
+    #[test]
+    fn with_few_backends_none_is_ejected_for_failures_in_a_row() {
+        let ejected_of = |n, minimum_hosts| {
+            let config = Config {
+                consecutive_failures: Some(ConsecutiveFailures {
+                    failures: NonZeroU32::MIN,
+                    minimum_hosts,
+                }),
+                ..Config::default()
+            };
+            let mut ejections = vec![Ejection::default(); n];
+            eject_with(&config, &mut ejections, &vec![(1, 0, 0); n], at(1)).len()
+        };
+        assert_eq!(
+            [(1, 0), (2, 2), (2, 3), (3, 3)].map(|(n, hosts)| ejected_of(n, hosts)),
+            [0, 1, 0, 1]
+        );
+    }
+
+    #[test]
+    fn the_unreachable_are_out_for_ever_longer_until_a_call_succeeds() {
+        let config = Config {
+            consecutive_transport_failures: NonZeroU32::new(1),
+            ..Config::default()
+        };
+        let mut ejections = [Ejection::default(); 2];
+        let mut now = Time(0);
+        let mut lengths = |ejections: &mut [Ejection], ok, n| -> Vec<f64> {
+            (0..n)
+                .map(|_| {
+                    let fails = [(1, 1, ok), (0, 0, 9)];
+                    eject_with(&config, ejections, &fails, now);
+                    let until = ejections[0].unreachable.until.expect("it is out");
+                    let length = until.since(now);
+                    // Those that come late do not count, and it ends at its time.
+                    eject_with(&config, ejections, &fails, Time(until.0 - 1));
+                    assert_eq!(ejections[0].unreachable.until, Some(until));
+                    eject_with(&config, ejections, &fails, until);
+                    assert!(!ejections[0].is_ejected());
+                    now = until;
+                    length.as_secs_f64()
+                })
+                .collect()
+        };
+        let first = lengths(&mut ejections, 4, 13);
+        for (n, length) in first.iter().enumerate() {
+            let expected = 1.6_f64.powi(n as i32).min(120.0);
+            assert!((length - expected).abs() < 1e-6, "{n}: {length}");
+        }
+        assert_eq!(lengths(&mut ejections, 5, 2), [1.0, 1.6]);
+        assert_eq!(
+            (ejections[0].times_ejected, ejections[0].multiplier),
+            (15, 0)
+        );
+    }
+
+    #[test]
+    fn the_two_ejections_begin_and_end_by_themselves() {
+        let config = Config {
+            max_ejection_percent: 100,
+            consecutive_failures: NonZeroU32::new(3).map(ConsecutiveFailures::of),
+            consecutive_transport_failures: NonZeroU32::new(1),
+            ..Config::default()
+        };
+        let mut ejections = [Ejection::default(); 3];
+        let streaks = [(2, 1, 0), (3, 0, 0), (0, 0, 0)];
+        assert_eq!(eject_with(&config, &mut ejections, &streaks, at(1)), [0, 1]);
+        assert_eq!(
+            ejections.map(|it| it.ejected_until(&config)),
+            [Some(at(2)), Some(at(31)), None]
+        );
+        // The last that can be picked stays, whatever it fails.
+        let streaks = [(3, 1, 0), (3, 1, 0), (9, 9, 0)];
+        assert_eq!(
+            eject_with(&config, &mut ejections, &streaks, Time(at(1).0 + 1)),
+            [0, 1]
+        );
+        let streaks = [(3, 1, 0), (0, 0, 0), (0, 0, 0)];
+        assert_eq!(eject_with(&config, &mut ejections, &streaks, at(2)), [0, 1]);
+        assert_eq!(ejections[0].ejected_until(&config), Some(at(32)));
+        assert_eq!(ejections[0].times_ejected, 2);
+        ejections[0].clear();
+        assert_eq!(
+            (
+                ejections[0].ejected_until(&config),
+                ejections[0].times_ejected
+            ),
+            (None, 2)
+        );
     }
 
     #[test]
@@ -429,6 +745,7 @@ mod tests {
                 ejected_at: Some(at(10)),
                 multiplier: 1,
                 times_ejected: 1,
+                ..Ejection::default()
             };
             assert_eq!(ejections[0], expected);
         }
@@ -472,6 +789,7 @@ mod tests {
                 ejected_at: Some(at(1)),
                 multiplier,
                 times_ejected: 1,
+                ..Ejection::default()
             };
             ejection.ejected_until(&config)
         };
@@ -485,20 +803,14 @@ mod tests {
     fn many_failures_in_a_row_eject_up_to_the_maximum() {
         let config = Config {
             max_ejection_percent: 40,
-            consecutive_failures: NonZeroU32::new(3),
+            consecutive_failures: NonZeroU32::new(3).map(ConsecutiveFailures::of),
             ..Config::default()
         };
         let mut ejections = [Ejection::default(); 5];
         let mut eject = |config: &Config, consecutive: [u32; 5], now| {
-            let pairs = ejections.iter_mut().zip(consecutive);
-            let mut streaks: Vec<_> = pairs
-                .map(|(ejection, consecutive)| Streak {
-                    consecutive,
-                    ejection,
-                })
-                .collect();
-            eject_failing(config, &mut streaks, now);
-            (ejected(&ejections), ejections[0])
+            let streaks = consecutive.map(|failures| (failures, failures, 0));
+            let all = eject_with(config, &mut ejections, &streaks, now);
+            (all, ejections[0])
         };
         let off = Config::default();
         assert_eq!(eject(&off, [9; 5], at(1)).0, []);
@@ -513,6 +825,7 @@ mod tests {
         #[cfg_attr(miri, ignore = "too many steps")]
         fn no_sweep_goes_beyond_the_maximum_by_more_than_one(
             max_ejection_percent in 0..=100u32,
+            strict in any::<bool>(),
             threshold in 0..=100u32,
             stdev_factor in 0..3_000u32,
             enforcement_percentage in 0..=100u32,
@@ -522,6 +835,7 @@ mod tests {
         ) {
             let config = Config {
                 max_ejection_percent,
+                strict,
                 success_rate: Some(SuccessRate {
                     stdev_factor, enforcement_percentage, minimum_hosts: 3, request_volume: 10,
                 }),
@@ -541,7 +855,10 @@ mod tests {
                 // The last of them was ejected while there were fewer than the maximum.
                 if let Some(but_one) = after.len().checked_sub(1) {
                     let newly = after.iter().any(|i| !before[*i].is_ejected());
-                    prop_assert!(!newly || 100 * but_one < max_ejection_percent as usize * 12);
+                    let max = max_ejection_percent as usize * 12;
+                    prop_assert!(!newly || 100 * but_one < max);
+                    let strictly = but_one == 0 || 100 * after.len() <= max;
+                    prop_assert!(!newly || !strict || strictly && after.len() < 12);
                 }
                 for (i, (was, is)) in before.iter().zip(&ejections).enumerate() {
                     let (ok, failed) = calls[i];

@@ -22,35 +22,73 @@ pub(crate) enum Standing {
     Excluded,
     /// Picked in a panic only.
     Unhealthy,
+    /// Ready, and left out for how its calls ended: picked in a panic, and where no other can be.
+    Ejected,
     Healthy,
+}
+
+/// Who is picked beside the healthy ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Relief {
+    #[default]
+    Nobody,
+    Ejected,
+    /// The ejected and the unhealthy ones.
+    All,
+}
+
+impl Relief {
+    /// Whether one of this standing is picked.
+    pub(crate) fn picks(self, standing: Standing) -> bool {
+        match standing {
+            Standing::Healthy => true,
+            Standing::Ejected => self != Relief::Nobody,
+            Standing::Unhealthy => self == Relief::All,
+            Standing::Excluded => false,
+        }
+    }
 }
 
 /// How many backends there are of each standing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Census {
     unhealthy: u32,
+    ejected: u32,
     healthy: u32,
 }
 
 impl Census {
     /// Counts one that goes from one standing to another.
     pub(crate) fn shift(&mut self, from: Standing, to: Standing) {
-        match from {
-            Standing::Excluded => {}
-            Standing::Unhealthy => self.unhealthy -= 1,
-            Standing::Healthy => self.healthy -= 1,
+        if let Some(count) = self.count(from) {
+            *count -= 1;
         }
-        match to {
-            Standing::Excluded => {}
-            Standing::Unhealthy => self.unhealthy += 1,
-            Standing::Healthy => self.healthy += 1,
+        if let Some(count) = self.count(to) {
+            *count += 1;
         }
     }
 
-    /// Whether so few are healthy that the others are picked, too.
-    pub(crate) fn panics(&self, threshold_percent: u32) -> bool {
-        let [healthy, unhealthy] = [self.healthy, self.unhealthy].map(|count| count as usize);
-        panic::panics(threshold_percent, healthy, healthy + unhealthy)
+    fn count(&mut self, standing: Standing) -> Option<&mut u32> {
+        match standing {
+            Standing::Excluded => None,
+            Standing::Unhealthy => Some(&mut self.unhealthy),
+            Standing::Ejected => Some(&mut self.ejected),
+            Standing::Healthy => Some(&mut self.healthy),
+        }
+    }
+
+    /// Who is picked beside the healthy ones, where so few of all are healthy. `strict` is that of
+    /// outlier detection.
+    pub(crate) fn relief(&self, panic_threshold: u32, strict: bool) -> Relief {
+        let healthy = self.healthy as usize;
+        let all = healthy + self.ejected as usize + self.unhealthy as usize;
+        if panic::panics(panic_threshold, healthy, all) {
+            Relief::All
+        } else if strict && healthy == 0 {
+            Relief::Ejected
+        } else {
+            Relief::Nobody
+        }
     }
 }
 

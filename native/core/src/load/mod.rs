@@ -102,6 +102,8 @@ pub enum Outcome {
     Success,
     /// It failed, as far as the backend is concerned.
     Failure,
+    /// It failed on the way to the backend: no connection, or one that was lost.
+    TransportFailure,
     /// It was given up: this says nothing of the backend.
     Cancelled,
 }
@@ -112,6 +114,7 @@ pub enum Outcome {
 pub(crate) struct Load {
     pub(crate) in_flight: InFlight,
     consecutive_failures: AtomicU32,
+    consecutive_transport_failures: AtomicU32,
     successes: AtomicU64,
     failures: AtomicU64,
     latency: Latency,
@@ -119,6 +122,14 @@ pub(crate) struct Load {
     weight: AtomicU64,
     /// Made when the policy first takes weights from load reports.
     pub(crate) reported: OnceBox<ReportedWeight>,
+}
+
+/// Calls that have failed since the last one that succeeded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct InARow {
+    /// However they failed.
+    pub(crate) failures: u32,
+    pub(crate) transport_failures: u32,
 }
 
 /// Calls that have ended with an outcome, by which.
@@ -133,6 +144,7 @@ impl Load {
         let load = Load {
             in_flight: InFlight::new(),
             consecutive_failures: AtomicU32::new(0),
+            consecutive_transport_failures: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             latency: Latency::new(measuring.initial, now, measuring.decay),
@@ -158,7 +170,7 @@ impl Load {
         self.latency.convert(last.decay, next.decay, untried);
     }
 
-    /// Counts the end of a call that took so long. How many calls in a row have failed now.
+    /// Counts the end of a call that took so long. How many have failed in a row now.
     #[inline]
     pub(crate) fn end(
         &self,
@@ -166,7 +178,7 @@ impl Load {
         took: Option<Duration>,
         now: Time,
         measuring: &Measuring,
-    ) -> u32 {
+    ) -> InARow {
         self.in_flight.leave();
         let sample = |took| {
             let Measuring { decay, rule, .. } = *measuring;
@@ -176,20 +188,28 @@ impl Load {
         match outcome {
             Outcome::Success => {
                 self.successes.fetch_add(1, Ordering::Relaxed);
-                // Looked at first: it is 0 nearly always, and a load is cheaper than a store.
-                if self.consecutive_failures.load(Ordering::Relaxed) > 0 {
-                    self.reset_streak();
+                // Looked at first: they are 0 nearly always, and a load is cheaper than a store.
+                if self.in_a_row() != InARow::default() {
+                    self.reset_failures();
+                    self.reset_transport_failures();
                 }
                 took.map(sample);
-                0
+                InARow::default()
             }
-            Outcome::Failure => {
+            Outcome::Failure | Outcome::TransportFailure => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 sample(took.unwrap_or(0.0).max(measuring.failure));
-                let before = self.consecutive_failures.fetch_add(1, Ordering::Relaxed);
-                before.saturating_add(1)
+                let one_more =
+                    |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+                InARow {
+                    failures: one_more(&self.consecutive_failures),
+                    transport_failures: match outcome {
+                        Outcome::TransportFailure => one_more(&self.consecutive_transport_failures),
+                        _ => 0,
+                    },
+                }
             }
-            Outcome::Cancelled => 0,
+            Outcome::Cancelled => InARow::default(),
         }
     }
 
@@ -205,13 +225,22 @@ impl Load {
         }
     }
 
-    pub(crate) fn consecutive_failures(&self) -> u32 {
-        self.consecutive_failures.load(Ordering::Relaxed)
+    pub(crate) fn in_a_row(&self) -> InARow {
+        InARow {
+            failures: self.consecutive_failures.load(Ordering::Relaxed),
+            transport_failures: self.consecutive_transport_failures.load(Ordering::Relaxed),
+        }
     }
 
     /// Begins to count failures in a row anew.
-    pub(crate) fn reset_streak(&self) {
+    pub(crate) fn reset_failures(&self) {
         self.consecutive_failures.store(0, Ordering::Relaxed);
+    }
+
+    /// Begins to count failures of the transport in a row anew.
+    pub(crate) fn reset_transport_failures(&self) {
+        self.consecutive_transport_failures
+            .store(0, Ordering::Relaxed);
     }
 
     /// The average latency in nanoseconds. `None` before the first sample.

@@ -4,7 +4,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use grpc_lb_core::health::outlier_detection::{self, FailurePercentage};
+use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures, FailurePercentage};
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::load::orca::{LoadReport, Report};
 use grpc_lb_core::load::reported_weight::{self, Source};
@@ -151,7 +151,7 @@ fn detection() -> outlier_detection::Config {
 fn consecutive(failures: u32) -> outlier_detection::Config {
     outlier_detection::Config {
         max_ejection_percent: 50,
-        consecutive_failures: NonZeroU32::new(failures),
+        consecutive_failures: NonZeroU32::new(failures).map(ConsecutiveFailures::of),
         ..Default::default()
     }
 }
@@ -347,6 +347,171 @@ fn failures_from_before_an_ejection_or_during_it_count_for_nothing_after_it() {
     fleet.call_to(2, seconds(51), Outcome::Failure);
     fleet.tick(seconds(52));
     assert_eq!(fleet.info(2).times_ejected, 2);
+}
+
+fn by_transport(failures: u32) -> outlier_detection::Config {
+    outlier_detection::Config {
+        max_ejection_percent: 100,
+        consecutive_transport_failures: NonZeroU32::new(failures),
+        ..Default::default()
+    }
+}
+
+#[test]
+fn who_cannot_be_reached_is_out_at_once_for_a_second_and_then_for_longer() {
+    let fleet = Fleet::new(detecting(round_robin(), by_transport(1)), 3);
+    let (one, other) = (
+        fleet.checkout_of(2, seconds(1)),
+        fleet.checkout_of(2, seconds(1)),
+    );
+    one.complete(Outcome::TransportFailure, None, seconds(1))
+        .unwrap();
+    assert!(one.is_urgent());
+    // Its end does not wait for a sweep.
+    assert_eq!(fleet.tick(seconds(1)), Some(seconds(2)));
+    let out = fleet.info(2);
+    assert_eq!(
+        (out.ejected_until, out.times_ejected),
+        (Some(seconds(2)), 1)
+    );
+    assert_eq!((out.state, out.failures), (State::Ready, 1));
+    assert_eq!(fleet.picks(200), [100, 0, 100]);
+    // What was under way has failed for the same reason.
+    other
+        .complete(Outcome::TransportFailure, None, seconds(1))
+        .unwrap();
+    assert_eq!(fleet.tick(ms(1_999)), Some(seconds(2)));
+    assert_eq!(fleet.tick(seconds(2)), Some(seconds(10)));
+    assert_eq!(fleet.info(2).ejected_until, None);
+    assert_eq!(fleet.picks(300), [100; 3]);
+
+    fleet.call_to(2, seconds(2), Outcome::TransportFailure);
+    assert_eq!(fleet.tick(seconds(2)), Some(ms(3_600)));
+    fleet.tick(ms(3_600));
+    fleet.call_to(2, seconds(4), Outcome::Success);
+    fleet.call_to(2, seconds(4), Outcome::TransportFailure);
+    assert_eq!(fleet.tick(seconds(4)), Some(seconds(5)), "a success resets");
+    assert_eq!(fleet.info(2).times_ejected, 3);
+}
+
+#[test]
+fn other_failures_are_none_of_the_transport_and_those_of_it_are_failures() {
+    let detection = outlier_detection::Config {
+        consecutive_transport_failures: NonZeroU32::new(2),
+        ..consecutive(3)
+    };
+    let fleet = Fleet::new(detecting(round_robin(), detection), 4);
+    fleet.call_to(2, seconds(1), Outcome::TransportFailure);
+    fleet.call_to(2, seconds(1), Outcome::Failure);
+    fleet.tick(seconds(1));
+    assert_eq!(fleet.info(2).times_ejected, 0);
+    fleet.call_to(2, seconds(1), Outcome::TransportFailure);
+    fleet.tick(seconds(1));
+    // Of both there are too many now, and the later end is shown.
+    let out = fleet.info(2);
+    assert_eq!(
+        (out.ejected_until, out.times_ejected),
+        (Some(seconds(31)), 2)
+    );
+    assert_eq!(fleet.tick(seconds(2)), Some(seconds(10)));
+    assert_eq!(fleet.picks(300)[1], 0);
+    fleet.tick(seconds(32));
+    assert_eq!(fleet.info(2).ejected_until, None);
+}
+
+#[test]
+fn who_is_connected_anew_has_been_reached() {
+    let fleet = Fleet::new(detecting(round_robin(), by_transport(2)), 3);
+    let late = fleet.checkout_of(2, seconds(1));
+    late.complete(Outcome::TransportFailure, None, seconds(1))
+        .unwrap();
+    fleet.set(2, State::Connecting, seconds(1));
+    fleet.set(2, State::Ready, seconds(2));
+    fleet.call_to(2, seconds(2), Outcome::TransportFailure);
+    fleet.tick(seconds(10));
+    assert_eq!(fleet.info(2).times_ejected, 0);
+}
+
+#[test]
+fn the_last_that_can_be_picked_is_not_ejected() {
+    for outcome in [Outcome::Failure, Outcome::TransportFailure] {
+        let detection = outlier_detection::Config {
+            max_ejection_percent: 100,
+            ..outlier_detection::Config {
+                consecutive_transport_failures: NonZeroU32::new(1),
+                ..consecutive(5)
+            }
+        };
+        for backends in [1, 3] {
+            let fleet = Fleet::new(detecting(round_robin(), detection.clone()), backends);
+            for _ in 0..30 {
+                fleet.call(1, seconds(1), |_| outcome);
+                fleet.tick(seconds(1));
+            }
+            let ejected = |id: &u32| fleet.info(*id).ejected_until.is_some();
+            assert_eq!(
+                (1..=backends).filter(ejected).count(),
+                backends as usize - 1
+            );
+            fleet.call(1, seconds(1), |_| Outcome::Success);
+        }
+    }
+}
+
+#[test]
+fn those_that_drain_do_not_count() {
+    let detection = outlier_detection::Config {
+        max_ejection_percent: 30,
+        ..consecutive(1)
+    };
+    let fleet = Fleet::new(detecting(round_robin(), detection), 10);
+    for id in 4..=10 {
+        fleet.set(id, State::Draining, seconds(1));
+    }
+    fleet.call(30, seconds(1), |_| Outcome::Failure);
+    fleet.tick(seconds(1));
+    let ejected = |id: &u32| fleet.info(*id).ejected_until.is_some();
+    assert_eq!((1..=10).filter(ejected).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn the_ejected_are_picked_when_no_other_can_be() {
+    for strict in [true, false] {
+        let detection = outlier_detection::Config {
+            strict,
+            ..consecutive(1)
+        };
+        let fleet = Fleet::new(detecting(round_robin(), detection), 3);
+        fleet.call_to(2, seconds(1), Outcome::Failure);
+        fleet.tick(seconds(1));
+        fleet.set(1, State::Draining, seconds(2));
+        assert_eq!(fleet.picks(10), [0, 0, 10]);
+        fleet.set(3, State::TransientFailure, seconds(2));
+        let pick = || fleet.balancer.pick(&fleet.caller, &Unowned, |id| *id);
+        if !strict {
+            assert_eq!(pick(), Err(Unavailable::NoBackends));
+            continue;
+        }
+        assert_eq!(pick(), Ok(2));
+        let still = fleet.info(2);
+        assert_eq!(
+            (still.ejected_until, still.times_ejected),
+            (Some(seconds(31)), 1)
+        );
+        // Nor does its ejection end for that.
+        fleet.set(3, State::Ready, seconds(3));
+        assert_eq!(fleet.picks(10), [0, 0, 10]);
+        fleet.balancer.remove(&[3], &Unowned).unwrap();
+        assert_eq!(pick(), Ok(2));
+        let letter = |config: &mut Config| {
+            config.outlier_detection.as_mut().unwrap().strict = false;
+        };
+        fleet
+            .balancer
+            .configure(letter, &Unowned, seconds(4))
+            .unwrap();
+        assert_eq!(pick(), Err(Unavailable::NoBackends));
+    }
 }
 
 #[test]

@@ -69,6 +69,7 @@ fn timeline(vector: &Vector) -> Result<(), String> {
             .map(|(ejection, calls)| Subject {
                 ok: integer(&calls[0]),
                 failed: integer(&calls[1]),
+                ready: true,
                 ejection,
             })
             .collect();
@@ -116,7 +117,8 @@ fn config(given: &Value) -> Config {
         max_ejection_percent: small(&given["maxEjectionPercent"], default.max_ejection_percent),
         success_rate: set(&given["successRateEjection"]).map(success_rate),
         failure_percentage: set(&given["failurePercentageEjection"]).map(failure_percentage),
-        consecutive_failures: None,
+        strict: false,
+        ..default
     }
 }
 

@@ -3,7 +3,9 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use grpc_lb_core::health::outlier_detection::{self, FailurePercentage, SuccessRate};
+use grpc_lb_core::health::outlier_detection::{
+    self, ConsecutiveFailures, FailurePercentage, Recovery, SuccessRate,
+};
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::policy::Policy;
 use grpc_lb_core::{Config, OnOwnerDeath, Owner};
@@ -132,15 +134,17 @@ fn slow_start<'a>(options: Fields<'a>) -> Result<slow_start::Config, Malformed<'
 }
 
 fn outlier_detection<'a>(options: Fields<'a>) -> Result<outlier_detection::Config, Malformed<'a>> {
-    let failures: Option<u32> = options.get(atoms::consecutive_failures())?;
-    let in_a_row = failures.map(|failures| {
-        NonZeroU32::new(failures).ok_or(options.malformed(atoms::consecutive_failures()))
-    });
+    let recoveries = [
+        (atoms::time(), Recovery::Time),
+        (atoms::success(), Recovery::Success),
+    ];
     Ok(outlier_detection::Config {
         interval: options.milliseconds(atoms::interval(), 1..)?,
         base_ejection_time: options.milliseconds(atoms::base_ejection_time(), ..)?,
         max_ejection_time: options.milliseconds(atoms::max_ejection_time(), ..)?,
         max_ejection_percent: options.within(atoms::max_ejection_percent(), ..=100)?,
+        strict: options.get(atoms::strict())?,
+        backoff_recovery: options.one_of(atoms::backoff_recovery(), &recoveries)?,
         success_rate: options.optional(atoms::success_rate(), |options| {
             Ok(SuccessRate {
                 stdev_factor: options.get(atoms::stdev_factor())?,
@@ -157,6 +161,19 @@ fn outlier_detection<'a>(options: Fields<'a>) -> Result<outlier_detection::Confi
                 request_volume: options.get(atoms::request_volume())?,
             })
         })?,
-        consecutive_failures: in_a_row.transpose()?,
+        consecutive_failures: options.optional(atoms::consecutive_failures(), |options| {
+            Ok(ConsecutiveFailures {
+                failures: count(options, atoms::failures())?,
+                minimum_hosts: options.get(atoms::minimum_hosts())?,
+            })
+        })?,
+        consecutive_transport_failures: options
+            .get::<Option<u32>>(atoms::consecutive_transport_failures())?
+            .map(|_| count(options, atoms::consecutive_transport_failures()))
+            .transpose()?,
     })
+}
+
+fn count<'a>(options: Fields<'a>, name: Atom) -> Result<NonZeroU32, Malformed<'a>> {
+    NonZeroU32::new(options.get(name)?).ok_or(options.malformed(name))
 }
