@@ -53,6 +53,7 @@ defmodule GrpcLb do
           weight: pos_integer(),
           current_weight: float() | nil,
           in_flight: non_neg_integer(),
+          oldest_in_flight: non_neg_integer() | nil,
           latency_ns: non_neg_integer() | nil,
           picks: non_neg_integer(),
           successes: non_neg_integer(),
@@ -183,7 +184,10 @@ defmodule GrpcLb do
     * `{:error, :closed}` - the balancer is closed
 
   A ticket whose holder dies, or that nobody holds any more, counts as cancelled when it is garbage
-  collected: no call stays in flight for good. A ticket that is kept in a place that lives on, such as
+  collected: no call stays in flight for good. A process that has lost its ticket and is idle collects
+  no garbage, and until it does, or dies, the call is in flight: it counts for `:max_requests`,
+  `:max_requests_per_backend` and policies that look at calls in flight. `:oldest_in_flight` of
+  `info/1` shows that; `:erlang.garbage_collect/1` ends it. A ticket that is kept in a place that lives on, such as
   an ETS table, is held. Tickets can be sent to other processes of the node.
 
   The latency of the call is measured from here to `complete/3`, or to `first_response/1`.
@@ -215,8 +219,8 @@ defmodule GrpcLb do
   @doc """
   Says that the first answer of a call came, where the call goes on after it: a stream, a long poll.
 
-  The latency of the call is measured to here, whenever and however it is completed. Until then it is in
-  flight. What is said after the first time changes nothing, nor does what is said after `complete/3`.
+  The latency of the call is measured to here, at once, however long it goes on and however it is
+  completed. Until then it is in flight. What is said after the first time changes nothing, nor does what is said after `complete/3`.
 
   Raises `ArgumentError` when `ticket` is not a ticket of this node.
 
@@ -242,7 +246,8 @@ defmodule GrpcLb do
     * `{:error, reason}` - the backend failed. Reasons are for readers of the code; but for the one
       above they are not looked at.
     * `:cancelled` - the caller gave up, or it is not known how the call went. Counts neither as a
-      success nor as a failure, and its latency does not count.
+      success nor as a failure. With `:peak_ewma`, that it lasted so long can raise the latency of its
+      backend, and never lowers it.
 
   Returns
 
@@ -476,10 +481,14 @@ defmodule GrpcLb do
       * `:current_weight` - the float that picks go by: the given weight or the one made from load
         reports, and less in a slow start. `nil` while reports are awaited.
       * `:in_flight` - calls that were checked out and have not ended
+      * `:oldest_in_flight` - for how many milliseconds the oldest of those has been in flight, `nil` if
+        there is none. At least so long: longer by no more than the calls took that began before it, and
+        a millisecond. A ticket that was lost shows here, see `checkout/1`
       * `:latency_ns` - how long calls to it take, in nanoseconds: a mean in which the past fades.
         Cancelled calls do not count in it, nor do failed ones. With `:peak_ewma` it is what that
-        policy compares: it begins at `default_rtt`, and a failed call counts with `penalty`. `nil`
-        before the first has ended.
+        policy compares: failed calls count with `penalty`, cancelled ones and those that wait can raise
+        it, and what is bad is believed step by step, see `GrpcLb.Policy`. `nil` before the first
+        answer.
       * `:picks` - how often it was picked since its id was first listed. Picks without a ticket
         count with `:round_robin`, whose cursor knows them without a write at the pick. Elsewhere
         only checkouts count.
@@ -511,6 +520,7 @@ defmodule GrpcLb do
             weight: 1,
             current_weight: 1.0,
             in_flight: 0,
+            oldest_in_flight: nil,
             latency_ns: nil,
             picks: 1,
             successes: 0,

@@ -51,7 +51,7 @@ defmodule GrpcLb.Native do
              %{
                decay: pos_integer(),
                default_rtt: pos_integer(),
-               penalty: non_neg_integer()
+               penalty: non_neg_integer() | {:times, float()}
              }}
 
   @typedoc "Whether a rotation is one for all callers, or one a scheduler."

@@ -175,9 +175,22 @@ defmodule GrpcLb.Policy do
       Good for latency: a backend that gets slow is avoided at its first slow answer, long before its
       calls pile up, and is tried again bit by bit as the memory of it fades. It compares backends by
       time alone, so it suits calls that take about as long as each other. A failed call counts as a
-      slow one, so that who fails fast is not rewarded.
+      slow one, so that who fails fast is not rewarded. One that is given up, and one that waits while
+      nothing is heard of its backend, have taken at least so long: that can raise what is remembered,
+      never lower it. So a backend that hangs is avoided, and is back when it answers.
 
-      Larger weights lower the cost of a backend, in proportion.
+      What is bad is believed step by step. One bad call, slower than twice what calls to the fleet
+      usually take, keeps its backend out for half a second at most. Each further one that began after
+      it doubles that, up to what its latency is worth, and to four seconds where there was no answer;
+      eight good ones in a row are a new beginning. linkerd and Finagle believe the first one at
+      once: there, one slow call shuns a backend for minutes if the others take a millisecond.
+
+      A backend that has answered no call yet is tried at once, with one call at a time until it has
+      (Finagle's probation).
+
+      Weights, and those of slow start, decide how often a backend is drawn; latency and calls in
+      flight, in proportion to weights, which of the two takes the call. One of weight 0 is not picked
+      while others can be.
       """,
       options: [
         decay: [
@@ -188,19 +201,23 @@ defmodule GrpcLb.Policy do
           what it was. Shorter forgives sooner, and trusts fewer samples.
           """
         ],
+        penalty: [
+          type:
+            {:reader, "a number of milliseconds from 0 to 4294967295, or {:times, number from 0}",
+             &__MODULE__.read_penalty/1},
+          default: {:times, 90},
+          doc: """
+          what a failed call counts as, if it did not take longer: `{:times, n}` is n times what calls
+          that succeed usually take, whichever backend has them; a number is one of milliseconds, as
+          with linkerd, where it is 5,000. 0 is for what it took.
+          """
+        ],
         default_rtt: [
           type: {:ms, 1},
           default: 30,
           doc: """
-          what a backend is taken to need before its first call has ended, in milliseconds. Near what
-          calls really take, new ones are neither flooded nor shunned.
-          """
-        ],
-        penalty: [
-          type: {:ms, 0},
-          default: 5_000,
-          doc: """
-          what a failed call counts as, in milliseconds, if it did not take longer. 0 for what it took.
+          deprecated, and without effect: it was what a backend was taken to need before its first call
+          had ended. Now that is tried.
           """
         ]
       ]
@@ -260,8 +277,7 @@ defmodule GrpcLb.Policy do
   `:least_request` and `:peak_ewma` measure the calls that are made with `GrpcLb.run/3`, or with
   `GrpcLb.checkout/1` and `GrpcLb.complete/3`, and with those of `GrpcLb.Connection` and `GrpcLb.Pool`.
   A `pick` alone leaves no trace: all backends look idle, and the choice is at best random.
-  `:peak_ewma` goes by when backends were added then, and may never take a new one: take another
-  policy where calls are only picked. Outlier detection and limits do not see such calls either.
+  Outlier detection and limits do not see such calls either.
 
   All times are in milliseconds.
 
@@ -305,6 +321,16 @@ defmodule GrpcLb.Policy do
           "unknown policy #{inspect(other)}, expected #{Options.one_of(@names)}, " <>
             "or one of them with options: {name, opts}"
   end
+
+  @doc false
+  @spec read_penalty(term()) :: {:ok, non_neg_integer() | {:times, float()}} | :error
+  def read_penalty(ms) when is_integer(ms) and ms in 0..0xFFFFFFFF, do: {:ok, ms}
+
+  def read_penalty({:times, n}) when is_number(n) and n >= 0 do
+    with {:ok, n} <- Options.float(n), do: {:ok, {:times, n}}
+  end
+
+  def read_penalty(_other), do: :error
 
   @doc false
   @spec names() :: [name()]

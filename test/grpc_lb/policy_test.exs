@@ -14,7 +14,7 @@ defmodule GrpcLb.PolicyTest do
   describe "to_native/1" do
     test "spells out every option, with the defaults that the specifications have" do
       round_robin = %{cursor: :shared, start: :first, on_reconcile: :keep}
-      peak_ewma = %{decay: 10_000, default_rtt: 30, penalty: 5_000}
+      peak_ewma = %{decay: 10_000, default_rtt: 30, penalty: {:times, 90.0}}
 
       weighted = %{
         weights: :static,
@@ -50,6 +50,8 @@ defmodule GrpcLb.PolicyTest do
             {:peak_ewma, peak_ewma},
             {{:peak_ewma, decay: 1, default_rtt: 2, penalty: 0},
              %{decay: 1, default_rtt: 2, penalty: 0}},
+            {{:peak_ewma, penalty: {:times, 3}},
+             %{decay: 10_000, default_rtt: 30, penalty: {:times, 3.0}}},
             {:weighted_round_robin, weighted},
             {{:weighted_round_robin, cursor: :per_scheduler},
              %{weighted | cursor: :per_scheduler}},
@@ -102,6 +104,7 @@ defmodule GrpcLb.PolicyTest do
             {{:peak_ewma, decay: 0},
              "option :decay of :peak_ewma must be a number of milliseconds from 1 to 4294967295"},
             {{:peak_ewma, default_rtt: 0}, "option :default_rtt of :peak_ewma must be "},
+            {{:peak_ewma, penalty: {:times, -1}}, "option :penalty of :peak_ewma must be "},
             {{:peak_ewma, penalty: -1}, "option :penalty of :peak_ewma must be "},
             {{:peak_ewma, penalty: :infinity}, "option :penalty of :peak_ewma must be "},
             {{:weighted_round_robin, weights: :dynamic},

@@ -5,6 +5,7 @@ use std::time::Duration;
 use triomphe::Arc;
 
 use crate::backend::Owner;
+use crate::load::cohorts::Cohort;
 use crate::load::orca::{LoadReport, Report};
 use crate::load::reported_weight::Source;
 use crate::load::{InARow, Load, Outcome};
@@ -41,6 +42,7 @@ pub(crate) struct EndedCall {
     pub(crate) outcome: Outcome,
     /// `None`: that is of no interest.
     pub(crate) took: Option<Duration>,
+    pub(crate) cohort: Cohort,
     pub(crate) now: Time,
     /// Whether it is one of [`Shared::in_flight`].
     pub(crate) counted_in_total: bool,
@@ -64,6 +66,21 @@ impl Entry {
         self.load.in_flight.try_enter(max)
     }
 
+    /// Notes when such a call begins.
+    #[inline]
+    pub(crate) fn on_begin(&self, now: Time) -> Cohort {
+        let shared = &*self.shared;
+        self.load
+            .begin(now, || (shared.measuring(), shared.fleet.usual()))
+    }
+
+    /// Takes the first answer to a call into account.
+    pub(crate) fn on_answer(&self, took: Duration, now: Time) {
+        let shared = &*self.shared;
+        self.load
+            .answer(took, now, &shared.measuring(), &shared.fleet);
+    }
+
     /// Counts the end of such a call.
     #[inline]
     pub(crate) fn end(&self, call: EndedCall) {
@@ -72,9 +89,20 @@ impl Entry {
             shared.in_flight.leave();
         }
         let EndedCall {
-            outcome, took, now, ..
+            outcome,
+            took,
+            cohort,
+            now,
+            ..
         } = call;
-        let failed = self.load.end(outcome, took, now, &shared.measuring());
+        let failed = self.load.end(
+            outcome,
+            took,
+            cohort,
+            now,
+            &shared.measuring(),
+            &shared.fleet,
+        );
         match outcome {
             Outcome::Success => {}
             Outcome::Failure | Outcome::TransportFailure => self.on_failure(failed),

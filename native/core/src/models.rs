@@ -15,6 +15,7 @@ use crate::caller::Number;
 use crate::cursor::{Cursor, CursorKind};
 use crate::health::outlier_detection;
 use crate::limit::InFlight;
+use crate::load::cohorts::Cohorts;
 use crate::load::latency::{Latency, Rule};
 use crate::policy::{peak_ewma, pick_first, random, Policy};
 use crate::reclaim::{Published, Reader};
@@ -457,6 +458,33 @@ fn a_peak_is_never_lost_to_a_sample_at_the_same_time() {
     });
 }
 
+#[test]
+fn calls_that_begin_and_end_while_cohorts_turn_are_in_one_of_them_and_none_is_made_older() {
+    const MS: u64 = 1_000_000;
+    loom::model(|| {
+        let calls = Arc::new(Cohorts::new());
+        let (first, _) = calls.join(Time(10 * MS));
+        let others: Vec<_> = [20, 30]
+            .map(|ms| {
+                let calls = calls.clone();
+                thread::spawn(move || (ms, calls.join(Time(ms * MS)).0))
+            })
+            .into();
+        calls.leave(first);
+        // From here on none that began before these is in flight, but for what is noted late.
+        let left: Vec<_> = others.into_iter().map(|it| it.join().unwrap()).collect();
+        let oldest = calls.oldest().expect("two are in flight");
+        assert!((10 * MS..=30 * MS).contains(&oldest.0), "{oldest:?}");
+        let (third, _) = calls.join(Time(50 * MS));
+        for (_, cohort) in left {
+            calls.leave(cohort);
+        }
+        assert!(calls.oldest().is_some());
+        calls.leave(third);
+        assert_eq!(calls.oldest(), None);
+    });
+}
+
 fn limits(max_requests: Option<u32>, max_requests_per_backend: Option<u32>) -> Config {
     Config {
         max_requests,
@@ -761,8 +789,7 @@ fn a_call_that_ends_while_the_decay_changes_is_averaged_as_it_should_be_or_left_
     let averaging = |seconds| {
         Policy::PeakEwma(peak_ewma::Config {
             decay: Duration::from_secs(seconds),
-            default_rtt: Duration::from_millis(20),
-            ..Default::default()
+            penalty: peak_ewma::Penalty::Fixed(Duration::from_millis(20)),
         })
     };
     with_preemptions(3, move || {
@@ -770,6 +797,8 @@ fn a_call_that_ends_while_the_decay_changes_is_averaged_as_it_should_be_or_left_
         let backends = [Backend::new(1, 1)];
         balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
         let caller = Caller::new(0);
+        let (_, failed) = checkout(&balancer, &caller).unwrap();
+        failed.complete(Outcome::Failure, None, Time(0)).unwrap();
         let (_, ticket) = checkout(&balancer, &caller).unwrap();
         let call = thread::spawn(move || {
             let end = Time(30_000_000);

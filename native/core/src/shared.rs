@@ -5,6 +5,7 @@ use std::sync;
 
 use crate::config::Config;
 use crate::limit::InFlight;
+use crate::load::fleet::Fleet;
 use crate::load::{LiveMeasuring, Measuring};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering};
 use crate::time::Time;
@@ -13,6 +14,7 @@ pub(crate) struct Shared {
     /// Read off the hot path: a pick has what it needs of it in its snapshot.
     config: ArcSwap<Config>,
     averaging: Averaging,
+    pub(crate) fleet: Fleet,
     /// The calls in flight that began while their number was limited: only then do all callers
     /// write this one word.
     pub(crate) in_flight: InFlight,
@@ -42,6 +44,7 @@ impl Shared {
         Shared {
             config: ArcSwap::new(config),
             averaging,
+            fleet: Fleet::default(),
             in_flight: InFlight::new(),
             malformed_reports: AtomicU64::new(0),
             due: AtomicU64::new(Time::NEVER.0),

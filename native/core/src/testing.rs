@@ -7,6 +7,7 @@ pub use crate::health::ejection::{
 };
 pub use crate::health::panic::panics;
 pub use crate::limit::InFlight;
+pub use crate::load::cohorts::{Cohort, Cohorts};
 pub use crate::load::latency::{gain, Decay, Latency, Rule};
 pub use crate::load::weight::{utilization, ReportedWeight};
 pub use crate::policy::alias::Alias;

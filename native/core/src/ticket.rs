@@ -7,10 +7,11 @@ use triomphe::Arc;
 
 use crate::entry::{EndedCall, Entry};
 use crate::live::CountedCall;
+use crate::load::cohorts::Cohort;
 use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
 use crate::load::Outcome;
-use crate::sync::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, Ordering};
 use crate::time::Time;
 
 /// A call in flight, from [`Balancer::checkout`](crate::Balancer::checkout) on. It ends when it is
@@ -18,8 +19,9 @@ use crate::time::Time;
 pub struct Ticket {
     entry: Arc<Entry>,
     started: Time,
-    /// When the first answer came, or never so far.
-    answered: AtomicU64,
+    cohort: Cohort,
+    /// Whether the first answer came, with which the latency was measured.
+    answered: AtomicBool,
     /// Whether it counts among all calls in flight: not if it began while those were not limited.
     counted_in_total: bool,
     ended: AtomicBool,
@@ -56,26 +58,25 @@ impl Ticket {
     #[inline]
     pub(crate) fn new(entry: Arc<Entry>, now: Time, counted_in_total: bool, caller: usize) -> Self {
         Ticket {
+            cohort: entry.on_begin(now),
             entry,
             started: now,
-            answered: AtomicU64::new(Time::NEVER.0),
+            answered: AtomicBool::new(false),
             counted_in_total,
             ended: AtomicBool::new(false),
             counted: CountedCall::begin(caller),
         }
     }
 
-    /// Notes that the first answer came: the call took until now, however long it goes on. Only the
-    /// first of all calls of this does anything.
+    /// Notes that the first answer came: the call took until now, however long it goes on, and
+    /// however it ends. Only the first of all calls of this does anything, and none after the end.
     #[inline]
     pub fn first_response(&self, now: Time) {
-        // Relaxed: the time stands for itself, and nothing is handed over by it.
-        let _ = self.answered.compare_exchange(
-            Time::NEVER.0,
-            now.0,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
+        // Relaxed: one swap among all finds it false, and nothing is handed over by it; see `end`.
+        if self.ended.load(Ordering::Relaxed) || self.answered.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        self.entry.on_answer(now.since(self.started), now);
     }
 
     /// Ends the call: it is no longer in flight, and its outcome, how long it took and what the
@@ -132,17 +133,16 @@ impl Ticket {
             return Err(AlreadyCompleted);
         }
         let took = match latency {
-            LatencySample::Measured => {
-                // Relaxed: as in `first_response`.
-                let answered = Time(self.answered.load(Ordering::Relaxed));
-                Some(now.min(answered).since(self.started))
-            }
+            // Relaxed: as in `first_response`. Measured once, unless both come at once.
+            LatencySample::Measured if self.answered.load(Ordering::Relaxed) => None,
+            LatencySample::Measured => Some(now.since(self.started)),
             LatencySample::None => None,
             LatencySample::Given(took) => Some(took),
         };
         self.entry.end(EndedCall {
             outcome,
             took,
+            cohort: self.cohort,
             now,
             counted_in_total: self.counted_in_total,
         });

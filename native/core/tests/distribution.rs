@@ -309,12 +309,20 @@ fn peak_ewma_takes_those_of_equal_estimates_alike() {
 }
 
 #[test]
-fn peak_ewma_takes_the_heavier_of_two_different_ones() {
-    let weights = [3, 1, 4, 2];
+fn peak_ewma_takes_those_of_equal_estimates_by_weight() {
+    let weights = [3, 1, 4, 0, 2];
     let balancer = balancer(Policy::PeakEwma(peak_ewma::Config::default()), &weights);
-    // The one of weight w is the heavier one in w - 1 of 6 pairs.
-    let shares = weights.map(|weight| f64::from(weight - 1));
-    assert_fits("peak_ewma, by weight", &counts(&balancer, PICKS), &shares);
+    let counts = counts(&balancer, PICKS);
+    assert_eq!(
+        counts[3], 0,
+        "one of no weight is not picked while others can be"
+    );
+    let others = |all: &[usize]| [all[0], all[1], all[2], all[4]];
+    assert_fits(
+        "peak_ewma, by weight",
+        &others(&counts),
+        &[3.0, 1.0, 4.0, 2.0],
+    );
 }
 
 #[test]

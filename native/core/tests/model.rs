@@ -588,6 +588,8 @@ impl Naive {
         for backend in &mut info.backends {
             let measured = backend.successes > 0 || measures_failures && backend.failures > 0;
             assert_eq!(backend.latency_ns.take().is_some(), measured);
+            let waits = backend.oldest_in_flight.take().is_some();
+            assert_eq!(waits, backend.in_flight > 0);
         }
         let expected: Vec<_> = self.listed.iter().map(|it| self.describe(it)).collect();
         assert_eq!(info.backends, expected);
@@ -622,6 +624,7 @@ impl Naive {
                 _ => checkouts,
             },
             in_flight,
+            oldest_in_flight: None,
             latency_ns: None,
             successes: counts.successes,
             failures: counts.failures,

@@ -284,6 +284,9 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, clock: &Clock) -> Term<'a> 
 
 fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock) -> Term<'a> {
     let latency = backend.latency_ns.map(|latency| latency.round() as u64);
+    let oldest = backend
+        .oldest_in_flight
+        .map(|began| clock.now().since(began).as_millis() as u64);
     let ejected_until = backend.ejected_until.map(|time| clock.milliseconds(time));
     let fields = [
         (atoms::id(), backend.id.to_term(env)),
@@ -294,6 +297,7 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock)
         (atoms::current_weight(), backend.current_weight.encode(env)),
         (atoms::picks(), backend.picks.encode(env)),
         (atoms::in_flight(), backend.in_flight.encode(env)),
+        (atoms::oldest_in_flight(), oldest.encode(env)),
         (atoms::latency_ns(), latency.encode(env)),
         (atoms::successes(), backend.successes.encode(env)),
         (atoms::failures(), backend.failures.encode(env)),

@@ -64,6 +64,9 @@ pub struct BackendInfo<T> {
     pub picks: u64,
     /// Calls that were checked out and have not ended.
     pub in_flight: u32,
+    /// When the oldest of them began: no later than this, and little before it. `None` if there is
+    /// none.
+    pub oldest_in_flight: Option<Time>,
     /// The average latency of its calls. `None` before the first was answered.
     pub latency_ns: Option<f64>,
     /// Calls that ended well.
@@ -130,6 +133,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
                 false => checkouts + turns,
             },
             in_flight,
+            oldest_in_flight: load.oldest_in_flight(),
             latency_ns: load.latency(&self.shared.measuring()),
             successes: ended.successes,
             failures: ended.failures,

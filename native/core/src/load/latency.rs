@@ -21,7 +21,7 @@ const TAG_BITS: u32 = 2;
 const TAGS: i64 = (1 << TAG_BITS) - 1;
 
 /// The score of what is infinite, because there was no sample yet.
-const UNKNOWN: i64 = i64::MAX >> TAG_BITS;
+pub(crate) const UNKNOWN: i64 = i64::MAX >> TAG_BITS;
 
 /// Set in `updated` while there was no sample and no initial value.
 const UNTRIED: u64 = 1 << 63;
@@ -113,6 +113,38 @@ pub enum Rule {
     Plain,
 }
 
+/// How far above what is usual, at that time, a sample may raise an estimate.
+///
+/// An estimate that is raised loses its lead as time passes, and a policy that takes the least shuns
+/// the backend for that long. So that time is what is bounded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bound {
+    /// What calls usually take, in nanoseconds.
+    pub usual: f64,
+    /// How long it takes at most until the raised estimate is down to what it was, or to what is usual
+    /// if it was less, in nanoseconds.
+    pub shunned: f64,
+}
+
+impl Bound {
+    /// The score that a sample leads to where `score` is the last one. The larger one leads to the
+    /// larger score, whatever the bound.
+    fn apply(&self, nanoseconds: f64, score: i64, now: Time, decay: Decay) -> i64 {
+        let usual = score_of(self.usual, now, decay);
+        let base = match score {
+            UNKNOWN => usual,
+            known => known.max(usual),
+        };
+        let wanted = score_of(nanoseconds, now, decay);
+        if wanted <= base {
+            return wanted;
+        }
+        let lead = wanted.saturating_sub(base) as f64;
+        let decays = lead * decay.per_nanosecond;
+        base.saturating_add(nearest(lead.min(self.shunned * decays / (1.0 + decays))))
+    }
+}
+
 impl Latency {
     /// An estimate of `initial` nanoseconds, above 0. The first sample replaces
     /// [`f64::INFINITY`].
@@ -131,10 +163,21 @@ impl Latency {
     /// is no duration (negative, infinite, NaN) is ignored.
     #[inline]
     pub fn sample(&self, nanoseconds: f64, now: Time, decay: impl Into<Decay>, rule: Rule) {
+        self.average(nanoseconds, now, decay.into(), rule, None);
+    }
+
+    /// As [`Latency::sample`] of a peak EWMA, where a peak raises the estimate no further than the
+    /// bound has it.
+    #[inline]
+    pub(crate) fn sample_within(&self, bound: Bound, nanoseconds: f64, now: Time, decay: Decay) {
+        self.average(nanoseconds, now, decay, Rule::Peak, Some(bound));
+    }
+
+    #[inline]
+    fn average(&self, nanoseconds: f64, now: Time, decay: Decay, rule: Rule, bound: Option<Bound>) {
         if !(0.0..f64::INFINITY).contains(&nanoseconds) {
             return;
         }
-        let decay = decay.into();
         // Acquire and Release: a thread that sees a score sees that its time was claimed. It is loaded before
         // time is claimed, so that a change of it in between is noticed.
         let mut packed = self.score.load(Ordering::Acquire);
@@ -152,7 +195,10 @@ impl Latency {
                 known => nanoseconds * age(known, now, decay).exp(),
             };
             let next = if rule == Rule::Peak && relative > 1.0 {
-                score_of(nanoseconds, now, decay)
+                match bound {
+                    None => score_of(nanoseconds, now, decay),
+                    Some(bound) => bound.apply(nanoseconds, score, now, decay),
+                }
             } else if weight > 0.0 {
                 match relative * weight {
                     // ln(projected + nanoseconds * weight) is ln(projected) and what this adds.
@@ -176,6 +222,48 @@ impl Latency {
                 weight = 0.0;
             }
         }
+    }
+
+    /// Takes into account that a call took this long at least: what the estimate has decayed to is
+    /// raised to that, and never lowered. Among samples, it counts as a peak.
+    pub(crate) fn raise(&self, nanoseconds: f64, now: Time, decay: Decay, bound: Option<Bound>) {
+        // Acquire and Release: as in `sample`.
+        let mut packed = self.score.load(Ordering::Acquire);
+        loop {
+            if packed as i64 & TAGS != decay.tag {
+                return;
+            }
+            let score = unpack(packed);
+            let wanted = match bound {
+                None => score_of(nanoseconds, now, decay),
+                Some(bound) => bound.apply(nanoseconds, score, now, decay),
+            };
+            let next = match (score, bound) {
+                (UNKNOWN, Some(bound)) => wanted.max(score_of(bound.usual, now, decay)),
+                (UNKNOWN, None) => wanted,
+                (known, _) if wanted <= known => return,
+                _ => wanted,
+            };
+            // Time from before a peak is not to be added to it.
+            self.claim(now, decay, Rule::Peak);
+            let (new, old) = (Ordering::Release, Ordering::Acquire);
+            let next = pack(next, decay);
+            match self.score.compare_exchange(packed, next, new, old) {
+                Ok(_) => return,
+                Err(newer) => packed = newer,
+            }
+        }
+    }
+
+    /// How long ago the estimate was last told anything.
+    pub(crate) fn silence(&self, now: Time) -> Duration {
+        // Relaxed: what is outdated is a little too long ago.
+        now.since(Time(self.updated.load(Ordering::Relaxed) & !UNTRIED))
+    }
+
+    /// Whether the estimate has decayed to no more than this.
+    pub(crate) fn is_within(&self, nanoseconds: f64, now: Time, decay: Decay) -> bool {
+        self.score() <= score_of(nanoseconds, now, decay)
     }
 
     /// Takes the time since the last sample, and says the weight of the sample to which that
@@ -223,7 +311,7 @@ impl Latency {
     }
 
     /// Goes over to another decay. The estimate as of the last sample stays, and decays from then
-    /// on as `to` says. `untried` says what to begin with instead, as long as there was no sample.
+    /// on as `to` says.
     ///
     /// ```
     /// use std::time::Duration;
@@ -234,20 +322,19 @@ impl Latency {
     /// let near = |got: f64, expected: f64| (got / expected - 1.0).abs() < 1e-7;
     ///
     /// let latency = Latency::new(30e6, Time(0), ten);
-    /// latency.convert(ten, one, || None);
+    /// latency.convert(ten, one);
     /// assert!(near(latency.estimate(one), 30e6));
     /// assert!(near(latency.projected(Time(1_000_000_000), one), 30e6 * (-1.0_f64).exp()));
     /// ```
-    pub fn convert(&self, from: Decay, to: Decay, untried: impl Fn() -> Option<f64>) {
+    pub fn convert(&self, from: Decay, to: Decay) {
         let convert = |packed| {
             let score = unpack(packed);
             // After the score, so that it is no older.
             let updated = Time(self.updated.load(Ordering::Relaxed) & !UNTRIED);
-            let next = match untried() {
-                Some(initial) => score_of(initial, updated, to),
-                None if score == UNKNOWN => UNKNOWN,
-                None => {
-                    let decays = -age(score, updated, from);
+            let next = match score {
+                UNKNOWN => UNKNOWN,
+                known => {
+                    let decays = -age(known, updated, from);
                     nanoseconds(updated).saturating_add(nearest(to.nanoseconds * decays))
                 }
             };

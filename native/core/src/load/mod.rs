@@ -3,22 +3,31 @@
 //! | module | what is measured |
 //! | --- | --- |
 //! | `latency` | a moving average of how long calls take |
+//! | `fleet` | how long they usually take, whichever backend has them |
+//! | `streak` | slow and failed calls in a row |
+//! | `cohorts` | how old the oldest call in flight is |
 //! | [`orca`] | what backends report of themselves |
 //! | [`reported_weight`], `weight` | the weight that follows from it |
 
+pub(crate) mod cohorts;
+pub(crate) mod fleet;
 pub(crate) mod latency;
 pub mod orca;
 pub mod reported_weight;
+mod streak;
 pub(crate) mod weight;
 
 use std::time::Duration;
 
 use once_cell::race::OnceBox;
 
-use self::latency::{Decay, Latency, Rule};
+use self::cohorts::{Cohort, Cohorts};
+use self::fleet::Fleet;
+use self::latency::{Bound, Decay, Latency, Rule, UNKNOWN};
+use self::streak::{Says, Streak};
 use self::weight::ReportedWeight;
 use crate::limit::InFlight;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::time::Time;
 
 /// How latencies are averaged.
@@ -26,12 +35,17 @@ use crate::time::Time;
 pub(crate) struct Measuring {
     pub(crate) rule: Rule,
     pub(crate) decay: Decay,
-    /// What is taken for the latency before the first call was answered, in nanoseconds. Infinite:
-    /// nothing is.
-    pub(crate) initial: f64,
-    /// What a failed call took at least, in nanoseconds. Infinite: how long it took is of no
-    /// interest, since what is infinite is no sample.
-    pub(crate) failure: f64,
+    pub(crate) failure: Penalty,
+}
+
+/// What a failed call took at least.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Penalty {
+    /// In nanoseconds. Infinite: how long it took is of no interest, since what is infinite is no
+    /// sample.
+    pub(crate) nanoseconds: f64,
+    /// In what calls of the fleet usually take, as far as that is known.
+    pub(crate) usual: f64,
 }
 
 impl Measuring {
@@ -40,8 +54,10 @@ impl Measuring {
         Measuring {
             rule: Rule::Plain,
             decay: Duration::from_secs(10).into(),
-            initial: f64::INFINITY,
-            failure: f64::INFINITY,
+            failure: Penalty {
+                nanoseconds: f64::INFINITY,
+                usual: 0.0,
+            },
         }
     }
 
@@ -61,8 +77,9 @@ impl Measuring {
 pub(crate) struct LiveMeasuring {
     rule: Rule,
     decay: AtomicU64,
-    initial: AtomicU64,
-    failure: AtomicU64,
+    /// Those of the [`Penalty`].
+    nanoseconds: AtomicU64,
+    usual: AtomicU64,
 }
 
 impl LiveMeasuring {
@@ -70,8 +87,8 @@ impl LiveMeasuring {
         LiveMeasuring {
             rule: measuring.rule,
             decay: AtomicU64::new(measuring.decay.to_bits()),
-            initial: AtomicU64::new(measuring.initial.to_bits()),
-            failure: AtomicU64::new(measuring.failure.to_bits()),
+            nanoseconds: AtomicU64::new(measuring.failure.nanoseconds.to_bits()),
+            usual: AtomicU64::new(measuring.failure.usual.to_bits()),
         }
     }
 
@@ -80,18 +97,20 @@ impl LiveMeasuring {
         Measuring {
             rule: self.rule,
             decay: Decay::from_bits(self.decay.load(Ordering::Relaxed)),
-            initial: f64::from_bits(self.initial.load(Ordering::Relaxed)),
-            failure: f64::from_bits(self.failure.load(Ordering::Relaxed)),
+            failure: Penalty {
+                nanoseconds: f64::from_bits(self.nanoseconds.load(Ordering::Relaxed)),
+                usual: f64::from_bits(self.usual.load(Ordering::Relaxed)),
+            },
         }
     }
 
     /// The rule stays, as the policy does.
     pub(crate) fn set(&self, next: &Measuring) {
         self.decay.store(next.decay.to_bits(), Ordering::Relaxed);
-        self.initial
-            .store(next.initial.to_bits(), Ordering::Relaxed);
-        self.failure
-            .store(next.failure.to_bits(), Ordering::Relaxed);
+        let Penalty { nanoseconds, usual } = next.failure;
+        self.nanoseconds
+            .store(nanoseconds.to_bits(), Ordering::Relaxed);
+        self.usual.store(usual.to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -118,6 +137,10 @@ pub(crate) struct Load {
     successes: AtomicU64,
     failures: AtomicU64,
     latency: Latency,
+    /// Whether any of its calls has told a latency.
+    measured: AtomicBool,
+    streak: Streak,
+    cohorts: Cohorts,
     /// The bits of its share beside the others as it is now, an `f64`.
     weight: AtomicU64,
     /// Made when the policy first takes weights from load reports.
@@ -147,7 +170,10 @@ impl Load {
             consecutive_transport_failures: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
-            latency: Latency::new(measuring.initial, now, measuring.decay),
+            latency: Latency::new(f64::INFINITY, now, measuring.decay),
+            measured: AtomicBool::new(false),
+            streak: Streak::default(),
+            cohorts: Cohorts::new(),
             weight: AtomicU64::new(1.0_f64.to_bits()),
             reported: OnceBox::new(),
         };
@@ -165,26 +191,56 @@ impl Load {
 
     /// Goes over to another way to average; what was measured stays. Under the writer's lock.
     pub(crate) fn change_measuring(&self, last: &Measuring, next: &Measuring) {
-        // No call was answered: the estimate is the initial value.
-        let untried = || (self.ended() == Ended::default()).then_some(next.initial);
-        self.latency.convert(last.decay, next.decay, untried);
+        self.latency.convert(last.decay, next.decay);
     }
 
-    /// Counts the end of a call that took so long. How many have failed in a row now.
+    /// Notes when a call begins, which is counted as in flight. With peak EWMA, calls in flight that
+    /// go without an answer raise the estimate.
+    #[inline]
+    pub(crate) fn begin(
+        &self,
+        now: Time,
+        measuring: impl FnOnce() -> (Measuring, Option<f64>),
+    ) -> Cohort {
+        let (cohort, oldest) = self.cohorts.join(now);
+        if let Some(oldest) = oldest {
+            let (measuring, usual) = measuring();
+            if let (Rule::Peak, Some(usual)) = (measuring.rule, usual) {
+                self.on_waiting(nanoseconds(now.since(oldest)), usual, now, &measuring);
+            }
+        }
+        cohort
+    }
+
+    /// Nothing was heard of a call since it began. Calls that ended since tell more than it does: a
+    /// stream lasts, and a ticket may be lost.
+    #[inline]
+    fn on_waiting(&self, oldest: f64, usual: f64, now: Time, measuring: &Measuring) {
+        if !is_bad(oldest, usual) {
+            return;
+        }
+        let waited = oldest.min(nanoseconds(self.latency.silence(now)));
+        let shunned =
+            !self.streak.is_empty() && !self.latency.is_within(usual, now, measuring.decay);
+        if is_bad(waited, usual) && !shunned {
+            self.learn(Says::AtLeast, waited, now, now, Some(usual), measuring);
+        }
+    }
+
+    /// Counts the end of a call that took so long, if that says anything. How many have
+    /// failed in a row now.
     #[inline]
     pub(crate) fn end(
         &self,
         outcome: Outcome,
         took: Option<Duration>,
+        cohort: Cohort,
         now: Time,
         measuring: &Measuring,
+        fleet: &Fleet,
     ) -> InARow {
         self.in_flight.leave();
-        let sample = |took| {
-            let Measuring { decay, rule, .. } = *measuring;
-            self.latency.sample(took, now, decay, rule);
-        };
-        let took = took.map(nanoseconds);
+        self.cohorts.leave(cohort);
         match outcome {
             Outcome::Success => {
                 self.successes.fetch_add(1, Ordering::Relaxed);
@@ -193,12 +249,31 @@ impl Load {
                     self.reset_failures();
                     self.reset_transport_failures();
                 }
-                took.map(sample);
+                if let Some(took) = took {
+                    self.answer(took, now, measuring, fleet);
+                }
                 InARow::default()
             }
             Outcome::Failure | Outcome::TransportFailure => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                sample(took.unwrap_or(0.0).max(measuring.failure));
+                let usual = fleet.usual();
+                let Penalty {
+                    nanoseconds: least,
+                    usual: times,
+                } = measuring.failure;
+                let penalty = least.max(usual.unwrap_or(0.0) * times);
+                let lasted = took.map_or(0.0, nanoseconds);
+                if took.is_some() || penalty > 0.0 {
+                    let began = Time(now.0.saturating_sub(lasted as u64));
+                    self.learn(
+                        Says::Exactly,
+                        lasted.max(penalty),
+                        began,
+                        now,
+                        usual,
+                        measuring,
+                    );
+                }
                 let one_more =
                     |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
                 InARow {
@@ -209,7 +284,66 @@ impl Load {
                     },
                 }
             }
-            Outcome::Cancelled => InARow::default(),
+            Outcome::Cancelled => {
+                if let (Some(took), Rule::Peak) = (took, measuring.rule) {
+                    let took = nanoseconds(took);
+                    let began = Time(now.0.saturating_sub(took as u64));
+                    self.learn(Says::AtLeast, took, began, now, fleet.usual(), measuring);
+                }
+                InARow::default()
+            }
+        }
+    }
+
+    /// Takes into account that a call was answered after so long.
+    #[inline]
+    pub(crate) fn answer(&self, took: Duration, now: Time, measuring: &Measuring, fleet: &Fleet) {
+        let took = nanoseconds(took);
+        let usual = fleet.usual();
+        if measuring.rule == Rule::Peak {
+            fleet.observe(took, now);
+        }
+        let began = Time(now.0.saturating_sub(took as u64));
+        self.learn(Says::Exactly, took, began, now, usual, measuring);
+    }
+
+    /// Takes a sample into account, of a call that began then.
+    #[inline]
+    fn learn(
+        &self,
+        says: Says,
+        sample: f64,
+        began: Time,
+        now: Time,
+        usual: Option<f64>,
+        measuring: &Measuring,
+    ) {
+        let Measuring { decay, rule, .. } = *measuring;
+        let bound = match (rule, usual) {
+            (Rule::Peak, Some(usual)) => {
+                let shunned = if is_bad(sample, usual) {
+                    self.streak.extend(began, now, says)
+                } else {
+                    if says == Says::Exactly {
+                        self.streak.on_good();
+                    }
+                    streak::SHUNNED
+                };
+                Some(Bound { usual, shunned })
+            }
+            _ => None,
+        };
+        match says {
+            Says::Exactly => {
+                if !self.measured.load(Ordering::Relaxed) && sample.is_finite() {
+                    self.measured.store(true, Ordering::Relaxed);
+                }
+                match bound {
+                    Some(bound) => self.latency.sample_within(bound, sample, now, decay),
+                    None => self.latency.sample(sample, now, decay, rule),
+                }
+            }
+            Says::AtLeast => self.latency.raise(sample, now, decay, bound),
         }
     }
 
@@ -243,17 +377,28 @@ impl Load {
             .store(0, Ordering::Relaxed);
     }
 
+    /// See [`Cohorts::oldest`].
+    pub(crate) fn oldest_in_flight(&self) -> Option<Time> {
+        self.cohorts.oldest()
+    }
+
     /// The average latency in nanoseconds. `None` before the first sample.
     pub(crate) fn latency(&self, measuring: &Measuring) -> Option<f64> {
-        let Ended {
-            successes,
-            failures,
-            ..
-        } = self.ended();
         let estimate = self.latency.estimate(measuring.decay);
-        // Without an initial value it is infinite as long as there is none; with one, that is not
-        // to be taken for an answer.
-        (successes + failures > 0 && estimate.is_finite()).then_some(estimate)
+        // It may have been raised by what is no answer.
+        (self.measured.load(Ordering::Relaxed) && estimate.is_finite()).then_some(estimate)
+    }
+
+    /// Whether what was heard of it last was bad.
+    #[inline]
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.streak.was_bad()
+    }
+
+    /// Whether it may be on probation: nothing is known of its latency.
+    #[inline]
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.latency.score() == UNKNOWN
     }
 
     /// See [`Latency::score`].
@@ -271,6 +416,12 @@ impl Load {
     pub(crate) fn set_weight(&self, weight: f64) {
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
     }
+}
+
+/// Whether a latency is so far from what is usual that it is news of the backend.
+#[inline]
+fn is_bad(nanoseconds: f64, usual: f64) -> bool {
+    nanoseconds > 2.0 * usual
 }
 
 pub(crate) fn nanoseconds(duration: Duration) -> f64 {

@@ -2,50 +2,70 @@
 //! Finagle and linkerd.
 //!
 //! What is compared is the peak-sensitive moving average of a backend's latency times its calls in
-//! flight and the one to come, divided by its weight. A failed call is recorded as a slow one, as in
-//! linkerd: to fail fast must not pay.
+//! flight and the one to come. Weights decide who is drawn.
+//!
+//! A slow call, a failed one (which counts as slow, for to fail fast must not pay), one that was given
+//! up, and the silence of a backend that has calls in flight raise the average, one of them alone so
+//! far that the backend is shunned for half a second at most. Each further one that began after the
+//! last doubles that, up to what the latency is worth; where there was no answer, up to four seconds.
+//! Eight good ones in a row are a new beginning. linkerd and Finagle have no such bound: there, one
+//! slow call of a thousand shuns a backend for minutes.
 
 use std::time::Duration;
 
 use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
+use super::draw::Draw;
 use crate::caller::Caller;
 use crate::load::latency::{gain, Decay, Rule};
-use crate::load::{nanoseconds, Measuring};
+use crate::load::{self, nanoseconds, Load, Measuring};
 
 /// What can be chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config {
     /// How long a sample counts: after this time it has lost all but 37 % of its weight. Not 0.
     pub decay: Duration,
-    /// What is taken for the latency of a backend that has answered no call yet. Not 0.
-    pub default_rtt: Duration,
     /// The latency that a failed call is recorded with, if it did not take longer.
-    pub penalty: Duration,
+    pub penalty: Penalty,
+}
+
+/// The latency of a failed call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Penalty {
+    /// So many times what calls of the fleet usually take.
+    Times(f64),
+    /// linkerd's.
+    Fixed(Duration),
 }
 
 impl Default for Config {
-    /// linkerd's.
+    /// linkerd's decay.
     fn default() -> Self {
         Config {
             decay: Duration::from_secs(10),
-            default_rtt: Duration::from_millis(30),
-            penalty: Duration::from_secs(5),
+            penalty: Penalty::Times(90.0),
         }
     }
 }
 
+/// What stands for the call to come of the one that was drawn first. That of the other one is half a
+/// call, midway between what it has and what it would have: it is one and a half times this.
+const ALIKE: f64 = 1.0 / 3.0;
+
 pub(crate) struct Picker {
     decay: Decay,
+    draw: Draw,
     weighted: bool,
 }
 
 impl PolicyConfig for Config {
     const NAME: &'static str = "peak_ewma";
+    const TABULATES_WEIGHTS: bool = true;
     type Picker = Picker;
 
-    fn build(&self, _list: &impl CandidateList, with: Build<Picker>) -> Picker {
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
         Picker {
             decay: self.decay.into(),
+            draw: Draw::new(list, with.weighted),
             weighted: with.weighted,
         }
     }
@@ -54,8 +74,16 @@ impl PolicyConfig for Config {
         Some(Measuring {
             rule: Rule::Peak,
             decay: self.decay.into(),
-            initial: nanoseconds(self.default_rtt),
-            failure: nanoseconds(self.penalty),
+            failure: match self.penalty {
+                Penalty::Times(usual) => load::Penalty {
+                    nanoseconds: 0.0,
+                    usual,
+                },
+                Penalty::Fixed(least) => load::Penalty {
+                    nanoseconds: nanoseconds(least),
+                    usual: 0.0,
+                },
+            },
         })
     }
 }
@@ -63,30 +91,47 @@ impl PolicyConfig for Config {
 impl PolicyPicker for Picker {
     #[inline]
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
-        let n = candidates.len();
-        if n == 1 {
-            return 0;
+        let mut drawn = self.draw.distinct(candidates.len(), 2, caller);
+        let kept = drawn.next().expect("there is a candidate");
+        match drawn.next() {
+            Some(next) if self.prefers(candidates.load(next), candidates.load(kept)) => next,
+            _ => kept,
         }
-        // In any order, each as likely as the others: of two that are equal the one is taken.
-        let one = caller.random_below(n);
-        let other = match caller.random_below(n - 1) {
-            below if below < one => below,
-            other => other + 1,
+    }
+}
+
+impl Picker {
+    /// Whether the one that was drawn after the other takes the call.
+    #[inline]
+    fn prefers(&self, next: &Load, kept: &Load) -> bool {
+        let calls = [next, kept].map(|load| f64::from(load.in_flight()));
+        let [next_is_new, kept_is_new] = [(next, calls[0]), (kept, calls[1])]
+            .map(|(load, calls)| calls == 0.0 && load.is_unknown());
+        let weights = match self.weighted {
+            true => [next, kept].map(Load::weight),
+            false => [1.0, 1.0],
         };
-        let [a, b] = [one, other].map(|index| candidates.load(index));
-        // In tower's words: the one with the lower `estimate * (pending + 1)`; by weight.
-        let [mut calls_a, mut calls_b] = [a, b].map(|load| f64::from(load.in_flight()) + 1.0);
-        if self.weighted {
-            (calls_a, calls_b) = (calls_a * b.weight(), calls_b * a.weight());
+        if weights[0] == 0.0 {
+            return false;
+        }
+        // Finagle's probation: who is not known is tried at once, with one call at a time.
+        if next_is_new != kept_is_new {
+            return next_is_new;
+        }
+        // In tower's words, `pending + 1`.
+        let [mut next_calls, mut kept_calls] = calls.map(|calls| calls + 1.0);
+        if self.weighted && !next.is_suspect() && !kept.is_suspect() {
+            // The draw has taken the weights into account already. So the first stays where latencies
+            // are about alike, and calls in flight count by weight.
+            let heavier = weights[0].max(weights[1]);
+            next_calls = (calls[0] + 0.5) * heavier / weights[0];
+            kept_calls = calls[1] * heavier / weights[1] + ALIKE;
         }
         // As often as not there is nothing in flight, and no need for a logarithm.
-        let lead = match calls_a == calls_b {
+        let lead = match next_calls == kept_calls {
             true => 0,
-            false => gain(calls_b / calls_a, self.decay),
+            false => gain(kept_calls / next_calls, self.decay),
         };
-        match a.score().saturating_sub(b.score()) <= lead {
-            true => one,
-            false => other,
-        }
+        next.score().saturating_sub(kept.score()) < lead
     }
 }

@@ -258,10 +258,9 @@ fn a_limit_of_each_backend_counts_all_its_calls() {
     assert_eq!(fleet.checkouts(seconds(2)).len(), 100);
 }
 
-fn peak_ewma(decay: u64, default_rtt: u64) -> Policy {
+fn peak_ewma(decay: u64) -> Policy {
     Policy::PeakEwma(peak_ewma::Config {
         decay: Duration::from_secs(decay),
-        default_rtt: Duration::from_millis(default_rtt),
         ..Default::default()
     })
 }
@@ -272,7 +271,7 @@ fn near(one: f64, other: f64) -> bool {
 
 #[test]
 fn another_decay_keeps_what_was_measured() {
-    let fleet = Fleet::new(peak_ewma(10, 30), 3);
+    let fleet = Fleet::new(peak_ewma(10), 3);
     let call = |id: u32, took: u64, now: u64| {
         let ticket = fleet.crowd_into(id, seconds(now));
         let end = seconds(now) + Duration::from_millis(took);
@@ -284,7 +283,7 @@ fn another_decay_keeps_what_was_measured() {
     let before = [latency(1).unwrap(), latency(2).unwrap()];
     // Several in a row, back and forth.
     for decay in [1, 100, 3, 7, 2, 1] {
-        fleet.configure(|it| it.policy = peak_ewma(decay, 30), seconds(4));
+        fleet.configure(|it| it.policy = peak_ewma(decay), seconds(4));
         assert!(near(latency(1).unwrap(), before[0]), "{decay}");
         assert!(near(latency(2).unwrap(), before[1]), "{decay}");
         assert_eq!(latency(3), None);
@@ -292,22 +291,6 @@ fn another_decay_keeps_what_was_measured() {
     // From now on averages are as fast as that: after ten decays, nothing is left.
     call(2, 1, 13);
     assert!(latency(2).unwrap() < 1.01e6, "{:?}", latency(2));
-}
-
-#[test]
-fn another_default_is_of_those_that_have_not_answered() {
-    let fleet = Fleet::new(peak_ewma(10, 30), 2);
-    let ticket = fleet.crowd_into(1, ms(10));
-    ticket.complete(Outcome::Success, None, ms(70)).unwrap();
-    let known = fleet.info(1).latency_ns.unwrap();
-    // The other is taken for fast, for slow, and for fast again.
-    assert_eq!(fleet.picks(50), [0, 50]);
-    for (decay, default_rtt, picks) in [(10, 1_000, [50, 0]), (10, 1, [0, 50]), (5, 900, [50, 0])] {
-        fleet.configure(|it| it.policy = peak_ewma(decay, default_rtt), ms(80));
-        assert_eq!(fleet.picks(50), picks, "{default_rtt}");
-        assert!(near(fleet.info(1).latency_ns.unwrap(), known));
-    }
-    assert_eq!(fleet.info(2).latency_ns, None);
 }
 
 fn rotating(cursor: CursorKind) -> Policy {
@@ -403,7 +386,7 @@ fn weights_come_from_reports_or_from_the_list() {
 #[test]
 fn calls_that_end_meanwhile_leave_averages_and_counts_as_they_should_be() {
     const MS: u64 = 1_000_000;
-    let fleet = Fleet::new(peak_ewma(10, 1), 3);
+    let fleet = Fleet::new(peak_ewma(10), 3);
     let balancer = &fleet.balancer;
     let stop = AtomicBool::new(false);
     let calls: u64 = thread::scope(|scope| {
@@ -429,7 +412,7 @@ fn calls_that_end_meanwhile_leave_averages_and_counts_as_they_should_be() {
         // Decays that are far apart: an average in terms of the wrong one would be days or nothing.
         for (round, decay) in [1, 1_000].into_iter().cycle().take(3_000).enumerate() {
             let change = |config: &mut Config| {
-                config.policy = peak_ewma(decay, 1);
+                config.policy = peak_ewma(decay);
                 config.max_requests = [None, Some(2), Some(3)][round % 3];
                 config.max_requests_per_backend = [None, Some(1)][round % 2];
                 config.outlier_detection =

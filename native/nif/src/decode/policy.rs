@@ -2,6 +2,7 @@
 
 use grpc_lb_core::load::reported_weight::{self, Metric, Source};
 use grpc_lb_core::policy::least_request::Choices;
+use grpc_lb_core::policy::peak_ewma::Penalty;
 use grpc_lb_core::policy::round_robin::{CursorKind, OnReconcile, Start};
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
@@ -141,9 +142,20 @@ fn least_request<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
 }
 
 fn peak_ewma<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
+    // Of no effect: what is not known is tried.
+    options.milliseconds(atoms::default_rtt(), 1..)?;
     Ok(Policy::PeakEwma(peak_ewma::Config {
         decay: options.milliseconds(atoms::decay(), 1..)?,
-        default_rtt: options.milliseconds(atoms::default_rtt(), 1..)?,
-        penalty: options.milliseconds(atoms::penalty(), ..)?,
+        penalty: penalty(options)?,
     }))
+}
+
+/// `{:times, factor}`, or milliseconds.
+fn penalty<'a>(options: Fields<'a>) -> Result<Penalty, Malformed<'a>> {
+    let name = atoms::penalty();
+    match options.get::<Term>(name)?.decode::<(Atom, f64)>() {
+        Ok((kind, factor)) if kind == atoms::times() && factor >= 0.0 => Ok(Penalty::Times(factor)),
+        Ok(_) => Err(options.malformed(name)),
+        Err(_) => options.milliseconds(name, ..).map(Penalty::Fixed),
+    }
 }

@@ -1,0 +1,211 @@
+//! How old the oldest call in flight is: with no list of them, and no lock.
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::time::Time;
+
+/// Calls in flight, in two cohorts by when they began. New ones join the younger cohort; when the older
+/// one has ended, the younger takes its place and an empty one is joined. So the age of the oldest is
+/// known by when its cohort was last joined: never more than it is, and less by no more than those
+/// took that began before it, and a millisecond.
+///
+/// ```
+/// use grpc_lb_core::testing::Cohorts;
+/// use grpc_lb_core::Time;
+///
+/// let (calls, at) = (Cohorts::new(), |ms: u64| Time(ms * 1_000_000));
+/// let (slow, before) = calls.join(at(0));
+/// assert_eq!(before, None);
+/// for ms in 1..50 {
+///     let (quick, before) = calls.join(at(ms));
+///     assert_eq!(before, Some(at(0)));
+///     calls.leave(quick);
+/// }
+/// assert_eq!(calls.oldest(), Some(at(0)));
+/// calls.leave(slow);
+/// assert_eq!(calls.oldest(), None);
+/// ```
+#[derive(Debug, Default)]
+pub struct Cohorts {
+    /// Which cohort is joined, the highest bit, and how many are in each: 31 bits, then 32. In one
+    /// word, so that who joins learns whether that was still the younger one.
+    counts: AtomicU64,
+    /// When the older cohort was last joined, at the latest.
+    turned: AtomicU64,
+    /// When the younger one was last joined.
+    joined: AtomicU64,
+}
+
+/// Which cohort a call is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cohort(bool);
+
+const JOINS_SECOND: u64 = 1 << 63;
+
+/// At least so many nanoseconds are between two turns, which write one word more.
+const TURN: u64 = 1_000_000;
+
+impl Cohort {
+    fn joined(counts: u64) -> Self {
+        Cohort(counts & JOINS_SECOND != 0)
+    }
+
+    fn other(self) -> Self {
+        Cohort(!self.0)
+    }
+
+    /// One call in it, in the word of counts.
+    fn one(self) -> u64 {
+        match self.0 {
+            false => 1,
+            true => 1 << 32,
+        }
+    }
+
+    fn size(self, counts: u64) -> u64 {
+        match self.0 {
+            false => counts & u64::from(u32::MAX),
+            true => (counts & !JOINS_SECOND) >> 32,
+        }
+    }
+}
+
+impl Cohorts {
+    /// No call.
+    pub fn new() -> Self {
+        Cohorts::default()
+    }
+
+    /// Counts a call that begins now. When the oldest of those before it
+    /// began, if there are any: no later than that.
+    #[inline]
+    pub fn join(&self, now: Time) -> (Cohort, Option<Time>) {
+        // Relaxed: the count that follows tells whether this was outdated.
+        let counts = self.counts.load(Ordering::Relaxed);
+        let mut cohort = Cohort::joined(counts);
+        if cohort.size(counts) > 0 && cohort.other().size(counts) == 0 {
+            cohort = self.turn(cohort, counts, now);
+        }
+        // Acquire: see `turn`.
+        let before = self.counts.fetch_add(cohort.one(), Ordering::Acquire);
+        if Cohort::joined(before) != cohort {
+            cohort = self.change(cohort);
+        }
+        let oldest = self.oldest_of(before);
+        // Relaxed: see `oldest_of`.
+        self.joined.store(now.0, Ordering::Relaxed);
+        (cohort, oldest)
+    }
+
+    /// Counts the end of a call, once.
+    #[inline]
+    pub fn leave(&self, cohort: Cohort) {
+        // Relaxed: a count, which publishes nothing.
+        self.counts.fetch_sub(cohort.one(), Ordering::Relaxed);
+    }
+
+    /// When the oldest call in flight began: no later than this. `None`: there is none.
+    pub fn oldest(&self) -> Option<Time> {
+        // Acquire: see `turn`.
+        self.oldest_of(self.counts.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn oldest_of(&self, counts: u64) -> Option<Time> {
+        let younger = Cohort::joined(counts);
+        // Relaxed: a thread that is held up after it has joined may leave a time of then.
+        let since = if younger.other().size(counts) > 0 {
+            self.turned.load(Ordering::Relaxed)
+        } else if younger.size(counts) > 0 {
+            self.joined.load(Ordering::Relaxed)
+        } else {
+            return None;
+        };
+        Some(Time(since))
+    }
+
+    /// From the older cohort, which it has joined by mistake, to the younger. That stays the
+    /// younger meanwhile: the older one is not empty.
+    #[cold]
+    fn change(&self, from: Cohort) -> Cohort {
+        let to = from.other();
+        let step = to.one().wrapping_sub(from.one());
+        // Relaxed: a count.
+        self.counts.fetch_add(step, Ordering::Relaxed);
+        to
+    }
+
+    /// Makes the younger cohort the older one, which is empty. Which one is to be joined then.
+    #[inline]
+    fn turn(&self, younger: Cohort, counts: u64, now: Time) -> Cohort {
+        // Relaxed: two that turn at once differ little.
+        if now.0.saturating_sub(self.turned.load(Ordering::Relaxed)) < TURN {
+            return younger;
+        }
+        // Before the turn: who sees that must not take the cohort for as old as the one before.
+        let joined = self.joined.load(Ordering::Relaxed);
+        self.turned.store(joined, Ordering::Relaxed);
+        // Release: pairs with the Acquire of who sees the turn. Relaxed on failure: another call has
+        // begun or ended, and the next to begin tries again.
+        let (new, failed) = (Ordering::Release, Ordering::Relaxed);
+        let turned = counts ^ JOINS_SECOND;
+        match self.counts.compare_exchange(counts, turned, new, failed) {
+            Ok(_) => younger.other(),
+            Err(_) => younger,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn at(ms: u64) -> Time {
+        Time(ms * MS)
+    }
+
+    #[test]
+    fn a_call_alone_is_as_old_as_it_is() {
+        let calls = Cohorts::new();
+        let (call, _) = calls.join(at(5_000));
+        assert_eq!(calls.oldest(), Some(at(5_000)));
+        calls.leave(call);
+        assert_eq!(calls.oldest(), None);
+        let (call, before) = calls.join(at(70_000));
+        assert_eq!(before, None);
+        assert_eq!(calls.oldest(), Some(at(70_000)));
+        calls.leave(call);
+    }
+
+    /// Against a list of all calls in flight, that last 1 to 20 ms, and one that is lost at times.
+    #[test]
+    fn it_is_never_more_and_soon_not_much_less() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let calls = Cohorts::new();
+        let mut in_flight: Vec<(u64, u64, Cohort)> = Vec::new();
+        let mut lost_since = None;
+        for now in 0..200_000 {
+            in_flight.retain(|(_, end, cohort)| {
+                let ended = *end <= now;
+                if ended {
+                    calls.leave(*cohort);
+                }
+                !ended
+            });
+            for _ in 0..random.u64(0..3) {
+                let lost = now % 10_000 == 5_000 && lost_since.is_none_or(|it| it != now);
+                let lasts = if lost { 4_000 } else { random.u64(1..20) };
+                let (cohort, _) = calls.join(at(now));
+                in_flight.push((now, now + lasts, cohort));
+                lost_since = if lost { Some(now) } else { lost_since };
+            }
+            let truth = in_flight.iter().map(|(began, ..)| now - began).max();
+            let told = calls.oldest().map(|began| now - began.0 / MS);
+            assert_eq!(truth.is_some(), told.is_some());
+            let (truth, told) = (truth.unwrap_or(0), told.unwrap_or(0));
+            assert!(told <= truth && truth <= told + 45, "{told} of {truth}");
+        }
+        assert!(lost_since.is_some());
+    }
+}
