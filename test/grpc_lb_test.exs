@@ -257,6 +257,7 @@ defmodule GrpcLbTest do
                    weight: 3,
                    current_weight: 3.0,
                    in_flight: 0,
+                   oldest_in_flight: nil,
                    latency_ns: nil,
                    picks: 1,
                    successes: 0,
@@ -270,6 +271,18 @@ defmodule GrpcLbTest do
       GrpcLb.reconcile(lb, [])
       GrpcLb.close(lb)
       assert %{generation: 3, closed: true, backends: []} = GrpcLb.info(lb)
+    end
+
+    test "shows how old the oldest call in flight is" do
+      clock = GrpcLb.Clock.manual()
+      {:ok, lb} = GrpcLb.new(:round_robin, [:a], clock: clock)
+      oldest = fn -> hd(GrpcLb.info(lb).backends).oldest_in_flight end
+      {:ok, :a, lost} = GrpcLb.checkout(lb)
+      assert oldest.() == 0
+      for _ <- 1..50, do: GrpcLb.run(lb, fn _ -> GrpcLb.Clock.advance(clock, 1_000) end)
+      assert oldest.() == 50_000
+      GrpcLb.complete(lost, :ok)
+      assert oldest.() == nil
     end
 
     test "counts checkouts alone where counting would cost the pick" do
