@@ -12,14 +12,17 @@ defmodule GrpcLb.Backend do
       """
     ],
     weight: [
-      type: {:integer, from: 1, to: 0xFFFFFFFF},
+      type: {:integer, from: 0, to: 0xFFFFFFFF},
       default: 1,
       doc: """
-      its share beside the others, an integer from 1 to 4294967295: what counts is how the weights of
+      its share beside the others, an integer from 0 to 4294967295: what counts is how the weights of
       a list relate. `:weighted_round_robin` and `:random` pick a backend of weight 3 three times as
-      often as one of weight 1; `:least_request` and `:peak_ewma` give it three times the load before
-      they prefer another. `:round_robin` and `:pick_first` treat all alike, and
-      `{:weighted_round_robin, weights: :reported}` makes its own weights.
+      often as one of weight 1, and so does `:least_request` while nothing is in flight;
+      `:least_request` and `:peak_ewma` give it three times the load before they prefer another.
+      `:round_robin` and `:pick_first` treat all alike, and `{:weighted_round_robin, weights: :reported}`
+      makes its own weights. With every policy, those too, a backend of weight 0 is listed, and is not
+      picked while another can be: as a spare, or before its first traffic. If there are only such to
+      pick from, they are picked as if each had weight 1.
       """
     ],
     state: [
@@ -67,7 +70,7 @@ defmodule GrpcLb.Backend do
           id: term(),
           value: term(),
           owner: pid() | nil,
-          weight: pos_integer(),
+          weight: non_neg_integer(),
           state: GrpcLb.state() | nil
         }
 
@@ -88,8 +91,8 @@ defmodule GrpcLb.Backend do
       iex> GrpcLb.Backend.to_native([:a, {:b, 2}, {:c, 3, weight: 5}])
       [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, state: nil}}]
 
-      iex> GrpcLb.Backend.to_native([:a, {:b, 2, weight: 0}])
-      ** (ArgumentError) option :weight of backend 1 must be an integer from 1 to 4294967295, got: 0
+      iex> GrpcLb.Backend.to_native([:a, {:b, 2, weight: -1}])
+      ** (ArgumentError) option :weight of backend 1 must be an integer from 0 to 4294967295, got: -1
   """
   @spec to_native([form()]) :: [GrpcLb.Native.backend()]
   def to_native(backends), do: to_native(backends, backends, 0, [])

@@ -74,7 +74,7 @@ defmodule GrpcLb.Native do
           {id :: term(), value :: term(),
            %{
              optional(:owner) => pid() | nil,
-             optional(:weight) => pos_integer(),
+             optional(:weight) => non_neg_integer(),
              optional(:state) => GrpcLb.state() | nil
            }}
 

@@ -14,7 +14,8 @@ pub struct Backend<O> {
     pub value: O,
     /// The process whose death takes it out of the rotation.
     pub owner: Option<Owner>,
-    /// Its share beside the others, for the policies that weigh.
+    /// Its share beside the others, for the policies that weigh. With any policy a backend of weight 0
+    /// is not picked as long as another can be; where there are only such, they weigh alike.
     pub weight: u32,
     /// Its state from now on. `None` keeps what was said of its id before; a new one is ready.
     pub state: Option<State>,

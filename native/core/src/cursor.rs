@@ -63,9 +63,9 @@ impl Cursor {
         Cursor(lanes.map(|_| Lane::starting_at(first())).collect())
     }
 
-    /// A new cursor that goes on where this one is. A counter that this one does not have goes on
-    /// from the one that is furthest.
-    pub(crate) fn continued(&self, kind: CursorKind) -> Self {
+    /// A new cursor that goes on where this one is, by what `goes_on` makes of that. A counter that
+    /// this one does not have goes on from the one that is furthest.
+    pub(crate) fn continued(&self, kind: CursorKind, goes_on: impl FnMut(u64) -> u64) -> Self {
         let (others, own) = self.0.split_last().expect("there is a lane for the others");
         let furthest = || self.0.iter().map(Lane::next).max();
         let next = |caller: usize| match own.get(caller) {
@@ -78,12 +78,13 @@ impl Cursor {
             false => next(usize::MAX),
         };
         let nexts = (0..callers).map(next).chain([others]);
-        Cursor(nexts.map(Lane::starting_at).collect())
+        Cursor(nexts.map(goes_on).map(Lane::starting_at).collect())
     }
 
-    /// Takes the next turn. `caller` is unique among the callers alive.
+    /// Takes the next turn; the one after it is so far from it. `caller` is unique among the callers
+    /// alive.
     #[inline]
-    pub(crate) fn take(&self, caller: usize) -> u64 {
+    pub(crate) fn take(&self, caller: usize, step: u64) -> u64 {
         let (others, own) = self.0.split_last().expect("there is a lane for the others");
         match own.get(caller) {
             Some(lane) => {
@@ -91,12 +92,14 @@ impl Cursor {
                 // caller's number passes on to another thread, the claim of it orders what the
                 // last one stored.
                 let turn = lane.0.next.load(Ordering::Relaxed);
-                lane.0.next.store(turn + 1, Ordering::Relaxed);
+                lane.0
+                    .next
+                    .store(turn.wrapping_add(step), Ordering::Relaxed);
                 turn
             }
             // Relaxed: every caller gets a turn of its own because the addition is atomic, and a
             // turn publishes nothing.
-            None => others.0.next.fetch_add(1, Ordering::Relaxed),
+            None => others.0.next.fetch_add(step, Ordering::Relaxed),
         }
     }
 
@@ -134,7 +137,7 @@ mod tests {
                     let cursor = Cursor::new(CursorKind::Shared, || first);
                     let mut expected = vec![0; n];
                     for _ in 0..count {
-                        expected[(cursor.take(0) % n as u64) as usize] += 1;
+                        expected[(cursor.take(0, 1) % n as u64) as usize] += 1;
                     }
                     assert_eq!(turns(&cursor, n), expected, "{n} {first} {count}");
                 }
@@ -145,9 +148,12 @@ mod tests {
     #[test]
     fn callers_have_lanes_of_their_own_and_the_rest_share_one() {
         let cursor = Cursor::new(CursorKind::PerCaller(2), || 0);
-        assert_eq!([cursor.take(0), cursor.take(0), cursor.take(1)], [0, 1, 0]);
         assert_eq!(
-            [cursor.take(2), cursor.take(900), cursor.take(2)],
+            [cursor.take(0, 1), cursor.take(0, 1), cursor.take(1, 1)],
+            [0, 1, 0]
+        );
+        assert_eq!(
+            [cursor.take(2, 1), cursor.take(900, 1), cursor.take(2, 1)],
             [0, 1, 2]
         );
         assert_eq!(turns(&cursor, 3), [3, 2, 1]);
@@ -156,22 +162,22 @@ mod tests {
     #[test]
     fn a_continued_cursor_goes_on_and_counts_anew() {
         let cursor = Cursor::new(CursorKind::Shared, || 7);
-        cursor.take(0);
-        let next = cursor.continued(CursorKind::Shared);
+        cursor.take(0, 1);
+        let next = cursor.continued(CursorKind::Shared, |next| next);
         assert_eq!(turns(&next, 3), [0, 0, 0]);
-        assert_eq!(next.take(0), 8);
+        assert_eq!(next.take(0, 1), 8);
     }
 
     #[test]
     fn a_cursor_of_another_kind_goes_on_from_the_furthest() {
         let own = CursorKind::PerCaller(2);
-        let apart = Cursor::new(CursorKind::Shared, || 7).continued(own);
-        assert_eq!([0, 0, 0, 1, 5].map(|it| apart.take(it)), [7, 8, 9, 7, 7]);
-        let same = apart.continued(own);
-        assert_eq!([0, 1, 5].map(|it| same.take(it)), [10, 8, 8]);
-        let more = apart.continued(CursorKind::PerCaller(3));
-        assert_eq!([0, 1, 2, 5].map(|it| more.take(it)), [10, 8, 10, 10]);
-        let shared = apart.continued(CursorKind::Shared);
-        assert_eq!([0, 1, 5].map(|it| shared.take(it)), [10, 11, 12]);
+        let apart = Cursor::new(CursorKind::Shared, || 7).continued(own, |next| next);
+        assert_eq!([0, 0, 0, 1, 5].map(|it| apart.take(it, 1)), [7, 8, 9, 7, 7]);
+        let same = apart.continued(own, |next| next);
+        assert_eq!([0, 1, 5].map(|it| same.take(it, 1)), [10, 8, 8]);
+        let more = apart.continued(CursorKind::PerCaller(3), |next| next);
+        assert_eq!([0, 1, 2, 5].map(|it| more.take(it, 1)), [10, 8, 10, 10]);
+        let shared = apart.continued(CursorKind::Shared, |next| next);
+        assert_eq!([0, 1, 5].map(|it| shared.take(it, 1)), [10, 11, 12]);
     }
 }

@@ -62,6 +62,11 @@ impl<T> Member<T> {
         self.state == State::Ready && !self.owner_dead
     }
 
+    /// Whether it keeps backends of weight 0 out of the rotation.
+    pub(crate) fn weighs_in_rotation(&self) -> bool {
+        self.weight > 0 && self.row.is_some()
+    }
+
     /// The standing that follows from its state, its owner and its health.
     pub(crate) fn current_standing(&self) -> Standing {
         match self.state {
@@ -95,6 +100,14 @@ impl<T: Clone + Eq + Hash> Members<T> {
 
     pub(crate) fn get_mut(&mut self, key: MemberKey) -> &mut Member<T> {
         &mut self.members[key as usize]
+    }
+
+    /// The index of a backend's row, if it is listed and has one.
+    pub(crate) fn row_of(&self, entry: &Arc<Entry>) -> Option<usize> {
+        // Its key may be another's by now.
+        let member = self.members.get(entry.key as usize);
+        let member = member.filter(|member| Arc::ptr_eq(&member.entry, entry));
+        member?.row.map(|row| row as usize)
     }
 
     pub(crate) fn find<O: Offer<T>>(&self, id: &O) -> Option<MemberKey> {

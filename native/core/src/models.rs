@@ -199,9 +199,9 @@ fn every_caller_of_a_shared_cursor_gets_turns_of_its_own() {
         let cursor = Arc::new(Cursor::new(CursorKind::Shared, || 0));
         let other = {
             let cursor = cursor.clone();
-            thread::spawn(move || [cursor.take(1), cursor.take(1)])
+            thread::spawn(move || [cursor.take(1, 1), cursor.take(1, 1)])
         };
-        let mut turns = vec![cursor.take(0), cursor.take(0)];
+        let mut turns = vec![cursor.take(0, 1), cursor.take(0, 1)];
         turns.extend(other.join().unwrap());
         turns.sort();
         assert_eq!(turns, [0, 1, 2, 3]);
@@ -216,9 +216,9 @@ fn no_turn_of_a_per_caller_cursor_is_lost() {
         let cursor = Arc::new(Cursor::new(CursorKind::PerCaller(1), || 0));
         let others = [1, 2].map(|caller| {
             let cursor = cursor.clone();
-            thread::spawn(move || cursor.take(caller))
+            thread::spawn(move || cursor.take(caller, 1))
         });
-        assert_eq!([cursor.take(0), cursor.take(0)], [0, 1]);
+        assert_eq!([cursor.take(0, 1), cursor.take(0, 1)], [0, 1]);
         let mut turns = others.map(|other| other.join().unwrap());
         turns.sort();
         assert_eq!(turns, [0, 1]);
@@ -234,7 +234,7 @@ fn a_lane_passes_on_to_the_next_owner_of_its_number() {
             let cursor = cursor.clone();
             thread::spawn(move || {
                 let number = Number::take();
-                cursor.take(number.get());
+                cursor.take(number.get(), 1);
             })
         });
         for thread in threads {

@@ -11,7 +11,7 @@ pub use crate::load::cohorts::{Cohort, Cohorts};
 pub use crate::load::latency::{gain, Decay, Latency, Rule};
 pub use crate::load::weight::{utilization, ReportedWeight};
 pub use crate::policy::alias::Alias;
-pub use crate::policy::stride::Stride;
+pub use crate::policy::scale::{scaled, Weight};
 
 use std::time::Duration;
 

@@ -2,14 +2,15 @@
 //! chi-square test of fixed seed where they are drawn.
 #![cfg(not(loom))]
 
+mod support;
+
 use grpc_lb_core::policy::least_request::Choices;
 use grpc_lb_core::policy::round_robin::CursorKind;
-use grpc_lb_core::policy::{least_request, peak_ewma, random, weighted_round_robin, Policy};
-use grpc_lb_core::testing::Stride;
+use grpc_lb_core::policy::weighted_round_robin::Weights;
+use grpc_lb_core::policy::{
+    least_request, peak_ewma, random, round_robin, weighted_round_robin, Policy,
+};
 use grpc_lb_core::{Backend, Balancer, Caller, Config, State, Ticket, Time, Unavailable, Unowned};
-
-#[path = "support/mod.rs"]
-mod support;
 
 /// So many that of five backends one that gets 1 % too few or too many is noticed.
 const PICKS: usize = 2_000_000;
@@ -344,16 +345,196 @@ fn weighted_round_robin_is_exact() {
             counts(&balancer, 5);
             assert_eq!(counts(&balancer, total * times), expected);
         };
-        // 65,535 is to be divided by the heaviest for this.
         exact(&[1, 2, 3], 10_000);
+        exact(&[3, 1], 100);
         exact(&[1; 7], 1_000);
-        exact(&[5, 1, 1, 3], 65_535 / 5);
-        exact(&[15, 3, 5, 1, 15], 65_535 / 15);
-        // With others, exactly what is left of them in 16 bits.
-        let scaled = Stride::new(&[7.0, 4.0, 6.0]).unwrap();
-        let expected: Vec<_> = scaled.scaled().iter().copied().map(usize::from).collect();
-        let balancer = balancer(policy.clone(), &[7, 4, 6]);
-        assert_eq!(counts(&balancer, expected.iter().sum()), expected);
+        exact(&[7, 4, 6], 1_000);
+        exact(&[15, 3, 5, 1, 15], 1_000);
+        // A canary.
+        exact(&[999, 1], 100);
+        exact(&[1_000_000, 1], 1);
+    }
+}
+
+fn weighted_round_robin(weights: Weights) -> Policy {
+    Policy::WeightedRoundRobin(weighted_round_robin::Config {
+        weights,
+        ..Default::default()
+    })
+}
+
+fn listed(weights: &[u32]) -> Vec<Backend<usize>> {
+    let weighted = weights.iter().enumerate();
+    let backend = |(id, weight): (usize, &u32)| Backend {
+        weight: *weight,
+        ..Backend::new(id, id)
+    };
+    weighted.map(backend).collect()
+}
+
+#[test]
+fn the_turns_of_weighted_round_robin_go_on_across_changes() {
+    let weights = [10, 1, 1, 1, 1, 1, 1, 1, 1, 10];
+    let shares: Vec<f64> = weights.iter().copied().map(f64::from).collect();
+    let caller = Caller::new(13);
+    let another = |balancer: &Balancer<usize>, present: bool| match present {
+        true => balancer.add(&[Backend::new(10, 10)], &Unowned, Time(0)),
+        false => balancer.remove(&[10], &Unowned),
+    };
+    let list = listed(&weights);
+    let mut swapped = list.clone();
+    swapped.swap(0, 5);
+    let mut random = fastrand::Rng::with_seed(31);
+    for change in 0..5 {
+        let balancer = balancer(weighted_round_robin(Weights::Static), &weights);
+        let mut counts = [0; 11];
+        for pick in 0..28_000 {
+            match change {
+                0 => {
+                    let _ = balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+                }
+                1 => {
+                    let _ = another(&balancer, pick % 2 == 0).unwrap();
+                }
+                2 => {
+                    let _ = another(&balancer, random.bool()).unwrap();
+                }
+                3 => {
+                    let list = if pick % 2 == 0 { &list } else { &swapped };
+                    let _ = balancer.reconcile(list, &Unowned, Time(0)).unwrap();
+                }
+                _ => {
+                    let state = [State::Ready, State::Draining][pick % 2];
+                    balancer.set_state(&5, state, &Unowned, Time(0)).unwrap();
+                }
+            }
+            counts[balancer.pick(&caller, &Unowned, |id| *id).unwrap()] += 1;
+        }
+        let mut shares = shares.clone();
+        if change == 4 {
+            (counts[5], shares[5]) = (0, 0.0);
+        }
+        let statistic = chi_square(&counts[..10], &shares);
+        assert!(statistic < 27.88, "{change}: {counts:?}, {statistic}");
+    }
+}
+
+/// The most by which picks of 0 and 1 differ in any run, while a third comes and goes as `change` says.
+fn skew(config: round_robin::Config, change: impl Fn(&Balancer<usize>, bool, usize)) -> i64 {
+    let mut random = fastrand::Rng::with_seed(37);
+    let mut most = 0;
+    for pattern in 0..4 {
+        let balancer = balancer(Policy::RoundRobin(config), &[1; 3]);
+        let caller = Caller::new(13);
+        let (mut lead, mut low, mut high) = (0_i64, 0, 0);
+        let mut there = true;
+        for pick in 0..3_000 {
+            let flips = match pattern {
+                0 => true,
+                1 => pick % 2 == 0,
+                2 => pick % 3 == 0,
+                _ => random.bool(),
+            };
+            if flips {
+                there = !there;
+                change(&balancer, there, 2);
+            }
+            lead += match balancer.pick(&caller, &Unowned, |id| *id).unwrap() {
+                0 => 1,
+                1 => -1,
+                _ => 0,
+            };
+            (low, high) = (lead.min(low), lead.max(high));
+        }
+        most = most.max(high - low);
+    }
+    most
+}
+
+#[test]
+fn one_that_comes_and_goes_takes_no_turn_from_the_others() {
+    let now = Time(0);
+    let set_state = |balancer: &Balancer<usize>, there, id| {
+        let state = if there {
+            State::Ready
+        } else {
+            State::TransientFailure
+        };
+        balancer.set_state(&id, state, &Unowned, now).unwrap();
+    };
+    let add_or_remove = |balancer: &Balancer<usize>, there, id| {
+        match there {
+            true => balancer.add(&[Backend::new(id, id)], &Unowned, now),
+            false => balancer.remove(&[id], &Unowned),
+        }
+        .unwrap();
+    };
+    let anywhere = |place: usize| {
+        move |balancer: &Balancer<usize>, there, id| {
+            let mut list = listed(&[1; 2]);
+            if there {
+                list.insert(place, Backend::new(id, id));
+            }
+            balancer.reconcile(&list, &Unowned, now).unwrap();
+        }
+    };
+    for cursor in [CursorKind::Shared, CursorKind::PerCaller(4)] {
+        let config = round_robin::Config {
+            cursor,
+            ..Default::default()
+        };
+        assert_eq!(skew(config, set_state), 1);
+        assert_eq!(skew(config, add_or_remove), 1);
+        for place in 0..3 {
+            assert_eq!(skew(config, anywhere(place)), 1);
+        }
+    }
+}
+
+#[test]
+fn weight_0_is_picked_where_nothing_else_can_be() {
+    for policy in support::policies() {
+        let alone = matches!(policy, Policy::PickFirst(_));
+        let balancer = balancer(policy, &[0, 1, 2, 0, 0]);
+        let counts = |of| counts(&balancer, of);
+        let unused = |counts: &[usize]| [0, 3, 4].iter().all(|id| counts[*id] == 0);
+        assert!(unused(&counts(5_000)));
+        let set = |id: usize, state| {
+            let set = balancer.set_state(&id, state, &Unowned, Time(0));
+            set.unwrap();
+        };
+        set(1, State::TransientFailure);
+        let left = counts(5_000);
+        assert!(unused(&left) && left[2] == 5_000);
+        set(2, State::TransientFailure);
+        if !alone {
+            let left = counts(60_000);
+            assert!(
+                [0, 3, 4].iter().all(|id| left[*id].abs_diff(20_000) < 800),
+                "{left:?}"
+            );
+        }
+        set(2, State::Ready);
+        assert!(unused(&counts(5_000)));
+        // By another weight, and back.
+        balancer
+            .reconcile(&listed(&[4, 0, 0, 0, 0]), &Unowned, Time(0))
+            .unwrap();
+        assert_eq!(counts(5_000), [5_000, 0, 0, 0, 0]);
+        let heavier = Backend {
+            weight: 0,
+            ..Backend::new(0, 0)
+        };
+        balancer.add(&[heavier], &Unowned, Time(0)).unwrap();
+        assert_eq!(
+            balancer.info(&Unowned).backends[0].current_weight,
+            Some(0.0)
+        );
+        let left = counts(5_000);
+        assert!(
+            alone || [2, 3, 4].iter().all(|id| left[*id] > 0),
+            "{left:?}"
+        );
     }
 }
 

@@ -59,6 +59,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         for (_, member) in members.iter_mut() {
             member.row = None;
         }
+        scope.writer.weighing = 0;
+        scope.writer.weightless = false;
         Change {
             whole: true,
             touched: true,
@@ -92,7 +94,11 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let listed = self.writer.members.find(&offered.id);
         let key = match listed {
             Some(key) => {
+                let counted = self.writer.members.get(key).weighs_in_rotation();
                 self.gone.extend(self.writer.members.update(key, offered));
+                let counts = self.writer.members.get(key).weighs_in_rotation();
+                self.writer.weighing += u32::from(counts);
+                self.writer.weighing -= u32::from(counted);
                 key
             }
             None => self.writer.insert(offered, now),
@@ -122,7 +128,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         self.touched = true;
         self.exclude(key);
         let member = self.writer.members.remove(key);
-        self.writer.weighted -= u32::from(member.entry.load.weight() != 1.0);
+        self.writer.weighted -= u32::from(member.entry.load.known_weight() != Some(1.0));
         if let Some(owner) = member.owner {
             self.writer.watched.release(owner, key);
             self.released.push(owner);
@@ -197,7 +203,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Has a member in the rotation, or not, as its standing asks for.
     fn update_rotation(&mut self, key: MemberKey) {
         let member = self.writer.members.get(key);
-        let wanted = self.writer.relief.picks(member.standing);
+        let wanted = self.writer.relief.picks(member.standing)
+            && (member.weight > 0 || self.writer.weightless);
         match (member.row, wanted) {
             (None, true) => self.add_to_rotation(key),
             (Some(_), false) => self.remove_from_rotation(key),
@@ -216,13 +223,19 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         };
         match member.row {
             Some(index) => self.rows.replace(index as usize, row),
-            None => member.row = Some(self.rows.push(row) as u32),
+            None => {
+                member.row = Some(self.rows.push(row) as u32);
+                self.writer.weighing += u32::from(member.weighs_in_rotation());
+            }
         }
     }
 
     /// Removes a member from the rotation, if it is in it.
     fn remove_from_rotation(&mut self, key: MemberKey) {
-        let members = &mut self.writer.members;
+        let Writer {
+            members, weighing, ..
+        } = &mut *self.writer;
+        *weighing -= u32::from(members.get(key).weighs_in_rotation());
         if let Some(index) = members.get_mut(key).row.take() {
             self.touched = true;
             if let Some(moved) = self.rows.swap_remove(index as usize) {
@@ -241,6 +254,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Publishes a list that a user changed, if it was touched.
     pub(super) fn finish(mut self) -> (Changes, Gone<T>) {
         self.update_relief();
+        self.update_weightless();
         self.publish_if_touched(Cause::Reconcile);
         for owner in std::mem::take(&mut self.released) {
             self.unwatch_idle(owner);
@@ -258,6 +272,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// touched.
     pub(super) fn finish_state_change(mut self) -> Gone<T> {
         self.update_relief();
+        self.update_weightless();
         self.publish_if_touched(Cause::StateChange);
         self.gone
     }
@@ -305,6 +320,23 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         }
     }
 
+    /// Has backends of weight 0 in the rotation as long as no other one is in it.
+    fn update_weightless(&mut self) {
+        let weightless = self.writer.weighing == 0;
+        if weightless == self.writer.weightless {
+            return;
+        }
+        self.writer.weightless = weightless;
+        let members = self.writer.members.iter();
+        let without = members.filter(|(_, member)| member.weight == 0);
+        let mut keys: Vec<MemberKey> = without.map(|(key, _)| key).collect();
+        // In the order of the list, as all rows are at first.
+        keys.sort_unstable_by_key(|key| self.writer.members.get(*key).rank);
+        for key in keys {
+            self.update_rotation(key);
+        }
+    }
+
     /// Stops watching an owner that owns nothing any more.
     fn unwatch_idle(&mut self, owner: Owner) {
         if self.writer.owner != Some(owner) {
@@ -331,11 +363,12 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             ..
         } = &mut *self.writer;
         let rows = std::mem::replace(&mut self.rows, Draft::new()).finish();
-        let list = List {
-            rows: &rows,
-            members,
-        };
         let picker = self.published.inspect(|last| {
+            let list = List {
+                rows: &rows,
+                last: last.rows(),
+                members,
+            };
             let with = Build {
                 last: Some(last.picker()),
                 cause,
@@ -357,6 +390,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 /// The rows of a snapshot, with what is known of their backends.
 struct List<'a, T> {
     rows: &'a Rows<T>,
+    /// Of the snapshot before it.
+    last: &'a Rows<T>,
     members: &'a Members<T>,
 }
 
@@ -377,5 +412,14 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
 
     fn shuffle_place(&self, index: usize) -> u32 {
         self.rows.get(index).entry.shuffle_place
+    }
+
+    fn follower(&self, last_index: usize) -> usize {
+        // Where so many are gone at once, it does not matter who is next.
+        const FAR: usize = 256;
+        let indices = (last_index..self.last.len()).chain(0..last_index);
+        let rows = indices.take(FAR).map(|index| self.last.get(index));
+        let mut followers = rows.filter_map(|row| self.members.row_of(&row.entry));
+        followers.next().unwrap_or(0)
     }
 }

@@ -115,7 +115,11 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
         let load = &member.entry.load;
         let (in_flight, ended) = (load.in_flight(), load.ended());
         let checkouts = u64::from(in_flight) + ended.successes + ended.failures;
-        let current_weight = load.weight();
+        let current_weight = match member.weight {
+            // What its entry has is for when no other backend can be picked.
+            0 => Some(0.0),
+            _ => load.known_weight(),
+        };
         let health = member.health.as_ref();
         let ejected_until = config.outlier_detection.as_ref().zip(health);
         let ejected_until =
@@ -127,7 +131,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             owner_dead: member.owner_dead,
             owner: member.owner,
             weight: member.weight,
-            current_weight: (current_weight > 0.0).then_some(current_weight),
+            current_weight,
             picks: match config.policy.counts_picks() {
                 true => turns,
                 false => checkouts + turns,

@@ -11,6 +11,7 @@ use crate::backend::{Backend, Offer, Owner};
 use crate::config::Config;
 use crate::entry::Entry;
 use crate::health::{slow_start, Census, Health, Relief};
+use crate::load::Load;
 use crate::members::{MemberKey, Members};
 use crate::shared::Shared;
 use crate::time::Time;
@@ -26,6 +27,10 @@ pub(super) struct Writer<T, W> {
     pub(super) relief: Relief,
     /// How many members weigh something else than 1.
     pub(super) weighted: u32,
+    /// How many members in the rotation weigh something.
+    pub(super) weighing: u32,
+    /// Whether members of weight 0 are picked, since there is no other to pick.
+    pub(super) weightless: bool,
     /// The process whose death closes the balancer.
     pub(super) owner: Option<Owner>,
     /// The owners of members and of the balancer.
@@ -52,6 +57,8 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             census: Census::default(),
             relief: Relief::default(),
             weighted: 0,
+            weighing: 0,
+            weightless: false,
             owner: None,
             watched: Watched::new(),
             generation: 0,
@@ -94,19 +101,23 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let config = &self.config;
         let member = self.members.get(key);
         let load = &member.entry.load;
-        let own = match (load.reported.get(), config.policy.reported_weights()) {
+        let weight = match (load.reported.get(), config.policy.reported_weights()) {
             (Some(reported), Some(config)) => reported.get(now, config),
-            _ => f64::from(member.weight),
+            // Where it is picked, all others have none either.
+            _ => Some(f64::from(member.weight.max(1))),
         };
         let slow_start = config.slow_start.as_ref();
-        let factor = slow_start.map_or(1.0, |config| {
+        let warmth = slow_start.map_or(1.0, |config| {
             slow_start::factor(config, now.since(member.healthy_since))
         });
-        let (before, weight) = (load.weight(), own * factor);
-        load.set_weight(weight);
-        self.weighted += u32::from(weight != 1.0);
-        self.weighted -= u32::from(before != 1.0);
-        weight != before
+        let as_now = |load: &Load| (load.known_weight(), load.warmth());
+        let before = as_now(load);
+        load.set_weight(weight, warmth);
+        let after = as_now(load);
+        let differs = |weight: Option<f64>| u32::from(weight != Some(1.0));
+        self.weighted += differs(after.0);
+        self.weighted -= differs(before.0);
+        after != before
     }
 
     /// Brings all weights up to date, and says whether one has changed.

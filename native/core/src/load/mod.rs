@@ -141,8 +141,10 @@ pub(crate) struct Load {
     measured: AtomicBool,
     streak: Streak,
     cohorts: Cohorts,
-    /// The bits of its share beside the others as it is now, an `f64`.
+    /// The bits of its share beside the others once it is warm, an `f64`; NaN: it is not known.
     weight: AtomicU64,
+    /// The bits of the part of it that slow start leaves, an `f64`.
+    warmth: AtomicU64,
     /// Made when the policy first takes weights from load reports.
     pub(crate) reported: OnceBox<ReportedWeight>,
 }
@@ -175,6 +177,7 @@ impl Load {
             streak: Streak::default(),
             cohorts: Cohorts::new(),
             weight: AtomicU64::new(1.0_f64.to_bits()),
+            warmth: AtomicU64::new(1.0_f64.to_bits()),
             reported: OnceBox::new(),
         };
         if reports {
@@ -407,14 +410,30 @@ impl Load {
         self.latency.score()
     }
 
-    /// Its share beside the others as it is now. 0 is not known.
+    /// Its share beside the others as it is now. 1 where it is not known, which is so with load
+    /// reports alone.
     #[inline]
     pub(crate) fn weight(&self) -> f64 {
-        f64::from_bits(self.weight.load(Ordering::Relaxed))
+        self.known_weight().unwrap_or(1.0)
     }
 
-    pub(crate) fn set_weight(&self, weight: f64) {
+    /// The same. `None` where it is not known.
+    #[inline]
+    pub(crate) fn known_weight(&self) -> Option<f64> {
+        let weight = f64::from_bits(self.weight.load(Ordering::Relaxed));
+        (!weight.is_nan()).then(|| weight * self.warmth())
+    }
+
+    /// The part of its share that slow start leaves it.
+    #[inline]
+    pub(crate) fn warmth(&self) -> f64 {
+        f64::from_bits(self.warmth.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_weight(&self, weight: Option<f64>, warmth: f64) {
+        let weight = weight.unwrap_or(f64::NAN);
         self.weight.store(weight.to_bits(), Ordering::Relaxed);
+        self.warmth.store(warmth.to_bits(), Ordering::Relaxed);
     }
 }
 

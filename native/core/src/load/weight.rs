@@ -67,8 +67,8 @@ fn weight(report: &Report, config: &Config) -> Option<f64> {
 /// let start = Time(0);
 /// let report = Report { rps_fractional: 100.0, cpu_utilization: 0.5, ..Report::default() };
 /// weight.on_report(&report, start, &config);
-/// assert_eq!(weight.get(start, &config), 0.0);
-/// assert_eq!(weight.get(start + Duration::from_secs(1), &config), 200.0);
+/// assert_eq!(weight.get(start, &config), None);
+/// assert_eq!(weight.get(start + Duration::from_secs(1), &config), Some(200.0));
 /// ```
 #[derive(Debug)]
 pub struct ReportedWeight {
@@ -118,24 +118,24 @@ impl ReportedWeight {
         self.non_empty_since.store(UNSET, Ordering::Relaxed);
     }
 
-    /// The weight that counts at `now`; 0 when it is unknown. Never NaN or infinite.
+    /// The weight that counts at `now`, above 0 and finite. `None` when it is not known.
     ///
     /// A weight that has expired begins a new blackout with the next report. If that report comes
     /// in at this very moment, the blackout begins with the one after it.
-    pub fn get(&self, now: Time, config: &Config) -> f64 {
+    pub fn get(&self, now: Time, config: &Config) -> Option<f64> {
         // Acquire: pairs with the store of `on_report`.
         let last_updated = self.last_updated.load(Ordering::Acquire);
         if last_updated == UNSET {
-            return 0.0;
+            return None;
         }
         if now.since(Time(last_updated)) >= config.weight_expiration_period {
             self.non_empty_since.store(UNSET, Ordering::Relaxed);
-            return 0.0;
+            return None;
         }
         if self.blacked_out(now, config.blackout_period) {
-            return 0.0;
+            return None;
         }
-        f64::from_bits(self.weight.load(Ordering::Relaxed))
+        Some(f64::from_bits(self.weight.load(Ordering::Relaxed)))
     }
 
     fn blacked_out(&self, now: Time, period: Duration) -> bool {
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    fn after(report: &Report, config: &Config) -> f64 {
+    fn after(report: &Report, config: &Config) -> Option<f64> {
         let weight = ReportedWeight::new();
         weight.on_report(report, Time(0), config);
         weight.get(Time(0), config)
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_never_reported_has_no_weight() {
-        assert_eq!(ReportedWeight::new().get(Time(5), &at_once()), 0.0);
+        assert_eq!(ReportedWeight::new().get(Time(5), &at_once()), None);
     }
 
     #[test]
@@ -188,19 +188,27 @@ mod tests {
     #[test]
     fn reports_that_say_nothing_are_ignored() {
         for bad in [0.0, -1.0, f64::NAN, f64::NEG_INFINITY, f64::INFINITY] {
-            assert_eq!(after(&report(bad, 0.5, 0.0), &at_once()), 0.0, "qps {bad}");
-            assert_eq!(after(&report(1.0, bad, 0.0), &at_once()), 0.0, "load {bad}");
+            assert_eq!(after(&report(bad, 0.5, 0.0), &at_once()), None, "qps {bad}");
+            assert_eq!(
+                after(&report(1.0, bad, 0.0), &at_once()),
+                None,
+                "load {bad}"
+            );
         }
         // Beyond what a float can hold.
-        assert_eq!(after(&report(1e300, 1e-300, 0.0), &at_once()), 0.0);
+        assert_eq!(after(&report(1e300, 1e-300, 0.0), &at_once()), None);
     }
 
     #[test]
     fn a_rate_of_failures_that_is_none_costs_nothing() {
         for eps in [0.0, -5.0, f64::NAN] {
-            assert_eq!(after(&report(10.0, 0.5, eps), &at_once()), 20.0, "{eps}");
+            assert_eq!(
+                after(&report(10.0, 0.5, eps), &at_once()),
+                Some(20.0),
+                "{eps}"
+            );
         }
-        assert_eq!(after(&report(10.0, 0.5, 5.0), &at_once()), 10.0);
+        assert_eq!(after(&report(10.0, 0.5, 5.0), &at_once()), Some(10.0));
     }
 
     #[test]
@@ -210,8 +218,8 @@ mod tests {
         let weight = ReportedWeight::new();
         weight.on_report(&report(10.0, 0.5, 0.0), Time(0), &config);
         weight.on_report(&report(0.0, 0.5, 0.0), Time(end.0 - 1), &config);
-        assert_eq!(weight.get(Time(end.0 - 1), &config), 20.0);
-        assert_eq!(weight.get(end, &config), 0.0);
+        assert_eq!(weight.get(Time(end.0 - 1), &config), Some(20.0));
+        assert_eq!(weight.get(end, &config), None);
     }
 
     #[test]
@@ -220,14 +228,14 @@ mod tests {
         let later = |time: Time| time + config.blackout_period;
         let weight = ReportedWeight::new();
         weight.on_report(&report(10.0, 0.5, 0.0), Time(0), &config);
-        assert_eq!(weight.get(later(Time(0)), &config), 20.0);
+        assert_eq!(weight.get(later(Time(0)), &config), Some(20.0));
 
         weight.on_ready();
-        assert_eq!(weight.get(later(Time(0)), &config), 0.0);
+        assert_eq!(weight.get(later(Time(0)), &config), None);
         let again = later(later(Time(0)));
         weight.on_report(&report(10.0, 0.5, 0.0), again, &config);
-        assert_eq!(weight.get(Time(later(again).0 - 1), &config), 0.0);
-        assert_eq!(weight.get(later(again), &config), 20.0);
+        assert_eq!(weight.get(Time(later(again).0 - 1), &config), None);
+        assert_eq!(weight.get(later(again), &config), Some(20.0));
     }
 
     #[test]
@@ -235,7 +243,7 @@ mod tests {
         let config = at_once();
         let weight = ReportedWeight::new();
         weight.on_report(&report(10.0, 0.5, 0.0), Time(1_000), &config);
-        assert_eq!(weight.get(Time(1), &config), 20.0);
+        assert_eq!(weight.get(Time(1), &config), Some(20.0));
     }
 
     #[test]
@@ -279,7 +287,7 @@ mod tests {
         ) {
             let config = Config { error_utilization_penalty: penalty, ..at_once() };
             let weight = after(&report(qps, load, eps), &config);
-            prop_assert!(weight.is_finite() && weight >= 0.0);
+            prop_assert!(weight.is_none_or(|weight| weight.is_finite() && weight > 0.0));
         }
     }
 }

@@ -18,6 +18,10 @@ pub(crate) trait CandidateList: Candidates {
 
     /// Its place in a shuffled list.
     fn shuffle_place(&self, index: usize) -> u32;
+
+    /// The backend that had this index in the list before this one, or the first after it that is
+    /// still there.
+    fn follower(&self, last_index: usize) -> usize;
 }
 
 /// Why a picker is built; some policies begin anew with a list, others go on.

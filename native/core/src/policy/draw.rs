@@ -133,7 +133,7 @@ mod tests {
     fn weighted(weights: &[f64]) -> Draw {
         let load = |weight: &f64| {
             let load = Load::new(&Measuring::plain(), false, Time(0));
-            load.set_weight(*weight);
+            load.set_weight(Some(*weight), 1.0);
             load
         };
         Draw::new(&Weighted(weights.iter().map(load).collect()), true)

@@ -27,7 +27,8 @@ pub mod pick_first;
 pub mod random;
 pub mod ring_hash;
 pub mod round_robin;
-pub(crate) mod stride;
+pub(crate) mod scale;
+mod schedule;
 pub mod weighted_round_robin;
 
 pub(crate) use self::contract::{Build, CandidateList, Candidates, Cause};

@@ -1,6 +1,8 @@
 //! round_robin: one backend after the other, in list order.
 //!
-//! gRPC gives every new picker a random start; Envoy keeps its index across updates. Both can be
+//! gRPC gives every new picker a random start; Envoy keeps its index across updates, which then is
+//! another backend's in a list of another length. Here the rotation goes on with the backend whose
+//! turn it is, so that one that comes and goes takes no turn from the others. A random start can be
 //! chosen, see [`Start`] and [`OnReconcile`].
 
 use strength_reduce::StrengthReducedU64;
@@ -67,7 +69,9 @@ impl PolicyConfig for Config {
         };
         Picker {
             cursor: match last {
-                Some(last) if goes_on => last.cursor.continued(self.cursor),
+                Some(last) if goes_on => last.cursor.continued(self.cursor, |turn| {
+                    list.follower((turn % last.backends) as usize) as u64
+                }),
                 _ => Cursor::new(self.cursor, first),
             },
             backends: StrengthReducedU64::new(list.len().max(1) as u64),
@@ -80,7 +84,7 @@ impl PolicyPicker for Picker {
 
     #[inline]
     fn pick(&self, _candidates: &impl Candidates, caller: &Caller) -> usize {
-        (self.cursor.take(caller.number()) % self.backends) as usize
+        (self.cursor.take(caller.number(), 1) % self.backends) as usize
     }
 
     fn for_each_picked(&self, n: usize, add: impl FnMut(usize, u64)) {

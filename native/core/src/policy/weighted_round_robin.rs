@@ -1,15 +1,14 @@
 //! weighted_round_robin (gRFC A58): one after the other, each as often as its weight says.
 //!
-//! Weights are those of the list, or come from load reports. The schedule is gRPC's static stride,
-//! see `stride`.
+//! Weights are those of the list, as they are, or come from load reports, on A58's scale. The turns
+//! go on across changes of the list; A58 begins anywhere at each.
 
-use strength_reduce::StrengthReducedU64;
-
-use super::contract::{Build, CandidateList, Candidates, Cause, PolicyConfig, PolicyPicker};
-use super::stride::Stride;
+use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
+use super::scale::{scaled, Weight};
+use super::schedule::Schedule;
 use crate::caller::Caller;
 use crate::cursor::{Cursor, CursorKind};
-use crate::load::reported_weight;
+use crate::load::{reported_weight, Load};
 
 /// What can be chosen.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,14 +30,9 @@ pub enum Weights {
 }
 
 pub(crate) struct Picker {
+    /// Counts places of the schedule.
     cursor: Cursor,
     schedule: Schedule,
-}
-
-enum Schedule {
-    Stride(Stride),
-    /// A58: with fewer than two backends, or as long as no weight is known.
-    RoundRobin(StrengthReducedU64),
 }
 
 impl PolicyConfig for Config {
@@ -47,23 +41,27 @@ impl PolicyConfig for Config {
     type Picker = Picker;
 
     fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
-        let Build {
-            last,
-            cause,
-            random,
-            ..
-        } = with;
-        let backends = list.len();
-        let weights = (0..backends).map(|index| single(list.load(index).weight()));
-        let schedule = match Stride::new(&weights.collect::<Vec<f32>>()) {
-            Some(stride) => Schedule::Stride(stride),
-            None => Schedule::RoundRobin(StrengthReducedU64::new(backends.max(1) as u64)),
+        let Build { last, random, .. } = with;
+        let loads = (0..list.len()).map(|index| list.load(index));
+        let weights: Vec<f64> = match self.weights {
+            Weights::Static => loads.map(Load::weight).collect(),
+            Weights::Reported(_) => {
+                let weights: Vec<Weight> = loads.map(reported).collect();
+                scaled(&weights).into_iter().map(f64::from).collect()
+            }
         };
+        let schedule = Schedule::new(&weights);
         let cursor = match last {
-            // A58: the timer swaps schedules, and the counter goes on.
-            Some(last) if cause == Cause::StateChange => last.cursor.continued(self.cursor),
-            // A58: a new picker begins anywhere, so that many clients do not go in step.
-            _ => Cursor::new(self.cursor, || u64::from(random.u32(..))),
+            Some(last) if schedule.is_like(&last.schedule) => {
+                last.cursor.continued(self.cursor, |place| place)
+            }
+            // Less than a turn further: lists that take turns would each come upon the same places
+            // again and again.
+            Some(last) => last.cursor.continued(self.cursor, |place| {
+                place.wrapping_add(schedule.less_than_a_turn(random.u64(..)))
+            }),
+            // So that many clients do not go in step.
+            None => Cursor::new(self.cursor, || random.u64(..)),
         };
         Picker { cursor, schedule }
     }
@@ -76,22 +74,19 @@ impl PolicyConfig for Config {
     }
 }
 
-/// C-core weighs in 32 bits. What is too small for that is still known, which 0 is not.
-fn single(weight: f64) -> f32 {
-    match weight > 0.0 {
-        true => (weight as f32).max(f32::MIN_POSITIVE),
-        false => 0.0,
+/// C-core weighs in 32 bits.
+fn reported(load: &Load) -> Weight {
+    match load.known_weight() {
+        // What is too small for that is known all the same.
+        Some(weight) => Weight::Known((weight as f32).max(f32::MIN_POSITIVE)),
+        None => Weight::Part(load.warmth() as f32),
     }
 }
 
 impl PolicyPicker for Picker {
     #[inline]
     fn pick(&self, _candidates: &impl Candidates, caller: &Caller) -> usize {
-        let caller = caller.number();
-        match &self.schedule {
-            // The schedule repeats itself after 2^32 turns, as that of gRPC.
-            Schedule::Stride(stride) => stride.pick(|| self.cursor.take(caller) as u32),
-            Schedule::RoundRobin(backends) => (self.cursor.take(caller) % *backends) as usize,
-        }
+        let place = self.cursor.take(caller.number(), self.schedule.step());
+        self.schedule.at(place)
     }
 }

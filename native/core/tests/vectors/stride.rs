@@ -1,8 +1,9 @@
-//! static_stride_scheduler.json: scaling and sequences of the stride scheduler (policy::stride).
+//! static_stride_scheduler.json: scaling (policy::scale), and gRPC's static stride scheduler.
 //!
-//! The crate scales as C-core does. How Java and Go scale is here.
+//! The crate scales as C-core does. How Java and Go scale is here, and the order in which gRPC takes
+//! turns.
 
-use grpc_lb_core::testing::Stride;
+use grpc_lb_core::testing::{scaled, Weight};
 use serde_json::Value;
 
 use crate::given::{integer, integer_or, integers, number, numbers, only, same, Vector, Vectors};
@@ -180,8 +181,12 @@ impl Schedule {
     pub fn of(variant: &str, weights: &[f64]) -> Option<Schedule> {
         match variant {
             "core" => {
-                let weights: Vec<f32> = weights.iter().map(|weight| *weight as f32).collect();
-                Stride::new(&weights).map(Schedule::Stride)
+                let weight = |weight: &f64| match *weight > 0.0 {
+                    true => Weight::Known(*weight as f32),
+                    false => Weight::Part(1.0),
+                };
+                let enough = weights.len() > 1 && known(weights) > 0;
+                enough.then(|| stride(scaled(&weights.iter().map(weight).collect::<Vec<_>>())))
             }
             "java" => Some(stride(java(weights))),
             "go" => Some(go(weights)),
@@ -199,13 +204,32 @@ impl Schedule {
     fn scaled(&self) -> Vec<u64> {
         match self {
             Schedule::RoundRobin(_) => Vec::new(),
-            Schedule::Stride(stride) => stride.scaled().iter().copied().map(u64::from).collect(),
+            Schedule::Stride(stride) => stride.0.iter().copied().map(u64::from).collect(),
         }
     }
 }
 
 fn stride(scaled: Vec<u16>) -> Schedule {
-    Schedule::Stride(Stride::from_scaled(scaled).expect("one of them is the largest"))
+    assert!(scaled.contains(&u16::MAX), "picks would go on and on");
+    Schedule::Stride(Stride(scaled))
+}
+
+/// gRPC's schedule. A counter goes over the backends in list order, one generation after the other,
+/// and passes a backend of weight `w` over in all but `w` of 65,535 generations.
+pub struct Stride(Vec<u16>);
+
+impl Stride {
+    fn pick(&self, mut next: impl FnMut() -> u32) -> usize {
+        loop {
+            let number = next() as usize;
+            let (generation, slot) = (number / self.0.len(), number % self.0.len());
+            let (weight, max) = (u64::from(self.0[slot]), u64::from(u16::MAX));
+            let position = weight * generation as u64 + slot as u64 * (max / 2);
+            if position % max >= max - weight {
+                return slot;
+            }
+        }
+    }
 }
 
 fn known(weights: &[f64]) -> usize {

@@ -52,7 +52,7 @@ fn ratio(input: &Value, expect: &Value) -> Result<(), String> {
             if !given.is_null() {
                 weight.on_report(&report(given), Time(0), &config);
             }
-            weight.get(Time(0), &config)
+            weight.get(Time(0), &config).unwrap_or(0.0)
         })
         .collect();
     if let Some(expected) = expect.get("weights") {
@@ -129,7 +129,7 @@ fn timeline(input: &Value, expect: &Value) -> Result<(), String> {
         let now = Time(0) + milliseconds(&event["t"]);
         match text(&event["op"]) {
             "report" => weight.on_report(&report(&event["report"]), now, &config),
-            "get" => got.push(weight.get(now, &config)),
+            "get" => got.push(weight.get(now, &config).unwrap_or(0.0)),
             "ready" => weight.on_ready(),
             other => return Err(format!("unknown event {other}")),
         }

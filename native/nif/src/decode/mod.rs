@@ -71,7 +71,7 @@ fn backend(term: Term) -> Result<Backend<Offered>, Malformed> {
         backend.owner = options.owner(atoms::owner())?;
     }
     if options.given(atoms::weight()).is_some() {
-        backend.weight = options.within(atoms::weight(), 1..)?;
+        backend.weight = options.get(atoms::weight())?;
     }
     if options
         .given(atoms::state())
