@@ -50,7 +50,7 @@ defmodule GrpcLb do
           value: term(),
           state: state() | :down,
           owner: pid() | nil,
-          weight: pos_integer(),
+          weight: non_neg_integer(),
           current_weight: float() | nil,
           in_flight: non_neg_integer(),
           oldest_in_flight: non_neg_integer() | nil,
@@ -479,7 +479,7 @@ defmodule GrpcLb do
         once it is dead
       * `:weight` - the integer that was given
       * `:current_weight` - the float that picks go by: the given weight or the one made from load
-        reports, and less in a slow start. `nil` while reports are awaited.
+        reports, and less in a slow start. `nil` while reports are awaited; 0.0 for the weight 0.
       * `:in_flight` - calls that were checked out and have not ended
       * `:oldest_in_flight` - for how many milliseconds the oldest of those has been in flight, `nil` if
         there is none. At least so long: longer by no more than the calls took that began before it, and

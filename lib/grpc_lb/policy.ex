@@ -10,7 +10,7 @@ defmodule GrpcLb.Policy do
 
       The plain choice, and the cheapest one that spreads calls evenly. It does not notice that a
       backend is smaller, slow or busy: each gets as many calls as any other, the slow one too. Weights
-      do not count.
+      do not count, but for 0.
       """,
       options: [
         cursor: [
@@ -18,7 +18,9 @@ defmodule GrpcLb.Policy do
           default: :shared,
           doc: """
           `:shared`: all callers share one rotation; over any run of picks without a reconcile the
-          counts of the backends differ by at most 1. `:per_scheduler`: each scheduler has its own,
+          counts of the backends differ by at most 1, and those of two that stay do so while others come
+          and go, but for the changes that move them in the order of the list. `:per_scheduler`: each
+          scheduler has its own,
           and the counts differ by at most the number of schedulers that picked; picks on different
           schedulers then share nothing that is written, and scale with the cores.
           """
@@ -35,8 +37,9 @@ defmodule GrpcLb.Policy do
           type: {:one_of, [:keep, :reset]},
           default: :keep,
           doc: """
-          what a new list does to the rotation: it goes on where it is, as Envoy's, or starts
-          again, as gRPC's.
+          what a new list does to the rotation: it goes on with the backend whose turn it is, or starts
+          again, as gRPC's. Envoy goes on with the index instead, which then is another backend's: one that
+          comes and goes takes turns from some of the others, which it does not here.
           """
         ]
       ]
@@ -56,8 +59,12 @@ defmodule GrpcLb.Policy do
       `GrpcLb.report/3`. A backend whose weight is not known gets the mean of the known ones; while
       fewer than two are known this is `:round_robin`. The weights of the list do not count then.
 
-      Turns are taken in a fixed pattern, not drawn. Weights further apart than gRPC's limits are
-      brought nearer: none counts as more than ten times the mean, or as less than a hundredth of it.
+      Turns are taken in a pattern that spreads those of each backend evenly, not drawn, and it goes on
+      across changes of the list; A58 begins anywhere at each. Weights of the list are taken as they are:
+      one of 1 beside 999 has every thousandth turn, and over any run of as many picks as all weights
+      together make, less what divides them all, each backend has exactly its turns. Reported weights are
+      brought nearer to each other, as C-core does it: none counts as more than ten times the mean, or as
+      less than a hundredth of it.
       """,
       options: [
         weights: [

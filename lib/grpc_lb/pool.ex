@@ -119,7 +119,7 @@ defmodule GrpcLb.Pool do
   @type name :: atom()
 
   @typedoc "A member: its process, what picks return, its share beside the others, see `GrpcLb.info/1`."
-  @type member :: %{pid: pid(), value: term(), weight: pos_integer()}
+  @type member :: %{pid: pid(), value: term(), weight: non_neg_integer()}
 
   @typedoc "A pool as it is at one moment, see `info/1`."
   @type info :: %{
@@ -135,7 +135,7 @@ defmodule GrpcLb.Pool do
   @type member_info :: %{
           pid: pid(),
           value: term(),
-          weight: pos_integer(),
+          weight: non_neg_integer(),
           current_weight: float() | nil,
           in_flight: non_neg_integer(),
           oldest_in_flight: non_neg_integer() | nil,

@@ -138,7 +138,6 @@ defmodule GrpcLb.NativeTest do
         {fn -> new.([:a]) end, "backend 0 must be {id, value, options}, got an atom"},
         {fn -> new.([{:a, 1, %{}}, {:b, 1, nil}]) end, "backend 1 must be a map, got an atom"},
         {fn -> new.([{:a, 1, %{owner: 2}}]) end, "backend 0 has no owner,"},
-        {fn -> new.([{:a, 1, %{weight: 0}}]) end, "backend 0 has no weight,"},
         {fn -> new.([{:a, 1, %{weight: -1}}]) end, "backend 0 has no weight,"},
         {fn -> new.([{:a, 1, %{state: :down}}]) end, "backend 0 has no state,"},
         {fn -> Native.add(lb, :none) end, "argument 2 must be a proper list of backends"},

@@ -182,8 +182,31 @@ defmodule GrpcLb.PolicyTest do
       for lb <- [keep, reset], do: picks(lb, 4)
       for lb <- [keep, reset], do: GrpcLb.reconcile(lb, [:a, :b, :c, :d, :e])
 
-      assert picks(keep, 3) == [:e, :a, :b]
+      # After a, b, c and a comes b.
+      assert picks(keep, 5) == [:b, :c, :d, :e, :a]
       assert picks(reset, 3) == [:a, :b, :c]
+    end
+
+    test "loses no turn to one that comes and goes" do
+      changes = [
+        fn lb, there -> GrpcLb.set_state(lb, :c, (there && :ready) || :transient_failure) end,
+        fn lb, there -> (there && GrpcLb.add(lb, [:c])) || GrpcLb.remove(lb, [:c]) end,
+        fn lb, there -> GrpcLb.reconcile(lb, (there && [:a, :c, :b]) || [:a, :b]) end
+      ]
+
+      for change <- changes, every <- 1..3 do
+        {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b, :c])
+
+        taken =
+          for n <- 1..600 do
+            if rem(n, every) == 0, do: change.(lb, rem(n, 2 * every) == 0)
+            {:ok, id} = GrpcLb.pick(lb)
+            id
+          end
+
+        assert %{a: a, b: b} = Enum.frequencies(taken)
+        assert abs(a - b) <= 1
+      end
     end
 
     test "can start anywhere" do
@@ -315,6 +338,29 @@ defmodule GrpcLb.PolicyTest do
       assert_shares(picks(lb, 500), %{b: 100, c: 400}, 2)
     end
 
+    test "takes the weights of the list as they are" do
+      {:ok, lb} = GrpcLb.new(:weighted_round_robin, weighted(canary: 1, main: 999))
+      assert_shares(picks(lb, 10_000), %{canary: 10, main: 9_990}, 0)
+      heavy = {:heavy, :heavy, weight: 0xFFFFFFFF}
+      {:ok, lb} = GrpcLb.new(:weighted_round_robin, Enum.to_list(1..2_000) ++ [heavy])
+      assert Enum.count(picks(lb, 1_000), &(&1 == :heavy)) >= 999
+    end
+
+    test "goes on across changes of the list" do
+      light = for id <- 1..8, do: {id, id, weight: 1}
+      list = [{:a, :a, weight: 10}] ++ light ++ [{:b, :b, weight: 10}]
+      {:ok, lb} = GrpcLb.new(:weighted_round_robin, list)
+
+      taken =
+        for _ <- 1..2_800 do
+          {:ok, _} = GrpcLb.reconcile(lb, list)
+          {:ok, id} = GrpcLb.pick(lb)
+          id
+        end
+
+      assert_shares(taken, Map.new(list, fn {id, _, weight: w} -> {id, 100 * w} end), 0)
+    end
+
     test "goes by what backends report, and not by the list" do
       policy =
         {:weighted_round_robin, weights: :reported, blackout_period: 0, weight_update_period: 100}
@@ -333,6 +379,18 @@ defmodule GrpcLb.PolicyTest do
       # One of which nothing is known gets the mean of the others.
       GrpcLb.add(lb, [:c])
       assert_shares(picks(lb, 600), %{a: 300, b: 100, c: 200}, 2)
+    end
+  end
+
+  test "a backend of weight 0 stands by, whatever the policy" do
+    for policy <- GrpcLb.Policy.names() do
+      {:ok, lb} = GrpcLb.new(policy, [{:spare, :spare, weight: 0}, :a, {:b, :b, weight: 9}])
+      assert %{weight: 0, current_weight: 0.0} = hd(GrpcLb.info(lb).backends)
+      refute :spare in picks(lb, 200)
+      for id <- [:a, :b], do: :ok = GrpcLb.set_state(lb, id, :transient_failure)
+      assert Enum.uniq(picks(lb, 10)) == [:spare]
+      :ok = GrpcLb.set_state(lb, :b, :ready)
+      assert Enum.uniq(picks(lb, 200)) == [:b]
     end
   end
 

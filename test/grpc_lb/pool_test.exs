@@ -261,7 +261,7 @@ defmodule GrpcLb.PoolTest do
             {:join, [pool, :opts], ~r/options of a member must be a keyword list, got: :opts/},
             {:join, [pool, [vlue: 2]],
              ~r/unknown option :vlue of a member, expected :value or :weight/},
-            {:join, [pool, [value: 2, weight: 0]], ~r/:weight of a member must be .* got: 0/},
+            {:join, [pool, [value: 2, weight: -1]], ~r/:weight of a member must be .* got: -1/},
             {:join, [pool, [weight: 0x100000000]], ~r/:weight/},
             {:join, [pool, :me, []], ~r/pid must be a pid of this node .* got: :me/},
             {:join, [pool, far, []], ~r/pid must be a pid of this node/},

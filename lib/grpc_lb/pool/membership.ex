@@ -11,7 +11,7 @@ defmodule GrpcLb.Pool.Membership do
   alias GrpcLb.Waiters
 
   @typedoc "A member: its pid, what a pick returns, its weight."
-  @type member :: {pid(), value :: term(), weight :: pos_integer()}
+  @type member :: {pid(), value :: term(), weight :: non_neg_integer()}
 
   @typedoc "A change of this node's members."
   @type change :: {:join, member()} | {:leave, pid()}

@@ -159,7 +159,7 @@ defmodule GrpcLb.Pool.Options do
   def member_docs, do: Options.docs(@member_options)
 
   @doc "Validates the options of a member. Raises `ArgumentError` that names what is wrong."
-  @spec member!(pid(), term()) :: {pid(), value :: term(), weight :: pos_integer()}
+  @spec member!(pid(), term()) :: {pid(), value :: term(), weight :: non_neg_integer()}
   def member!(pid, opts) do
     specs = put_in(@member_options[:value][:default], pid)
     %{value: value, weight: weight} = Options.validate!(opts, specs, "a member")

@@ -103,8 +103,8 @@ defmodule GrpcLb.Pool.OptionsTest do
     for {opts, message} <- [
           {:none, "options of a member must be a keyword list, got: :none"},
           {[wieght: 1], "unknown option :wieght of a member, expected :value or :weight"},
-          {[weight: 0],
-           "option :weight of a member must be an integer from 1 to 4294967295, got: 0"}
+          {[weight: -1],
+           "option :weight of a member must be an integer from 0 to 4294967295, got: -1"}
         ] do
       error = assert_raise ArgumentError, fn -> Options.member!(self(), opts) end
       assert error.message == message

@@ -618,6 +618,71 @@ fn picks_follow_the_weights_of_slow_start() {
     assert!(share_of_the_third(least_request(), 30).abs_diff(20_000) < 580);
 }
 
+/// The share of the last one of so many backends in percent of a whole share, so long after it came,
+/// where so many calls are in flight at once, of which any ends next.
+fn share_of_a_new_one(policy: Policy, backends: u32, at_once: usize, after: u64) -> f64 {
+    let fleet = Fleet::new(warming(policy), backends - 1);
+    fleet.tick(seconds(10));
+    fleet.reconcile(backends, seconds(20));
+    let now = seconds(20 + after);
+    fleet.tick(now);
+    let mut random = fastrand::Rng::with_seed(41);
+    let mut open: Vec<Ticket> = Vec::new();
+    let calls = 3_000 * backends as usize;
+    let mut of_new = 0;
+    for call in 0..calls {
+        let (id, ticket) = fleet.checkout(now);
+        of_new += usize::from(call >= calls / 3 && id == backends);
+        open.push(ticket);
+        if open.len() > at_once {
+            open.swap_remove(random.usize(..open.len()));
+        }
+    }
+    100.0 * of_new as f64 * f64::from(backends) / (calls - calls / 3) as f64
+}
+
+#[test]
+fn slow_start_ramps_the_share_of_every_policy_that_weighs() {
+    let policies = [
+        Policy::Random(random::Config),
+        Policy::WeightedRoundRobin(weighted_round_robin::Config::default()),
+        Policy::LeastRequest(least_request::Config::default()),
+    ];
+    for policy in policies {
+        for backends in [2, 132] {
+            // Of a few calls in flight half of one would be more than is looked for.
+            for at_once in [0, 32 * backends as usize] {
+                for after in [0, 3, 5, 8] {
+                    let weight = (after as f64 / 10.0).max(0.1);
+                    let whole = f64::from(backends);
+                    let expected = 100.0 * whole * weight / (whole - 1.0 + weight);
+                    let got = share_of_a_new_one(policy.clone(), backends, at_once, after);
+                    assert!(
+                        (got - expected).abs() < 5.0,
+                        "{}, {backends} backends, {at_once} at once, after {after} s: \
+                         {got} for {expected}",
+                        policy.name()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_newcomer_whose_weight_is_not_known_warms_up_from_the_mean() {
+    let config = warming(reported(|_| {}));
+    let fleet = Fleet::new(config, 3);
+    call_with_reports(&fleet, 3, seconds(1));
+    fleet.tick(seconds(11));
+    fleet.reconcile(4, seconds(12));
+    assert_eq!(fleet.weights()[3], None);
+    // A tenth of the mean, which is a third of the others.
+    assert_near(&fleet.picks(6_200)[3..], &[200]);
+    fleet.tick(seconds(17));
+    assert_near(&fleet.picks(7_000)[3..], &[1_000]);
+}
+
 #[test]
 fn slow_start_begins_anew_after_an_ejection() {
     let config = Config {
