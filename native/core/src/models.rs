@@ -464,19 +464,17 @@ fn calls_that_begin_and_end_while_cohorts_turn_are_in_one_of_them_and_none_is_ma
     loom::model(|| {
         let calls = Arc::new(Cohorts::new());
         let (first, _) = calls.join(Time(10 * MS));
-        let others: Vec<_> = [20, 30]
-            .map(|ms| {
-                let calls = calls.clone();
-                thread::spawn(move || (ms, calls.join(Time(ms * MS)).0))
-            })
-            .into();
+        let other = {
+            let calls = calls.clone();
+            thread::spawn(move || calls.join(Time(20 * MS)).0)
+        };
+        let (second, _) = calls.join(Time(30 * MS));
         calls.leave(first);
-        // From here on none that began before these is in flight, but for what is noted late.
-        let left: Vec<_> = others.into_iter().map(|it| it.join().unwrap()).collect();
+        let left = [second, other.join().unwrap()];
         let oldest = calls.oldest().expect("two are in flight");
         assert!((10 * MS..=30 * MS).contains(&oldest.0), "{oldest:?}");
         let (third, _) = calls.join(Time(50 * MS));
-        for (_, cohort) in left {
+        for cohort in left {
             calls.leave(cohort);
         }
         assert!(calls.oldest().is_some());
