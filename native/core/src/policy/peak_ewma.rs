@@ -91,9 +91,21 @@ impl PolicyConfig for Config {
 impl PolicyPicker for Picker {
     #[inline]
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
-        let mut drawn = self.draw.distinct(candidates.len(), 2, caller);
-        let kept = drawn.next().expect("there is a candidate");
-        match drawn.next() {
+        let n = candidates.len();
+        let (kept, next) = match self.weighted {
+            // As the other draw, of two that are equally likely, and in less time.
+            false if n > 1 => {
+                let kept = caller.random_below(n);
+                let next = caller.random_below(n - 1);
+                (kept, Some(next + usize::from(next >= kept)))
+            }
+            _ => {
+                let mut drawn = self.draw.distinct(n, 2, caller);
+                let kept = drawn.next().expect("there is a candidate");
+                (kept, drawn.next())
+            }
+        };
+        match next {
             Some(next) if self.prefers(candidates.load(next), candidates.load(kept)) => next,
             _ => kept,
         }
