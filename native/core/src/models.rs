@@ -13,7 +13,7 @@ use loom::thread;
 use crate::alarm::Alarm;
 use crate::caller::Number;
 use crate::cursor::{Cursor, CursorKind};
-use crate::health::outlier_detection;
+use crate::health::outlier_detection::{self, ConsecutiveFailures};
 use crate::limit::InFlight;
 use crate::load::cohorts::Cohorts;
 use crate::load::latency::{Latency, Rule};
@@ -653,7 +653,10 @@ fn failures_on_two_backends_are_both_acted_on() {
     with_epochs(|| {
         let detection = outlier_detection::Config {
             max_ejection_percent: 100,
-            consecutive_failures: NonZeroU32::new(1),
+            // Or one of the two would stay.
+            strict: false,
+            consecutive_failures: NonZeroU32::new(1).map(ConsecutiveFailures::of),
+            consecutive_transport_failures: NonZeroU32::new(1),
             ..Default::default()
         };
         let config = Config {
@@ -665,9 +668,11 @@ fn failures_on_two_backends_are_both_acted_on() {
         balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
         let caller = Caller::new(0);
         let tickets = [(); 2].map(|()| checkout(&balancer, &caller).unwrap().1);
+        let mut outcomes = [Outcome::Failure, Outcome::TransportFailure].into_iter();
         let threads = tickets.map(|ticket| {
+            let outcome = outcomes.next().expect("one for each");
             thread::spawn(move || {
-                ticket.complete(Outcome::Failure, None, Time(1)).unwrap();
+                ticket.complete(outcome, None, Time(1)).unwrap();
             })
         });
         balancer.tick(&Unowned, Time(1));
@@ -679,7 +684,8 @@ fn failures_on_two_backends_are_both_acted_on() {
         }
         let backends = balancer.info(&Unowned).backends;
         let ejected: Vec<_> = backends.iter().map(|it| it.times_ejected).collect();
-        assert_eq!(ejected, [1, 1]);
+        // The other one for both, unless all that may be are out when the second cause is seen.
+        assert!(ejected == [1, 1] || ejected == [1, 2], "{ejected:?}");
     });
 }
 

@@ -69,9 +69,6 @@ impl Search {
     }
 }
 
-/// How often the policy is asked again before rows are looked at without it.
-const CHOICES: usize = 16;
-
 impl<T> Snapshot<T> {
     /// Of a balancer that was never given a list.
     pub(crate) fn unstarted(limits: Limits) -> Self
@@ -155,7 +152,7 @@ impl<T> Snapshot<T> {
         enter: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
         self.pass_over(chosen);
-        for _ in 0..CHOICES {
+        for _ in 0..self.picker.more_choices() {
             let chosen = self.picker.pick(&self.rows, caller);
             let row = self.rows.get(chosen);
             if usable(row) && enter(row) {

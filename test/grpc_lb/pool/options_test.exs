@@ -45,7 +45,7 @@ defmodule GrpcLb.Pool.OptionsTest do
           {[name: A, panic_threshold: 101], ~r/option :panic_threshold must be .* got: 101/},
           {[name: A, slow_start: [window: 1]],
            ~r/:slow_start goes with .* got it with :round_robin/},
-          {[name: A, outlier_detection: [interval: 1]],
+          {[name: A, outlier_detection: [consecutive_transport_failures: nil]],
            ~r/:outlier_detection must have :success_rate/},
           {[name: A, owner: self()], ~r/unknown option :owner of a pool, expected .*:slow_start/},
           {[name: A, on_owner_death: :keep], ~r/unknown option :on_owner_death of a pool/},

@@ -73,6 +73,10 @@ pub(crate) trait PolicyPicker {
     /// write to a shared counter at every pick to know.
     const COUNTS_PICKS: bool = false;
 
+    /// How often it is asked again where what it has chosen cannot take a call, before others are
+    /// looked for without it.
+    const MORE_CHOICES: usize = 16;
+
     /// Chooses, on the hot path: does not allocate, lock or read a clock. There is a candidate, and
     /// the candidates are those that the picker was built for.
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize;

@@ -111,6 +111,13 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`PolicyPicker::MORE_CHOICES`].
+            pub(crate) fn more_choices(&self) -> usize {
+                match self {
+                    $(Picker::$name(_) => $module::Picker::MORE_CHOICES,)+
+                }
+            }
+
             /// See [`PolicyPicker::search_from`].
             pub(crate) fn search_from(&self, n: usize, caller: &Caller) -> usize {
                 match self {

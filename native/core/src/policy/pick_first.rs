@@ -75,6 +75,9 @@ pub(crate) fn weighted_place(weight: f64, random: f64) -> f64 {
 }
 
 impl PolicyPicker for Picker {
+    /// It would be the same one.
+    const MORE_CHOICES: usize = 0;
+
     #[inline]
     fn pick(&self, _candidates: &impl Candidates, _caller: &Caller) -> usize {
         self.index
