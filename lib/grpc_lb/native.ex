@@ -9,6 +9,8 @@ defmodule GrpcLb.Native do
 
   `pick/1`, `checkout/1`, `first_response/1`, `complete/4`, `summary/1`, `manual_clock/0` and
   `live_counts/0` run on the calling scheduler and never wait. All others run on a dirty CPU scheduler.
+  `pick/1` and `checkout/1` go on on one where they do not find a backend among some hundreds that are
+  dead or full.
 
   ## Loading, and loading again
 
@@ -145,7 +147,8 @@ defmodule GrpcLb.Native do
 
   Runs on the calling scheduler. Takes no lock, sends no message, and runs and frees nothing of ours:
   no list, no value, no destructor. The answer is on the heap of the caller; a value that is no single
-  word is copied, like a message. A scheduler's first pick allocates some 2 KiB. Once in 128 picks
+  word is copied, like a message. While most of a long list are dead, and not taken out yet, it looks for
+  one that lives on a dirty scheduler. A scheduler's first pick allocates some 2 KiB. Once in 128 picks
   crossbeam-epoch does its bookkeeping, which after a change may allocate or free some 2 KiB of its own.
 
   Raises `ArgumentError` when `balancer` is not a balancer of this node.

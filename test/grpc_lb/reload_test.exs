@@ -66,6 +66,15 @@ defmodule GrpcLb.ReloadTest do
     Peer.run(peer, Peer.Reload, :drop, [holder])
   end
 
+  test "another build has the clock moved that the old one made, and takes it for none of its own",
+       %{peer: peer} do
+    holder = Peer.run(peer, Peer.Reload, :hold_clock)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    assert Peer.run(peer, Peer.Reload, :move_held_clock, [holder]) == :ok
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+  end
+
   test "deleting and purging the module ends its balancers, not the VM", %{peer: peer, lb: holder} do
     assert Peer.run(peer, Peer.Reload, :delete_and_load, [holder]) == :refused
     new_holder = Peer.run(peer, Peer.Reload, :hold_balancer)

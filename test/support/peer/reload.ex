@@ -62,6 +62,29 @@ defmodule GrpcLb.Test.Peer.Reload do
     end)
   end
 
+  @doc "As `hold_call/0`, on a clock that is kept, too."
+  def hold_clock do
+    clock = GrpcLb.Clock.manual()
+    detection = [consecutive_failures: 1, max_ejection_percent: 100]
+    opts = [outlier_detection: detection, clock: clock]
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], opts)
+    {:ok, :a, ticket} = GrpcLb.checkout(lb)
+    {:holder, spawn(fn -> hold({lb, ticket, clock}) end)}
+  end
+
+  @doc "Goes on with them. The clock is one of the build that made it, and not of the one loaded now."
+  def move_held_clock(holder) do
+    with_balancer(holder, fn {lb, ticket, clock} ->
+      :ok = GrpcLb.Clock.advance(clock, 5_000)
+      :ok = GrpcLb.complete(ticket, {:error, :refused})
+      %{backends: [%{ejected_until: 35_000}, _b]} = GrpcLb.info(lb)
+      :ok = GrpcLb.Clock.advance(clock, 35_000)
+      %{backends: [%{ejected_until: nil}, _b]} = GrpcLb.info(lb)
+      {:error, :raised} = refused(fn -> GrpcLb.new(:random, [], clock: clock) end)
+      :ok
+    end)
+  end
+
   def owner_dies(holder) do
     with_balancer(holder, fn lb ->
       owner = spawn(fn -> Process.sleep(:infinity) end)
