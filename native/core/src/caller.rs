@@ -27,6 +27,22 @@ pub struct Caller {
     seed: Cell<u64>,
 }
 
+/// Makes a caller itself again when it is dropped, see [`Caller::drawing_from`].
+#[must_use]
+pub struct Drawing<'a> {
+    caller: &'a Caller,
+    /// Where its own random numbers go on.
+    seed: u64,
+}
+
+impl Drop for Drawing<'_> {
+    fn drop(&mut self) {
+        let Drawing { caller, seed } = self;
+        caller.number.set(caller.own_number.get());
+        caller.seed.set(*seed);
+    }
+}
+
 /// Random numbers for picks that are to repeat, whichever callers make them.
 pub struct Draws(AtomicU64);
 
@@ -60,8 +76,8 @@ impl Caller {
         }
     }
 
-    /// Runs a pick that does not depend on who this caller is: its random numbers are from `draws`,
-    /// and its turns are those of all callers together.
+    /// Has this caller pick as any other would until the guard is dropped: its random numbers are from
+    /// `draws`, and its turns are those of all callers together.
     ///
     /// ```
     /// use grpc_lb_core::policy::{random, Policy};
@@ -73,27 +89,21 @@ impl Caller {
     ///
     /// let picked = |caller: Caller| {
     ///     let draws = Draws::new(42);
-    ///     let pick = || caller.drawing_from(&draws, |caller| balancer.pick(caller, &Unowned, |id| *id));
-    ///     (0..10).map(|_| pick().unwrap()).collect::<Vec<u32>>()
+    ///     let pick = |_| {
+    ///         let _drawing = caller.drawing_from(&draws);
+    ///         balancer.pick(&caller, &Unowned, |id| *id)
+    ///     };
+    ///     (0..10).map(pick).collect::<Vec<_>>()
     /// };
     /// assert_eq!(picked(Caller::new(1)), picked(Caller::new(2)));
     /// # Ok::<(), grpc_lb_core::ChangeError>(())
     /// ```
-    pub fn drawing_from<R>(&self, draws: &Draws, pick: impl FnOnce(&Caller) -> R) -> R {
-        /// Makes the caller itself again, also after a panic.
-        struct Drawing<'a>(&'a Caller, u64);
-
-        impl Drop for Drawing<'_> {
-            fn drop(&mut self) {
-                let Drawing(caller, seed) = *self;
-                caller.number.set(caller.own_number.get());
-                caller.seed.set(seed);
-            }
-        }
-
-        let _drawing = Drawing(self, self.seed.replace(draws.next()));
+    pub fn drawing_from(&self, draws: &Draws) -> Drawing<'_> {
         self.number.set(usize::MAX);
-        pick(self)
+        Drawing {
+            caller: self,
+            seed: self.seed.replace(draws.next()),
+        }
     }
 
     #[inline]
@@ -194,11 +204,10 @@ mod tests {
         let number = caller.number();
         for panics in [false, true] {
             let drawing = || {
-                caller.drawing_from(&draws, |caller| {
-                    assert_eq!(caller.number(), usize::MAX);
-                    caller.random();
-                    assert!(!panics, "what was picked");
-                })
+                let _drawing = caller.drawing_from(&draws);
+                assert_eq!(caller.number(), usize::MAX);
+                caller.random();
+                assert!(!panics, "what was picked");
             };
             assert_eq!(catch_unwind(AssertUnwindSafe(drawing)).is_err(), panics);
             assert_eq!(caller.number(), number);

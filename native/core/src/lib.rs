@@ -78,7 +78,7 @@ pub use balancer::{
     BackendInfo, Balancer, ChangeError, Changes, ConfigureError, Configured, Info, MemberError,
     Summary,
 };
-pub use caller::{Caller, Draws};
+pub use caller::{Caller, Drawing, Draws};
 pub use config::Config;
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use grpc_lb_core::{Caller, Draws, Owner};
+use grpc_lb_core::{Draws, Owner};
 
 use crate::clock::Clock;
 use crate::value::Core;
@@ -23,10 +23,6 @@ pub(crate) struct Balancer {
     adopted: AtomicBool,
 }
 
-thread_local! {
-    static CALLER: Caller = Caller::new(fastrand::u64(..));
-}
-
 impl Balancer {
     pub(crate) fn new(core: Core, clock: Clock, draws: Option<Draws>) -> Self {
         Balancer {
@@ -37,13 +33,10 @@ impl Balancer {
         }
     }
 
-    /// Runs something that picks, as the thread's caller.
+    /// Where random choices come from, if they are to repeat.
     #[inline]
-    pub(crate) fn as_caller<R>(&self, pick: impl FnOnce(&Caller) -> R) -> R {
-        CALLER.with(|caller| match &self.draws {
-            None => pick(caller),
-            Some(draws) => caller.drawing_from(draws, pick),
-        })
+    pub(crate) fn draws(&self) -> Option<&Draws> {
+        self.draws.as_ref()
     }
 
     /// What tells it the time.

@@ -9,7 +9,7 @@ use rustler::{Env, Term};
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
-use crate::pick::reason;
+use crate::pick::{as_caller, reason};
 use crate::ticket::Ticket;
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
@@ -27,15 +27,28 @@ pub(crate) fn checkout<'a>(
     balancer: &Object<Balancer>,
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
+    Ok(match balancer.draws().is_some() {
+        false => checkout_by::<false>(env, balancer),
+        true => checkout_seeded(env, balancer),
+    })
+}
+
+#[cold]
+fn checkout_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
+    checkout_by::<true>(env, balancer)
+}
+
+#[inline]
+fn checkout_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
     let monitors = Monitors::new(env, balancer);
-    let begun = balancer.as_caller(|caller| {
+    let begun = as_caller::<SEEDED, _>(balancer, |caller| {
         let now = balancer.clock().now();
         balancer.checkout(caller, &monitors, now, |value| value.to_term(env))
     });
-    Ok(match begun {
+    match begun {
         Err(Unavailable::Unfinished) => go_on(env, &CHECKOUT_THOROUGHLY, balancer),
         begun => checked_out(env, balancer, begun),
-    })
+    }
 }
 
 const CHECKOUT_THOROUGHLY: Function = nif!(DirtyCpu, checkout, 1, |_env, [balancer]| {
@@ -49,7 +62,7 @@ fn checkout_thoroughly<'a>(
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
     let monitors = Monitors::new(env, balancer);
-    let begun = balancer.as_caller(|caller| {
+    let begun = as_caller::<true, _>(balancer, |caller| {
         let now = balancer.clock().now();
         balancer.checkout_thoroughly(caller, &monitors, now, |value| value.to_term(env))
     });

@@ -1,6 +1,6 @@
 //! The hot NIF.
 
-use grpc_lb_core::Unavailable;
+use grpc_lb_core::{Caller, Unavailable};
 use rustler::{Env, Term};
 
 use crate::atoms;
@@ -15,14 +15,36 @@ use crate::vm::{Answer, Object};
 /// `pick(balancer) -> {:ok, value} | {:error, :no_backends | :closed}`
 #[inline]
 pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
-    let monitors = Monitors::new(env, balancer);
-    let picked =
-        balancer.as_caller(|caller| balancer.pick(caller, &monitors, |value| value.to_term(env)));
-    Ok(match picked {
-        Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
-        Err(Unavailable::Unfinished) => go_on(env, &PICK_THOROUGHLY, balancer),
-        Err(unavailable) => reason(env, unavailable),
+    Ok(match balancer.draws().is_some() {
+        false => pick_by::<false>(env, balancer),
+        true => pick_seeded(env, balancer),
     })
+}
+
+#[cold]
+fn pick_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
+    pick_by::<true>(env, balancer)
+}
+
+#[inline]
+fn pick_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
+    let monitors = Monitors::new(env, balancer);
+    let picked = as_caller::<SEEDED, _>(balancer, |caller| {
+        balancer.pick(caller, &monitors, |value| value.to_term(env))
+    });
+    match picked {
+        Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
+        Err(unavailable) => not_picked(env, balancer, unavailable),
+    }
+}
+
+/// The answer to a pick that found nobody, as yet.
+#[cold]
+fn not_picked<'a>(env: Env<'a>, balancer: &Object<Balancer>, unavailable: Unavailable) -> Term<'a> {
+    match unavailable {
+        Unavailable::Unfinished => go_on(env, &PICK_THOROUGHLY, balancer),
+        unavailable => reason(env, unavailable),
+    }
 }
 
 const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 1, |_env, [balancer]| {
@@ -32,12 +54,31 @@ const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 1, |_env, [balancer]| {
 /// `pick`, where most of a long list are dead and have not been taken out yet.
 fn pick_thoroughly<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let monitors = Monitors::new(env, balancer);
-    let picked = balancer.as_caller(|caller| {
+    let picked = as_caller::<true, _>(balancer, |caller| {
         balancer.pick_thoroughly(caller, &monitors, |value| value.to_term(env))
     });
     Ok(match picked {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
         Err(unavailable) => reason(env, unavailable),
+    })
+}
+
+thread_local! {
+    static CALLER: Caller = Caller::new(fastrand::u64(..));
+}
+
+/// Runs something that picks, as the thread's caller. `SEEDED` is whether it looks if random choices are
+/// to repeat. The hot NIFs have looked before: what they do is compiled in one piece only if it is called
+/// in one place.
+#[inline]
+pub(crate) fn as_caller<const SEEDED: bool, R>(
+    balancer: &Balancer,
+    pick: impl FnOnce(&Caller) -> R,
+) -> R {
+    CALLER.with(|caller| {
+        let draws = balancer.draws().filter(|_| SEEDED);
+        let _drawing = draws.map(|draws| caller.drawing_from(draws));
+        pick(caller)
     })
 }
 
