@@ -180,6 +180,8 @@ struct Naive {
     config: Config,
     listed: Vec<Member>,
     rotation: Vec<u8>,
+    /// The same, as the last change left it.
+    published: Vec<u8>,
     counts: Vec<Counts>,
     turn: usize,
     /// Whom pick_first has selected, by its counts.
@@ -233,6 +235,7 @@ impl Naive {
             config,
             listed: Vec::new(),
             rotation: Vec::new(),
+            published: Vec::new(),
             counts: Vec::new(),
             turn: 0,
             selected: None,
@@ -440,10 +443,21 @@ impl Naive {
         self.seat(offered.id);
     }
 
+    /// What every change ends with that picks can see: whose turn it is keeps it, or the first one
+    /// after it that is still there.
+    fn publish(&mut self) {
+        self.generation += 1;
+        let last = std::mem::replace(&mut self.published, self.rotation.clone());
+        let next = self.turn.checked_rem(last.len()).unwrap_or(0);
+        let mut followers = last[next..].iter().chain(&last[..next]);
+        let place = |id| self.rotation.iter().position(|other| other == id);
+        self.turn = followers.find_map(place).unwrap_or(0);
+    }
+
     /// What every change of the list ends with.
     fn end(&mut self, before: &HashSet<u8>) -> Changes {
         self.calm();
-        self.generation += 1;
+        self.publish();
         if let Policy::RoundRobin(config) = &self.config.policy {
             if config.on_reconcile == round_robin::OnReconcile::Reset {
                 self.turn = 0;
@@ -514,7 +528,9 @@ impl Naive {
         self.listed[index].state = state;
         let seated = self.seat(id);
         let calmed = self.calm();
-        self.generation += u64::from(seated || calmed);
+        if seated || calmed {
+            self.publish();
+        }
         Ok(())
     }
 
@@ -532,7 +548,7 @@ impl Naive {
         self.config = next.clone();
         self.ordered &= next.panic_threshold == 0;
         self.calm();
-        self.generation += 1;
+        self.publish();
         Ok(Configured::Changed)
     }
 
@@ -561,15 +577,17 @@ impl Naive {
             }
         }
         touched |= self.calm();
-        self.generation += u64::from(touched);
+        if touched {
+            self.publish();
+        }
     }
 
     fn close(&mut self) {
         if !self.closed {
             self.closed = true;
-            self.generation += 1;
             self.listed.clear();
             self.rotation.clear();
+            self.publish();
         }
     }
 
