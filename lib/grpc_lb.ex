@@ -5,7 +5,7 @@ defmodule GrpcLb do
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)
 
-  alias GrpcLb.{Backend, Call, LoadReport, Native, Options, Policy, Settings}
+  alias GrpcLb.{Backend, Call, Line, LoadReport, Native, Options, Policy, Settings}
 
   @typedoc """
   A balancer. A bare reference: keep it in a struct, in a process's state, in an ETS table. It
@@ -302,6 +302,8 @@ defmodule GrpcLb do
   @doc """
   Checks out a backend, calls `fun` with its value, and completes the call.
 
+  With `:checkout_wait` it may wait for room first, see `new/3`.
+
   Returns what `fun` returned, or the error of `checkout/1`: `{:error, :no_backends}`,
   `{:error, :closed}` or `{:error, :overloaded}`, and `fun` was not called.
 
@@ -332,7 +334,7 @@ defmodule GrpcLb do
   @spec run(balancer(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(balancer, fun, opts \\ []), do: Call.run(&checkout(balancer, &1), fun, opts)
+  def run(balancer, fun, opts \\ []), do: Call.run(&Line.checkout(balancer, &1), fun, opts)
 
   @doc """
   Takes in a load report that did not come with a call, such as one from a stream of gRPC's

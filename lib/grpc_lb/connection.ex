@@ -94,7 +94,7 @@ defmodule GrpcLb.Connection do
       end
   """
 
-  alias GrpcLb.{Call, Holder, Native, Waiters}
+  alias GrpcLb.{Call, Holder, Line, Native, Waiters}
   alias GrpcLb.Connection.{Held, Options, Server}
 
   @enforce_keys [:name, :balancer]
@@ -418,7 +418,10 @@ defmodule GrpcLb.Connection do
   @spec run(t(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(handle, fun, opts), do: Call.run(&checkout(handle, &1), fun, opts)
+  def run(%__MODULE__{balancer: balancer}, fun, opts),
+    do: Call.run(&Line.checkout(balancer, &1), fun, opts)
+
+  def run(other, _fun, _opts), do: no_handle!(other)
 
   @doc """
   Asks for a resolution now, and returns at once.

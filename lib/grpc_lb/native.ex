@@ -7,10 +7,10 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `first_response/1`, `complete/4`, `summary/1`, `manual_clock/0` and
-  `live_counts/0` run on the calling scheduler and never wait. All others run on a dirty CPU scheduler.
-  `pick/1` and `checkout/1` go on on one where they do not find a backend among some hundreds that are
-  dead or full.
+  `pick/1`, `checkout/1`, `first_response/1`, `complete/4`, those that wait in line, `summary/1`,
+  `manual_clock/0` and `live_counts/0` run on the calling scheduler and never wait. All others run on a
+  dirty CPU scheduler. `pick/1` and `checkout/1` go on on one where they do not find a backend among some
+  hundreds that are dead or full.
 
   ## Loading, and loading again
 
@@ -40,6 +40,9 @@ defmodule GrpcLb.Native do
 
   @typedoc "A clock that tests move: a reference to a NIF resource, valid on this node."
   @type clock :: reference()
+
+  @typedoc "A place in the line of those who wait for room: a reference to a NIF resource."
+  @type waiter :: reference()
 
   @typedoc "A policy's name and all its options, see `GrpcLb.Policy`. Times are milliseconds."
   @type policy ::
@@ -71,26 +74,33 @@ defmodule GrpcLb.Native do
           optional(:reports) => :per_call | :out_of_band
         }
 
-  @typedoc "A backend, and what is given of its options, see `GrpcLb.Backend`."
+  @typedoc """
+  A backend, and what is given of its options, see `GrpcLb.Backend`. `:reserve` is for pools: such
+  backends stand back for the others as `:preferred_share` of the balancer says.
+  """
   @type backend ::
           {id :: term(), value :: term(),
            %{
              optional(:owner) => pid() | nil,
              optional(:weight) => non_neg_integer(),
-             optional(:state) => GrpcLb.state() | nil
+             optional(:state) => GrpcLb.state() | nil,
+             optional(:reserve) => boolean()
            }}
 
   @typedoc "What is given of the options of `GrpcLb.new/3`; the others have their defaults."
   @type settings :: %{
           optional(:owner) => pid() | nil,
           optional(:on_owner_death) => :keep | :remove,
+          optional(:preferred_share) => float(),
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
           optional(:max_requests) => non_neg_integer() | nil,
           optional(:max_requests_per_backend) => non_neg_integer() | nil,
           optional(:seed) => non_neg_integer() | nil,
-          optional(:clock) => clock() | nil
+          optional(:clock) => clock() | nil,
+          optional(:checkout_wait) => non_neg_integer(),
+          optional(:remember) => non_neg_integer()
         }
 
   @typedoc "What is given of the options of `GrpcLb.configure/2`; the others stay as they are."
@@ -100,7 +110,9 @@ defmodule GrpcLb.Native do
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
           optional(:max_requests) => non_neg_integer() | nil,
-          optional(:max_requests_per_backend) => non_neg_integer() | nil
+          optional(:max_requests_per_backend) => non_neg_integer() | nil,
+          optional(:checkout_wait) => non_neg_integer(),
+          optional(:remember) => non_neg_integer()
         }
 
   @typedoc "Slow start."
@@ -176,6 +188,64 @@ defmodule GrpcLb.Native do
   @spec checkout(balancer()) ::
           {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
   def checkout(_balancer), do: not_loaded()
+
+  @doc """
+  As `checkout/1`, of backends whose value is none of these.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> {:ok, :b, _ticket} = GrpcLb.Native.checkout_except(lb, [:a])
+      iex> GrpcLb.Native.checkout_except(lb, [:a, :b])
+      {:error, :no_backends}
+  """
+  @spec checkout_except(balancer(), values :: [term()]) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout_except(_balancer, _values), do: not_loaded()
+
+  @doc """
+  Takes a place, for the calling process, in the line of those who wait for room. See `:checkout_wait`
+  of `GrpcLb.new/3`, which `GrpcLb.run/3` does all of this for.
+
+  `{:ok, waiter, place, milliseconds}`, or `{:error, :overloaded}` where nobody may wait. Who has a
+  place calls `checkout_in_turn/2` at once, and again for every message `{:grpc_lb_room, place}`, until
+  it says something else than `{:error, :overloaded}` or the time is over and `leave_line/1` is called.
+  The place is given up when the process dies, or when `waiter` is garbage.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a], max_requests: 1, checkout_wait: 100)
+      iex> {:ok, :a, ticket} = GrpcLb.checkout(lb)
+      iex> {:ok, waiter, place, 100} = GrpcLb.Native.line_up(lb)
+      iex> GrpcLb.Native.checkout_in_turn(waiter, [])
+      {:error, :overloaded}
+      iex> GrpcLb.complete(ticket, :ok)
+      iex> receive do: ({:grpc_lb_room, ^place} -> :room)
+      :room
+      iex> {:ok, :a, _ticket} = GrpcLb.Native.checkout_in_turn(waiter, [])
+  """
+  @spec line_up(balancer()) ::
+          {:ok, waiter(), place :: pos_integer(), milliseconds :: pos_integer()}
+          | {:error, :overloaded}
+  def line_up(_balancer), do: not_loaded()
+
+  @doc """
+  As `checkout_except/2`, for who has a place in line: `{:error, :overloaded}` too while others are
+  before it. Any other answer gives the place up. See `line_up/1`.
+  """
+  @spec checkout_in_turn(waiter(), values :: [term()]) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout_in_turn(_waiter, _values), do: not_loaded()
+
+  @doc """
+  Gives a place in line up: no message comes for it after this. See `line_up/1`.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a], checkout_wait: 100)
+      iex> {:ok, waiter, _place, 100} = GrpcLb.Native.line_up(lb)
+      iex> GrpcLb.checkout(lb)
+      {:error, :overloaded}
+      iex> GrpcLb.Native.leave_line(waiter)
+      :ok
+      iex> {:ok, :a, _ticket} = GrpcLb.checkout(lb)
+  """
+  @spec leave_line(waiter()) :: :ok
+  def leave_line(_waiter), do: not_loaded()
 
   @doc """
   Says that the first answer of a call came. See `GrpcLb.first_response/1`.

@@ -41,6 +41,10 @@ defmodule GrpcLb.Pool do
         end
       end
 
+  What is known of a member that leaves is kept for its pid, 60 seconds by default, see `:remember`: one
+  that is ejected and joins again is ejected still. A worker that dies is forgotten: the one that is
+  started in its place has another pid, and is new.
+
   A member that dies has left, natively and at once: no process has to notice. Any process of the
   node can join, worker or not, so a pool need not have workers.
 
@@ -112,8 +116,8 @@ defmodule GrpcLb.Pool do
   What `GrpcLb.new/3` calls a backend is a member here.
   """
 
-  alias GrpcLb.{Call, Waiters}
-  alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options, Route}
+  alias GrpcLb.{Call, Line, Native, Waiters}
+  alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options}
 
   @typedoc "The name of a pool."
   @type name :: atom()
@@ -326,7 +330,7 @@ defmodule GrpcLb.Pool do
   @spec pick(name()) :: {:ok, value :: term()} | {:error, :no_members | :not_running}
   def pick(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, route, _handle} -> in_pool(Route.pick(route))
+      {GrpcLb.Pool, balancer, _handle} -> in_pool(Native.pick(balancer))
       _other -> {:error, :not_running}
     end
   end
@@ -374,6 +378,9 @@ defmodule GrpcLb.Pool do
   is to be completed with `GrpcLb.complete/3`. Where the call is made in one function, `run/3` and
   `call/3` do both.
 
+  A ticket that is lost, because nobody completes it, holds its place under `:max_requests` until the
+  process that has it dies or collects its garbage, which one that is idle does not do for a long time.
+
     * `{:ok, value, ticket}`
     * `{:error, :no_members}` - the pool has none, or all of them are ejected for now
     * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
@@ -392,14 +399,16 @@ defmodule GrpcLb.Pool do
   @spec checkout(name()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_members | :not_running | :overloaded}
-  def checkout(pool) when is_atom(pool) do
+  def checkout(pool), do: checkout_by(pool, &Native.checkout/1)
+
+  defp checkout_by(pool, checkout) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, route, _handle} -> in_pool(Route.checkout(route))
+      {GrpcLb.Pool, balancer, _handle} -> in_pool(checkout.(balancer))
       _other -> {:error, :not_running}
     end
   end
 
-  def checkout(other), do: Handle.not_a_pool!(other)
+  defp checkout_by(other, _checkout), do: Handle.not_a_pool!(other)
 
   @doc """
   As `checkout/1`, for a call that has a key, see `pick/2`.
@@ -416,8 +425,8 @@ defmodule GrpcLb.Pool do
   @doc """
   Checks out a member, calls `fun` with its value, and completes the call.
 
-  Returns what `fun` returned, or the error of `checkout/1`, and `fun` was not called then. How the call
-  went is seen from the result as `GrpcLb.run/3` sees it: `:error` and tuples that begin with it are
+  Returns what `fun` returned, or the error of `checkout/1`, and `fun` was not called then. With
+  `:checkout_wait` it may wait for room first. How the call went is seen from the result as `GrpcLb.run/3` sees it: `:error` and tuples that begin with it are
   failures, and so are a raise, an exit and a throw, which go on as they were.
 
   ## Options
@@ -439,11 +448,13 @@ defmodule GrpcLb.Pool do
   @spec run(name(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_members | :not_running | :overloaded}
         when result: term()
-  def run(pool, fun, opts \\ []), do: Call.run(&checkout(pool, &1), fun, opts)
+  def run(pool, fun, opts \\ []) do
+    Call.run(fn key -> checkout_by(pool, &Line.checkout(&1, key)) end, fun, opts)
+  end
 
   @doc """
   Checks out a member, calls it with `GenServer.call/3`, and completes the call. `timeout` is in
-  milliseconds, or `:infinity`. It is the time that a member has to answer; nothing else is waited for.
+  milliseconds, or `:infinity`. It is the time that a member has to answer.
 
   Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
 
@@ -454,6 +465,13 @@ defmodule GrpcLb.Pool do
 
   A call that exits has failed, and so has one with a reply that `run/3` would take for a failure, such
   as `{:error, reason}`: policies and options that look at failures see both.
+
+  A member that calls its own pool does not get itself: it is passed over, also where its value is a name
+  of the calling process, and nothing is counted for it. If there is no other the answer is `{:error,
+  :no_members}`. `pick/1`, `checkout/1` and `run/3` do give a member itself: what is made of it is up to
+  the caller.
+
+  With `:checkout_wait` the call may wait for room first, and `timeout` begins after that.
 
   A member that is found dead, which is the exit reason `:noproc`, did not get the request: another
   one is picked, once. So it is with a member of a node that is not connected any more, once for
@@ -499,7 +517,7 @@ defmodule GrpcLb.Pool do
   # The feed takes the members of a lost node out, but it can be busy, and a call has no time to wait
   # for it. As long as such members are picked, one that can be reached is taken from the list.
   defp checkout_other(pool, passed_over) do
-    with {:ok, server, ticket} <- checkout(pool) do
+    with {:ok, server, ticket} <- checkout_except(pool, [self()]) do
       if passed_over == [] or connected?(server) do
         {:ok, server, ticket}
       else
@@ -507,12 +525,37 @@ defmodule GrpcLb.Pool do
         GrpcLb.complete(ticket, :cancelled)
 
         with {:ok, members} <- listed(pool) do
-          reachable = for %{value: value} <- members, connected?(value), do: value
+          reachable =
+            for %{value: value} <- members, connected?(value) and not self?(value), do: value
+
           {:ok, if(reachable == [], do: server, else: Enum.random(reachable)), ticket}
         end
       end
     end
   end
+
+  # Nobody can call itself: the policy chooses among the others.
+  defp checkout_except(pool, servers) do
+    checkout = &Line.checkout_except(&1, servers)
+
+    with {:ok, server, ticket} <- checkout_by(pool, checkout) do
+      # A value can be a name of this process.
+      if self?(server) do
+        GrpcLb.complete(ticket, :cancelled)
+        checkout_except(pool, [server | servers])
+      else
+        {:ok, server, ticket}
+      end
+    end
+  end
+
+  defp self?(pid) when is_pid(pid), do: pid == self()
+
+  defp self?(name) when is_atom(name), do: Process.whereis(name) == self()
+  defp self?({name, node}) when is_atom(name) and node == node(), do: self?(name)
+  defp self?({:global, _term} = name), do: GenServer.whereis(name) == self()
+  defp self?({:via, _module, _term} = name), do: GenServer.whereis(name) == self()
+  defp self?(_no_server), do: false
 
   defp outcome({:ok, reply}), do: Call.outcome(reply)
   defp outcome({:unsent, _where, reason}), do: {:error, {:transport, reason}}
@@ -653,14 +696,9 @@ defmodule GrpcLb.Pool do
   def configure(pool, opts) do
     with {:ok, handle} <- Handle.fetch(pool) do
       Options.changes!(opts)
-      # Both balancers have the same settings: what the first one refuses has changed neither.
-      results = for balancer <- Handle.balancers(handle), do: GrpcLb.configure(balancer, opts)
 
-      cond do
-        {:error, :closed} in results -> {:error, :not_running}
-        {:ok, :changed} in results -> {:ok, :changed}
-        true -> {:ok, :unchanged}
-      end
+      with {:error, :closed} <- GrpcLb.configure(handle.balancer, opts),
+           do: {:error, :not_running}
     end
   end
 

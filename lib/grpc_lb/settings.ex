@@ -256,6 +256,26 @@ defmodule GrpcLb.Settings do
       for tests: a clock of `GrpcLb.Clock.manual/0`, by which the balancer goes and its calls are timed,
       in place of the time that passes.
       """
+    ],
+    checkout_wait: [
+      type: {:ms, 0},
+      default: 0,
+      doc: """
+      how many milliseconds `run/3` waits for room at most, where `:max_requests` or
+      `:max_requests_per_backend` leaves none, before it says `{:error, :overloaded}`. Callers get in
+      in the order in which they came, and one that dies has left; while some wait, all others are
+      refused or wait behind them. `checkout/1` never waits. 0 is not at all.
+      """
+    ],
+    remember: [
+      type: {:ms, 0},
+      default: 0,
+      doc: """
+      for how many milliseconds what is known of a backend that was removed is kept for its id: should
+      it be listed again, it has its ejection, its failures in a row, its latency and its counts. Kept
+      for 1,024 backends, or as many as are listed, those removed last. One whose owner has died is
+      forgotten with it. 0 forgets all at once.
+      """
     ]
   ]
 

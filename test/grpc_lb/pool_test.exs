@@ -401,10 +401,115 @@ defmodule GrpcLb.PoolTest do
       end
     end
 
-    test "a member that calls its own pool and gets itself is told", %{pool: pool} do
+    test "passes the caller over", %{pool: pool} do
+      start_pool!(pool, outlier_detection: [consecutive_failures: 1])
+      Pool.join(pool)
+      others = for n <- 1..2, do: elem(Agent.start_link(fn -> n end), 1)
+      for pid <- others, do: Pool.join(pool, pid)
+
+      answers = for _ <- 1..40, do: Pool.call(pool, {:get, fn n -> n end})
+      assert Enum.frequencies(answers) == %{{:ok, 1} => 20, {:ok, 2} => 20}
+      {:ok, %{members: members}} = Pool.info(pool)
+
+      assert [{0, 0, 0, 0, nil}, {0, 20, 20, 0, nil}, {0, 20, 20, 0, nil}] ==
+               for(
+                 m <- members,
+                 do: {m.in_flight, m.picks, m.successes, m.failures, m.ejected_until}
+               )
+    end
+
+    test "finds no member where the caller is the only one", %{pool: pool} do
       start_pool!(pool)
       Pool.join(pool)
-      assert {:error, {:exit, {:calling_self, _call}}} = Pool.call(pool, :who)
+      assert Pool.call(pool, :who) == {:error, :no_members}
+      Process.register(self(), pool_name = :"#{pool} caller")
+      Pool.join(pool, value: pool_name)
+      assert Pool.call(pool, :who) == {:error, :no_members}
+      Pool.join(pool, value: {pool_name, node()})
+      assert Pool.call(pool, :who) == {:error, :no_members}
+      # What run/3 makes of a member is up to the caller.
+      assert Pool.run(pool, fn value -> value end) == {pool_name, node()}
+      {:ok, %{members: [%{in_flight: 0, failures: 0}]}} = Pool.info(pool)
+    end
+
+    test "calls what a member stands for, who is not the caller", %{pool: pool} do
+      start_pool!(pool)
+      {:ok, agent} = Agent.start_link(fn -> 7 end)
+      Pool.join(pool, value: agent)
+      assert Pool.call(pool, {:get, fn n -> n end}) == {:ok, 7}
+    end
+  end
+
+  describe "a member that leaves and joins again" do
+    defp unstable(pool, opts) do
+      detection = [consecutive_failures: 3, max_ejection_percent: 100]
+      start_pool!(pool, [outlier_detection: detection] ++ opts)
+      [bad | others] = for _ <- 1..4, do: idle()
+      for {pid, n} <- Enum.with_index([bad | others]), do: :ok = Pool.join(pool, pid, value: n)
+      bad
+    end
+
+    defp call_all(pool, n) do
+      for _ <- 1..n do
+        Pool.run(pool, fn
+          0 -> {:error, :broken}
+          value -> value
+        end)
+      end
+    end
+
+    defp member(pool, pid) do
+      {:ok, %{members: members}} = Pool.info(pool)
+      Enum.find(members, &(&1.pid == pid))
+    end
+
+    test "is what it was: ejected, and with all that was counted", %{pool: pool} do
+      bad = unstable(pool, [])
+      call_all(pool, 12)
+      eventually(fn -> member(pool, bad).ejected_until end)
+      {ejected_until, before} = Map.pop!(member(pool, bad), :ejected_until)
+
+      for value <- [0, :another] do
+        :ok = Pool.leave(pool, bad)
+        refute member(pool, bad)
+        :ok = Pool.join(pool, bad, value: value, weight: 2)
+        {until, again} = Map.pop!(member(pool, bad), :ejected_until)
+        # Two looks at the clock of the VM give and take a millisecond.
+        assert_in_delta until, ejected_until, 1
+        assert again == %{before | value: value, weight: 2, current_weight: 2.0}
+      end
+
+      refute {:error, :broken} in call_all(pool, 12)
+    end
+
+    test "has its failures in a row", %{pool: pool} do
+      bad = unstable(pool, [])
+      call_all(pool, 8)
+      :ok = Pool.leave(pool, bad)
+      :ok = Pool.join(pool, bad, value: 0)
+      assert %{failures: 2, ejected_until: nil} = member(pool, bad)
+      call_all(pool, 4)
+      eventually(fn -> member(pool, bad).ejected_until end)
+    end
+
+    test "is forgotten at once where nothing is to be remembered", %{pool: pool} do
+      bad = unstable(pool, remember: 0)
+      call_all(pool, 12)
+      eventually(fn -> member(pool, bad).ejected_until end)
+      :ok = Pool.leave(pool, bad)
+      :ok = Pool.join(pool, bad, value: 0)
+      assert %{failures: 0, ejected_until: nil, times_ejected: 0} = member(pool, bad)
+    end
+
+    test "that is dead is forgotten with its pid", %{pool: pool} do
+      start_pool!(pool)
+      opts = [remember: 1_000]
+      assert Pool.configure(pool, opts) == {:ok, :changed}
+      assert Pool.configure(pool, opts) == {:ok, :unchanged}
+      pids = for _ <- 1..10, do: idle()
+      for pid <- pids, do: :ok = Pool.join(pool, pid)
+      kill(pids)
+      assert pids(pool) == []
     end
   end
 

@@ -29,7 +29,9 @@ defmodule GrpcLb.SettingsTest do
                max_requests: nil,
                max_requests_per_backend: nil,
                seed: nil,
-               clock: nil
+               clock: nil,
+               checkout_wait: 0,
+               remember: 0
              }
     end
   end

@@ -3,6 +3,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
   # One RPC on the connection that the balancer picked. The stream that elixir-grpc hands from one
   # callback to the next carries it in its channel, in place of the payload of the inner adapter.
 
+  alias GrpcLb.Line
   alias GrpcLb.ElixirGrpc.{Answers, Outcome}
 
   @load_report "endpoint-load-metrics-bin"
@@ -59,7 +60,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
       if retries > 0,
         do: fn -> attempt(stream, connection, key, repeatable?, send, retries - 1) end
 
-    case GrpcLb.checkout(connection.balancer, key) do
+    case Line.checkout(connection.balancer, key) do
       {:ok, fields, ticket} ->
         channel = Map.merge(%{stream.channel | adapter: connection.adapter}, fields)
         call = %__MODULE__{connection: connection, channel: channel, ticket: ticket, again: again}

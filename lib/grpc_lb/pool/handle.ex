@@ -1,22 +1,21 @@
 defmodule GrpcLb.Pool.Handle do
   @moduledoc false
   # What a pool's name stands for, in the one :persistent_term entry of the pool, under the name
-  # itself: {GrpcLb.Pool, route, handle}. It is written when the pool starts and erased when it
+  # itself: {GrpcLb.Pool, balancer, handle}. It is written when the pool starts and erased when it
   # stops, not in between: erasing makes the VM look through all processes.
 
   @behaviour GrpcLb.Holder
 
-  alias GrpcLb.{Janitor, Waiters}
-  alias GrpcLb.Pool.{Options, Route}
+  alias GrpcLb.{Janitor, Native, Policy, Settings, Waiters}
+  alias GrpcLb.Pool.Options
 
-  @enforce_keys [:options, :holder, :local, :remote, :waiters, :scope, :feed]
+  @enforce_keys [:options, :holder, :balancer, :waiters, :scope, :feed]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
           options: Options.t(),
           holder: pid(),
-          local: GrpcLb.balancer(),
-          remote: GrpcLb.balancer(),
+          balancer: GrpcLb.balancer(),
           waiters: Waiters.t(),
           scope: atom(),
           feed: atom()
@@ -25,14 +24,12 @@ defmodule GrpcLb.Pool.Handle do
   @doc "Makes what a pool needs, and writes the entry. All of it belongs to the calling process, the holder."
   @impl true
   def open(%Options{name: name} = options) do
-    local = balancer(options)
-    remote = if options.local_share, do: balancer(options), else: local
+    balancer = balancer(options)
 
     handle = %__MODULE__{
       options: options,
       holder: self(),
-      local: local,
-      remote: remote,
+      balancer: balancer,
       waiters: Waiters.new(),
       scope: local_name(options, :scope),
       feed: local_name(options, :feed)
@@ -40,17 +37,20 @@ defmodule GrpcLb.Pool.Handle do
 
     Janitor.clean_up_with({__MODULE__, :erase, [name, self()]})
 
-    :persistent_term.put(
-      name,
-      {GrpcLb.Pool, Route.new(local, remote, options.local_share), handle}
-    )
-
+    :persistent_term.put(name, {GrpcLb.Pool, balancer, handle})
     handle
   end
 
   defp balancer(options) do
-    settings = [owner: self(), on_owner_death: :remove] ++ options.settings
-    {:ok, balancer} = GrpcLb.new(options.policy, [], settings)
+    policy = Policy.to_native(options.policy)
+
+    settings =
+      [owner: self(), on_owner_death: :remove]
+      |> Kernel.++(options.settings)
+      |> Settings.to_native(policy)
+      |> Map.put(:preferred_share, (options.local_share || 1) / 1)
+
+    {:ok, balancer} = Native.new(policy, [], settings)
     balancer
   end
 
@@ -62,7 +62,7 @@ defmodule GrpcLb.Pool.Handle do
   def close(%__MODULE__{options: %Options{name: name}, holder: holder} = handle) do
     erase(name, holder)
     Janitor.clean_up_with(nil)
-    Enum.each(balancers(handle), &GrpcLb.close/1)
+    GrpcLb.close(handle.balancer)
   end
 
   @impl true
@@ -72,7 +72,7 @@ defmodule GrpcLb.Pool.Handle do
   @spec erase(name :: atom(), holder :: pid()) :: boolean()
   def erase(name, holder) do
     case :persistent_term.get(name, nil) do
-      {GrpcLb.Pool, _route, %__MODULE__{holder: ^holder}} -> :persistent_term.erase(name)
+      {GrpcLb.Pool, _balancer, %__MODULE__{holder: ^holder}} -> :persistent_term.erase(name)
       _other -> false
     end
   end
@@ -81,7 +81,7 @@ defmodule GrpcLb.Pool.Handle do
   @spec fetch(atom()) :: {:ok, t()} | {:error, :not_running}
   def fetch(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, _route, handle} -> {:ok, handle}
+      {GrpcLb.Pool, _balancer, handle} -> {:ok, handle}
       _other -> {:error, :not_running}
     end
   end
@@ -100,13 +100,8 @@ defmodule GrpcLb.Pool.Handle do
 
     case :persistent_term.get(name, unset) do
       ^unset -> false
-      {GrpcLb.Pool, _route, %__MODULE__{}} -> false
+      {GrpcLb.Pool, _balancer, %__MODULE__{}} -> false
       _other -> true
     end
   end
-
-  @doc "The balancers of the pool: one, or two with a preference."
-  @spec balancers(t()) :: [GrpcLb.balancer()]
-  def balancers(%__MODULE__{local: balancer, remote: balancer}), do: [balancer]
-  def balancers(%__MODULE__{local: local, remote: remote}), do: [local, remote]
 end

@@ -8,7 +8,7 @@ defmodule GrpcLb.Pool.Membership do
   # the balancer lists. It can have looked just before the change, so it is asked once more.
 
   alias GrpcLb.Pool.{Feed, Handle}
-  alias GrpcLb.Waiters
+  alias GrpcLb.{Native, Waiters}
 
   @typedoc "A member: its pid, what a pick returns, its weight."
   @type member :: {pid(), value :: term(), weight :: non_neg_integer()}
@@ -52,55 +52,58 @@ defmodule GrpcLb.Pool.Membership do
   @doc "Makes a change in the balancer, which watches this node's members."
   @spec make(Handle.t(), change()) :: result()
   def make(handle, {:join, {pid, value, weight}}) do
-    add(handle, handle.local, [{pid, value, owner: pid, weight: weight}])
+    add(handle, [{pid, value, %{owner: pid, weight: weight}}])
   end
 
-  def make(handle, {:leave, pid}), do: GrpcLb.remove(handle.local, [pid])
+  def make(handle, {:leave, pid}), do: GrpcLb.remove(handle.balancer, [pid])
 
   @doc "Lists members of other nodes; their nodes' scopes watch them."
   @spec add_remote(Handle.t(), [member()]) :: result()
-  def add_remote(handle, members) do
+  def add_remote(%Handle{options: options} = handle, members) do
+    # Only with a preference do they stand back.
+    reserve = options.local_share != nil
+
     add(
       handle,
-      handle.remote,
-      for({pid, value, weight} <- members, do: {pid, value, weight: weight})
+      for({pid, value, weight} <- members, do: {pid, value, %{weight: weight, reserve: reserve}})
     )
   end
 
   @spec remove_remote(Handle.t(), [pid()]) :: result()
-  def remove_remote(handle, pids), do: GrpcLb.remove(handle.remote, pids)
+  def remove_remote(handle, pids), do: GrpcLb.remove(handle.balancer, pids)
 
-  defp add(handle, balancer, backends) do
-    result = GrpcLb.add(balancer, backends)
+  defp add(handle, backends) do
+    result = Native.add(handle.balancer, backends)
 
     with {:ok, %{added: added, kept: kept}} <- result do
-      others = Handle.balancers(handle) -- [balancer]
-      Waiters.notify(handle.waiters, fn -> added + kept + count_in(others) end)
+      Waiters.notify(handle.waiters, fn -> added + kept end)
     end
 
     result
   end
 
-  @doc "All members as the balancers know them, local ones first if they are kept apart."
+  @doc "All members as the balancer knows them, with a preference local ones first."
   @spec list(Handle.t()) :: {:ok, [map()]} | {:error, :not_running}
   def list(handle) do
-    infos = Enum.map(Handle.balancers(handle), &GrpcLb.info/1)
-
-    if Enum.any?(infos, & &1.closed) do
-      {:error, :not_running}
-    else
-      {:ok, Enum.flat_map(infos, &ready/1)}
+    case GrpcLb.info(handle.balancer) do
+      %{closed: true} -> {:error, :not_running}
+      %{backends: backends} -> {:ok, backends |> ready() |> in_order(handle.options.local_share)}
     end
   end
 
   @doc "How many members there are."
   @spec count(Handle.t()) :: non_neg_integer()
-  def count(%Handle{} = handle), do: handle |> Handle.balancers() |> count_in()
+  def count(handle), do: GrpcLb.size(handle.balancer)
 
-  defp count_in(balancers), do: balancers |> Enum.map(&GrpcLb.size/1) |> Enum.sum()
+  defp in_order(members, nil), do: members
 
-  defp ready(info) do
-    for %{state: :ready, id: pid} = backend <- info.backends do
+  defp in_order(members, _share) do
+    {here, elsewhere} = Enum.split_with(members, &(node(&1.pid) == node()))
+    here ++ elsewhere
+  end
+
+  defp ready(backends) do
+    for %{state: :ready, id: pid} = backend <- backends do
       backend |> Map.drop([:id, :state, :owner]) |> Map.put(:pid, pid)
     end
   end

@@ -13,6 +13,16 @@ defmodule GrpcLb.Pool.Options do
       )
   ]
 
+  @remember [
+    type: :any,
+    default: 60_000,
+    doc: """
+    for how many milliseconds what is known of a member that leaves is kept for its pid: should it join
+    again, it has its ejection, its failures in a row, its latency and its counts. See `GrpcLb.new/3`
+    for the bounds. 0 forgets all at once.
+    """
+  ]
+
   # An atom has 255 characters at most, see the names in `GrpcLb.Pool.Entry`.
   @max_cluster_name 255 - String.length("grpc_lb_pool_scope:")
 
@@ -107,8 +117,8 @@ defmodule GrpcLb.Pool.Options do
         default: nil,
         only_with: {:scope, :cluster},
         doc: """
-        `:local` picks members of this node while there are any, then those of other nodes. By default
-        all members are alike.
+        `:local` picks members of this node while one of them is healthy, then those of other nodes. By
+        default all members are alike.
         """
       ],
       local_share: [
@@ -120,19 +130,23 @@ defmodule GrpcLb.Pool.Options do
         here and elsewhere; exact over any run of picks, give or take one. `prefer: :local` alone is
         a share of 1. All picks are numbered for that, and however the policy counts its turns, callers
         on many schedulers wait for this one number: between 0 and 1 `cursor: :per_scheduler` gains
-        nothing. By default none. With a share, or `prefer: :local`, members here and members elsewhere
-        have a balancer each. What counts calls or compares members does so within one of them, and a
-        call for which neither limit nor member is free in one goes to the other.
+        nothing. By default none. Members here and members elsewhere have a rotation each; while none of
+        one kind is healthy the other takes all picks, and a call for which no member of one kind has
+        room goes to the other. Health, panic and limits are those of the pool as a whole.
         """
       ]
-    ] ++ Settings.balancer_options()
+    ] ++ Keyword.put(Settings.balancer_options(), :remember, @remember)
   end
 
   @doc "Validates the options of a pool. Raises `ArgumentError` that names what is wrong."
   @spec validate!(term()) :: t()
   def validate!(opts) do
     options = Options.validate!(opts, specs(), "a pool")
-    settings = Keyword.take(opts, Keyword.keys(Settings.balancer_options()))
+
+    settings =
+      opts
+      |> Keyword.take(Keyword.keys(Settings.balancer_options()))
+      |> Keyword.put_new(:remember, options.remember)
 
     # To raise early. The balancer is made later, by another process.
     Settings.to_native(settings, Policy.to_native(options.policy))

@@ -78,7 +78,7 @@ fn add_and_remove(criterion: &mut Criterion, name: &str, policy: Policy) {
             bencher.iter(|| {
                 let added = black_box(&balancer).add(&one, &Unowned, Time(0));
                 added.expect("an open balancer");
-                let removed = balancer.remove(&[length], &Unowned);
+                let removed = balancer.remove(&[length], &Unowned, Time(0));
                 removed.expect("an open balancer")
             });
         });

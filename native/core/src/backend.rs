@@ -19,6 +19,9 @@ pub struct Backend<O> {
     pub weight: u32,
     /// Its state from now on. `None` keeps what was said of its id before; a new one is ready.
     pub state: Option<State>,
+    /// Whether it stands back for those that are not: see
+    /// [`Config::preferred_share`](crate::Config::preferred_share).
+    pub reserve: bool,
 }
 
 impl<O> Backend<O> {
@@ -30,6 +33,7 @@ impl<O> Backend<O> {
             owner: None,
             weight: 1,
             state: None,
+            reserve: false,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Configuration of a balancer: everything but its backends.
 
+use std::time::Duration;
+
 use crate::backend::OnOwnerDeath;
 use crate::health::{outlier_detection, slow_start};
 use crate::limit::Limits;
@@ -20,11 +22,18 @@ pub struct Config {
     /// Below so many percent of healthy backends, those that are not healthy are picked, too
     /// (Envoy). 0 is never.
     pub panic_threshold: u32,
+    /// Which part of the picks goes to backends that are no [reserve](crate::Backend::reserve), from 0
+    /// to 1, as long as some of both are healthy. While none of one kind is, the other kind is picked.
+    pub preferred_share: f64,
     /// How many calls may be in flight (gRFC A32). `None` is any number. Only calls that began
     /// under such a limit count.
     pub max_requests: Option<u32>,
     /// How many calls each backend may have in flight. `None` is any number.
     pub max_requests_per_backend: Option<u32>,
+    /// How long a caller may wait in line for room under these limits. Zero is not at all.
+    pub checkout_wait: Duration,
+    /// How long what is known of a backend that was removed is kept for its id. Zero is not at all.
+    pub remember: Duration,
 }
 
 impl Config {
@@ -51,8 +60,11 @@ impl From<Policy> for Config {
             outlier_detection: None,
             slow_start: None,
             panic_threshold: 0,
+            preferred_share: 1.0,
             max_requests: None,
             max_requests_per_backend: None,
+            checkout_wait: Duration::ZERO,
+            remember: Duration::ZERO,
         }
     }
 }

@@ -18,14 +18,14 @@ use crate::time::Time;
 pub(crate) struct Row<T> {
     pub(crate) value: T,
     pub(crate) owner: Option<Owner>,
+    /// Which member it is.
+    pub(crate) key: u32,
     pub(crate) entry: Arc<Entry>,
 }
 
 /// What outlives snapshots: shared by all of them that list the backend, and by the calls that it
 /// has in flight.
 pub(crate) struct Entry {
-    /// Which member it is.
-    pub(crate) key: u32,
     /// Its place in a shuffled list. Drawn once, so that a reconcile does not move a backend that
     /// stays.
     pub(crate) shuffle_place: u32,
@@ -49,10 +49,9 @@ pub(crate) struct EndedCall {
 }
 
 impl Entry {
-    pub(crate) fn new(key: u32, shuffle_place: u32, shared: &Arc<Shared>, now: Time) -> Self {
+    pub(crate) fn new(shuffle_place: u32, shared: &Arc<Shared>, now: Time) -> Self {
         let reports = shared.config().policy.reported_weights().is_some();
         Entry {
-            key,
             shuffle_place,
             picks: AtomicU64::new(0),
             load: Load::new(&shared.measuring(), reports, now),

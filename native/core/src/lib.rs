@@ -33,11 +33,11 @@
 //! | floor | what is in it |
 //! | --- | --- |
 //! | `sync`, [`time`](Time), [`backend`](Backend), [hash], [subset] | words; `sync` alone imports atomics and locks |
-//! | `reclaim`, `cursor`, `limit`, `live`, [`alarm`](Alarm), [`caller`](Caller) | what threads share; `reclaim` frees snapshots, and has the only `unsafe` |
+//! | `reclaim`, `cursor`, `share`, `limit`, `line`, `live`, [`alarm`](Alarm), [`caller`](Caller) | what threads share; `reclaim` frees snapshots, and has the only `unsafe` |
 //! | [load] | measures backends |
 //! | [policy], [health] | which backend is picked, and which may be; they see loads |
 //! | [`config`](Config), `shared`, `entry` | what is kept for a balancer, and for a backend |
-//! | `rows`, `members`, `watched`, `snapshot`, [`ticket`](Ticket) | lists of backends, and calls |
+//! | `rows`, `memory`, `members`, `watched`, `group`, `snapshot`, [`ticket`](Ticket) | lists of backends, and calls |
 //! | [`balancer`](Balancer) | picks, calls, changes, time, info |
 
 #![deny(unsafe_code)]
@@ -49,16 +49,20 @@ mod caller;
 mod config;
 mod cursor;
 mod entry;
+mod group;
 pub mod hash;
 pub mod health;
 mod limit;
+mod line;
 mod live;
 pub mod load;
 mod members;
+mod memory;
 pub mod policy;
 #[allow(unsafe_code)]
 mod reclaim;
 mod rows;
+mod share;
 mod shared;
 mod snapshot;
 pub mod subset;

@@ -54,8 +54,8 @@ impl InFlight {
     /// Counts one call less: once for each that entered.
     #[inline]
     pub fn leave(&self) {
-        // Release: see try_enter.
-        let count = self.0.fetch_sub(1, Ordering::Release);
+        // SeqCst: Release, see try_enter, and what `Line::awaits_room` asks for.
+        let count = self.0.fetch_sub(1, Ordering::SeqCst);
         debug_assert!(count > 0, "only a call that entered leaves");
     }
 

@@ -7,9 +7,10 @@ use slab::Slab;
 use triomphe::Arc;
 
 use crate::backend::{Backend, Offer, Owner, State};
-use crate::entry::Entry;
+use crate::entry::{Entry, Row};
 use crate::health::ejection::Ejection;
 use crate::health::{Health, Standing};
+use crate::memory::Known;
 use crate::time::Time;
 
 /// Names a member for as long as it is listed.
@@ -31,6 +32,7 @@ pub(crate) struct Member<T> {
     /// The process that is watched for it. `None` once it has died.
     pub(crate) owner: Option<Owner>,
     pub(crate) weight: u32,
+    pub(crate) reserve: bool,
     /// As its user says.
     pub(crate) state: State,
     pub(crate) owner_dead: bool,
@@ -103,10 +105,10 @@ impl<T: Clone + Eq + Hash> Members<T> {
     }
 
     /// The index of a backend's row, if it is listed and has one.
-    pub(crate) fn row_of(&self, entry: &Arc<Entry>) -> Option<usize> {
+    pub(crate) fn row_of(&self, row: &Row<T>) -> Option<usize> {
         // Its key may be another's by now.
-        let member = self.members.get(entry.key as usize);
-        let member = member.filter(|member| Arc::ptr_eq(&member.entry, entry));
+        let member = self.members.get(row.key as usize);
+        let member = member.filter(|member| Arc::ptr_eq(&member.entry, &row.entry));
         member?.row.map(|row| row as usize)
     }
 
@@ -127,8 +129,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
     pub(crate) fn insert<O: Offer<T>>(
         &mut self,
         offered: &Backend<O>,
-        entry: impl FnOnce(MemberKey) -> Entry,
-        health: Option<Box<Health>>,
+        known: Known,
         now: Time,
     ) -> MemberKey {
         let (id, value) = O::own(&offered.id, &offered.value);
@@ -140,14 +141,15 @@ impl<T: Clone + Eq + Hash> Members<T> {
             value,
             owner: None,
             weight: offered.weight,
+            reserve: offered.reserve,
             state: offered.state.unwrap_or_default(),
             owner_dead: false,
             standing: Standing::default(),
             healthy_since: now,
             rank,
             row: None,
-            entry: Arc::new(entry(key)),
-            health,
+            entry: known.entry,
+            health: known.health,
         });
         let (members, hasher) = (&self.members, &self.hasher);
         let hash = |key: &MemberKey| hasher.hash_one(&members[*key as usize].id);
@@ -161,18 +163,19 @@ impl<T: Clone + Eq + Hash> Members<T> {
         &mut self,
         key: MemberKey,
         offered: &Backend<O>,
-    ) -> Option<(T, T)> {
+    ) -> Option<[T; 2]> {
         let member = self.get_mut(key);
         member.weight = offered.weight;
+        member.reserve = offered.reserve;
         member.state = offered.state.unwrap_or(member.state);
         if offered.value.equivalent(&member.value) {
             return None;
         }
         let (id, value) = O::own(&offered.id, &offered.value);
-        Some((
+        Some([
             std::mem::replace(&mut member.id, id),
             std::mem::replace(&mut member.value, value),
-        ))
+        ])
     }
 
     pub(crate) fn remove(&mut self, key: MemberKey) -> Member<T> {

@@ -15,6 +15,7 @@ use crate::caller::Number;
 use crate::cursor::{Cursor, CursorKind};
 use crate::health::outlier_detection::{self, ConsecutiveFailures};
 use crate::limit::InFlight;
+use crate::line::Line;
 use crate::load::cohorts::Cohorts;
 use crate::load::latency::{Latency, Rule};
 use crate::policy::{peak_ewma, pick_first, random, Policy};
@@ -555,7 +556,7 @@ fn a_call_ends_while_its_backend_is_removed() {
         let call = thread::spawn(move || {
             assert!(ticket.complete(Outcome::Success, None, Time(1)).is_ok());
         });
-        balancer.remove(&[1], &Unowned).unwrap();
+        balancer.remove(&[1], &Unowned, Time(0)).unwrap();
         call.join().unwrap();
         // The balancer has room for another again.
         let (id, _ticket) = checkout(&balancer, &caller).unwrap();
@@ -817,5 +818,86 @@ fn a_call_that_ends_while_the_decay_changes_is_averaged_as_it_should_be_or_left_
         let expected = [30e6, 20e6, decayed(0.003), decayed(0.03)];
         let near = |expected: &f64| (latency / expected - 1.0).abs() < 1e-6;
         assert!(expected.iter().any(near), "{latency}");
+    });
+}
+
+/// Room for one, and the line of those who wait for it.
+struct Door {
+    room: InFlight,
+    line: Line,
+    /// How often somebody was told, and not yet listened.
+    told: AtomicUsize,
+}
+
+impl Door {
+    /// Behind it is one already.
+    fn occupied() -> Arc<Door> {
+        let door = Door {
+            room: InFlight::new(),
+            line: Line::new(),
+            told: AtomicUsize::new(0),
+        };
+        assert!(door.room.try_enter(Some(1)));
+        Arc::new(door)
+    }
+
+    fn tell(&self) -> impl FnOnce(Owner, u64) + '_ {
+        |_who, place| {
+            let told = self.told.fetch_or(1 << place, Ordering::Relaxed);
+            assert_eq!(told & 1 << place, 0, "it is told once until it tries");
+        }
+    }
+
+    fn leave(&self) {
+        self.room.leave();
+        if self.line.awaits_room() {
+            self.line.tell_first(self.tell());
+        }
+    }
+
+    /// Whether who has this place gets in. It has heard what it was told before.
+    fn try_enter(&self, place: u64) -> bool {
+        self.told.fetch_and(!(1 << place), Ordering::Relaxed);
+        let enters = self.line.begin_try(place) && self.room.try_enter(Some(1));
+        if enters {
+            self.line.leave(place, self.tell());
+        }
+        enters
+    }
+
+    fn is_told(&self, place: u64) -> bool {
+        self.told.load(Ordering::Relaxed) & 1 << place != 0
+    }
+}
+
+#[test]
+fn who_waits_gets_in_or_is_told_of_room() {
+    loom::model(|| {
+        let door = Door::occupied();
+        let inside = {
+            let door = door.clone();
+            thread::spawn(move || door.leave())
+        };
+        let place = door.line.join(owner(1));
+        let entered = door.try_enter(place);
+        inside.join().unwrap();
+        assert!(entered || door.is_told(place) && door.try_enter(place));
+    });
+}
+
+#[test]
+fn who_is_told_last_is_never_left_behind() {
+    loom::model(|| {
+        let door = Door::occupied();
+        let [first, second] = [1, 2].map(|name| door.line.join(owner(name)));
+        let inside = {
+            let door = door.clone();
+            thread::spawn(move || door.leave())
+        };
+        // It gives up, perhaps in the moment in which it is told.
+        door.line.leave(first, door.tell());
+        let entered = door.try_enter(second);
+        inside.join().unwrap();
+        assert!(entered || door.is_told(second) && door.try_enter(second));
     });
 }

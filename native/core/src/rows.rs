@@ -83,6 +83,12 @@ enum Chunk<T> {
     Own(Vec<Row<T>>),
 }
 
+impl<T> Default for Draft<T> {
+    fn default() -> Self {
+        Draft::new()
+    }
+}
+
 impl<T> Draft<T> {
     pub(crate) fn new() -> Self {
         Draft {
@@ -170,7 +176,8 @@ mod tests {
         Row {
             value,
             owner: None,
-            entry: Arc::new(Entry::new(0, 0, &shared, Time(0))),
+            key: 0,
+            entry: Arc::new(Entry::new(0, &shared, Time(0))),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync;
 
 use crate::config::Config;
 use crate::limit::InFlight;
+use crate::line::Line;
 use crate::load::fleet::Fleet;
 use crate::load::{LiveMeasuring, Measuring};
 use crate::sync::{ArcSwap, AtomicBool, AtomicU64, Ordering};
@@ -18,6 +19,8 @@ pub(crate) struct Shared {
     /// The calls in flight that began while their number was limited: only then do all callers
     /// write this one word.
     pub(crate) in_flight: InFlight,
+    /// Callers who wait for room.
+    pub(crate) line: Line,
     malformed_reports: AtomicU64,
     /// When there is work next, as far as the last tick or change knew.
     due: AtomicU64,
@@ -46,6 +49,7 @@ impl Shared {
             averaging,
             fleet: Fleet::default(),
             in_flight: InFlight::new(),
+            line: Line::new(),
             malformed_reports: AtomicU64::new(0),
             due: AtomicU64::new(Time::NEVER.0),
             urgent: AtomicBool::new(false),

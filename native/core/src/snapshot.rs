@@ -1,72 +1,40 @@
-//! Snapshot that picks read: immutable but for the cursor, and published whole.
-
-use std::fmt;
+//! Snapshot that picks read: immutable but for the cursors, and published whole.
 
 use triomphe::Arc;
 
 use crate::caller::Caller;
 use crate::entry::{Entry, Row};
+use crate::group::Group;
+pub(crate) use crate::group::Search;
+pub use crate::group::Unavailable;
 use crate::limit::Limits;
 use crate::live::{Counted, Snapshots};
 use crate::policy::Picker;
-use crate::rows::{Draft, Rows};
+use crate::rows::Draft;
+use crate::share::Turns;
 use crate::sync::Ordering;
 
 pub(crate) struct Snapshot<T> {
-    /// The backends that can be picked.
-    rows: Rows<T>,
-    picker: Picker,
+    preferred: Group<T>,
+    /// Only of a balancer that has had such backends.
+    reserve: Option<Box<Reserve<T>>>,
     limits: Limits,
-    /// What to say when there are no rows.
-    empty: Unavailable,
+    closed: bool,
     _counted: Counted<Snapshots>,
 }
 
-/// Why nothing was picked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The list is empty, or no backend in it is ready.
-    NoBackends,
-    /// The balancer is closed.
-    Closed,
-    /// There are as many calls in flight as there may be. For calls only: a mere pick counts none.
-    Overloaded,
-    /// None was found among so many that to look at more would hold up the thread: a search
-    /// through the whole list has the answer, see
-    /// [`Balancer::pick_thoroughly`](crate::Balancer::pick_thoroughly).
-    Unfinished,
+/// The backends that stand in for the preferred ones, or have a share of the picks beside them.
+pub(crate) struct Reserve<T> {
+    pub(crate) group: Group<T>,
+    pub(crate) order: Order,
 }
 
-impl fmt::Display for Unavailable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Unavailable::NoBackends => "no backend can be picked",
-            Unavailable::Closed => "the balancer is closed",
-            Unavailable::Overloaded => "too many calls are in flight",
-            Unavailable::Unfinished => "only a part of the list was looked at",
-        })
-    }
-}
-
-impl std::error::Error for Unavailable {}
-
-/// How far a search goes for a backend in the place of a chosen one that is full or dead.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Search {
-    /// So far that it takes some ten microseconds at most.
-    Brief,
-    /// Through the whole list.
-    Thorough,
-}
-
-impl Search {
-    /// How many rows are looked at, one after the other.
-    fn rows(self) -> usize {
-        match self {
-            Search::Brief => 256,
-            Search::Thorough => usize::MAX,
-        }
-    }
+/// Which group is tried first.
+#[derive(Clone, Debug)]
+pub(crate) enum Order {
+    PreferredFirst,
+    ReserveFirst,
+    ByTurns(Turns),
 }
 
 impl<T> Snapshot<T> {
@@ -75,23 +43,28 @@ impl<T> Snapshot<T> {
     where
         T: Clone,
     {
-        let rows = Draft::new().finish();
-        Snapshot::new(rows, Picker::unstarted(), limits, Unavailable::NoBackends)
+        let group = Group::new(Draft::new().finish(), Picker::unstarted());
+        Snapshot::new(group, None, limits, false)
     }
 
-    pub(crate) fn new(rows: Rows<T>, picker: Picker, limits: Limits, empty: Unavailable) -> Self {
+    pub(crate) fn new(
+        preferred: Group<T>,
+        reserve: Option<Box<Reserve<T>>>,
+        limits: Limits,
+        closed: bool,
+    ) -> Self {
         Snapshot {
-            rows,
-            picker,
+            preferred,
+            reserve,
             limits,
-            empty,
+            closed,
             _counted: Counted::new(),
         }
     }
 
     #[inline]
     pub(crate) fn pick(&self, caller: &Caller) -> Result<&Row<T>, Unavailable> {
-        Ok(self.rows.get(self.choose(caller)?))
+        self.in_order(|group| group.pick(caller))
     }
 
     /// As `pick`, while there are rows that must not be picked.
@@ -102,12 +75,7 @@ impl<T> Snapshot<T> {
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
-        let chosen = self.choose(caller)?;
-        let row = self.rows.get(chosen);
-        match usable(row) {
-            true => Ok(row),
-            false => self.elsewhere(chosen, caller, search, usable, |_| true),
-        }
+        self.in_order(|group| group.pick_where(caller, search, &usable))
     }
 
     /// As `pick`, and counts a call as in flight. A backend that has too many of them, or must not
@@ -119,79 +87,64 @@ impl<T> Snapshot<T> {
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
-        let chosen = self.choose(caller)?;
-        let row = self.rows.get(chosen);
         let max = self.limits.max_requests_per_backend;
-        match usable(row) && row.entry.begin(max) {
-            true => Ok(row),
-            false => self.elsewhere(chosen, caller, search, usable, |row| row.entry.begin(max)),
-        }
+        self.in_order(|group| group.begin(caller, search, max, &usable))
     }
 
     /// The answer to a call for which there is no room in the balancer.
     #[cold]
     pub(crate) fn overloaded(&self) -> Unavailable {
-        match self.rows.len() {
-            0 => self.empty,
-            _ => Unavailable::Overloaded,
+        match self.groups().all(Group::is_empty) {
+            true => self.none(),
+            false => Unavailable::Overloaded,
         }
     }
 
-    /// A usable row that has room, in the place of the chosen one.
-    ///
-    /// The policy chooses again, so that what is left gets its share of the calls that others
-    /// cannot take; the neighbour of a full one would get them all. Rows that it does not find are
-    /// looked for from a place that it names.
-    #[cold]
-    fn elsewhere(
-        &self,
-        chosen: usize,
-        caller: &Caller,
-        search: Search,
-        usable: impl Fn(&Row<T>) -> bool,
-        enter: impl Fn(&Row<T>) -> bool,
-    ) -> Result<&Row<T>, Unavailable> {
-        self.pass_over(chosen);
-        for _ in 0..self.picker.more_choices() {
-            let chosen = self.picker.pick(&self.rows, caller);
-            let row = self.rows.get(chosen);
-            if usable(row) && enter(row) {
-                return Ok(row);
-            }
-            self.pass_over(chosen);
-        }
-        let (len, limit) = (self.rows.len(), search.rows());
-        let start = self.picker.search_from(len, caller);
-        let indices = (start..len).chain(0..start).take(limit);
-        let rows = indices.map(|index| self.rows.get(index));
-        let mut usable = rows.filter(|row| usable(row)).peekable();
-        let none = match usable.peek() {
-            _ if len > limit => Unavailable::Unfinished,
-            Some(_) => Unavailable::Overloaded,
-            None => Unavailable::NoBackends,
-        };
-        let instead = usable.find(|row| enter(row)).ok_or(none)?;
-        if self.picker.counts_picks() {
-            // Relaxed: a count.
-            instead.entry.picks.fetch_add(1, Ordering::Relaxed);
-        }
-        Ok(instead)
-    }
-
-    /// Takes back that the turn of this row was a pick of it.
-    fn pass_over(&self, index: usize) {
-        if self.picker.counts_picks() {
-            // Relaxed: a count, which may be below 0, and wrapped, as long as the turns are not added.
-            let picks = &self.rows.get(index).entry.picks;
-            picks.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
+    /// What the first group finds, or else the other one.
     #[inline]
-    fn choose(&self, caller: &Caller) -> Result<usize, Unavailable> {
-        match self.rows.len() {
-            0 => Err(self.empty),
-            _ => Ok(self.picker.pick(&self.rows, caller)),
+    fn in_order<'a>(
+        &'a self,
+        find: impl Fn(&'a Group<T>) -> Result<&'a Row<T>, Unavailable>,
+    ) -> Result<&'a Row<T>, Unavailable> {
+        let found = match &self.reserve {
+            None => find(&self.preferred),
+            Some(reserve) => self.in_order_of(reserve, find),
+        };
+        found.map_err(|none| match none {
+            Unavailable::NoBackends => self.none(),
+            other => other,
+        })
+    }
+
+    fn in_order_of<'a>(
+        &'a self,
+        reserve: &'a Reserve<T>,
+        find: impl Fn(&'a Group<T>) -> Result<&'a Row<T>, Unavailable>,
+    ) -> Result<&'a Row<T>, Unavailable> {
+        let preferred_first = match &reserve.order {
+            Order::PreferredFirst => true,
+            Order::ReserveFirst => false,
+            Order::ByTurns(turns) => turns.take(),
+        };
+        let [one, other] = match preferred_first {
+            true => [&self.preferred, &reserve.group],
+            false => [&reserve.group, &self.preferred],
+        };
+        match find(one) {
+            Err(reason @ (Unavailable::NoBackends | Unavailable::Overloaded)) => find(other)
+                .map_err(|none| match none {
+                    Unavailable::NoBackends => reason,
+                    other => other,
+                }),
+            found => found,
+        }
+    }
+
+    /// What to say when there are no rows.
+    fn none(&self) -> Unavailable {
+        match self.closed {
+            true => Unavailable::Closed,
+            false => Unavailable::NoBackends,
         }
     }
 
@@ -199,21 +152,23 @@ impl<T> Snapshot<T> {
         &self.limits
     }
 
-    pub(crate) fn rows(&self) -> &Rows<T> {
-        &self.rows
+    pub(crate) fn preferred(&self) -> &Group<T> {
+        &self.preferred
     }
 
-    pub(crate) fn picker(&self) -> &Picker {
-        &self.picker
+    pub(crate) fn reserve(&self) -> Option<&Group<T>> {
+        self.reserve.as_ref().map(|reserve| &reserve.group)
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Group<T>> {
+        [&self.preferred].into_iter().chain(self.reserve())
     }
 
     /// Shows each backend that was picked through this snapshot and how often, possibly in parts,
     /// for policies that count. Takes no more steps than there were picks.
     pub(crate) fn for_each_picked(&self, mut add: impl FnMut(&Arc<Entry>, u64)) {
-        self.picker
-            .for_each_picked(self.rows.len(), |index, picks| {
-                add(&self.rows.get(index).entry, picks);
-            });
+        self.groups()
+            .for_each(|group| group.for_each_picked(&mut add));
     }
 
     /// Adds this snapshot's picks to its backends. Once, when no pick can come any more.

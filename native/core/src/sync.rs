@@ -13,6 +13,15 @@ pub(crate) use loom::sync::atomic::{
     fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering,
 };
 
+/// Stands between a SeqCst read-modify-write and a SeqCst load that follows it, of which all threads
+/// see one order. The language has that by itself; loom takes such accesses for weaker ones, and
+/// knows fences alone.
+#[inline]
+pub(crate) fn seq_cst_access() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
 /// How snapshots are reclaimed.
 pub(crate) use crossbeam_epoch as epoch;
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use triomphe::Arc;
 
+use crate::backend::Owner;
 use crate::entry::{EndedCall, Entry};
 use crate::live::CountedCall;
 use crate::load::cohorts::Cohort;
@@ -111,6 +112,17 @@ impl Ticket {
     /// one failure too many.
     pub fn is_urgent(&self) -> bool {
         self.entry.shared.is_urgent()
+    }
+
+    /// Whether somebody waits for the room that this call has left: to be asked when it has ended.
+    #[inline]
+    pub fn is_awaited(&self) -> bool {
+        self.entry.shared.line.awaits_room()
+    }
+
+    /// Tells the first who waits, see [`Balancer::tell_first`](crate::Balancer::tell_first).
+    pub fn tell_first(&self, tell: impl FnOnce(Owner, u64)) {
+        self.entry.shared.line.tell_first(tell);
     }
 
     /// Whether the call was completed.

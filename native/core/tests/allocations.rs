@@ -294,7 +294,7 @@ fn bytes_for_a_thousand(listed: u64, policy: Policy) -> usize {
         balancer.pick(&caller, &Unowned, |_| ()).unwrap();
     }
     for id in 0..1_000 {
-        balancer.remove(&[id], &Unowned).unwrap();
+        balancer.remove(&[id], &Unowned, Time(0)).unwrap();
         balancer.pick(&caller, &Unowned, |_| ()).unwrap();
     }
     BYTES.with(Cell::get) - before

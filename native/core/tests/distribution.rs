@@ -379,7 +379,7 @@ fn the_turns_of_weighted_round_robin_go_on_across_changes() {
     let caller = Caller::new(13);
     let another = |balancer: &Balancer<usize>, present: bool| match present {
         true => balancer.add(&[Backend::new(10, 10)], &Unowned, Time(0)),
-        false => balancer.remove(&[10], &Unowned),
+        false => balancer.remove(&[10], &Unowned, Time(0)),
     };
     let list = listed(&weights);
     let mut swapped = list.clone();
@@ -465,7 +465,7 @@ fn one_that_comes_and_goes_takes_no_turn_from_the_others() {
     let add_or_remove = |balancer: &Balancer<usize>, there, id| {
         match there {
             true => balancer.add(&[Backend::new(id, id)], &Unowned, now),
-            false => balancer.remove(&[id], &Unowned),
+            false => balancer.remove(&[id], &Unowned, Time(0)),
         }
         .unwrap();
     };

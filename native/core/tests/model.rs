@@ -53,6 +53,7 @@ fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
             owner,
             weight,
             state,
+            reserve: false,
         },
     );
     prop::collection::vec(backend, 0..5)
@@ -681,7 +682,7 @@ proptest! {
                     prop_assert_eq!(balancer.add(&offered, &world, now), expected);
                 }
                 Operation::Remove(ids) => {
-                    prop_assert_eq!(balancer.remove(&ids, &world), naive.remove(&ids));
+                    prop_assert_eq!(balancer.remove(&ids, &world, Time(0)), naive.remove(&ids));
                 }
                 Operation::SetState(id, state) => {
                     let expected = naive.set_state(id, state);
@@ -939,7 +940,7 @@ proptest! {
                     }
                 }
                 Event::Replace(id) => {
-                    balancer.remove(&[id], &Unowned).unwrap();
+                    balancer.remove(&[id], &Unowned, Time(0)).unwrap();
                     balancer.add(&[Backend::new(id, id)], &Unowned, now).unwrap();
                     all[id as usize] = Suspect::new();
                 }

@@ -87,7 +87,7 @@ fn what_a_change_retires_is_free_when_it_returns() {
         let one = [Backend::new(7, 7)];
         balancer.add(&one, &Unowned, Time(0)).unwrap();
         assert_eq!(snapshots(), 1, "an addition");
-        balancer.remove(&[7], &Unowned).unwrap();
+        balancer.remove(&[7], &Unowned, Time(0)).unwrap();
         assert_eq!(snapshots(), 1, "a removal");
         balancer
             .set_state(&1, State::Draining, &Unowned, Time(0))

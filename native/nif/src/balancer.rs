@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use grpc_lb_core::{Draws, Owner};
+use rustler::Env;
 
 use crate::clock::Clock;
+use crate::line::tell_of_event;
 use crate::value::Core;
 use crate::vm::owner::Monitors;
 use crate::vm::resource::hand_over_with;
@@ -78,7 +80,7 @@ impl Resource for Balancer {
         &TYPE
     }
 
-    fn destroy(self) {
+    fn destroy(self, _env: Env) {
         if self.summary().backends > LARGE {
             hand_over(move || drop(self));
         }
@@ -90,10 +92,14 @@ impl Resource for Balancer {
         }
         // One removal is for all who are noted as dead before it begins, so that a thousand deaths
         // at once do not build a large list a thousand times.
-        if object.summary().backends > LARGE {
-            hand_over_with(object, |object, monitors| object.remove_dead(monitors));
-        } else {
+        let remove_dead = |object: &Object<Self>, monitors: &Monitors<Self>| {
             object.remove_dead(monitors);
+            tell_of_event(&object.core);
+        };
+        if object.summary().backends > LARGE {
+            hand_over_with(object, remove_dead);
+        } else {
+            remove_dead(object, monitors);
         }
     }
 }

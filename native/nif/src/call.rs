@@ -4,20 +4,23 @@ use std::time::Duration;
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
 use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Ticket as Call, Unavailable};
-use rustler::{Env, Term};
+use hashbrown::Equivalent;
+use rustler::{Encoder, Env, Term};
 
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
 use crate::pick::{as_caller, reason};
-use crate::ticket::Ticket;
+use crate::ticket::{tell_of_room, Ticket};
+use crate::value::{Offered, Value};
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
 use crate::vm::go_on::go_on;
-use crate::vm::owner::Monitors;
+use crate::vm::owner::{owner_of, Monitors};
 use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, tuple};
 use crate::vm::{Answer, Handle, Object};
+use crate::waiter::Waiter;
 use crate::{atoms, decode, ticker};
 
 /// `checkout(balancer) -> {:ok, value, ticket} | {:error, :no_backends | :closed | :overloaded}`
@@ -84,6 +87,72 @@ fn checked_out<'a>(
     }
 }
 
+/// `checkout_except(balancer, values) -> as checkout`, and never one of these values.
+pub(crate) fn checkout_except<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [values]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let values = decode::values(values, 2)?;
+    let wanted = |value: &Value| !is_one_of(&values, value);
+    let monitors = Monitors::new(env, balancer);
+    let now = balancer.clock().now();
+    let begun = as_caller::<true, _>(balancer, |caller| {
+        balancer.checkout_where(caller, &monitors, now, wanted, |value| value.to_term(env))
+    });
+    Ok(checked_out(env, balancer, begun))
+}
+
+/// `line_up(balancer) -> {:ok, waiter, place, milliseconds} | {:error, :overloaded}`
+pub(crate) fn line_up<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    let Some((place, wait)) = balancer.line_up(owner_of(env.pid())) else {
+        return Ok(reason(env, Unavailable::Overloaded));
+    };
+    let balancer = Handle::keep(balancer);
+    let waiter = Handle::new(Waiter { balancer, place }).to_term(env);
+    Ok((atoms::ok(), waiter, place, wait.as_millis() as u64).encode(env))
+}
+
+/// `checkout_in_turn(waiter, values) -> as checkout_except`
+pub(crate) fn checkout_in_turn<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    [values]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let values = decode::values(values, 2)?;
+    let wanted = |value: &Value| !is_one_of(&values, value);
+    let Waiter { balancer, place } = &**waiter;
+    let monitors = Monitors::new(env, balancer);
+    let now = balancer.clock().now();
+    let begun = as_caller::<true, _>(balancer, |caller| {
+        balancer.checkout_in_turn(*place, caller, &monitors, now, wanted, |value| {
+            value.to_term(env)
+        })
+    });
+    if !matches!(begun, Err(Unavailable::Overloaded)) {
+        waiter.leave(env);
+    }
+    Ok(checked_out(env, balancer, begun))
+}
+
+/// `leave_line(waiter) -> :ok`
+pub(crate) fn leave_line<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    waiter.leave(env);
+    Ok(atoms::ok().to_term(env))
+}
+
+fn is_one_of(values: &[Offered], value: &Value) -> bool {
+    values.iter().any(|other| other.equivalent(value))
+}
+
 /// `first_response(ticket) -> :ok`
 #[inline]
 pub(crate) fn first_response<'a>(
@@ -126,6 +195,7 @@ pub(crate) fn end_call<'a>(
     };
     let latency = decode_latency(latency)?;
     let completed = ticket.complete_with(outcome, latency, report, ticket.clock().now());
+    tell_of_room(env, ticket);
     let failed = [Outcome::Failure, Outcome::TransportFailure].contains(&outcome);
     if completed.is_ok() && failed && ticket.is_urgent() {
         match ticket.clock() {

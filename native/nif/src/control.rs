@@ -17,6 +17,7 @@ use crate::balancer::Balancer;
 use crate::clock::{Clock, ClockReference};
 use crate::decode::Settings;
 use crate::error::{kind, ArgumentError};
+use crate::line::tell_of_change;
 use crate::value::{Core, Offered, Value};
 use crate::vm::library::tick_all;
 use crate::vm::owner::{pid_of, Monitors};
@@ -61,7 +62,7 @@ pub(crate) fn reconcile<'a>(
         &Monitors::new(env, balancer),
         balancer.clock().now(),
     );
-    ticker::wake(env, balancer);
+    follow_up(env, balancer);
     encode_changes(env, changed)
 }
 
@@ -77,7 +78,7 @@ pub(crate) fn add<'a>(
         &Monitors::new(env, balancer),
         balancer.clock().now(),
     );
-    ticker::wake(env, balancer);
+    follow_up(env, balancer);
     encode_changes(env, changed)
 }
 
@@ -88,7 +89,10 @@ pub(crate) fn remove<'a>(
     [ids]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let ids = decode::ids(ids, 2)?;
-    encode_changes(env, balancer.remove(&ids, &Monitors::new(env, balancer)))
+    let now = balancer.clock().now();
+    let changed = balancer.remove(&ids, &Monitors::new(env, balancer), now);
+    follow_up(env, balancer);
+    encode_changes(env, changed)
 }
 
 /// `set_state(balancer, id, state) -> :ok | {:error, :not_found | :closed}`
@@ -100,7 +104,7 @@ pub(crate) fn set_state<'a>(
     let state = decode::state(state)?;
     let monitors = Monitors::new(env, balancer);
     let set = balancer.set_state(&Offered(id), state, &monitors, balancer.clock().now());
-    ticker::wake(env, balancer);
+    follow_up(env, balancer);
     Ok(encode_said(env, set))
 }
 
@@ -118,7 +122,7 @@ pub(crate) fn configure<'a>(
         balancer.clock().now(),
     );
     ticker::adopt(balancer);
-    ticker::wake(env, balancer);
+    follow_up(env, balancer);
     let configured = match configured {
         Ok(Configured::Changed) => (atoms::ok(), atoms::changed()),
         Ok(Configured::Unchanged) => (atoms::ok(), atoms::unchanged()),
@@ -191,6 +195,7 @@ pub(crate) fn close<'a>(
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
     balancer.close(&Monitors::new(env, balancer));
+    follow_up(env, balancer);
     Ok(atoms::ok().encode(env))
 }
 
@@ -228,6 +233,12 @@ pub(crate) fn live_counts<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
         (atoms::tickets(), live.tickets),
     ];
     Ok(map(env, &counts))
+}
+
+/// Has others do what a change calls for.
+fn follow_up(env: Env, balancer: &Balancer) {
+    ticker::wake(env, balancer);
+    tell_of_change(env, balancer);
 }
 
 fn encode_said(env: Env, said: Result<(), MemberError>) -> Term {

@@ -5,10 +5,11 @@
 //! | --- | --- |
 //! | `vm` | the border to the VM, and all `unsafe` |
 //! | `balancer` | the balancer as a reference |
-//! | `ticket` | the ticket as a reference |
+//! | `ticket`, `waiter` | the ticket and a place in line as references |
 //! | `value` | a term that is kept as an id or a value |
+//! | `line` | what is told to those who wait for room |
 //! | `pick` | the hot NIF |
-//! | `call` | the NIFs around each call: checkout, first_response and end_call |
+//! | `call` | the NIFs around each call: checkout, also in turn, first_response and end_call |
 //! | `control` | the NIFs that make, change and describe balancers |
 //! | `decode` | policies, settings, backends and reports out of terms |
 //! | `ticker` | the balancers that real time drives, and who has their work done |
@@ -25,20 +26,23 @@ mod clock;
 mod control;
 mod decode;
 mod error;
+mod line;
 mod pick;
 mod ticker;
 mod ticket;
 mod timed;
 mod value;
 mod vm;
+mod waiter;
 
 use crate::balancer::Balancer;
 use crate::clock::ClockReference;
 use crate::ticket::Ticket;
+use crate::waiter::Waiter;
 
 vm::library! {
     module: c"Elixir.GrpcLb.Native",
-    types: [Balancer, Ticket, ClockReference],
+    types: [Balancer, Ticket, Waiter, ClockReference],
     tick: ticker::tick,
     functions: {
         DirtyCpu control::new(policy, backends, settings);
@@ -49,6 +53,10 @@ vm::library! {
     methods: {
         Normal pick::pick(Balancer);
         Normal call::checkout(Balancer);
+        Normal call::checkout_except(Balancer, values);
+        Normal call::line_up(Balancer);
+        DirtyCpu call::checkout_in_turn(Waiter, values);
+        Normal call::leave_line(Waiter);
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);
         DirtyCpu control::reconcile(Balancer, backends);

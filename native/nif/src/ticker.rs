@@ -1,6 +1,7 @@
 //! The balancers that real time drives. `GrpcLb.Ticker` calls for their work, and is woken when some
 //! falls due early.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use grpc_lb_core::{Alarm, Time};
@@ -50,7 +51,7 @@ pub(crate) fn tick() -> Option<Duration> {
     Some(next.since(now))
 }
 
-fn tick_one(balancer: &Core) -> Option<Time> {
+fn tick_one(balancer: &Arc<Core>) -> Option<Time> {
     let now = clock::now();
     match balancer.due() {
         Some(due) if due <= now => timed::tick(balancer, now).unwrap_or(Some(now + AFTER_PANIC)),

@@ -3,8 +3,10 @@
 use std::ops::Deref;
 
 use grpc_lb_core::Outcome;
+use rustler::Env;
 
 use crate::clock::Clock;
+use crate::line::tell;
 use crate::vm::{Resource, ResourceType};
 
 /// The core's ticket, and the clock by which it is timed.
@@ -47,11 +49,20 @@ impl Resource for Ticket {
     }
 
     /// The call of a ticket that is garbage was cancelled, and has lasted until now.
-    fn destroy(self) {
+    fn destroy(self, env: Env) {
         // Most have ended, and a look at the clock costs as much as all else here.
         if !self.has_ended() {
             // Nobody else has it.
             let _ = self.complete(Outcome::Cancelled, None, self.clock.now());
+            tell_of_room(env, &self);
         }
+    }
+}
+
+/// Lets the first who waits know of the room that a call has left.
+#[inline]
+pub(crate) fn tell_of_room(env: Env, ticket: &Ticket) {
+    if ticket.is_awaited() {
+        ticket.tell_first(tell(env));
     }
 }

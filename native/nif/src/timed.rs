@@ -10,6 +10,7 @@ use grpc_lb_core::{Owner, Owners, Time};
 use parking_lot::Mutex;
 use rustler::Monitor;
 
+use crate::line::tell_of_event;
 use crate::value::Core;
 
 /// The balancers that one clock drives.
@@ -43,8 +44,10 @@ impl Timed {
 
 /// Does what is due in a balancer, and says when there is more. A panic in one balancer must not
 /// keep the others from their work.
-pub(crate) fn tick(balancer: &Core, now: Time) -> thread::Result<Option<Time>> {
-    catch_unwind(AssertUnwindSafe(|| balancer.tick(&Unwatched, now)))
+pub(crate) fn tick(balancer: &Arc<Core>, now: Time) -> thread::Result<Option<Time>> {
+    let next = catch_unwind(AssertUnwindSafe(|| balancer.tick(&Unwatched, now)));
+    tell_of_event(balancer);
+    next
 }
 
 /// Watches nobody: the resource by which the VM would know the balancer may be gone. A tick begins

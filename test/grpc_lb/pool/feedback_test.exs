@@ -348,18 +348,6 @@ defmodule GrpcLb.Pool.FeedbackTest do
       assert counts(pool, :a) == {2, 0, 0}
     end
 
-    @tag :capture_log
-    test "reaches members here and elsewhere", %{pool: pool} do
-      start_pool!(pool, scope: :cluster, prefer: :local)
-      assert Pool.configure(pool, max_requests: 0) == {:ok, :changed}
-      {:ok, handle} = GrpcLb.Pool.Handle.fetch(pool)
-
-      for balancer <- [handle.local, handle.remote] do
-        {:ok, _changes} = GrpcLb.add(balancer, [:a])
-        assert GrpcLb.checkout(balancer) == {:error, :overloaded}
-      end
-    end
-
     test "refuses what is wrong, and changes nothing", %{pool: pool} do
       start_pool!(pool, policy: {:weighted_round_robin, weights: :reported}, max_requests: 0)
       join!(pool, [:a])

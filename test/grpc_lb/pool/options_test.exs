@@ -20,7 +20,7 @@ defmodule GrpcLb.Pool.OptionsTest do
              max_seconds: 5,
              scope: :node,
              local_share: nil,
-             settings: []
+             settings: [remember: 60_000]
            } = Options.validate!(name: MyPool)
   end
 

@@ -469,7 +469,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
 
   # Its balancers are closed, and it has left no process.
   defp assert_ended(%{holder: holder} = entry) do
-    eventually(fn -> Enum.all?(Pool.Handle.balancers(entry), &GrpcLb.info(&1).closed) end)
+    eventually(fn -> GrpcLb.info(entry.balancer).closed end)
     eventually(fn -> not Process.alive?(holder) end)
     eventually(fn -> :ets.info(entry.waiters) == :undefined end)
   end

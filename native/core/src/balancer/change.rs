@@ -8,14 +8,19 @@ use super::results::Changes;
 use super::writer::Writer;
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners};
 use crate::entry::Row;
+use crate::group::Group;
 use crate::health::Standing;
 use crate::load::Load;
-use crate::members::{MemberKey, Members};
+use crate::members::{Member, MemberKey, Members};
+use crate::memory::Known;
 use crate::policy::{Build, CandidateList, Candidates, Cause};
 use crate::reclaim::Published;
 use crate::rows::{Draft, Rows};
-use crate::snapshot::{Snapshot, Unavailable};
+use crate::snapshot::{Reserve, Snapshot};
 use crate::time::Time;
+
+/// Of so many backends that were removed something is remembered, or of as many as are listed.
+const REMEMBERED: usize = 1_024;
 
 /// What every change works with, under the writer's lock.
 pub(super) struct Scope<'a, T, O: Owners> {
@@ -28,7 +33,8 @@ pub(super) struct Change<'a, T, O: Owners> {
     pub(super) writer: &'a mut Writer<T, O::Watch>,
     published: &'a Published<Snapshot<T>>,
     pub(super) owners: &'a O,
-    rows: Draft<T>,
+    /// Of the preferred members, and of the reserve.
+    rows: [Draft<T>; 2],
     /// Whether what is offered is the whole list, or is added to the one there is.
     whole: bool,
     /// Whether there is something new to publish.
@@ -43,12 +49,15 @@ pub(super) struct Change<'a, T, O: Owners> {
 }
 
 /// Ids and values.
-pub(super) type Gone<T> = Vec<(T, T)>;
+pub(super) type Gone<T> = Vec<T>;
 
 impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// A change of some backends of the list.
     pub(super) fn begin(scope: Scope<'a, T, O>) -> Self {
-        let rows = scope.published.inspect(|last| last.rows().edit());
+        let rows = scope.published.inspect(|last| {
+            let reserve = last.reserve().map(|group| group.rows().edit());
+            [last.preferred().rows().edit(), reserve.unwrap_or_default()]
+        });
         Self::with_rows(scope, rows)
     }
 
@@ -64,11 +73,11 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         Change {
             whole: true,
             touched: true,
-            ..Self::with_rows(scope, Draft::new())
+            ..Self::with_rows(scope, Default::default())
         }
     }
 
-    fn with_rows(scope: Scope<'a, T, O>, rows: Draft<T>) -> Self {
+    fn with_rows(scope: Scope<'a, T, O>, rows: [Draft<T>; 2]) -> Self {
         Change {
             before: scope.writer.members.len(),
             writer: scope.writer,
@@ -94,14 +103,22 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let listed = self.writer.members.find(&offered.id);
         let key = match listed {
             Some(key) => {
+                if self.writer.members.get(key).reserve != offered.reserve {
+                    self.exclude(key);
+                }
                 let counted = self.writer.members.get(key).weighs_in_rotation();
-                self.gone.extend(self.writer.members.update(key, offered));
+                let replaced = self.writer.members.update(key, offered);
+                self.gone.extend(replaced.into_iter().flatten());
                 let counts = self.writer.members.get(key).weighs_in_rotation();
                 self.writer.weighing += u32::from(counts);
                 self.writer.weighing -= u32::from(counted);
                 key
             }
-            None => self.writer.insert(offered, now),
+            None => {
+                let (key, recalled) = self.writer.insert(offered, now);
+                self.gone.extend(recalled);
+                key
+            }
         };
         let members = &mut self.writer.members;
         if self.whole {
@@ -124,7 +141,36 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         }
     }
 
+    /// Takes a member off the list, and forgets what is known of it.
     pub(super) fn remove(&mut self, key: MemberKey) {
+        let member = self.delist(key);
+        self.gone.extend([member.id, member.value]);
+    }
+
+    /// Takes a member off the list, and keeps for a while what is known of it.
+    pub(super) fn remove_for_now(&mut self, key: MemberKey, now: Time) {
+        let remember = self.writer.config.remember;
+        if remember.is_zero() {
+            return self.remove(key);
+        }
+        let member = self.delist(key);
+        let known = Known {
+            entry: member.entry,
+            health: member.health,
+        };
+        let most = self.writer.members.len().max(REMEMBERED);
+        let memory = &mut self.writer.memory;
+        let forgotten = memory.remember(member.id, known, now + remember, most);
+        self.gone.extend(forgotten);
+        self.gone.push(member.value);
+    }
+
+    /// Forgets what was known for long enough of backends that were removed.
+    pub(super) fn forget_old(&mut self, now: Time) {
+        self.gone.extend(self.writer.memory.forget_old(now));
+    }
+
+    fn delist(&mut self, key: MemberKey) -> Member<T> {
         self.touched = true;
         self.exclude(key);
         let member = self.writer.members.remove(key);
@@ -133,14 +179,14 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             self.writer.watched.release(owner, key);
             self.released.push(owner);
         }
-        self.gone.push((member.id, member.value));
+        member
     }
 
     /// Has a member no longer counted, and takes it out of the rotation.
     pub(super) fn exclude(&mut self, key: MemberKey) {
         let member = self.writer.members.get_mut(key);
         let before = std::mem::take(&mut member.standing);
-        self.writer.census.shift(before, Standing::Excluded);
+        self.writer.shift(key, before, Standing::Excluded);
         self.remove_from_rotation(key);
     }
 
@@ -174,7 +220,9 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let standing = member.current_standing();
         if standing != before {
             member.standing = standing;
-            self.writer.census.shift(before, standing);
+            self.writer.shift(key, before, standing);
+            // In a panic no row changes, and which group is tried first can.
+            self.touched |= self.published.inspect(|last| last.reserve().is_some());
             if standing == Standing::Healthy {
                 self.on_healthy(key, now);
             }
@@ -216,15 +264,17 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     fn add_to_rotation(&mut self, key: MemberKey) {
         self.touched = true;
         let member = self.writer.members.get_mut(key);
+        let rows = &mut self.rows[usize::from(member.reserve)];
         let row = Row {
             value: member.value.clone(),
             owner: member.owner,
+            key,
             entry: Arc::clone(&member.entry),
         };
         match member.row {
-            Some(index) => self.rows.replace(index as usize, row),
+            Some(index) => rows.replace(index as usize, row),
             None => {
-                member.row = Some(self.rows.push(row) as u32);
+                member.row = Some(rows.push(row) as u32);
                 self.writer.weighing += u32::from(member.weighs_in_rotation());
             }
         }
@@ -235,11 +285,13 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let Writer {
             members, weighing, ..
         } = &mut *self.writer;
-        *weighing -= u32::from(members.get(key).weighs_in_rotation());
-        if let Some(index) = members.get_mut(key).row.take() {
+        let member = members.get_mut(key);
+        *weighing -= u32::from(member.weighs_in_rotation());
+        let rows = &mut self.rows[usize::from(member.reserve)];
+        if let Some(index) = member.row.take() {
             self.touched = true;
-            if let Some(moved) = self.rows.swap_remove(index as usize) {
-                members.get_mut(moved.entry.key).row = Some(index);
+            if let Some(moved) = rows.swap_remove(index as usize) {
+                members.get_mut(moved.key).row = Some(index);
             }
         }
     }
@@ -280,7 +332,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Publishes an empty list for good.
     pub(super) fn close(mut self) -> Gone<T> {
         self.writer.closed = true;
-        self.rows = Draft::new();
+        self.rows = Default::default();
         self.touched = true;
         self.publish_if_touched(Cause::StateChange);
         let mut released: Vec<Owner> = self.writer.owner.take().into_iter().collect();
@@ -292,8 +344,9 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
                 watched.release(owner, key);
                 released.push(owner);
             }
-            self.gone.push((member.id, member.value));
+            self.gone.extend([member.id, member.value]);
         }
+        self.gone.extend(self.writer.memory.forget_all());
         for owner in released {
             self.unwatch_idle(owner);
         }
@@ -305,7 +358,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let config = &self.writer.config;
         let detection = config.outlier_detection.as_ref();
         let strict = detection.is_some_and(|detection| detection.strict);
-        let relief = self.writer.census.relief(config.panic_threshold, strict);
+        let relief = self.writer.census().relief(config.panic_threshold, strict);
         if relief == self.writer.relief {
             return;
         }
@@ -353,37 +406,45 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Builds the snapshot of the rows, and publishes it.
     fn publish(&mut self, cause: Cause) {
+        let [preferred, reserve] = std::mem::take(&mut self.rows).map(Draft::finish);
+        let (order, published) = (self.writer.order(), self.published);
+        let next = published.inspect(|last| {
+            let preferred = self.group(preferred, Some(last.preferred()), cause);
+            let has_reserve = reserve.len() > 0 || last.reserve().is_some();
+            let reserve = has_reserve.then(|| {
+                let group = self.group(reserve, last.reserve(), cause);
+                Box::new(Reserve { group, order })
+            });
+            let limits = self.writer.config.limits();
+            Snapshot::new(preferred, reserve, limits, self.writer.closed)
+        });
+        self.writer.generation += 1;
+        self.published.publish(next);
+    }
+
+    /// A group of these rows, with a picker that takes over from the last one.
+    fn group(&mut self, rows: Rows<T>, last: Option<&Group<T>>, cause: Cause) -> Group<T> {
         let Writer {
             config,
             members,
             weighted,
-            generation,
-            closed,
             random,
             ..
         } = &mut *self.writer;
-        let rows = std::mem::replace(&mut self.rows, Draft::new()).finish();
-        let picker = self.published.inspect(|last| {
-            let list = List {
-                rows: &rows,
-                last: last.rows(),
-                members,
-            };
-            let with = Build {
-                last: Some(last.picker()),
-                cause,
-                weighted: *weighted > 0 || config.slow_start.is_some(),
-                random,
-            };
-            config.policy.build(&list, with)
-        });
-        let empty = match closed {
-            true => Unavailable::Closed,
-            false => Unavailable::NoBackends,
+        let none = Draft::new().finish();
+        let list = List {
+            rows: &rows,
+            last: last.map_or(&none, Group::rows),
+            members,
         };
-        *generation += 1;
-        let next = Snapshot::new(rows, picker, config.limits(), empty);
-        self.published.publish(next);
+        let with = Build {
+            last: last.map(Group::picker),
+            cause,
+            weighted: *weighted > 0 || config.slow_start.is_some(),
+            random,
+        };
+        let picker = config.policy.build(&list, with);
+        Group::new(rows, picker)
     }
 }
 
@@ -407,7 +468,7 @@ impl<T> Candidates for List<'_, T> {
 
 impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
     fn rank(&self, index: usize) -> u64 {
-        self.members.get(self.rows.get(index).entry.key).rank
+        self.members.get(self.rows.get(index).key).rank
     }
 
     fn shuffle_place(&self, index: usize) -> u32 {
@@ -419,7 +480,8 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
         const FAR: usize = 256;
         let indices = (last_index..self.last.len()).chain(0..last_index);
         let rows = indices.take(FAR).map(|index| self.last.get(index));
-        let mut followers = rows.filter_map(|row| self.members.row_of(&row.entry));
-        followers.next().unwrap_or(0)
+        let mut followers = rows.filter_map(|row| self.members.row_of(row));
+        // One that has gone over to the other group has its row there.
+        followers.find(|index| *index < self.len()).unwrap_or(0)
     }
 }

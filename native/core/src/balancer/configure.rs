@@ -88,8 +88,10 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let last = self.shared.measuring();
         let next = measuring.after(&last);
         self.shared.set_measuring(&next);
-        for (_, member) in self.members.iter() {
-            member.entry.load.change_measuring(&last, &next);
+        let listed = self.members.iter().map(|(_, member)| &member.entry);
+        let removed = self.memory.iter_mut().map(|known| &known.entry);
+        for entry in listed.chain(removed) {
+            entry.load.change_measuring(&last, &next);
         }
     }
 
@@ -99,6 +101,12 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             let ended = member.entry.load.ended();
             let new = || Box::new(Health::new(ended));
             member.health.get_or_insert_with(new).seen = ended;
+        }
+        for known in self.memory.iter_mut() {
+            let ended = known.entry.load.ended();
+            if let Some(health) = &mut known.health {
+                health.seen = ended;
+            }
         }
         self.schedule.on_sweep(&self.config, now);
     }

@@ -15,6 +15,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         now: Time,
     ) -> (Changes, Gone<T>) {
         let mut change = Change::begin_anew(self, offered.len());
+        change.forget_old(now);
         let last_rank = change.writer.members.next_rank();
         for backend in offered {
             change.upsert(backend, now);
@@ -23,13 +24,14 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         let members = change.writer.members.iter().filter(unlisted);
         let keys: Vec<MemberKey> = members.map(|(key, _)| key).collect();
         for key in keys {
-            change.remove(key);
+            change.remove_for_now(key, now);
         }
         change.finish()
     }
 
     pub(super) fn add<B: Offer<T>>(self, offered: &[Backend<B>], now: Time) -> (Changes, Gone<T>) {
         let mut change = Change::begin(self);
+        change.forget_old(now);
         for backend in offered {
             change.upsert(backend, now);
         }
@@ -37,11 +39,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         change.finish()
     }
 
-    pub(super) fn remove<B: Offer<T>>(self, ids: &[B]) -> (Changes, Gone<T>) {
+    pub(super) fn remove<B: Offer<T>>(self, ids: &[B], now: Time) -> (Changes, Gone<T>) {
         let mut change = Change::begin(self);
+        change.forget_old(now);
         for id in ids {
             if let Some(key) = change.writer.members.find(id) {
-                change.remove(key);
+                change.remove_for_now(key, now);
             }
         }
         change.finish()

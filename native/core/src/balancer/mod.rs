@@ -20,6 +20,7 @@ mod writer;
 
 use std::hash::Hash;
 use std::sync;
+use std::time::Duration;
 
 use hashbrown::HashMap;
 use triomphe::Arc;
@@ -142,6 +143,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ///
     /// With [`Config::max_requests_per_backend`] a backend that has so many calls is passed over as
     /// one that is dead, and [`Unavailable::Overloaded`] means that all of them are full.
+    ///
+    /// While somebody [waits](Balancer::line_up) for room, all who come later are
+    /// [`Unavailable::Overloaded`].
     #[inline]
     pub fn checkout<R>(
         &self,
@@ -150,7 +154,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_by(caller, owners, Search::Brief, now, take)
+        self.checkout_by(caller, owners, Search::Brief, now, |_| true, take)
     }
 
     /// As [`Balancer::checkout`], and looks at every backend before it says that none has room; see
@@ -162,7 +166,20 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_by(caller, owners, Search::Thorough, now, take)
+        self.checkout_by(caller, owners, Search::Thorough, now, |_| true, take)
+    }
+
+    /// As [`Balancer::checkout_thoroughly`], of backends whose value is `wanted`: another is passed
+    /// over like one that is dead.
+    pub fn checkout_where<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+        wanted: impl Fn(&T) -> bool,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Ticket), Unavailable> {
+        self.checkout_by(caller, owners, Search::Thorough, now, wanted, take)
     }
 
     #[inline]
@@ -172,6 +189,68 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         search: Search,
         now: Time,
+        wanted: impl Fn(&T) -> bool,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Ticket), Unavailable> {
+        if !self.shared.line.is_empty() {
+            let full = |snapshot: &Snapshot<T>| Err(snapshot.overloaded());
+            return self.published.read(caller.reader(), full);
+        }
+        self.begin(caller, owners, search, now, wanted, take)
+    }
+
+    /// Takes a place in the line of those who wait for room, and says how long the configuration lets
+    /// them. `None` when it lets nobody wait.
+    ///
+    /// The first [checkout in turn](Balancer::checkout_in_turn) is to be tried at once, and others
+    /// when `who` is told that it may find room. The [place is to be left](Balancer::leave_line) when
+    /// one has another answer than [`Unavailable::Overloaded`], or `who` gives up.
+    pub fn line_up(&self, who: Owner) -> Option<(u64, Duration)> {
+        let wait = self.shared.config().checkout_wait;
+        (!wait.is_zero()).then(|| (self.shared.line.join(who), wait))
+    }
+
+    /// As [`Balancer::checkout_where`], for who has this place in line: `Overloaded` while others are
+    /// before it.
+    pub fn checkout_in_turn<R>(
+        &self,
+        place: u64,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+        wanted: impl Fn(&T) -> bool,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Ticket), Unavailable> {
+        match self.shared.line.begin_try(place) {
+            true => self.begin(caller, owners, Search::Thorough, now, wanted, take),
+            false => Err(Unavailable::Overloaded),
+        }
+    }
+
+    /// Gives up a place in line; to do so again changes nothing. If it was the first one, `tell` is
+    /// told who is the first now. It runs under a lock, and must not use the balancer.
+    pub fn leave_line(&self, place: u64, tell: impl FnOnce(Owner, u64)) {
+        self.shared.line.leave(place, tell);
+    }
+
+    /// Whether somebody waits for room, which a change or a tick that is done may have made.
+    pub fn is_awaited(&self) -> bool {
+        self.shared.line.awaits_change()
+    }
+
+    /// Tells the first who waits that there may be room. `tell` is as in [`Balancer::leave_line`].
+    pub fn tell_first(&self, tell: impl FnOnce(Owner, u64)) {
+        self.shared.line.tell_first(tell);
+    }
+
+    #[inline]
+    fn begin<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        search: Search,
+        now: Time,
+        wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
         let check_owners = self.has_unhandled_deaths();
@@ -182,8 +261,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 return Err(snapshot.overloaded());
             }
             let row = match check_owners {
-                false => snapshot.begin(caller, search, |_| true),
-                true => snapshot.begin(caller, search, |row| is_alive(row.owner, owners)),
+                false => snapshot.begin(caller, search, |row| wanted(&row.value)),
+                true => snapshot.begin(caller, search, |row| {
+                    wanted(&row.value) && is_alive(row.owner, owners)
+                }),
             };
             match row {
                 Ok(row) => {
@@ -237,8 +318,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         &self,
         ids: &[O],
         owners: &impl Owners<Watch = W>,
+        now: Time,
     ) -> Result<Changes, ChangeError> {
-        self.change_list(owners, |scope| scope.remove(ids))
+        self.change_list(owners, |scope| scope.remove(ids, now))
     }
 
     /// Sets the state of a backend, which stays with its id. Every pick that starts after this
@@ -304,7 +386,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Does the work that time drives, as far as it is due: sweeps for outliers and ends their
     /// ejection, updates weights. When there is more to do; `None` as long as there is nothing.
     pub fn tick(&self, owners: &impl Owners<Watch = W>, now: Time) -> Option<Time> {
-        self.write(owners, |scope| scope.tick(now));
+        let gone = self.write(owners, |scope| scope.tick(now));
+        drop(gone);
         self.due()
     }
 

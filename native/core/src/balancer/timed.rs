@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use super::change::{Change, Scope};
+use super::change::{Change, Gone, Scope};
 use super::writer::Writer;
 use crate::backend::Owners;
 use crate::health::ejection::{self, Ejection, Streak, Subject};
@@ -11,15 +11,16 @@ use crate::time::Time;
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
     /// Does what is due, see [`Balancer::tick`](super::Balancer::tick).
-    pub(super) fn tick(self, now: Time) {
+    pub(super) fn tick(self, now: Time) -> Gone<T> {
         let requested = self.writer.shared.take_request();
         if self.writer.closed {
-            return;
+            return Gone::new();
         }
         let schedule = &self.writer.schedule;
         let (sweep, weights) = (schedule.sweep_is_due(now), schedule.weights_are_due(now));
         let failing = requested || schedule.unreachable_are_due(now);
         let mut change = Change::begin(self);
+        change.forget_old(now);
         if sweep {
             change.sweep_for_outliers(now);
         } else if failing {
@@ -28,7 +29,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         if weights {
             change.update_weights(now);
         }
-        change.finish_state_change();
+        change.finish_state_change()
     }
 }
 

@@ -10,10 +10,14 @@ use super::schedule::Schedule;
 use crate::backend::{Backend, Offer, Owner};
 use crate::config::Config;
 use crate::entry::Entry;
-use crate::health::{slow_start, Census, Health, Relief};
-use crate::load::Load;
+use crate::health::{slow_start, Census, Health, Relief, Standing};
+use crate::load::{InARow, Load};
 use crate::members::{MemberKey, Members};
+use crate::memory::{Known, Memory};
+use crate::share::Turns;
 use crate::shared::Shared;
+use crate::snapshot::Order;
+use crate::sync::AtomicU64;
 use crate::time::Time;
 use crate::watched::Watched;
 
@@ -22,7 +26,12 @@ pub(super) struct Writer<T, W> {
     /// The one in `shared`, at hand.
     pub(super) config: sync::Arc<Config>,
     pub(super) members: Members<T>,
-    pub(super) census: Census,
+    /// What is known of members that were removed.
+    pub(super) memory: Memory<T>,
+    /// Of the preferred members, and of the reserve.
+    pub(super) census: [Census; 2],
+    /// The turns of both, taken by picks while there is a share to be kept.
+    pub(super) turns: Arc<AtomicU64>,
     /// Who is picked beside the healthy members.
     pub(super) relief: Relief,
     /// How many members weigh something else than 1.
@@ -54,7 +63,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             shared,
             config,
             members: Members::new(),
-            census: Census::default(),
+            memory: Memory::new(),
+            census: [Census::default(); 2],
+            turns: Arc::new(AtomicU64::new(0)),
             relief: Relief::default(),
             weighted: 0,
             weighing: 0,
@@ -80,20 +91,72 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         Arc::clone(&self.members.get(key).entry)
     }
 
-    /// Lists a new backend, without an owner and not in the rotation.
-    pub(super) fn insert<O: Offer<T>>(&mut self, offered: &Backend<O>, now: Time) -> MemberKey {
-        let Writer {
-            shared,
-            config,
-            members,
-            random,
-            ..
-        } = self;
-        let detects = config.outlier_detection.is_some();
-        let health = detects.then(|| Box::new(Health::new(Default::default())));
-        let shuffle_place = random.u32(..);
-        let entry = |key| Entry::new(key, shuffle_place, shared, now);
-        members.insert(offered, entry, health, now)
+    /// Lists a backend that is not listed, without an owner and not in the rotation. Returns the id
+    /// by which it was remembered, too.
+    pub(super) fn insert<O: Offer<T>>(
+        &mut self,
+        offered: &Backend<O>,
+        now: Time,
+    ) -> (MemberKey, Option<T>) {
+        let (id, recalled) = self.memory.recall(&offered.id, now).unzip();
+        let known = match recalled.flatten() {
+            Some(known) => known,
+            None => Known {
+                entry: Arc::new(Entry::new(self.random.u32(..), &self.shared, now)),
+                health: None,
+            },
+        };
+        let known = self.up_to_date(known);
+        self.weighted += u32::from(known.entry.load.weight() != 1.0);
+        (self.members.insert(offered, known, now), id)
+    }
+
+    /// What is known of a backend that is to be listed, under the present configuration.
+    fn up_to_date(&self, mut known: Known) -> Known {
+        let load = &known.entry.load;
+        if self.config.policy.reported_weights().is_some() {
+            load.expect_reports();
+        }
+        match &self.config.outlier_detection {
+            Some(_) => {
+                let new = || Box::new(Health::new(load.ended()));
+                known.health.get_or_insert_with(new);
+                // Perhaps it was to be ejected when it left.
+                if load.in_a_row() != InARow::default() {
+                    self.shared.request_look();
+                }
+            }
+            None => {
+                if let Some(health) = &mut known.health {
+                    health.ejection.clear();
+                }
+            }
+        }
+        known
+    }
+
+    /// Counts a member that goes from one standing to another.
+    pub(super) fn shift(&mut self, key: MemberKey, from: Standing, to: Standing) {
+        let group = usize::from(self.members.get(key).reserve);
+        self.census[group].shift(from, to);
+    }
+
+    /// Of all members.
+    pub(super) fn census(&self) -> Census {
+        let [preferred, reserve] = self.census;
+        preferred.with(reserve)
+    }
+
+    /// Which of two groups is tried first. One without a healthy member stands back, also in a panic.
+    pub(super) fn order(&self) -> Order {
+        let share = self.config.preferred_share;
+        match self.census.map(Census::has_healthy) {
+            [true, false] => Order::PreferredFirst,
+            [false, true] => Order::ReserveFirst,
+            _ if share >= 1.0 => Order::PreferredFirst,
+            _ if share <= 0.0 => Order::ReserveFirst,
+            _ => Order::ByTurns(Turns::new(&self.turns, share)),
+        }
     }
 
     /// Brings the weight of a member up to date, and says whether it has changed.

@@ -90,6 +90,19 @@ impl Census {
             Relief::Nobody
         }
     }
+
+    /// Of both together.
+    pub(crate) fn with(self, other: Census) -> Census {
+        Census {
+            unhealthy: self.unhealthy + other.unhealthy,
+            ejected: self.ejected + other.ejected,
+            healthy: self.healthy + other.healthy,
+        }
+    }
+
+    pub(crate) fn has_healthy(self) -> bool {
+        self.healthy > 0
+    }
 }
 
 /// What outlier detection remembers of a backend.

@@ -18,6 +18,8 @@ use grpc_lb_core::{
 
 mod configure;
 mod latency;
+mod memory;
+mod reserve;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -290,7 +292,7 @@ fn calls_of_ejected_and_removed_backends_end_as_all_others() {
     assert_eq!((fleet.info(2).in_flight, fleet.info(2).successes), (0, 1));
 
     // Removed while a call is in flight: that is nothing to one that has its id later.
-    let removed = fleet.balancer.remove(&[1], &Unowned).unwrap();
+    let removed = fleet.balancer.remove(&[1], &Unowned, Time(0)).unwrap();
     assert_eq!(removed.removed, 1);
     fleet.reconcile(3, seconds(4));
     for (id, ticket) in &tickets {
@@ -516,7 +518,7 @@ fn the_ejected_are_picked_when_no_other_can_be() {
         // Nor does its ejection end for that.
         fleet.set(3, State::Ready, seconds(3));
         assert_eq!(fleet.picks(10), [0, 0, 10]);
-        fleet.balancer.remove(&[3], &Unowned).unwrap();
+        fleet.balancer.remove(&[3], &Unowned, Time(0)).unwrap();
         assert_eq!(pick(), Ok(2));
         let letter = |config: &mut Config| {
             config.outlier_detection.as_mut().unwrap().strict = false;

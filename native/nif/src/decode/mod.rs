@@ -38,6 +38,15 @@ pub(crate) fn ids<'a>(term: Term<'a>, argument: usize) -> Result<Vec<Offered<'a>
     Ok(ids.map(Offered).collect())
 }
 
+/// A list of values.
+pub(crate) fn values<'a>(
+    term: Term<'a>,
+    argument: usize,
+) -> Result<Vec<Offered<'a>>, ArgumentError> {
+    let values = proper_list(term, argument, "values")?;
+    Ok(values.map(Offered).collect())
+}
+
 fn proper_list<'a>(
     term: Term<'a>,
     argument: usize,
@@ -69,6 +78,9 @@ fn backend(term: Term) -> Result<Backend<Offered>, Malformed> {
     }
     if options.given(atoms::owner()).is_some() {
         backend.owner = options.owner(atoms::owner())?;
+    }
+    if options.given(atoms::reserve()).is_some() {
+        backend.reserve = options.get(atoms::reserve())?;
     }
     if options.given(atoms::weight()).is_some() {
         backend.weight = options.get(atoms::weight())?;

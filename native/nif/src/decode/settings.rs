@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use grpc_lb_core::health::outlier_detection::{
     self, ConsecutiveFailures, FailurePercentage, Recovery, SuccessRate,
@@ -43,6 +44,10 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
         settings.one_of(name, &on_owner_death)
     })?;
     config.on_owner_death = given.unwrap_or_default();
+    let share = settings.if_given(atoms::preferred_share(), |settings, name| {
+        settings.within(name, 0.0..=1.0)
+    })?;
+    config.preferred_share = share.unwrap_or(config.preferred_share);
     let owner = settings.if_given(atoms::owner(), Fields::owner)?;
     let seed: Option<Option<u64>> = settings.if_given(atoms::seed(), Fields::get)?;
     let clock = settings.if_given(atoms::clock(), clock)?;
@@ -72,6 +77,8 @@ pub(crate) struct Changes {
     panic_threshold: Option<u32>,
     max_requests: Option<Option<u32>>,
     max_requests_per_backend: Option<Option<u32>>,
+    checkout_wait: Option<Duration>,
+    remember: Option<Duration>,
 }
 
 /// See `t:GrpcLb.Native.changes/0`.
@@ -101,6 +108,12 @@ impl Changes {
             max_requests: settings.if_given(atoms::max_requests(), Fields::get)?,
             max_requests_per_backend: settings
                 .if_given(atoms::max_requests_per_backend(), Fields::get)?,
+            checkout_wait: settings.if_given(atoms::checkout_wait(), |settings, name| {
+                settings.milliseconds(name, ..)
+            })?,
+            remember: settings.if_given(atoms::remember(), |settings, name| {
+                settings.milliseconds(name, ..)
+            })?,
         })
     }
 
@@ -122,6 +135,8 @@ impl Changes {
             &mut config.max_requests_per_backend,
             self.max_requests_per_backend,
         );
+        replace(&mut config.checkout_wait, self.checkout_wait);
+        replace(&mut config.remember, self.remember);
     }
 }
 

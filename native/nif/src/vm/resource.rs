@@ -31,7 +31,7 @@ pub(crate) trait Resource: Send + Sync + Sized + 'static {
     fn resource_type() -> &'static ResourceType<Self>;
 
     /// Ends a value to which nothing refers any more, on a normal scheduler.
-    fn destroy(self) {}
+    fn destroy(self, _env: Env) {}
 
     /// Hears that a process died that was watched for the object, on a normal scheduler.
     fn owner_died(_object: &Object<Self>, _owner: Owner, _monitors: &Monitors<Self>) {}
@@ -136,6 +136,9 @@ pub(crate) struct Handle<T>(NonNull<Object<T>>);
 // SAFETY: a reference to a resource may be given up on any thread, and then the value is shared
 // between threads or dropped by another, which `Resource` allows.
 unsafe impl<T: Resource> Send for Handle<T> {}
+// SAFETY: who shares it shares the value, which `Resource` allows, and the VM's count of references
+// is atomic.
+unsafe impl<T: Resource> Sync for Handle<T> {}
 
 impl<T: Resource> Handle<T> {
     /// An object of this value.
@@ -153,7 +156,7 @@ impl<T: Resource> Handle<T> {
     }
 
     /// One more reference to an object.
-    pub(super) fn keep(object: &Object<T>) -> Self {
+    pub(crate) fn keep(object: &Object<T>) -> Self {
         let object = NonNull::from(object);
         // SAFETY: the object is alive, as the borrow shows.
         unsafe { enif_keep_resource(object.as_ptr().cast()) };
@@ -213,13 +216,16 @@ unsafe extern "C" fn destroy_any(env: *mut ErlNifEnv, object: *mut c_void) {
 /// # Safety
 ///
 /// To be called by the VM alone, once, when nothing refers to the object any more.
-unsafe extern "C" fn destroy<T: Resource>(_env: *mut ErlNifEnv, object: *mut c_void) {
+unsafe extern "C" fn destroy<T: Resource>(env: *mut ErlNifEnv, object: *mut c_void) {
     // A panic must not unwind into the VM; what was not dropped by then is leaked.
     let _ = catch_unwind(|| {
+        let lifetime = ();
+        // SAFETY: `env` is that of the callback that is under way, and this one its only name.
+        let env = unsafe { Env::new(&lifetime, env) };
         // SAFETY: the VM calls this once, for an object that `Handle::new` initialised, and frees
         // its memory afterwards without another look at it.
         let object = unsafe { object.cast::<Object<T>>().read() };
-        object.value.destroy();
+        object.value.destroy(env);
     });
 }
 

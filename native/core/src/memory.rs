@@ -1,0 +1,122 @@
+//! Memory of backends that were removed, for when their ids are listed again.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, Hash};
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+use slab::Slab;
+use triomphe::Arc;
+
+use crate::backend::Offer;
+use crate::entry::Entry;
+use crate::health::Health;
+use crate::time::Time;
+
+/// What is known of a backend, whether it is listed or not.
+pub(crate) struct Known {
+    pub(crate) entry: Arc<Entry>,
+    /// Made when outliers are first looked for.
+    pub(crate) health: Option<Box<Health>>,
+}
+
+/// What is known of backends that are not listed. Bounded: beyond a number the oldest is forgotten.
+pub(crate) struct Memory<T> {
+    remembered: Slab<Remembered<T>>,
+    by_id: HashTable<usize>,
+    hasher: DefaultHashBuilder,
+    /// Keys and when each was remembered until, the oldest first. Those that were recalled since are
+    /// still here.
+    queue: VecDeque<(usize, u64)>,
+    /// How many were ever remembered.
+    count: u64,
+}
+
+struct Remembered<T> {
+    id: T,
+    known: Known,
+    until: Time,
+    /// Which one it is of all that ever were.
+    number: u64,
+}
+
+impl<T: Eq + Hash> Memory<T> {
+    pub(crate) fn new() -> Self {
+        Memory {
+            remembered: Slab::new(),
+            by_id: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            queue: VecDeque::new(),
+            count: 0,
+        }
+    }
+
+    /// Remembers a backend that is listed no more. Beyond `most` the oldest ids are forgotten; they
+    /// are returned.
+    pub(crate) fn remember(&mut self, id: T, known: Known, until: Time, most: usize) -> Vec<T> {
+        self.count += 1;
+        let hash = self.hasher.hash_one(&id);
+        let number = self.count;
+        let key = self.remembered.insert(Remembered {
+            id,
+            known,
+            until,
+            number,
+        });
+        let (remembered, hasher) = (&self.remembered, &self.hasher);
+        let rehash = |key: &usize| hasher.hash_one(&remembered[*key].id);
+        self.by_id.insert_unique(hash, key, rehash);
+        self.queue.push_back((key, number));
+        self.forget_while(|memory, _| memory.queue.len() > most)
+    }
+
+    /// Takes an id out, with what is known of it unless that is too old.
+    pub(crate) fn recall<O: Offer<T>>(&mut self, id: &O, now: Time) -> Option<(T, Option<Known>)> {
+        let hash = self.hasher.hash_one(id);
+        let remembered = &self.remembered;
+        let is_it = |key: &usize| id.equivalent(&remembered[*key].id);
+        let key = self.by_id.find(hash, is_it).copied()?;
+        let Remembered {
+            id, known, until, ..
+        } = self.take(key);
+        Some((id, (now < until).then_some(known)))
+    }
+
+    /// Forgets what is too old, and returns its ids.
+    pub(crate) fn forget_old(&mut self, now: Time) -> Vec<T> {
+        self.forget_while(|_, oldest| oldest.is_none_or(|oldest| oldest.until <= now))
+    }
+
+    /// Forgets all, and returns the ids.
+    pub(crate) fn forget_all(&mut self) -> Vec<T> {
+        self.forget_while(|_, _| true)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Known> {
+        self.remembered.iter_mut().map(|(_, it)| &mut it.known)
+    }
+
+    /// Forgets from the oldest on. `forget` is asked with the oldest, or `None` where that was
+    /// recalled.
+    fn forget_while(&mut self, forget: impl Fn(&Self, Option<&Remembered<T>>) -> bool) -> Vec<T> {
+        let mut ids = Vec::new();
+        while let Some((key, number)) = self.queue.front().copied() {
+            let oldest = self.remembered.get(key).filter(|it| it.number == number);
+            let is_there = oldest.is_some();
+            if !forget(self, oldest) {
+                break;
+            }
+            self.queue.pop_front();
+            if is_there {
+                ids.push(self.take(key).id);
+            }
+        }
+        ids
+    }
+
+    fn take(&mut self, key: usize) -> Remembered<T> {
+        let hash = self.hasher.hash_one(&self.remembered[key].id);
+        let indexed = self.by_id.find_entry(hash, |other| *other == key);
+        indexed.expect("all are indexed").remove();
+        self.remembered.remove(key)
+    }
+}
