@@ -150,11 +150,11 @@ defmodule GrpcLb.Connection do
       iex> GrpcLb.Connection.disconnect(connection)
       :ok
 
-      iex> GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, shape: 1)
-      ** (ArgumentError) unknown option :shape, expected :target or :transport or :name or :policy or \
-  :resolver or :connect_timeout or :ready_timeout or :drain_timeout or :check_interval or \
-  :resolve_interval or :min_resolve_interval or :backoff or :outlier_detection or :slow_start or \
-  :panic_threshold or :max_requests or :max_requests_per_backend
+      iex> GrpcLb.Connection.connect("ipv4:10.0.0.1:50051",
+      ...>   transport: MyApp.Transport,
+      ...>   connect_timeout: -1
+      ...> )
+      ** (ArgumentError) option :connect_timeout must be a number of milliseconds from 1 to 4294967295, got: -1
   """
   @spec connect(target :: term(), keyword()) :: {:ok, t()} | {:error, connect_error()}
   def connect(target, opts) do

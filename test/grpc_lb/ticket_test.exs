@@ -123,7 +123,6 @@ defmodule GrpcLb.TicketTest do
       for {latency, known} <- [{:none, nil}, {7, 7}] do
         {:ok, 1, ticket} = GrpcLb.checkout(lb)
         Clock.advance(clock, 1_000)
-        GrpcLb.first_response(ticket)
         assert GrpcLb.complete(ticket, :ok, latency: latency) == :ok
         assert [%{latency_ns: ^known}] = GrpcLb.info(lb).backends
       end
