@@ -208,6 +208,14 @@ fn a_canary_gets_what_is_due_to_it() {
             "{least_request:?}"
         );
         assert!(is_near(least_request.loaded, 1.0, 0.2), "{least_request:?}");
+        // It takes calls from those that have just been slow, as often as it is drawn beside them.
+        let peak_ewma = of(&results, "peak_ewma");
+        for small in [peak_ewma.small_idle, peak_ewma.small_loaded] {
+            assert!((0.05..0.3).contains(&small), "{peak_ewma:?}");
+        }
+        for share in [peak_ewma.idle, peak_ewma.loaded] {
+            assert!((0.8..2.5).contains(&share), "{peak_ewma:?}");
+        }
         // Servers report what they can do, and this one can do as much as the others.
         let reported = of(&results, "weighted_round_robin, reported");
         assert!(

@@ -310,6 +310,17 @@ impl Latency {
         unpack(self.score.load(Ordering::Relaxed))
     }
 
+    /// The same, to find the one with the least estimate as of its last sample, however long ago that
+    /// is.
+    #[inline]
+    pub(crate) fn last_score(&self) -> i64 {
+        match self.score() {
+            UNKNOWN => UNKNOWN,
+            // Relaxed: one that is a sample older or newer is as good.
+            known => known - (self.updated.load(Ordering::Relaxed) & !UNTRIED) as i64,
+        }
+    }
+
     /// Goes over to another decay. The estimate as of the last sample stays, and decays from then
     /// on as `to` says.
     ///

@@ -410,6 +410,12 @@ impl Load {
         self.latency.score()
     }
 
+    /// See [`Latency::last_score`].
+    #[inline]
+    pub(crate) fn last_score(&self) -> i64 {
+        self.latency.last_score()
+    }
+
     /// Its share beside the others as it is now. 1 where it is not known, which is so with load
     /// reports alone.
     #[inline]

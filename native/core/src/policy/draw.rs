@@ -11,6 +11,10 @@ pub(crate) const MOST: usize = 10;
 /// outweighs all others together would have it draw on and on.
 const REPEATS: usize = 3;
 
+/// The same where no backend may have more than its weight says: so of two equal ones, one is alone in
+/// one pair of 64.
+const REPEATS_OF_PAIR: usize = 6;
+
 /// Draws among the backends of one list.
 pub(crate) struct Draw {
     /// `None`: each is as likely as the others.
@@ -36,6 +40,24 @@ impl Draw {
             None => caller.random_below(n),
             Some(alias) => alias.pick(caller.random()),
         }
+    }
+
+    /// One of `n`, and another that is drawn by its weight, too. `None`: it was the first one again and
+    /// again, which outweighs all others together.
+    #[inline]
+    pub(crate) fn pair(&self, n: usize, caller: &Caller) -> (usize, Option<usize>) {
+        let first = self.one(n, caller);
+        let second = match &self.by_weight {
+            None => (n > 1).then(|| {
+                let place = caller.random_below(n - 1);
+                place + usize::from(place >= first)
+            }),
+            Some(alias) => {
+                let mut drawn = (0..REPEATS_OF_PAIR).map(|_| alias.pick(caller.random()));
+                drawn.find(|index| *index != first)
+            }
+        };
+        (first, second)
     }
 
     /// So many different ones of `n`, or all of them where there are no more. Allocates nothing.
@@ -220,6 +242,41 @@ mod tests {
             .into();
         // 5 degrees of freedom.
         assert_fits(&sequences(&weighted(&weights), 3, 2), &pairs, 20.52);
+    }
+
+    #[test]
+    fn the_second_of_a_pair_goes_by_weight_or_there_is_none() {
+        let weights: [f64; 3] = [1.0, 2.0, 5.0];
+        let draw = weighted(&weights);
+        let caller = Caller::new(19);
+        let mut pairs = HashMap::new();
+        for _ in 0..DRAWS {
+            let (first, second) = draw.pair(3, &caller);
+            let pair = [Some(first), second].into_iter().flatten().collect();
+            *pairs.entry(pair).or_default() += 1;
+        }
+        let expected: Vec<_> = (0..3)
+            .flat_map(|a| (0..3).map(move |b| (a, b)))
+            .map(|(a, b)| {
+                let first = weights[a] / 8.0;
+                let missed = first.powi(REPEATS_OF_PAIR as i32);
+                match a == b {
+                    true => (vec![a], first * missed),
+                    false => {
+                        let second = (1.0 - missed) * weights[b] / (8.0 - weights[a]);
+                        (vec![a, b], first * second)
+                    }
+                }
+            })
+            // The first alone is not to be expected of one that weighs little.
+            .filter(|(_, share)| share * DRAWS as f64 > 5.0)
+            .collect();
+        pairs.retain(|pair, _| pair != &[0]);
+        // 7 degrees of freedom.
+        assert_fits(&pairs, &expected, 24.32);
+
+        let draw = weighted(&[1e12, 1.0, 1.0]);
+        assert!((0..DRAWS).all(|_| draw.pair(3, &caller) == (0, None)));
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! Finagle and linkerd.
 //!
 //! What is compared is the peak-sensitive moving average of a backend's latency times its calls in
-//! flight and the one to come. Weights decide who is drawn.
+//! flight and the one to come. Weights decide who is drawn, both times: one that outweighs
+//! all others together is often drawn alone, or the others would have more than is due to them.
 //!
 //! A slow call, a failed one (which counts as slow, for to fail fast must not pay), one that was given
 //! up, and the silence of a backend that has calls in flight raise the average, one of them alone so
@@ -91,20 +92,7 @@ impl PolicyConfig for Config {
 impl PolicyPicker for Picker {
     #[inline]
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
-        let n = candidates.len();
-        let (kept, next) = match self.weighted {
-            // As the other draw, of two that are equally likely, and in less time.
-            false if n > 1 => {
-                let kept = caller.random_below(n);
-                let next = caller.random_below(n - 1);
-                (kept, Some(next + usize::from(next >= kept)))
-            }
-            _ => {
-                let mut drawn = self.draw.distinct(n, 2, caller);
-                let kept = drawn.next().expect("there is a candidate");
-                (kept, drawn.next())
-            }
-        };
+        let (kept, next) = self.draw.pair(candidates.len(), caller);
         match next {
             Some(next) if self.prefers(candidates.load(next), candidates.load(kept)) => next,
             _ => kept,
@@ -132,7 +120,9 @@ impl Picker {
         }
         // In tower's words, `pending + 1`.
         let [mut next_calls, mut kept_calls] = calls.map(|calls| calls + 1.0);
-        if self.weighted && !next.is_suspect() && !kept.is_suspect() {
+        // Who is shunned leads by so little that neither weights nor the last latency may outweigh it.
+        let by_weight = self.weighted && !kept.is_suspect();
+        if by_weight {
             // The draw has taken the weights into account already. So the first stays where latencies
             // are about alike, and calls in flight count by weight.
             let heavier = weights[0].max(weights[1]);
@@ -144,6 +134,8 @@ impl Picker {
             true => 0,
             false => gain(kept_calls / next_calls, self.decay),
         };
+        // Who is seldom drawn has decayed further, and is no faster for that: it must have been, too.
         next.score().saturating_sub(kept.score()) < lead
+            && (!by_weight || next.last_score().saturating_sub(kept.last_score()) < lead)
     }
 }

@@ -5,9 +5,9 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use grpc_lb_core::policy::{peak_ewma, Policy};
-use grpc_lb_core::{Backend, Outcome, Ticket, Time, Unowned};
+use grpc_lb_core::{Backend, Config, Outcome, Ticket, Time, Unowned};
 
-use crate::{ms, seconds, Fleet};
+use crate::{ms, seconds, warming, Fleet};
 
 /// Calls at regular times, each of which ends when the world says.
 struct World {
@@ -30,14 +30,21 @@ fn given_up(ms: u64) -> Fate {
     (Some(Duration::from_millis(ms)), Outcome::Cancelled)
 }
 
+fn peak_ewma_with(decay: u64) -> Policy {
+    Policy::PeakEwma(peak_ewma::Config {
+        decay: Duration::from_millis(decay),
+        ..Default::default()
+    })
+}
+
 impl World {
     fn new(decay: u64, backends: u32, seed: u64) -> World {
-        let policy = Policy::PeakEwma(peak_ewma::Config {
-            decay: Duration::from_millis(decay),
-            ..Default::default()
-        });
+        World::of(peak_ewma_with(decay), backends, seed)
+    }
+
+    fn of(config: impl Into<Config>, backends: u32, seed: u64) -> World {
         World {
-            fleet: Fleet::seeded(policy, backends, seed),
+            fleet: Fleet::seeded(config, backends, seed),
             ends: BinaryHeap::new(),
             calls: Vec::new(),
             now: seconds(1),
@@ -100,6 +107,19 @@ fn who_hangs_is_left_alone_and_is_back_when_it_answers() {
                     }
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn who_hangs_is_left_alone_also_where_shares_go_by_weight() {
+    for backends in [2, 3] {
+        for hung in [given_up(100), fails(100), FOR_EVER] {
+            let mut world = World::of(warming(peak_ewma_with(10_000)), backends, 1);
+            let fate = |id| if id == backends { hung } else { takes(2) };
+            world.run(100, 1_000, fate);
+            let calls = world.run(100, 8_000, fate);
+            assert!(calls.last().unwrap() * 100 <= 3 * 800, "{hung:?} {calls:?}");
         }
     }
 }
@@ -177,13 +197,75 @@ fn shares_ramp_with_weights_idle_and_under_load() {
             let listed = world.fleet.balancer.reconcile(&list, &Unowned, world.now);
             listed.unwrap();
             world.run(rate, 2_000, |_| takes);
-            let calls = world.run(rate, 20_000, |_| takes);
+            let calls = world.run(rate, 10_000_000 / rate, |_| takes);
             let share = 100.0 * calls[1] as f64 / (calls[0] + calls[1]) as f64;
             let due = 100.0 * f64::from(weight) / f64::from(100 + weight);
             assert!(
                 (share - due).abs() < 5.0,
                 "{rate} {weight}: {share} of {due}"
             );
+        }
+    }
+}
+
+/// Latencies as of a server with a queue: about ten milliseconds, at times three times as long.
+fn varied(random: &mut fastrand::Rng) -> Fate {
+    takes(if random.u32(..10) == 0 {
+        30
+    } else {
+        random.u64(8..13)
+    })
+}
+
+#[test]
+fn a_canary_that_is_seldom_asked_gets_what_is_due_to_it() {
+    for others in [1, 2, 10] {
+        for rate in [10, 1_000] {
+            let mut world = World::new(10_000, others + 1, 1);
+            let list: Vec<_> = (1..=others + 1)
+                .map(|id| Backend {
+                    weight: if id == 1 { others } else { 999 },
+                    ..Backend::new(id, id)
+                })
+                .collect();
+            let listed = world.fleet.balancer.reconcile(&list, &Unowned, world.now);
+            listed.unwrap();
+            let mut random = fastrand::Rng::with_seed(7);
+            let calls = world.run(rate, 50_000_000 / rate, |_| varied(&mut random));
+            // 50 of 50,000 are due; the rest while one of the others was slow.
+            assert!((25..=130).contains(&calls[0]), "{others} {rate}: {calls:?}");
+        }
+    }
+}
+
+#[test]
+fn slow_start_ramps_as_envoys_curve_idle_and_under_load() {
+    // Calls a second for each backend, and how long they take.
+    for (rate, lasts) in [(200, 1), (1_000, 10)] {
+        for backends in [2, 10, 132] {
+            let mut world = World::of(warming(peak_ewma_with(10_000)), backends - 1, 1);
+            world.now = seconds(20);
+            world.fleet.tick(world.now);
+            let rate = rate * u64::from(backends);
+            world.run(rate, 1_000, |_| takes(lasts));
+            world.fleet.reconcile(backends, world.now);
+            for half in [0, 1] {
+                let (mut got, mut due, mut calls) = (0, 0.0, 0);
+                for tenth in 0..50 {
+                    world.fleet.tick(world.now);
+                    let all = world.run(rate, 100, |_| takes(lasts));
+                    got += all.last().unwrap();
+                    let weight = (f64::from(50 * half + tenth) / 100.0).max(0.1);
+                    due += weight / (f64::from(backends - 1) + weight) / 50.0;
+                    calls += all.iter().sum::<usize>();
+                }
+                let of_share = |part: f64| 100.0 * part * f64::from(backends);
+                let (got, due) = (of_share(got as f64 / calls as f64), of_share(due));
+                assert!(
+                    (got - due).abs() < 5.0,
+                    "{backends} backends, {rate} a second, half {half}: {got} of {due}"
+                );
+            }
         }
     }
 }
