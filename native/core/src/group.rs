@@ -72,7 +72,7 @@ impl<T> Group<T> {
         self.rows.len() == 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pick(&self, caller: &Caller) -> Result<&Row<T>, Unavailable> {
         Ok(self.rows.get(self.choose(caller)?))
     }
@@ -85,7 +85,7 @@ impl<T> Group<T> {
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
-        let chosen = self.choose(caller)?;
+        let chosen = self.choose_again(caller)?;
         let row = self.rows.get(chosen);
         match usable(row) {
             true => Ok(row),
@@ -127,7 +127,7 @@ impl<T> Group<T> {
     ) -> Result<&Row<T>, Unavailable> {
         self.pass_over(chosen);
         for _ in 0..self.picker.more_choices() {
-            let chosen = self.picker.pick(&self.rows, caller);
+            let chosen = self.choose_again(caller)?;
             let row = self.rows.get(chosen);
             if usable(row) && enter(row) {
                 return Ok(row);
@@ -167,6 +167,13 @@ impl<T> Group<T> {
             0 => Err(Unavailable::NoBackends),
             _ => Ok(self.picker.pick(&self.rows, caller)),
         }
+    }
+
+    /// The same, where it is not to be compiled once more.
+    #[cold]
+    #[inline(never)]
+    fn choose_again(&self, caller: &Caller) -> Result<usize, Unavailable> {
+        self.choose(caller)
     }
 
     pub(crate) fn rows(&self) -> &Rows<T> {

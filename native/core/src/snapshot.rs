@@ -64,7 +64,21 @@ impl<T> Snapshot<T> {
 
     #[inline]
     pub(crate) fn pick(&self, caller: &Caller) -> Result<&Row<T>, Unavailable> {
-        self.in_order(|group| group.pick(caller))
+        match &self.reserve {
+            None => self.preferred.pick(caller).map_err(|none| self.said(none)),
+            Some(reserve) => self.pick_in_order(reserve, caller),
+        }
+    }
+
+    /// Apart, as is `begin_in_order`: what is called in one place is compiled into it.
+    #[cold]
+    #[inline(never)]
+    fn pick_in_order<'a>(
+        &'a self,
+        reserve: &'a Reserve<T>,
+        caller: &Caller,
+    ) -> Result<&'a Row<T>, Unavailable> {
+        self.in_order(reserve, |group| group.pick(caller))
     }
 
     /// As `pick`, while there are rows that must not be picked.
@@ -75,7 +89,11 @@ impl<T> Snapshot<T> {
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
-        self.in_order(|group| group.pick_where(caller, search, &usable))
+        let pick = |group| Group::pick_where(group, caller, search, &usable);
+        match &self.reserve {
+            None => pick(&self.preferred).map_err(|none| self.said(none)),
+            Some(reserve) => self.in_order(reserve, pick),
+        }
     }
 
     /// As `pick`, and counts a call as in flight. A backend that has too many of them, or must not
@@ -88,7 +106,26 @@ impl<T> Snapshot<T> {
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
         let max = self.limits.max_requests_per_backend;
-        self.in_order(|group| group.begin(caller, search, max, &usable))
+        match &self.reserve {
+            None => {
+                let begun = self.preferred.begin(caller, search, max, usable);
+                begun.map_err(|none| self.said(none))
+            }
+            Some(reserve) => self.begin_in_order(reserve, caller, search, usable),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn begin_in_order<'a>(
+        &'a self,
+        reserve: &'a Reserve<T>,
+        caller: &Caller,
+        search: Search,
+        usable: impl Fn(&Row<T>) -> bool,
+    ) -> Result<&'a Row<T>, Unavailable> {
+        let max = self.limits.max_requests_per_backend;
+        self.in_order(reserve, |group| group.begin(caller, search, max, &usable))
     }
 
     /// The answer to a call for which there is no room in the balancer.
@@ -101,22 +138,7 @@ impl<T> Snapshot<T> {
     }
 
     /// What the first group finds, or else the other one.
-    #[inline]
     fn in_order<'a>(
-        &'a self,
-        find: impl Fn(&'a Group<T>) -> Result<&'a Row<T>, Unavailable>,
-    ) -> Result<&'a Row<T>, Unavailable> {
-        let found = match &self.reserve {
-            None => find(&self.preferred),
-            Some(reserve) => self.in_order_of(reserve, find),
-        };
-        found.map_err(|none| match none {
-            Unavailable::NoBackends => self.none(),
-            other => other,
-        })
-    }
-
-    fn in_order_of<'a>(
         &'a self,
         reserve: &'a Reserve<T>,
         find: impl Fn(&'a Group<T>) -> Result<&'a Row<T>, Unavailable>,
@@ -130,13 +152,23 @@ impl<T> Snapshot<T> {
             true => [&self.preferred, &reserve.group],
             false => [&reserve.group, &self.preferred],
         };
-        match find(one) {
+        let found = match find(one) {
             Err(reason @ (Unavailable::NoBackends | Unavailable::Overloaded)) => find(other)
                 .map_err(|none| match none {
                     Unavailable::NoBackends => reason,
                     other => other,
                 }),
             found => found,
+        };
+        found.map_err(|none| self.said(none))
+    }
+
+    /// A group says that there is none, and does not know whether the balancer is closed.
+    #[cold]
+    fn said(&self, none: Unavailable) -> Unavailable {
+        match none {
+            Unavailable::NoBackends => self.none(),
+            other => other,
         }
     }
 

@@ -18,7 +18,7 @@ use crate::vm::function::{nif, Function};
 use crate::vm::go_on::go_on;
 use crate::vm::owner::{owner_of, Monitors};
 use crate::vm::scheduler::consume_timeslice;
-use crate::vm::term::{bytes, tuple};
+use crate::vm::term::{bytes, tuple, Word};
 use crate::vm::{Answer, Handle, Object};
 use crate::waiter::Waiter;
 use crate::{atoms, decode, ticker};
@@ -32,13 +32,14 @@ pub(crate) fn checkout<'a>(
 ) -> Answer<'a> {
     Ok(match balancer.draws().is_some() {
         false => checkout_by::<false>(env, balancer),
-        true => checkout_seeded(env, balancer),
+        true => checkout_seeded(env, balancer).to_term(env),
     })
 }
 
 #[cold]
-fn checkout_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
-    checkout_by::<true>(env, balancer)
+#[inline(never)]
+fn checkout_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Word<'a> {
+    checkout_by::<true>(env, balancer).into()
 }
 
 #[inline]
@@ -49,7 +50,7 @@ fn checkout_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>
         balancer.checkout(caller, &monitors, now, |value| value.to_term(env))
     });
     match begun {
-        Err(Unavailable::Unfinished) => go_on(env, &CHECKOUT_THOROUGHLY, balancer),
+        Err(Unavailable::Unfinished) => go_on(env, &CHECKOUT_THOROUGHLY, balancer).to_term(env),
         begun => checked_out(env, balancer, begun),
     }
 }
@@ -200,7 +201,7 @@ pub(crate) fn end_call<'a>(
     if completed.is_ok() && failed && ticket.is_urgent() {
         match ticket.clock() {
             Clock::System => ticker::wake_now(env),
-            Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket)),
+            Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket).to_term(env)),
         }
     }
     Ok(match completed {

@@ -9,7 +9,7 @@ use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
 use crate::vm::go_on::go_on;
 use crate::vm::owner::Monitors;
-use crate::vm::term::tuple;
+use crate::vm::term::{tuple, Word};
 use crate::vm::{Answer, Object};
 
 /// `pick(balancer) -> {:ok, value} | {:error, :no_backends | :closed}`
@@ -17,13 +17,14 @@ use crate::vm::{Answer, Object};
 pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     Ok(match balancer.draws().is_some() {
         false => pick_by::<false>(env, balancer),
-        true => pick_seeded(env, balancer),
+        true => pick_seeded(env, balancer).to_term(env),
     })
 }
 
 #[cold]
-fn pick_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
-    pick_by::<true>(env, balancer)
+#[inline(never)]
+fn pick_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Word<'a> {
+    pick_by::<true>(env, balancer).into()
 }
 
 #[inline]
@@ -34,16 +35,17 @@ fn pick_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>) ->
     });
     match picked {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
-        Err(unavailable) => not_picked(env, balancer, unavailable),
+        Err(unavailable) => not_picked(env, balancer, unavailable).to_term(env),
     }
 }
 
 /// The answer to a pick that found nobody, as yet.
 #[cold]
-fn not_picked<'a>(env: Env<'a>, balancer: &Object<Balancer>, unavailable: Unavailable) -> Term<'a> {
+#[inline(never)]
+fn not_picked<'a>(env: Env<'a>, balancer: &Object<Balancer>, unavailable: Unavailable) -> Word<'a> {
     match unavailable {
         Unavailable::Unfinished => go_on(env, &PICK_THOROUGHLY, balancer),
-        unavailable => reason(env, unavailable),
+        unavailable => reason(env, unavailable).into(),
     }
 }
 

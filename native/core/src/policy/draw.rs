@@ -33,6 +33,12 @@ impl Draw {
         }
     }
 
+    /// Whether some are more likely than others.
+    #[inline]
+    pub(crate) fn is_by_weight(&self) -> bool {
+        self.by_weight.is_some()
+    }
+
     /// One of `n` backends, of which there is one at least: as many as it was prepared for.
     #[inline]
     pub(crate) fn one(&self, n: usize, caller: &Caller) -> usize {

@@ -104,7 +104,9 @@ macro_rules! policies {
 
         impl Picker {
             /// See [`PolicyPicker::pick`].
-            #[inline]
+            ///
+            /// Always: where it is called from several places, the compiler would make a call of it.
+            #[inline(always)]
             pub(crate) fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
                 match self {
                     $(Picker::$name(picker) => picker.pick(candidates, caller),)+

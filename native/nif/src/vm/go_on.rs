@@ -8,15 +8,17 @@ use rustler::{Env, Term};
 use super::function::Function;
 use super::object::Object;
 use super::resource::{Handle, Resource};
+use super::term::Word;
 
 /// Has the VM go on with a NIF whose one argument is the object, on the kind of scheduler that it is
 /// for. To be returned by the NIF that is under way: that one's answer will be the answer.
 #[cold]
+#[inline(never)]
 pub(crate) fn go_on<'a, T: Resource>(
     env: Env<'a>,
     function: &Function,
     object: &Object<T>,
-) -> Term<'a> {
+) -> Word<'a> {
     assert_eq!(function.arity, 1, "it takes the object");
     let object = Handle::keep(object).to_term(env).as_c_arg();
     let flags = function.scheduler.flags() as c_int;
@@ -27,5 +29,5 @@ pub(crate) fn go_on<'a, T: Resource>(
         enif_schedule_nif(env.as_c_arg(), name, flags, run, 1, &object)
     };
     // SAFETY: what stands for the answer belongs to the environment of the call.
-    unsafe { Term::new(env, scheduled) }
+    unsafe { Term::new(env, scheduled) }.into()
 }

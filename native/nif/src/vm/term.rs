@@ -1,6 +1,7 @@
 //! Terms that outlive the call that brought them, and terms made and read without a detour.
 
 use std::hash::{Hash, Hasher};
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,6 +66,26 @@ impl Hash for Immediate {
     /// As [`hash_term`].
     fn hash<H: Hasher>(&self, state: &mut H) {
         hash(self.0, state);
+    }
+}
+
+/// A term of the call that is under way, in one word: what a function apart from the hot path returns. A
+/// [`Term`] would go through memory, on the hot path too.
+#[derive(Clone, Copy)]
+pub(crate) struct Word<'a>(ErlNifTerm, PhantomData<Env<'a>>);
+
+impl<'a> Word<'a> {
+    #[inline]
+    pub(crate) fn to_term(self, env: Env<'a>) -> Term<'a> {
+        // SAFETY: it is from this environment: no two have the same lifetime.
+        unsafe { Term::new(env, self.0) }
+    }
+}
+
+impl<'a> From<Term<'a>> for Word<'a> {
+    #[inline]
+    fn from(term: Term<'a>) -> Self {
+        Word(term.as_c_arg(), PhantomData)
     }
 }
 
