@@ -130,6 +130,33 @@ defmodule GrpcLb.TicketTest do
       assert %{successes: 2} = counts(lb)
     end
 
+    test "that are garbage tell how long they have lasted" do
+      clock = Clock.manual()
+      {:ok, lb} = GrpcLb.new(:peak_ewma, [a: 1], clock: clock)
+
+      GrpcLb.run(lb, fn 1 ->
+        Clock.advance(clock, 1)
+        :ok
+      end)
+
+      assert [%{latency_ns: 1_000_000}] = GrpcLb.info(lb).backends
+
+      {caller, monitor} =
+        spawn_monitor(fn ->
+          {:ok, 1, ticket} = GrpcLb.checkout(lb)
+          receive(do: (:never -> ticket))
+        end)
+
+      eventually(fn -> match?(%{in_flight: 1}, counts(lb)) end)
+      Clock.advance(clock, 1_000)
+      Process.exit(caller, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^caller, :killed}
+      eventually(fn -> match?(%{in_flight: 0}, counts(lb)) end)
+      assert [%{latency_ns: latency, failures: 0}] = GrpcLb.info(lb).backends
+      # One alone is not believed whole.
+      assert latency > 1_000_000
+    end
+
     test "work on when the backend is gone from the list, or the balancer closed" do
       {:ok, lb} = GrpcLb.new(:round_robin, a: 1)
       {:ok, 1, one} = GrpcLb.checkout(lb)

@@ -223,4 +223,13 @@ defmodule GrpcLb.Stress.LongScheduleTest do
       )
     end
   end
+
+  test "a pick by weights, however they differ" do
+    backends = [{0, 0, weight: 0xFFFFFFFF} | for(i <- 1..100_000, do: {i, i, weight: 1})]
+
+    for policy <- [:weighted_round_robin, :least_request, :random, :peak_ewma] do
+      {:ok, lb} = GrpcLb.new(policy, backends)
+      assert_short(fn _prepared -> {:ok, _id} = GrpcLb.pick(lb) end)
+    end
+  end
 end
