@@ -180,7 +180,7 @@ defmodule GrpcLb do
     * `{:ok, value, ticket}`
     * `{:error, :no_backends}` - the list is empty, or no backend in it is ready
     * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
-      `:max_requests_per_backend` does at all backends that were tried
+      `:max_requests_per_backend` does at every backend, or others wait in line, see `:checkout_wait`
     * `{:error, :closed}` - the balancer is closed
 
   A ticket whose holder dies, or that nobody holds any more, counts as cancelled when it is garbage
@@ -551,6 +551,8 @@ defmodule GrpcLb do
     * `:panic_threshold` - 0 is off
     * `:max_requests`, `:max_requests_per_backend` - for calls that begin after this returns; those
       in flight go on. `:max_requests` counts the calls that began under such a limit.
+    * `:checkout_wait` - for those who begin to wait after this returns
+    * `:remember` - for backends that are removed after this returns
 
   Every pick that starts after this returns goes by the new settings.
 

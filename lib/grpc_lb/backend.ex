@@ -21,7 +21,7 @@ defmodule GrpcLb.Backend do
       `:least_request` and `:peak_ewma` give it three times the load before they prefer another.
       `:round_robin` and `:pick_first` treat all alike, and `{:weighted_round_robin, weights: :reported}`
       makes its own weights. With every policy, those too, a backend of weight 0 is listed, and is not
-      picked while another can be: as a spare, or before its first traffic. If there are only such to
+      picked while another is ready, be that full: as a spare, or before its first traffic. If there are only such to
       pick from, they are picked as if each had weight 1.
       """
     ],

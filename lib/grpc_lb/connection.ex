@@ -339,7 +339,7 @@ defmodule GrpcLb.Connection do
     * `{:ok, value, ticket}`
     * `{:error, :no_backends}` - no transport is open at the moment
     * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
-      `:max_requests_per_backend` does at all backends that were tried
+      `:max_requests_per_backend` does at every backend, or others wait in line, see `:checkout_wait`
     * `{:error, :closed}` - the connection has ended
 
   Raises `ArgumentError` when `handle` is none.

@@ -18,8 +18,11 @@ defmodule GrpcLb.Line do
   @doc "As `checkout/1`, of backends whose value is none of these."
   @spec checkout_except(GrpcLb.balancer(), values :: [term()]) :: checkout()
   def checkout_except(balancer, values) do
-    with {:error, :overloaded} <- Native.checkout_except(balancer, values),
-         do: line_up(balancer, values)
+    checked_out =
+      with {:error, :unfinished} <- Native.checkout_except(balancer, values),
+           do: Native.checkout_except_thoroughly(balancer, values)
+
+    with {:error, :overloaded} <- checked_out, do: line_up(balancer, values)
   end
 
   defp line_up(balancer, except) do

@@ -7,10 +7,10 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `first_response/1`, `complete/4`, those that wait in line, `summary/1`,
-  `manual_clock/0` and `live_counts/0` run on the calling scheduler and never wait. All others run on a
-  dirty CPU scheduler. `pick/1` and `checkout/1` go on on one where they do not find a backend among some
-  hundreds that are dead or full.
+  `pick/1`, `checkout/1`, `checkout_except/2`, `line_up/1`, `leave_line/1`, `first_response/1`,
+  `complete/4`, `summary/1`, `manual_clock/0` and `live_counts/0` run on the calling scheduler and never
+  wait. All others run on a dirty CPU scheduler. `pick/1` and `checkout/1` go on on one where they do not
+  find a backend among some hundreds that are dead or full.
 
   ## Loading, and loading again
 
@@ -192,14 +192,29 @@ defmodule GrpcLb.Native do
   @doc """
   As `checkout/1`, of backends whose value is none of these.
 
+  Runs on the calling scheduler. `{:error, :unfinished}` where none was found among some hundreds:
+  `checkout_except_thoroughly/2` looks at all. Raises `ArgumentError` when `balancer` is not a balancer of
+  this node, or `values` is no proper list.
+
       iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
       iex> {:ok, :b, _ticket} = GrpcLb.Native.checkout_except(lb, [:a])
       iex> GrpcLb.Native.checkout_except(lb, [:a, :b])
       {:error, :no_backends}
   """
   @spec checkout_except(balancer(), values :: [term()]) ::
-          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+          {:ok, value :: term(), ticket()}
+          | {:error, :no_backends | :closed | :overloaded | :unfinished}
   def checkout_except(_balancer, _values), do: not_loaded()
+
+  @doc """
+  As `checkout_except/2`, and looks at every backend. Runs on a dirty CPU scheduler.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> {:ok, :b, _ticket} = GrpcLb.Native.checkout_except_thoroughly(lb, [:a])
+  """
+  @spec checkout_except_thoroughly(balancer(), values :: [term()]) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout_except_thoroughly(_balancer, _values), do: not_loaded()
 
   @doc """
   Takes a place, for the calling process, in the line of those who wait for room. See `:checkout_wait`

@@ -309,7 +309,7 @@ defmodule GrpcLb.Pool do
   Picks a member and returns its value.
 
     * `{:ok, value}`
-    * `{:error, :no_members}` - the pool has none, or all of them are ejected for now, see
+    * `{:error, :no_members}` - the pool has none; with `strict: false`, also where all are ejected, see
       `:outlier_detection`
     * `{:error, :not_running}` - there is no pool of this name
 
@@ -382,9 +382,9 @@ defmodule GrpcLb.Pool do
   process that has it dies or collects its garbage, which one that is idle does not do for a long time.
 
     * `{:ok, value, ticket}`
-    * `{:error, :no_members}` - the pool has none, or all of them are ejected for now
+    * `{:error, :no_members}` - the pool has none; with `strict: false`, also where all are ejected
     * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
-      `:max_requests_per_backend` does at all members that were tried
+      `:max_requests_per_backend` does at every member, or others wait in line, see `:checkout_wait`
     * `{:error, :not_running}` - there is no pool of this name
 
       iex> {:ok, _supervisor} =
@@ -467,7 +467,7 @@ defmodule GrpcLb.Pool do
   as `{:error, reason}`: policies and options that look at failures see both.
 
   A member that calls its own pool does not get itself: it is passed over, also where its value is a name
-  of the calling process, and nothing is counted for it. If there is no other the answer is `{:error,
+  of the calling process, and no failure is counted for it. If there is no other the answer is `{:error,
   :no_members}`. `pick/1`, `checkout/1` and `run/3` do give a member itself: what is made of it is up to
   the caller.
 

@@ -177,6 +177,8 @@ defmodule GrpcLb.Stress.LongScheduleTest do
       assert_short(fn _ -> {:error, :overloaded} = GrpcLb.checkout(lb) end)
       {:ok, lb} = GrpcLb.new(:random, Enum.to_list(1..@n), max_requests_per_backend: 0)
       assert_short(fn _ -> {:error, :overloaded} = GrpcLb.checkout(lb) end)
+      assert_short(fn _ -> {:error, :unfinished} = Native.checkout_except(lb, [1]) end)
+      assert {:error, :overloaded} = Native.checkout_except_thoroughly(lb, [1])
     end
 
     test "whose owner has just died is picked from" do

@@ -33,7 +33,14 @@ connection() ->
     Call = fun(Socket) -> echo_transport:call(Socket, <<"hello">>) end,
     %% run checks out a backend, calls the function with it, and says how that went.
     Run = fun() -> 'Elixir.GrpcLb.Connection':run(Lb, Call) end,
-    Answers = [begin {ok, Line} = Run(), Line end || _ <- [1, 2]],
+    Answers = answers(Run, []),
     ok = 'Elixir.GrpcLb.Connection':disconnect(Lb),
     lists:foreach(fun echo_server:stop/1, Servers),
     lists:sort(Answers).
+
+%% One of each server: the second socket may open a moment after the first call.
+answers(_Run, [_One, _Other] = Answers) ->
+    Answers;
+answers(Run, Answers) ->
+    {ok, Line} = Run(),
+    answers(Run, lists:usort([Line | Answers])).

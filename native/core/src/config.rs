@@ -47,7 +47,11 @@ impl Config {
     /// Whether there is ever work that time drives.
     pub fn is_timed(&self) -> bool {
         let reports = self.policy.reported_weights();
-        self.outlier_detection.is_some() || self.slow_start.is_some() || reports.is_some()
+        let remembers = !self.remember.is_zero();
+        self.outlier_detection.is_some()
+            || self.slow_start.is_some()
+            || reports.is_some()
+            || remembers
     }
 }
 

@@ -116,8 +116,8 @@ impl Places {
             return;
         }
         if let Some((place, who)) = self.waiting.first_key_value() {
-            self.told = true;
             tell(*who, *place);
+            self.told = true;
         }
     }
 }

@@ -50,9 +50,8 @@ impl<T: Eq + Hash> Memory<T> {
         }
     }
 
-    /// Remembers a backend that is listed no more. Beyond `most` the oldest ids are forgotten; they
-    /// are returned.
-    pub(crate) fn remember(&mut self, id: T, known: Known, until: Time, most: usize) -> Vec<T> {
+    /// Remembers a backend that is listed no more.
+    pub(crate) fn remember(&mut self, id: T, known: Known, until: Time) {
         self.count += 1;
         let hash = self.hasher.hash_one(&id);
         let number = self.count;
@@ -66,7 +65,17 @@ impl<T: Eq + Hash> Memory<T> {
         let rehash = |key: &usize| hasher.hash_one(&remembered[*key].id);
         self.by_id.insert_unique(hash, key, rehash);
         self.queue.push_back((key, number));
-        self.forget_while(|memory, _| memory.queue.len() > most)
+    }
+
+    /// Forgets the oldest beyond so many, and returns their ids.
+    pub(crate) fn keep(&mut self, most: usize) -> Vec<T> {
+        self.forget_while(|memory, oldest| oldest.is_none() || memory.queue.len() > most)
+    }
+
+    /// When the oldest is to be forgotten, after `keep`. `None`: there is none.
+    pub(crate) fn oldest_until(&self) -> Option<Time> {
+        let (key, _) = self.queue.front()?;
+        Some(self.remembered.get(*key)?.until)
     }
 
     /// Takes an id out, with what is known of it unless that is too old.

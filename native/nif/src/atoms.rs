@@ -116,6 +116,7 @@ rustler::atoms! {
     transient_failure,
     transport_error,
     unchanged,
+    unfinished,
     utilization,
     value,
     values,

@@ -88,7 +88,8 @@ fn checked_out<'a>(
     }
 }
 
-/// `checkout_except(balancer, values) -> as checkout`, and never one of these values.
+/// `checkout_except(balancer, values) -> as checkout`, and never one of these values; or
+/// `{:error, :unfinished}`, where most of a long list are full or dead.
 pub(crate) fn checkout_except<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
@@ -100,6 +101,29 @@ pub(crate) fn checkout_except<'a>(
     let now = balancer.clock().now();
     let begun = as_caller::<true, _>(balancer, |caller| {
         balancer.checkout_where(caller, &monitors, now, wanted, |value| value.to_term(env))
+    });
+    Ok(match begun {
+        Err(Unavailable::Unfinished) => {
+            let answer = [atoms::error(), atoms::unfinished()];
+            tuple(env, answer.map(|atom| atom.to_term(env)))
+        }
+        begun => checked_out(env, balancer, begun),
+    })
+}
+
+/// `checkout_except_thoroughly(balancer, values) -> as checkout_except`, and always finished
+pub(crate) fn checkout_except_thoroughly<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [values]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let values = decode::values(values, 2)?;
+    let wanted = |value: &Value| !is_one_of(&values, value);
+    let monitors = Monitors::new(env, balancer);
+    let now = balancer.clock().now();
+    let begun = as_caller::<true, _>(balancer, |caller| {
+        balancer
+            .checkout_where_thoroughly(caller, &monitors, now, wanted, |value| value.to_term(env))
     });
     Ok(checked_out(env, balancer, begun))
 }

@@ -54,6 +54,7 @@ vm::library! {
         Normal pick::pick(Balancer);
         Normal call::checkout(Balancer);
         Normal call::checkout_except(Balancer, values);
+        DirtyCpu call::checkout_except_thoroughly(Balancer, values);
         Normal call::line_up(Balancer);
         DirtyCpu call::checkout_in_turn(Waiter, values);
         Normal call::leave_line(Waiter);

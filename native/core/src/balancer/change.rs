@@ -158,10 +158,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             entry: member.entry,
             health: member.health,
         };
-        let most = self.writer.members.len().max(REMEMBERED);
         let memory = &mut self.writer.memory;
-        let forgotten = memory.remember(member.id, known, now + remember, most);
-        self.gone.extend(forgotten);
+        memory.remember(member.id, known, now + remember);
         self.gone.push(member.value);
     }
 
@@ -242,6 +240,10 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         if let Some(config) = &self.writer.config.slow_start {
             self.writer.schedule.on_warm_up(config, now);
         }
+        if self.writer.held_back {
+            // With one more to pick, another may be let go.
+            self.writer.shared.request_look();
+        }
         if self.writer.update_weight(key, now) {
             // In a panic its row is there already, with a table of what it weighed before.
             self.touched |= self.writer.config.policy.tabulates_weights();
@@ -303,10 +305,23 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         }
     }
 
-    /// Publishes a list that a user changed, if it was touched.
-    pub(super) fn finish(mut self) -> (Changes, Gone<T>) {
+    /// Brings up to date what follows from all members together.
+    fn settle(&mut self) {
         self.update_relief();
         self.update_weightless();
+        let Writer {
+            members,
+            memory,
+            schedule,
+            ..
+        } = &mut *self.writer;
+        self.gone.extend(memory.keep(members.len().max(REMEMBERED)));
+        schedule.plan_forgetting(memory.oldest_until());
+    }
+
+    /// Publishes a list that a user changed, if it was touched.
+    pub(super) fn finish(mut self) -> (Changes, Gone<T>) {
+        self.settle();
         self.publish_if_touched(Cause::Reconcile);
         for owner in std::mem::take(&mut self.released) {
             self.unwatch_idle(owner);
@@ -323,8 +338,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Publishes what has become of the backends without a word of the user on the list, if it was
     /// touched.
     pub(super) fn finish_state_change(mut self) -> Gone<T> {
-        self.update_relief();
-        self.update_weightless();
+        self.settle();
         self.publish_if_touched(Cause::StateChange);
         self.gone
     }

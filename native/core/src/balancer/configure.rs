@@ -66,6 +66,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
             members,
             ..
         } = &mut *self.writer;
+        schedule.forget_warm_ups(now);
         for (_, member) in members.iter() {
             if config.policy.reported_weights().is_some() {
                 member.entry.load.expect_reports();

@@ -169,9 +169,21 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         self.checkout_by(caller, owners, Search::Thorough, now, |_| true, take)
     }
 
-    /// As [`Balancer::checkout_thoroughly`], of backends whose value is `wanted`: another is passed
-    /// over like one that is dead.
+    /// As [`Balancer::checkout`], of backends whose value is `wanted`: another is passed over like one
+    /// that is dead.
     pub fn checkout_where<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+        wanted: impl Fn(&T) -> bool,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Ticket), Unavailable> {
+        self.checkout_by(caller, owners, Search::Brief, now, wanted, take)
+    }
+
+    /// As [`Balancer::checkout_where`], and looks at every backend before it says that none has room.
+    pub fn checkout_where_thoroughly<R>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,

@@ -16,6 +16,8 @@ pub(super) struct Schedule {
     weights: Time,
     /// When the last member that warms up will be warm.
     warm: Time,
+    /// When something that is remembered is to be forgotten.
+    forget: Time,
 }
 
 impl Schedule {
@@ -27,6 +29,7 @@ impl Schedule {
             unreachable: Time::NEVER,
             weights: reports.map_or(Time::NEVER, |config| now + config.weight_update_period),
             warm: now,
+            forget: Time::NEVER,
         };
         schedule.plan_sweep(config);
         schedule
@@ -46,12 +49,23 @@ impl Schedule {
 
     /// When there is work next.
     pub(super) fn next(&self) -> Time {
-        self.sweep.min(self.unreachable).min(self.weights)
+        let times = [self.unreachable, self.weights, self.forget];
+        times.into_iter().fold(self.sweep, Time::min)
     }
 
     /// All that could not be reached are known, by when they are to be let back in.
     pub(super) fn plan_unreachable(&mut self, until: impl Iterator<Item = Time>) {
         self.unreachable = until.min().unwrap_or(Time::NEVER);
+    }
+
+    /// When the oldest of what is remembered is to be forgotten.
+    pub(super) fn plan_forgetting(&mut self, until: Option<Time>) {
+        self.forget = until.unwrap_or(Time::NEVER);
+    }
+
+    /// No member warms up, as far as is known.
+    pub(super) fn forget_warm_ups(&mut self, now: Time) {
+        self.warm = now;
     }
 
     /// A sweep is done, or outlier detection begins.

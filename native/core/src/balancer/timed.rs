@@ -114,7 +114,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
                 ejection: &mut member.health.as_mut()?.ejection,
             })
         });
-        ejection::eject_failing(config, &mut streaks.collect::<Vec<_>>(), now);
+        let mut streaks: Vec<Streak> = streaks.collect();
+        ejection::eject_failing(config, &mut streaks, now);
+        self.held_back = streaks.iter().any(|streak| streak.is_held_back(config));
     }
 
     fn sweep(&mut self, now: Time) {

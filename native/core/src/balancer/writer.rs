@@ -40,6 +40,8 @@ pub(super) struct Writer<T, W> {
     pub(super) weighing: u32,
     /// Whether members of weight 0 are picked, since there is no other to pick.
     pub(super) weightless: bool,
+    /// Whether some member fails and was not ejected, since too few others could be picked.
+    pub(super) held_back: bool,
     /// The process whose death closes the balancer.
     pub(super) owner: Option<Owner>,
     /// The owners of members and of the balancer.
@@ -70,6 +72,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             weighted: 0,
             weighing: 0,
             weightless: false,
+            held_back: false,
             owner: None,
             watched: Watched::new(),
             generation: 0,
@@ -107,7 +110,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             },
         };
         let known = self.up_to_date(known);
-        self.weighted += u32::from(known.entry.load.weight() != 1.0);
+        self.weighted += u32::from(known.entry.load.known_weight() != Some(1.0));
         (self.members.insert(offered, known, now), id)
     }
 
@@ -120,9 +123,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         match &self.config.outlier_detection {
             Some(_) => {
                 let new = || Box::new(Health::new(load.ended()));
-                known.health.get_or_insert_with(new);
-                // Perhaps it was to be ejected when it left.
-                if load.in_a_row() != InARow::default() {
+                let health = known.health.get_or_insert_with(new);
+                // Perhaps it was to be ejected when it left, or to be let back in meanwhile.
+                if load.in_a_row() != InARow::default() || health.ejection.is_ejected() {
                     self.shared.request_look();
                 }
             }

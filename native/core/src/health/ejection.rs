@@ -235,6 +235,17 @@ pub struct Streak<'a> {
     pub ejection: &'a mut Ejection,
 }
 
+impl Streak<'_> {
+    /// Whether it fails so often that it would be ejected if more others could be picked.
+    pub(crate) fn is_held_back(&self, config: &Config) -> bool {
+        let failures = config.consecutive_failures.map(|rule| rule.failures);
+        let transport_failures = config.consecutive_transport_failures;
+        let fails = failures.is_some_and(|limit| self.failures >= limit.get())
+            || transport_failures.is_some_and(|limit| self.transport_failures >= limit.get());
+        fails && self.ready && !self.ejection.is_ejected()
+    }
+}
+
 /// Ejects backends that failed `consecutive_failures` times in a row, without waiting for the sweep,
 /// as Envoy does; `max_ejection_percent` holds as in a sweep. So it does with
 /// `consecutive_transport_failures`, and ends such ejections that are over. All backends are to be

@@ -1181,3 +1181,31 @@ fn a_call_whose_taker_panics_is_not_in_flight() {
     drop(inside);
     assert_eq!(fleet.info(1).in_flight, 0);
 }
+
+#[test]
+fn who_was_held_back_as_the_last_one_is_out_when_another_is_ready() {
+    let fleet = Fleet::new(detecting(round_robin(), by_transport(1)), 2);
+    fleet.set(1, State::Draining, seconds(1));
+    fleet.call_to(2, seconds(1), Outcome::TransportFailure);
+    fleet.tick(seconds(1));
+    assert_eq!(fleet.info(2).ejected_until, None);
+    fleet.set(1, State::Ready, seconds(2));
+    assert_eq!(fleet.balancer.due(), Some(Time(0)));
+    fleet.tick(seconds(2));
+    assert_eq!(fleet.info(2).ejected_until, Some(seconds(3)));
+    assert_eq!(fleet.picks(100), [100, 0]);
+}
+
+#[test]
+fn a_window_that_is_shortened_has_less_to_do() {
+    let fleet = Fleet::new(warming(Policy::Random(random::Config)), 2);
+    let shorten = |config: &mut Config| {
+        config.slow_start.as_mut().unwrap().window = Duration::from_secs(1);
+    };
+    fleet
+        .balancer
+        .configure(shorten, &Unowned, seconds(0))
+        .unwrap();
+    fleet.tick(seconds(2));
+    assert_eq!(fleet.balancer.due(), None);
+}

@@ -164,3 +164,73 @@ fn memory_is_bounded_however_many_come_and_go() {
     add(&fleet, 1, seconds(3));
     assert_eq!(fleet.info(1).failures, 0);
 }
+
+#[test]
+fn memory_is_as_long_as_the_list_at_most_also_when_that_shrinks_and_is_forgotten_in_time() {
+    let fleet = Fleet::new(remembering(round_robin(), consecutive(9)), 3_000);
+    let backends =
+        |ids: std::ops::Range<u32>| ids.map(|id| Backend::new(id, id)).collect::<Vec<_>>();
+    fleet.call(3_000, seconds(1), |_| Outcome::Failure);
+    let others = backends(10_000..13_000);
+    fleet
+        .balancer
+        .reconcile(&others, &Unowned, seconds(2))
+        .unwrap();
+    add(&fleet, 1, seconds(3));
+    assert_eq!(
+        fleet.info(1).failures,
+        1,
+        "as many are remembered as are listed"
+    );
+    fleet
+        .balancer
+        .reconcile(&[] as &[Backend<u32>], &Unowned, seconds(3))
+        .unwrap();
+    add(&fleet, 2, seconds(4));
+    assert_eq!(fleet.info(2).failures, 0, "the oldest are beyond the bound");
+
+    let fleet = Fleet::new(
+        Config {
+            remember: Duration::from_secs(60),
+            ..Config::from(round_robin())
+        },
+        2,
+    );
+    assert_eq!(fleet.balancer.due(), None);
+    remove(&fleet, 1, seconds(1));
+    assert_eq!(fleet.balancer.due(), Some(seconds(61)));
+    assert_eq!(fleet.tick(seconds(61)), None);
+}
+
+#[test]
+fn who_is_back_after_its_ejection_is_let_in() {
+    let fleet = Fleet::new(remembering(round_robin(), by_transport(1)), 3);
+    let open = fleet.checkout_of(2, seconds(1));
+    fleet.call_to(2, seconds(1), Outcome::TransportFailure);
+    fleet.tick(seconds(1));
+    assert_eq!(fleet.info(2).ejected_until, Some(seconds(2)));
+    // No failure is left that would have it looked at.
+    open.complete(Outcome::Success, None, seconds(1)).unwrap();
+    remove(&fleet, 2, seconds(1));
+    fleet.tick(seconds(3));
+    add(&fleet, 2, seconds(3));
+    fleet.tick(seconds(3));
+    assert_eq!(fleet.info(2).ejected_until, None);
+}
+
+#[test]
+fn reported_weights_come_and_go_with_the_id() {
+    let fleet = Fleet::new(
+        Config {
+            remember: Duration::from_secs(60),
+            ..Config::from(reported(|_| {}))
+        },
+        2,
+    );
+    for now in 1..4 {
+        remove(&fleet, 2, seconds(now));
+        add(&fleet, 2, seconds(now));
+    }
+    assert_eq!(fleet.info(2).current_weight, None);
+    assert!(fleet.picks(100).iter().all(|picks| *picks == 50));
+}
