@@ -193,7 +193,8 @@ defmodule GrpcLb.Policy do
       once: there, one slow call shuns a backend for minutes if the others take a millisecond.
 
       A backend that has answered no call yet is tried at once, with one call at a time until it has
-      (Finagle's probation).
+      (Finagle's probation). Where many callers come at the same moment it may be a few more: a pick sees
+      the calls that have begun, and not the picks beside it.
 
       Weights, and those of slow start, decide how often a backend is drawn; latency and calls in
       flight, in proportion to weights, which of the two takes the call. One of weight 0 is not picked

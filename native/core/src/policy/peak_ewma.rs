@@ -114,7 +114,8 @@ impl Picker {
         if weights[0] == 0.0 {
             return false;
         }
-        // Finagle's probation: who is not known is tried at once, with one call at a time.
+        // Finagle's probation: who is not known is tried at once, with one call at a time. Picks that
+        // come before the first has begun its call see none in flight, and may choose it, too.
         if next_is_new != kept_is_new {
             return next_is_new;
         }

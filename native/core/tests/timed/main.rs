@@ -1092,9 +1092,9 @@ fn peak_ewma_goes_back_to_who_was_slow() {
         }
         fleet.info(2).picks - before
     };
-    assert!(share(500) < 20);
-    // It takes up to ln(50) decays to come back.
-    assert!(share(1) > 500);
+    assert!(share(500) < 10);
+    // It takes ln(50) decays to come back, which are 391 calls of the other one. All that follow are its.
+    assert!((580..=609).contains(&share(1)));
     assert!(share(1) > 990);
 }
 
