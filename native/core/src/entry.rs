@@ -61,16 +61,10 @@ impl Entry {
 
     /// Counts a call as in flight, unless there are `max` of them.
     #[inline]
-    pub(crate) fn begin(&self, max: Option<u32>) -> bool {
-        self.load.in_flight.try_enter(max)
-    }
-
-    /// Notes when such a call begins.
-    #[inline]
-    pub(crate) fn on_begin(&self, now: Time) -> Cohort {
+    pub(crate) fn begin(&self, now: Time, max: Option<u32>) -> Option<Cohort> {
         let shared = &*self.shared;
         self.load
-            .begin(now, || (shared.measuring(), shared.fleet.usual()))
+            .begin(now, max, || (shared.measuring(), shared.fleet.usual()))
     }
 
     /// Takes the first answer to a call into account.

@@ -6,6 +6,7 @@ use triomphe::Arc;
 
 use crate::caller::Caller;
 use crate::entry::{Entry, Row};
+use crate::load::cohorts::Cohort;
 use crate::policy::Picker;
 use crate::rows::Rows;
 use crate::sync::Ordering;
@@ -89,7 +90,9 @@ impl<T> Group<T> {
         let row = self.rows.get(chosen);
         match usable(row) {
             true => Ok(row),
-            false => self.elsewhere(chosen, caller, search, usable, |_| true),
+            false => self
+                .elsewhere(chosen, caller, search, usable, |_| Some(()))
+                .map(|(row, ())| row),
         }
     }
 
@@ -100,14 +103,14 @@ impl<T> Group<T> {
         &self,
         caller: &Caller,
         search: Search,
-        max: Option<u32>,
         usable: impl Fn(&Row<T>) -> bool,
-    ) -> Result<&Row<T>, Unavailable> {
+        enter: impl Fn(&Row<T>) -> Option<Cohort>,
+    ) -> Result<(&Row<T>, Cohort), Unavailable> {
         let chosen = self.choose(caller)?;
         let row = self.rows.get(chosen);
-        match usable(row) && row.entry.begin(max) {
-            true => Ok(row),
-            false => self.elsewhere(chosen, caller, search, usable, |row| row.entry.begin(max)),
+        match usable(row).then(|| enter(row)).flatten() {
+            Some(cohort) => Ok((row, cohort)),
+            None => self.elsewhere(chosen, caller, search, usable, enter),
         }
     }
 
@@ -117,20 +120,20 @@ impl<T> Group<T> {
     /// cannot take; the neighbour of a full one would get them all. Rows that it does not find are
     /// looked for from a place that it names.
     #[cold]
-    fn elsewhere(
+    fn elsewhere<E>(
         &self,
         chosen: usize,
         caller: &Caller,
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
-        enter: impl Fn(&Row<T>) -> bool,
-    ) -> Result<&Row<T>, Unavailable> {
+        enter: impl Fn(&Row<T>) -> Option<E>,
+    ) -> Result<(&Row<T>, E), Unavailable> {
         self.pass_over(chosen);
         for _ in 0..self.picker.more_choices() {
             let chosen = self.choose_again(caller)?;
             let row = self.rows.get(chosen);
-            if usable(row) && enter(row) {
-                return Ok(row);
+            if let Some(entered) = usable(row).then(|| enter(row)).flatten() {
+                return Ok((row, entered));
             }
             self.pass_over(chosen);
         }
@@ -144,12 +147,13 @@ impl<T> Group<T> {
             Some(_) => Unavailable::Overloaded,
             None => Unavailable::NoBackends,
         };
-        let instead = usable.find(|row| enter(row)).ok_or(none)?;
+        let instead = usable.find_map(|row| Some((row, enter(row)?)));
+        let (instead, entered) = instead.ok_or(none)?;
         if self.picker.counts_picks() {
             // Relaxed: a count.
             instead.entry.picks.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(instead)
+        Ok((instead, entered))
     }
 
     /// Takes back that the turn of this row was a pick of it.

@@ -11,7 +11,8 @@ pub(crate) struct Limits {
     pub(crate) max_requests_per_backend: Option<u32>,
 }
 
-/// A count of calls in flight.
+/// A count of a balancer's calls in flight; those of a backend are in its
+/// [`Cohorts`](crate::load::cohorts::Cohorts).
 ///
 /// The bound is an argument, so that it may change at any time; the count stays, as A32 has it.
 ///
@@ -60,7 +61,7 @@ impl InFlight {
     }
 
     /// How many are in flight at the moment.
-    #[inline]
+    #[cfg(any(test, feature = "testing"))]
     pub fn count(&self) -> u32 {
         // Relaxed: it may be outdated before it is looked at.
         self.0.load(Ordering::Relaxed)

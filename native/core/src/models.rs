@@ -398,6 +398,33 @@ fn no_more_calls_are_in_flight_than_the_bound() {
     });
 }
 
+#[test]
+fn no_more_calls_are_in_the_cohorts_than_the_bound() {
+    loom::model(|| {
+        let calls = Arc::new(Cohorts::new());
+        // Written inside without a lock: loom fails the model if two are in there.
+        let inside = Arc::new(UnsafeCell::new(0));
+        let call = |calls: &Cohorts, inside: &UnsafeCell<usize>| {
+            let entered = calls.join(Time(0), Some(1));
+            if let Some((cohort, _)) = entered {
+                assert_eq!(calls.count(), 1);
+                #[allow(unsafe_code)]
+                // SAFETY: loom fails the model if another thread writes meanwhile.
+                inside.with_mut(|count| unsafe { *count += 1 });
+                calls.leave(cohort);
+            }
+            entered.is_some()
+        };
+        let other = {
+            let (calls, inside) = (calls.clone(), inside.clone());
+            thread::spawn(move || call(&calls, &inside))
+        };
+        let entered = [call(&calls, &inside), other.join().unwrap()];
+        assert!(entered.contains(&true));
+        assert_eq!(calls.count(), 0);
+    });
+}
+
 /// A sample at one second and one at two seconds, at the same time, and what a third thread sees of
 /// them. Says what is left.
 fn two_samples(rule: Rule, earlier: f64, later: f64, seen: fn(f64)) -> f64 {
@@ -464,17 +491,17 @@ fn calls_that_begin_and_end_while_cohorts_turn_are_in_one_of_them_and_none_is_ma
     const MS: u64 = 1_000_000;
     loom::model(|| {
         let calls = Arc::new(Cohorts::new());
-        let (first, _) = calls.join(Time(10 * MS));
+        let (first, _) = calls.join(Time(10 * MS), None).unwrap();
         let other = {
             let calls = calls.clone();
-            thread::spawn(move || calls.join(Time(20 * MS)).0)
+            thread::spawn(move || calls.join(Time(20 * MS), None).unwrap().0)
         };
-        let (second, _) = calls.join(Time(30 * MS));
+        let (second, _) = calls.join(Time(30 * MS), None).unwrap();
         calls.leave(first);
         let left = [second, other.join().unwrap()];
         let oldest = calls.oldest().expect("two are in flight");
         assert!((10 * MS..=30 * MS).contains(&oldest.0), "{oldest:?}");
-        let (third, _) = calls.join(Time(50 * MS));
+        let (third, _) = calls.join(Time(50 * MS), None).unwrap();
         for cohort in left {
             calls.leave(cohort);
         }

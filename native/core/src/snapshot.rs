@@ -9,10 +9,12 @@ pub(crate) use crate::group::Search;
 pub use crate::group::Unavailable;
 use crate::limit::Limits;
 use crate::live::{Counted, Snapshots};
+use crate::load::cohorts::Cohort;
 use crate::policy::Picker;
 use crate::rows::Draft;
 use crate::share::Turns;
 use crate::sync::Ordering;
+use crate::time::Time;
 
 pub(crate) struct Snapshot<T> {
     preferred: Group<T>,
@@ -103,15 +105,17 @@ impl<T> Snapshot<T> {
         &self,
         caller: &Caller,
         search: Search,
+        now: Time,
         usable: impl Fn(&Row<T>) -> bool,
-    ) -> Result<&Row<T>, Unavailable> {
+    ) -> Result<(&Row<T>, Cohort), Unavailable> {
         let max = self.limits.max_requests_per_backend;
+        let enter = |row: &Row<T>| row.entry.begin(now, max);
         match &self.reserve {
             None => {
-                let begun = self.preferred.begin(caller, search, max, usable);
+                let begun = self.preferred.begin(caller, search, usable, enter);
                 begun.map_err(|none| self.said(none))
             }
-            Some(reserve) => self.begin_in_order(reserve, caller, search, usable),
+            Some(reserve) => self.begin_in_order(reserve, caller, search, usable, enter),
         }
     }
 
@@ -123,9 +127,11 @@ impl<T> Snapshot<T> {
         caller: &Caller,
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
-    ) -> Result<&'a Row<T>, Unavailable> {
-        let max = self.limits.max_requests_per_backend;
-        self.in_order(reserve, |group| group.begin(caller, search, max, &usable))
+        enter: impl Fn(&Row<T>) -> Option<Cohort>,
+    ) -> Result<(&'a Row<T>, Cohort), Unavailable> {
+        self.in_order(reserve, |group| {
+            group.begin(caller, search, &usable, &enter)
+        })
     }
 
     /// The answer to a call for which there is no room in the balancer.
@@ -138,11 +144,11 @@ impl<T> Snapshot<T> {
     }
 
     /// What the first group finds, or else the other one.
-    fn in_order<'a>(
+    fn in_order<'a, F>(
         &'a self,
         reserve: &'a Reserve<T>,
-        find: impl Fn(&'a Group<T>) -> Result<&'a Row<T>, Unavailable>,
-    ) -> Result<&'a Row<T>, Unavailable> {
+        find: impl Fn(&'a Group<T>) -> Result<F, Unavailable>,
+    ) -> Result<F, Unavailable> {
         let preferred_first = match &reserve.order {
             Order::PreferredFirst => true,
             Order::ReserveFirst => false,

@@ -54,12 +54,18 @@ impl fmt::Display for AlreadyCompleted {
 impl std::error::Error for AlreadyCompleted {}
 
 impl Ticket {
-    /// `entry` has counted the call as in flight, and so have all calls if `counted_in_total`.
+    /// `entry` has counted the call as in flight, in this cohort, and so have all calls if `counted_in_total`.
     /// `caller` is the caller's number.
     #[inline]
-    pub(crate) fn new(entry: Arc<Entry>, now: Time, counted_in_total: bool, caller: usize) -> Self {
+    pub(crate) fn new(
+        entry: Arc<Entry>,
+        cohort: Cohort,
+        now: Time,
+        counted_in_total: bool,
+        caller: usize,
+    ) -> Self {
         Ticket {
-            cohort: entry.on_begin(now),
+            cohort,
             entry,
             started: now,
             answered: AtomicBool::new(false),

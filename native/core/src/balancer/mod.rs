@@ -273,16 +273,16 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 return Err(snapshot.overloaded());
             }
             let row = match check_owners {
-                false => snapshot.begin(caller, search, |row| wanted(&row.value)),
-                true => snapshot.begin(caller, search, |row| {
+                false => snapshot.begin(caller, search, now, |row| wanted(&row.value)),
+                true => snapshot.begin(caller, search, now, |row| {
                     wanted(&row.value) && is_alive(row.owner, owners)
                 }),
             };
             match row {
-                Ok(row) => {
+                Ok((row, cohort)) => {
                     let entry = Arc::clone(&row.entry);
                     // Before `take`: if that panics, the ticket ends what has begun.
-                    let ticket = Ticket::new(entry, now, max.is_some(), caller.number());
+                    let ticket = Ticket::new(entry, cohort, now, max.is_some(), caller.number());
                     Ok((take(&row.value), ticket))
                 }
                 Err(unavailable) => {

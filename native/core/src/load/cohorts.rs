@@ -1,4 +1,4 @@
-//! How old the oldest call in flight is: with no list of them, and no lock.
+//! How many calls are in flight, and how old the oldest is: with no list of them, and no lock.
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::time::Time;
@@ -13,14 +13,16 @@ use crate::time::Time;
 /// use grpc_lb_core::Time;
 ///
 /// let (calls, at) = (Cohorts::new(), |ms: u64| Time(ms * 1_000_000));
-/// let (slow, before) = calls.join(at(0));
+/// let (slow, before) = calls.join(at(0), None).unwrap();
 /// assert_eq!(before, None);
 /// for ms in 1..50 {
-///     let (quick, before) = calls.join(at(ms));
+///     let (quick, before) = calls.join(at(ms), Some(2)).unwrap();
 ///     assert_eq!(before, Some(at(0)));
 ///     calls.leave(quick);
 /// }
 /// assert_eq!(calls.oldest(), Some(at(0)));
+/// assert_eq!(calls.join(at(50), Some(1)), None);
+/// assert_eq!(calls.count(), 1);
 /// calls.leave(slow);
 /// assert_eq!(calls.oldest(), None);
 /// ```
@@ -69,38 +71,59 @@ impl Cohort {
     }
 }
 
+/// In both cohorts.
+fn count(counts: u64) -> u64 {
+    Cohort(false).size(counts) + Cohort(true).size(counts)
+}
+
 impl Cohorts {
     /// No call.
     pub fn new() -> Self {
         Cohorts::default()
     }
 
-    /// Counts a call that begins now. When the oldest of those before it
-    /// began, if there are any: no later than that.
+    /// Counts a call that begins now, unless `max` are in flight; `None` is no bound, and 0 lets none
+    /// in. When the oldest of those before it began, if there are any: no later than that.
     #[inline]
-    pub fn join(&self, now: Time) -> (Cohort, Option<Time>) {
+    pub fn join(&self, now: Time, max: Option<u32>) -> Option<(Cohort, Option<Time>)> {
         // Relaxed: the count that follows tells whether this was outdated.
         let counts = self.counts.load(Ordering::Relaxed);
         let mut cohort = Cohort::joined(counts);
         if cohort.size(counts) > 0 && cohort.other().size(counts) == 0 {
             cohort = self.turn(cohort, counts, now);
         }
-        // Acquire: see `turn`.
-        let before = self.counts.fetch_add(cohort.one(), Ordering::Acquire);
+        // Acquire: see `turn`; and a call that enters because another has left comes after all that the
+        // other did.
+        let before = match max {
+            None => self.counts.fetch_add(cohort.one(), Ordering::Acquire),
+            Some(max) => {
+                let enter = |counts| (count(counts) < max.into()).then(|| counts + cohort.one());
+                let (new, full) = (Ordering::Acquire, Ordering::Relaxed);
+                self.counts.fetch_update(new, full, enter).ok()?
+            }
+        };
         if Cohort::joined(before) != cohort {
             cohort = self.change(cohort);
         }
         let oldest = self.oldest_of(before);
         // Relaxed: see `oldest_of`.
         self.joined.store(now.0, Ordering::Relaxed);
-        (cohort, oldest)
+        Some((cohort, oldest))
     }
 
     /// Counts the end of a call, once.
     #[inline]
     pub fn leave(&self, cohort: Cohort) {
-        // Relaxed: a count, which publishes nothing.
-        self.counts.fetch_sub(cohort.one(), Ordering::Relaxed);
+        // SeqCst: Release, see `join`, and what `Line::awaits_room` asks for.
+        let counts = self.counts.fetch_sub(cohort.one(), Ordering::SeqCst);
+        debug_assert!(cohort.size(counts) > 0, "only a call that joined leaves");
+    }
+
+    /// How many are in flight at the moment.
+    #[inline]
+    pub fn count(&self) -> u32 {
+        // Relaxed: it may be outdated before it is looked at.
+        u32::try_from(count(self.counts.load(Ordering::Relaxed))).unwrap_or(u32::MAX)
     }
 
     /// When the oldest call in flight began: no later than this. `None`: there is none.
@@ -168,11 +191,11 @@ mod tests {
     #[test]
     fn a_call_alone_is_as_old_as_it_is() {
         let calls = Cohorts::new();
-        let (call, _) = calls.join(at(5_000));
+        let (call, _) = calls.join(at(5_000), None).unwrap();
         assert_eq!(calls.oldest(), Some(at(5_000)));
         calls.leave(call);
         assert_eq!(calls.oldest(), None);
-        let (call, before) = calls.join(at(70_000));
+        let (call, before) = calls.join(at(70_000), None).unwrap();
         assert_eq!(before, None);
         assert_eq!(calls.oldest(), Some(at(70_000)));
         calls.leave(call);
@@ -196,12 +219,13 @@ mod tests {
             for _ in 0..random.u64(0..3) {
                 let lost = now % 10_000 == 5_000 && lost_since.is_none_or(|it| it != now);
                 let lasts = if lost { 4_000 } else { random.u64(1..20) };
-                let (cohort, _) = calls.join(at(now));
+                let (cohort, _) = calls.join(at(now), None).unwrap();
                 in_flight.push((now, now + lasts, cohort));
                 lost_since = if lost { Some(now) } else { lost_since };
             }
             let truth = in_flight.iter().map(|(began, ..)| now - began).max();
             let told = calls.oldest().map(|began| now - began.0 / MS);
+            assert_eq!(calls.count() as usize, in_flight.len());
             assert_eq!(truth.is_some(), told.is_some());
             let (truth, told) = (truth.unwrap_or(0), told.unwrap_or(0));
             assert!(told <= truth && truth <= told + 45, "{told} of {truth}");

@@ -26,7 +26,6 @@ use self::fleet::Fleet;
 use self::latency::{Bound, Decay, Latency, Rule, UNKNOWN};
 use self::streak::{Says, Streak};
 use self::weight::ReportedWeight;
-use crate::limit::InFlight;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::time::Time;
 
@@ -131,7 +130,6 @@ pub enum Outcome {
 ///
 /// All orderings here are Relaxed: each number stands for itself and publishes nothing.
 pub(crate) struct Load {
-    pub(crate) in_flight: InFlight,
     consecutive_failures: AtomicU32,
     consecutive_transport_failures: AtomicU32,
     successes: AtomicU64,
@@ -167,7 +165,6 @@ pub(crate) struct Ended {
 impl Load {
     pub(crate) fn new(measuring: &Measuring, reports: bool, now: Time) -> Self {
         let load = Load {
-            in_flight: InFlight::new(),
             consecutive_failures: AtomicU32::new(0),
             consecutive_transport_failures: AtomicU32::new(0),
             successes: AtomicU64::new(0),
@@ -197,22 +194,23 @@ impl Load {
         self.latency.convert(last.decay, next.decay);
     }
 
-    /// Notes when a call begins, which is counted as in flight. With peak EWMA, calls in flight that
-    /// go without an answer raise the estimate.
+    /// Counts a call as in flight, unless there are `max` of them, and notes when it begins. With peak
+    /// EWMA, calls in flight that go without an answer raise the estimate.
     #[inline]
     pub(crate) fn begin(
         &self,
         now: Time,
+        max: Option<u32>,
         measuring: impl FnOnce() -> (Measuring, Option<f64>),
-    ) -> Cohort {
-        let (cohort, oldest) = self.cohorts.join(now);
+    ) -> Option<Cohort> {
+        let (cohort, oldest) = self.cohorts.join(now, max)?;
         if let Some(oldest) = oldest {
             let (measuring, usual) = measuring();
             if let (Rule::Peak, Some(usual)) = (measuring.rule, usual) {
                 self.on_waiting(nanoseconds(now.since(oldest)), usual, now, &measuring);
             }
         }
-        cohort
+        Some(cohort)
     }
 
     /// Nothing was heard of a call since it began. Calls that ended since tell more than it does: a
@@ -242,7 +240,6 @@ impl Load {
         measuring: &Measuring,
         fleet: &Fleet,
     ) -> InARow {
-        self.in_flight.leave();
         self.cohorts.leave(cohort);
         match outcome {
             Outcome::Success => {
@@ -352,7 +349,7 @@ impl Load {
 
     #[inline]
     pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.count()
+        self.cohorts.count()
     }
 
     pub(crate) fn ended(&self) -> Ended {
