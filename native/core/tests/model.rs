@@ -849,8 +849,14 @@ fn returns(all: &[Suspect]) -> Time {
     until.min().unwrap_or(Time(u64::MAX))
 }
 
-/// What is due at a tick, by the functions that have known answers of their own.
-fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, now: Time) {
+fn healthy(all: &[Suspect]) -> usize {
+    let healthy = |it: &&Suspect| it.ready && !it.ejection.is_ejected();
+    all.iter().filter(healthy).count()
+}
+
+/// What is due at a tick, by the functions that have known answers of their own. Whether one was held
+/// back.
+fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, now: Time) -> bool {
     let before: Vec<_> = all.iter().map(|it| it.ejection).collect();
     let mut streaks: Vec<_> = all
         .iter_mut()
@@ -863,6 +869,7 @@ fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, n
         })
         .collect();
     eject_failing(config, &mut streaks, now);
+    let held_back = streaks.iter().any(|streak| streak.is_held_back(config));
     if sweeps {
         let mut subjects: Vec<_> = all
             .iter_mut()
@@ -886,6 +893,7 @@ fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, n
             it.transport = 0;
         }
     }
+    held_back
 }
 
 proptest! {
@@ -905,6 +913,7 @@ proptest! {
         let (mut now, mut sweep, mut urgent) = (Time(0), Time(0) + detection.interval, false);
         // One that is gone leaves its appointment behind, which costs a look.
         let mut planned = Time(u64::MAX);
+        let mut held_back = None;
         for event in events {
             match event {
                 Event::Calls(id, calls, outcome) => {
@@ -960,13 +969,18 @@ proptest! {
                         sweep = now + detection.interval;
                     }
                     if sweeps || urgent || planned <= now {
-                        look(&detection, &mut all, sweeps, now);
+                        let is_held_back = look(&detection, &mut all, sweeps, now);
+                        held_back = is_held_back.then(|| healthy(&all));
                         planned = returns(&all);
                     }
                     urgent = false;
                     let due = sweep.min(planned);
                     prop_assert_eq!(balancer.tick(&Unowned, now), Some(due));
                 }
+            }
+            if held_back.is_some_and(|then| healthy(&all) > then) {
+                held_back = None;
+                urgent = true;
             }
             let due = if urgent { Time(0) } else { sweep.min(planned) };
             prop_assert_eq!(balancer.due(), Some(due));

@@ -240,10 +240,6 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         if let Some(config) = &self.writer.config.slow_start {
             self.writer.schedule.on_warm_up(config, now);
         }
-        if self.writer.held_back {
-            // With one more to pick, another may be let go.
-            self.writer.shared.request_look();
-        }
         if self.writer.update_weight(key, now) {
             // In a panic its row is there already, with a table of what it weighed before.
             self.touched |= self.writer.config.policy.tabulates_weights();
@@ -309,6 +305,12 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     fn settle(&mut self) {
         self.update_relief();
         self.update_weightless();
+        let healthy = self.writer.census().healthy();
+        if self.writer.held_back.is_some_and(|then| healthy > then) {
+            // With one more to pick, another may be let go.
+            self.writer.held_back = None;
+            self.writer.shared.request_look();
+        }
         let Writer {
             members,
             memory,

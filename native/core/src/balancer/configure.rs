@@ -114,6 +114,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
 
     /// How often a backend was ejected stays.
     fn end_detection(&mut self) {
+        self.held_back = None;
         for (_, member) in self.members.iter_mut() {
             if let Some(health) = &mut member.health {
                 health.ejection.clear();

@@ -78,9 +78,15 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
                 self.update_standing(key, now);
             }
         }
+        let healthy = self.writer.census().healthy();
         let Writer {
-            members, schedule, ..
+            members,
+            schedule,
+            held_back,
+            ..
         } = &mut *self.writer;
+        // Those who were ejected or let back in by this look have been looked at.
+        *held_back = held_back.map(|_| healthy);
         let ejections = members.iter().filter_map(|(_, member)| member.ejection());
         schedule.plan_unreachable(ejections.filter_map(|ejection| ejection.unreachable.until));
     }
@@ -116,7 +122,8 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         });
         let mut streaks: Vec<Streak> = streaks.collect();
         ejection::eject_failing(config, &mut streaks, now);
-        self.held_back = streaks.iter().any(|streak| streak.is_held_back(config));
+        let held_back = streaks.iter().any(|streak| streak.is_held_back(config));
+        self.held_back = held_back.then(|| self.census().healthy());
     }
 
     fn sweep(&mut self, now: Time) {

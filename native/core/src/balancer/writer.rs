@@ -40,8 +40,8 @@ pub(super) struct Writer<T, W> {
     pub(super) weighing: u32,
     /// Whether members of weight 0 are picked, since there is no other to pick.
     pub(super) weightless: bool,
-    /// Whether some member fails and was not ejected, since too few others could be picked.
-    pub(super) held_back: bool,
+    /// How many members were healthy when one that fails was not ejected, since those were too few.
+    pub(super) held_back: Option<u32>,
     /// The process whose death closes the balancer.
     pub(super) owner: Option<Owner>,
     /// The owners of members and of the balancer.
@@ -72,7 +72,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             weighted: 0,
             weighing: 0,
             weightless: false,
-            held_back: false,
+            held_back: None,
             owner: None,
             watched: Watched::new(),
             generation: 0,

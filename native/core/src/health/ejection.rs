@@ -237,7 +237,7 @@ pub struct Streak<'a> {
 
 impl Streak<'_> {
     /// Whether it fails so often that it would be ejected if more others could be picked.
-    pub(crate) fn is_held_back(&self, config: &Config) -> bool {
+    pub fn is_held_back(&self, config: &Config) -> bool {
         let failures = config.consecutive_failures.map(|rule| rule.failures);
         let transport_failures = config.consecutive_transport_failures;
         let fails = failures.is_some_and(|limit| self.failures >= limit.get())

@@ -103,6 +103,10 @@ impl Census {
     pub(crate) fn has_healthy(self) -> bool {
         self.healthy > 0
     }
+
+    pub(crate) fn healthy(self) -> u32 {
+        self.healthy
+    }
 }
 
 /// What outlier detection remembers of a backend.
