@@ -185,6 +185,9 @@ struct Naive {
     published: Vec<u8>,
     counts: Vec<Counts>,
     turn: usize,
+    /// Whether the turn is not known: another kind of cursor goes on where any of the counters of the
+    /// last one was.
+    astray: bool,
     /// Whom pick_first has selected, by its counts.
     selected: Option<usize>,
     /// Calls in flight that began while the number of all was limited.
@@ -239,6 +242,7 @@ impl Naive {
             published: Vec::new(),
             counts: Vec::new(),
             turn: 0,
+            astray: false,
             selected: None,
             in_total: 0,
             panicking: false,
@@ -277,7 +281,7 @@ impl Naive {
         let start = first.and_then(|first| self.rotation.iter().position(|id| *id == first));
         let start = start.unwrap_or(0);
         let candidates = (start..n).chain(0..start).map(|index| self.rotation[index]);
-        let ordered = self.ordered || n < 2;
+        let ordered = self.ordered && !self.astray || n < 2;
         (candidates.collect(), first.is_some() && ordered)
     }
 
@@ -320,6 +324,10 @@ impl Naive {
         }
         let id = self.check(picked.expect("there is one to pick"), &candidates, exact);
         self.counts(id).turns += 1;
+        if std::mem::take(&mut self.astray) {
+            let place = self.rotation.iter().position(|other| *other == id);
+            self.turn = place.expect("it was picked") + 1;
+        }
     }
 
     /// What the call is counted in.
@@ -545,6 +553,11 @@ impl Naive {
         }
         if self.config == *next {
             return Ok(Configured::Unchanged);
+        }
+        if let (Policy::RoundRobin(last), Policy::RoundRobin(next)) =
+            (&self.config.policy, &next.policy)
+        {
+            self.astray |= last.cursor != next.cursor;
         }
         self.config = next.clone();
         self.ordered &= next.panic_threshold == 0;
