@@ -137,7 +137,12 @@ defmodule GrpcLb.CheckoutWaitTest do
   test "a limit that is raised, and a backend that comes, let those in for whom there is room" do
     {lb, _ticket} = full()
     test = self()
-    hold = fn value -> send(test, {:in, value}) && Process.sleep(:infinity) end
+
+    hold = fn value ->
+      send(test, {:in, value})
+      Process.sleep(:infinity)
+    end
+
     for n <- 1..3, do: caller(lb, n, hold)
     assert GrpcLb.configure(lb, max_requests: 3) == {:ok, :changed}
     for _ <- 1..2, do: assert_receive({:in, :a})

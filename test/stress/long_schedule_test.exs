@@ -96,8 +96,7 @@ defmodule GrpcLb.Stress.LongScheduleTest do
 
   # A binary that does not begin at a byte.
   defp unaligned(bytes) do
-    bits = 8 * bytes
-    <<_bit::1, unaligned::bitstring-size(bits), _rest::7>> = :binary.copy("a", bytes + 1)
+    <<_bit::1, unaligned::bitstring>> = <<0::1, :binary.copy("a", bytes)::binary>>
     unaligned
   end
 

@@ -90,7 +90,9 @@ defmodule GrpcLb.Pool.OptionsTest do
       refute error.message =~ "secret"
     end
 
-    error = assert_raise ArgumentError, fn -> Options.validate!(%{worker: "secret"}) end
+    # Out of a binary, so that the compiler does not see what is wrong.
+    no_list = :erlang.binary_to_term(:erlang.term_to_binary(%{worker: "secret"}))
+    error = assert_raise ArgumentError, fn -> Options.validate!(no_list) end
     assert error.message =~ "options of a pool must be a keyword list"
     refute error.message =~ "secret"
   end
