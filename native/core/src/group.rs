@@ -47,7 +47,7 @@ impl std::error::Error for Unavailable {}
 
 /// How far a search goes for a backend in the place of a chosen one that is full or dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Search {
+pub enum Search {
     /// So far that it takes some ten microseconds at most.
     Brief,
     /// Through the whole list.

@@ -86,6 +86,6 @@ pub use caller::{Caller, Drawing, Draws};
 pub use config::Config;
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;
-pub use snapshot::Unavailable;
+pub use snapshot::{Search, Unavailable};
 pub use ticket::{AlreadyCompleted, LatencySample, Ticket};
 pub use time::Time;

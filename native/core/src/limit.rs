@@ -61,7 +61,6 @@ impl InFlight {
     }
 
     /// How many are in flight at the moment.
-    #[cfg(any(test, feature = "testing"))]
     pub fn count(&self) -> u32 {
         // Relaxed: it may be outdated before it is looked at.
         self.0.load(Ordering::Relaxed)

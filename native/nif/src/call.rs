@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
-use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Ticket as Call, Unavailable};
+use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Search, Ticket as Call, Unavailable};
 use hashbrown::Equivalent;
 use rustler::{Encoder, Env, Term};
 
 use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
+use crate::line::tell_of_change;
 use crate::pick::{as_caller, reason};
 use crate::ticket::{tell_of_room, Ticket};
 use crate::value::{Offered, Value};
@@ -84,8 +85,18 @@ fn checked_out<'a>(
             let ticket = Handle::new(Ticket::new(call, balancer.clock().clone())).to_term(env);
             tuple(env, [atoms::ok().to_term(env), value, ticket])
         }
-        Err(unavailable) => reason(env, unavailable),
+        Err(unavailable) => not_checked_out(env, balancer, unavailable).to_term(env),
     }
+}
+
+/// The answer to a checkout that found nobody. Who tried to get in meanwhile found its place taken.
+#[cold]
+#[inline(never)]
+fn not_checked_out<'a>(env: Env<'a>, balancer: &Balancer, unavailable: Unavailable) -> Word<'a> {
+    if balancer.has_room() {
+        tell_of_change(env, balancer);
+    }
+    reason(env, unavailable).into()
 }
 
 /// `checkout_except(balancer, values) -> as checkout`, and never one of these values; or
@@ -96,13 +107,7 @@ pub(crate) fn checkout_except<'a>(
     [values]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let values = decode::values(values, 2)?;
-    let wanted = |value: &Value| !is_one_of(&values, value);
-    let monitors = Monitors::new(env, balancer);
-    let now = balancer.clock().now();
-    let begun = as_caller::<true, _>(balancer, |caller| {
-        balancer.checkout_where(caller, &monitors, now, wanted, |value| value.to_term(env))
-    });
-    Ok(match begun {
+    Ok(match begin_except(env, balancer, &values, Search::Brief) {
         Err(Unavailable::Unfinished) => {
             let answer = [atoms::error(), atoms::unfinished()];
             tuple(env, answer.map(|atom| atom.to_term(env)))
@@ -118,14 +123,23 @@ pub(crate) fn checkout_except_thoroughly<'a>(
     [values]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let values = decode::values(values, 2)?;
-    let wanted = |value: &Value| !is_one_of(&values, value);
+    let begun = begin_except(env, balancer, &values, Search::Thorough);
+    Ok(checked_out(env, balancer, begun))
+}
+
+fn begin_except<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    values: &[Offered],
+    search: Search,
+) -> Result<(Term<'a>, Call), Unavailable> {
+    let wanted = |value: &Value| !is_one_of(values, value);
     let monitors = Monitors::new(env, balancer);
     let now = balancer.clock().now();
-    let begun = as_caller::<true, _>(balancer, |caller| {
-        balancer
-            .checkout_where_thoroughly(caller, &monitors, now, wanted, |value| value.to_term(env))
-    });
-    Ok(checked_out(env, balancer, begun))
+    as_caller::<true, _>(balancer, |caller| {
+        let to_term = |value: &Value| value.to_term(env);
+        balancer.checkout_where(caller, &monitors, search, now, wanted, to_term)
+    })
 }
 
 /// `line_up(balancer) -> {:ok, waiter, place, milliseconds} | {:error, :overloaded}`
@@ -158,10 +172,14 @@ pub(crate) fn checkout_in_turn<'a>(
             value.to_term(env)
         })
     });
-    if !matches!(begun, Err(Unavailable::Overloaded)) {
-        waiter.leave(env);
-    }
-    Ok(checked_out(env, balancer, begun))
+    Ok(match begun {
+        // It stays the first, and is told of room by others.
+        Err(Unavailable::Overloaded) => reason(env, Unavailable::Overloaded),
+        begun => {
+            waiter.leave(env);
+            checked_out(env, balancer, begun)
+        }
+    })
 }
 
 /// `leave_line(waiter) -> :ok`

@@ -154,7 +154,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_by(caller, owners, Search::Brief, now, |_| true, take)
+        self.checkout_where(caller, owners, Search::Brief, now, |_| true, take)
     }
 
     /// As [`Balancer::checkout`], and looks at every backend before it says that none has room; see
@@ -166,36 +166,13 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_by(caller, owners, Search::Thorough, now, |_| true, take)
+        self.checkout_where(caller, owners, Search::Thorough, now, |_| true, take)
     }
 
     /// As [`Balancer::checkout`], of backends whose value is `wanted`: another is passed over like one
     /// that is dead.
-    pub fn checkout_where<R>(
-        &self,
-        caller: &Caller,
-        owners: &impl Owners<Watch = W>,
-        now: Time,
-        wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_by(caller, owners, Search::Brief, now, wanted, take)
-    }
-
-    /// As [`Balancer::checkout_where`], and looks at every backend before it says that none has room.
-    pub fn checkout_where_thoroughly<R>(
-        &self,
-        caller: &Caller,
-        owners: &impl Owners<Watch = W>,
-        now: Time,
-        wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_by(caller, owners, Search::Thorough, now, wanted, take)
-    }
-
     #[inline]
-    fn checkout_by<R>(
+    pub fn checkout_where<R>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
@@ -248,6 +225,13 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Whether somebody waits for room, which a change or a tick that is done may have made.
     pub fn is_awaited(&self) -> bool {
         self.shared.line.awaits_change()
+    }
+
+    /// Whether a call more may be in flight, as far as all are limited together. A checkout that finds
+    /// nobody holds its place among them for a moment: who waits and tries then is to be told again.
+    pub fn has_room(&self) -> bool {
+        let max = self.shared.config().max_requests;
+        max.is_some_and(|max| self.shared.in_flight.count() < max)
     }
 
     /// Tells the first who waits that there may be room. `tell` is as in [`Balancer::leave_line`].

@@ -1,7 +1,8 @@
 //! The whole balancer over time, with a clock that is driven by hand.
 #![cfg(not(loom))]
 
-use std::num::NonZeroU32;
+use std::cell::Cell;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
 use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures, FailurePercentage};
@@ -12,8 +13,8 @@ use grpc_lb_core::policy::peak_ewma::Penalty;
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
 use grpc_lb_core::policy::{least_request, peak_ewma, random, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, BackendInfo, Balancer, Caller, Config, LatencySample, MemberError, Outcome, State,
-    Ticket, Time, Unavailable, Unowned,
+    Backend, BackendInfo, Balancer, Caller, Config, LatencySample, MemberError, Outcome, Owner,
+    Search, State, Ticket, Time, Unavailable, Unowned,
 };
 
 mod configure;
@@ -1208,4 +1209,42 @@ fn a_window_that_is_shortened_has_less_to_do() {
         .unwrap();
     fleet.tick(seconds(2));
     assert_eq!(fleet.balancer.due(), None);
+}
+
+#[test]
+fn who_tried_while_a_search_in_vain_held_the_last_place_is_told_again() {
+    let fleet = Fleet::new(
+        Config {
+            max_requests: Some(1),
+            checkout_wait: Duration::from_secs(1),
+            ..Config::from(round_robin())
+        },
+        1,
+    );
+    let Fleet { balancer, caller } = &fleet;
+    let who = Owner(NonZeroU64::new(7).unwrap());
+    let try_in_turn = |place| {
+        let now = seconds(1);
+        balancer.checkout_in_turn(place, caller, &Unowned, now, |_| true, |id| *id)
+    };
+    let waiting = Cell::new(None);
+    let wanted = |_: &u32| {
+        if waiting.get().is_none() {
+            let (place, _) = balancer.line_up(who).unwrap();
+            waiting.set(Some(place));
+            assert_eq!(try_in_turn(place).err(), Some(Unavailable::Overloaded));
+        }
+        false
+    };
+    let (search, now) = (Search::Brief, seconds(1));
+    let begun = balancer.checkout_where(caller, &Unowned, search, now, wanted, |id| *id);
+    assert_eq!(begun.err(), Some(Unavailable::NoBackends));
+
+    assert!(balancer.has_room() && balancer.is_awaited());
+    let mut told = None;
+    balancer.tell_first(|who, place| told = Some((who, place)));
+    let place = waiting.get().unwrap();
+    assert_eq!(told, Some((who, place)));
+    let _call = try_in_turn(place).unwrap();
+    assert!(!balancer.has_room());
 }
