@@ -202,7 +202,7 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
-  Stops a pool: closes its balancer, erases its name, then ends its workers.
+  Stops a pool: closes its balancer and erases its name, then ends its workers.
 
   The name can be used again when this has returned. A pool in a supervision tree is stopped with
   `Supervisor.terminate_child/2`: after this function its supervisor would start it again.

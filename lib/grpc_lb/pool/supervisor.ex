@@ -24,9 +24,14 @@ defmodule GrpcLb.Pool.Supervisor do
   @doc "Stops a pool. Its name is free when this returns."
   @spec stop(Handle.t()) :: :ok
   def stop(%Handle{options: %Options{name: name}, holder: holder}) do
-    with {^holder, tree} <- Holder.lookup({Handle, name}), do: Holder.stop(holder, tree)
+    # The gate closes the balancer when no worker is started again any more. Before that, one that is
+    # being started would find its pool closed, and its supervisor give up over it.
+    with {^holder, %{supervisor: supervisor}} <- Holder.lookup({Handle, name}),
+         do: Holder.stop_supervisor(supervisor, :normal)
+
     # When the holder was killed, the janitor erases the name.
     Janitor.await(holder)
+    :ok
   end
 
   # one_for_one: what the children have in common is the balancer, and the holder has it. Workers that

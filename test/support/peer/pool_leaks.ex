@@ -115,7 +115,7 @@ defmodule GrpcLb.Test.Peer.PoolLeaks do
     {:ok, _value} = Pool.pick(pool)
     {:ok, _value, _forgotten} = Pool.checkout(pool)
     :called = Pool.run(pool, fn _value -> :called end)
-    :ok = Pool.broadcast(pool, :hello)
+    :ok = Pool.broadcast(pool, {:report_to, self()})
     {:error, :timeout} = Pool.await_members(pool, 1_000, 0)
     waiters = for _ <- 1..3, do: spawn(fn -> Pool.await_members(pool, 1_000, :infinity) end)
     Enum.each(Enum.take(members, 10), &Pool.leave(pool, &1))
