@@ -225,6 +225,61 @@ defmodule GrpcLb.Stress.LongScheduleTest do
     end
   end
 
+  # Before OTP 27 the arguments of what runs on a dirty scheduler are copied by a normal one.
+  describe "what is copied" do
+    # How long each turn takes says little here: in hundreds of them the machine holds one up for sure.
+    test "is a long list, in many turns" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [])
+      backends = for i <- 1..100_000, do: {i, {:value, i}, %{weight: 1}}
+      test = self()
+
+      {:ok, counter} =
+        Task.start_link(fn ->
+          1 = :erlang.trace(test, true, [:running])
+          send(test, :traced)
+          count_turns(0, test)
+        end)
+
+      receive(do: (:traced -> :ok))
+      {:ok, %{added: 100_000}} = Native.reconcile(lb, backends)
+      delivered = :erlang.trace_delivered(test)
+      receive(do: ({:trace_delivered, ^test, ^delivered} -> :ok))
+      send(counter, :tell)
+      turns = receive(do: ({:turns, turns} -> turns))
+      # In order, and whole.
+      assert for(%{id: id, value: {:value, id}} <- GrpcLb.info(lb).backends, do: id) ==
+               Enum.to_list(1..100_000)
+
+      if String.to_integer(System.otp_release()) < 27, do: assert(turns > 300)
+    end
+
+    defp count_turns(n, test) do
+      receive do
+        {:trace, ^test, :out, _where} -> count_turns(n + 1, test)
+        :tell -> send(test, {:turns, n})
+        _other -> count_turns(n, test)
+      end
+    end
+
+    test "is small only as long as it is shared" do
+      shared = fn -> Enum.reduce(1..60, :x, fn _, shared -> {shared, shared} end) end
+
+      for name <- [:info, :close, :tick_by] do
+        assert_short(shared, fn shared ->
+          try do
+            case name do
+              :info -> GrpcLb.info(shared)
+              :close -> GrpcLb.close(shared)
+              :tick_by -> Native.advance(shared, shared)
+            end
+          rescue
+            ArgumentError -> :ok
+          end
+        end)
+      end
+    end
+  end
+
   test "a pick by weights, however they differ" do
     backends = [{0, 0, weight: 0xFFFFFFFF} | for(i <- 1..100_000, do: {i, i, weight: 1})]
 

@@ -4,12 +4,13 @@
 //! small their arguments: a normal scheduler never waits for a reconcile. Only what takes no lock,
 //! `summary` and `live_counts`, runs on a normal one.
 
+use std::ptr;
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::{
-    BackendInfo, ChangeError, Changes, ConfigureError, Configured, Draws, Info, MemberError, State,
-    Summary,
+    Backend, BackendInfo, ChangeError, Changes, ConfigureError, Configured, Draws, Info,
+    MemberError, State, Summary,
 };
 use rustler::{Atom, Encoder, Env, Term};
 
@@ -19,6 +20,7 @@ use crate::decode::Settings;
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
 use crate::value::{Core, Offered, Value};
+use crate::vm::dispatch::own_object;
 use crate::vm::library::tick_all;
 use crate::vm::owner::{pid_of, Monitors};
 use crate::vm::term::{bytes, live_environments};
@@ -57,6 +59,7 @@ pub(crate) fn reconcile<'a>(
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let backends = decode::backends(backends, 2)?;
+    none_is_itself(balancer, &backends)?;
     let changed = balancer.reconcile(
         &backends,
         &Monitors::new(env, balancer),
@@ -73,6 +76,7 @@ pub(crate) fn add<'a>(
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
     let backends = decode::backends(backends, 2)?;
+    none_is_itself(balancer, &backends)?;
     let changed = balancer.add(
         &backends,
         &Monitors::new(env, balancer),
@@ -101,9 +105,12 @@ pub(crate) fn set_state<'a>(
     balancer: &Object<Balancer>,
     [id, state]: [Term<'a>; 2],
 ) -> Answer<'a> {
-    let state = decode::state(state)?;
+    let (id, state) = (
+        decode::id(id, || "argument 2, the id,".into())?,
+        decode::state(state)?,
+    );
     let monitors = Monitors::new(env, balancer);
-    let set = balancer.set_state(&Offered(id), state, &monitors, balancer.clock().now());
+    let set = balancer.set_state(&id, state, &monitors, balancer.clock().now());
     follow_up(env, balancer);
     Ok(encode_said(env, set))
 }
@@ -138,6 +145,7 @@ pub(crate) fn report<'a>(
     balancer: &Object<Balancer>,
     [id, report]: [Term<'a>; 2],
 ) -> Answer<'a> {
+    let id = decode::id(id, || "argument 2, the id,".into())?;
     let decoded;
     let report = match bytes(report) {
         Some(bytes) => LoadReport::Bytes(bytes),
@@ -147,7 +155,7 @@ pub(crate) fn report<'a>(
         }
     };
     let monitors = Monitors::new(env, balancer);
-    let said = balancer.report(&Offered(id), report, &monitors, balancer.clock().now());
+    let said = balancer.report(&id, report, &monitors, balancer.clock().now());
     Ok(encode_said(env, said))
 }
 
@@ -233,6 +241,23 @@ pub(crate) fn live_counts<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
         (atoms::tickets(), live.tickets),
     ];
     Ok(map(env, &counts))
+}
+
+/// Refuses a balancer as a value of its own, which would keep it for ever.
+fn none_is_itself(
+    balancer: &Object<Balancer>,
+    backends: &[Backend<Offered>],
+) -> Result<(), ArgumentError> {
+    let is_itself = |backend: &Backend<Offered>| {
+        let value = backend.value.0;
+        value.is_ref() && own_object(value).is_some_and(|object| ptr::eq(object, balancer))
+    };
+    match backends.iter().position(is_itself) {
+        None => Ok(()),
+        Some(position) => Err(ArgumentError(format!(
+            "backend {position} has the balancer itself as its value, which would keep it alive"
+        ))),
+    }
 }
 
 /// Has others do what a change calls for.

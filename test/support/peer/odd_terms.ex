@@ -15,6 +15,37 @@ defmodule GrpcLb.Test.Peer.OddTerms do
     for {place, call} <- wrong(term), do: {place, outcome(call)}
   end
 
+  @doc """
+  How a term is refused that is small only as long as what is in it is shared. Whoever copies it, or
+  hashes or compares it with another, never comes to an end.
+  """
+  def refusals_of_shared do
+    term = Enum.reduce(1..60, :x, fn _, shared -> {shared, shared} end)
+    {:ok, lb} = GrpcLb.new({:weighted_round_robin, weights: :reported}, [:a])
+    {:ok, :a, ticket} = GrpcLb.checkout(lb)
+
+    places =
+      natively(term, lb, ticket) ++
+        in_policies(term) ++ in_settings(term) ++ in_reports(term, lb, ticket) ++ kept(term, lb)
+
+    for {place, call} <- places, do: {place, outcome(call)}
+  end
+
+  # In each form that it can take, and beside what is right.
+  defp kept(term, lb) do
+    for {form, term} <- [tuple: term, list: [term], map: %{a: term}, key: %{term => 1}],
+        {place, call} <- [
+          new: fn -> GrpcLb.new(:random, [{term, 1}]) end,
+          id: fn -> GrpcLb.reconcile(lb, [:a, {term, 1}]) end,
+          value: fn -> GrpcLb.reconcile(lb, [:a, {1, term}]) end,
+          bare: fn -> GrpcLb.add(lb, [%GrpcLb.Backend{id: term, value: term}]) end,
+          remove: fn -> GrpcLb.remove(lb, [:a, term]) end,
+          set_state: fn -> GrpcLb.set_state(lb, term, :ready) end,
+          report: fn -> GrpcLb.report(lb, term, %{}) end
+        ],
+        do: {{form, place}, call}
+  end
+
   @doc "Keeps a term as an id and as a value, and finds it again."
   def keep(kind) do
     term = Keyword.fetch!(terms(), kind)

@@ -20,6 +20,12 @@ pub(super) enum Malformed<'a> {
     NoMap(Term<'a>),
     /// A backend is not `{id, value, options}`, but this.
     NoBackend(Term<'a>),
+    /// The id of a backend takes more words than this.
+    LargeId(usize),
+    /// The value of a backend does.
+    LargeValue(usize),
+    /// A backend and those before it do.
+    LargeList(usize),
     /// This field is missing, of another type, or out of range.
     Field(Atom, Term<'a>),
 }
@@ -32,6 +38,15 @@ impl Malformed<'_> {
             Malformed::NoMap(term) => format!("must be a map, got {}", kind(term)),
             Malformed::NoBackend(term) => {
                 format!("must be {{id, value, options}}, got {}", kind(term))
+            }
+            Malformed::LargeId(words) => {
+                format!("has an id of more than {words} words, when nothing in it is shared")
+            }
+            Malformed::LargeValue(words) => {
+                format!("has a value of more than {words} words, when nothing in it is shared")
+            }
+            Malformed::LargeList(words) => {
+                format!("and those before it take more than {words} words, when nothing is shared")
             }
             Malformed::Field(name, map) => {
                 let name = name.to_term(map.get_env()).atom_to_string();

@@ -18,6 +18,16 @@ pub(crate) use self::settings::{changes, settings, Settings};
 use crate::atoms;
 use crate::error::{kind, ArgumentError};
 use crate::value::Offered;
+use crate::vm::extent::{Bytes, Extent};
+
+/// The words that an id may take: it is hashed and compared under the writer's lock.
+const ID: usize = 1 << 20;
+
+/// The words that a value may take: each pick copies it.
+const VALUE: usize = 1 << 20;
+
+/// The words that the ids and values of a list may take.
+const LIST: usize = 1 << 27;
 
 /// A list of backends; `argument` is its number among the arguments.
 pub(crate) fn backends<'a>(
@@ -25,17 +35,31 @@ pub(crate) fn backends<'a>(
     argument: usize,
 ) -> Result<Vec<Backend<Offered<'a>>>, ArgumentError> {
     let backends = proper_list(term, argument, "backends")?.enumerate();
+    let mut left = LIST;
     backends
         .map(|(position, term)| {
-            backend(term).map_err(|malformed| malformed.of(&format!("backend {position}")))
+            backend(term, &mut left)
+                .map_err(|malformed| malformed.of(&format!("backend {position}")))
         })
         .collect()
 }
 
 /// A list of ids.
 pub(crate) fn ids<'a>(term: Term<'a>, argument: usize) -> Result<Vec<Offered<'a>>, ArgumentError> {
-    let ids = proper_list(term, argument, "ids")?;
-    Ok(ids.map(Offered).collect())
+    let ids = proper_list(term, argument, "ids")?.enumerate();
+    ids.map(|(position, term)| id(term, || format!("id {position}")))
+        .collect()
+}
+
+/// An id, which has a name in the list or among the arguments.
+pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, ArgumentError> {
+    match Extent::new(ID, Bytes::Read).take(term) {
+        true => Ok(Offered(term)),
+        false => Err(ArgumentError(format!(
+            "{} takes more than {ID} words when nothing in it is shared",
+            name()
+        ))),
+    }
 }
 
 /// A list of values.
@@ -67,10 +91,17 @@ fn proper_list<'a>(
 }
 
 /// `{id, value, options}`
-fn backend(term: Term) -> Result<Backend<Offered>, Malformed> {
+fn backend<'a>(term: Term<'a>, left: &mut usize) -> Result<Backend<Offered<'a>>, Malformed<'a>> {
     let (id, value, options) = term
         .decode::<(Term, Term, Term)>()
         .map_err(|_| Malformed::NoBackend(term))?;
+    take(id, ID, Bytes::Read, left).map_err(|()| Malformed::LargeId(ID))?;
+    if value != id {
+        take(value, VALUE, Bytes::Copied, left).map_err(|()| Malformed::LargeValue(VALUE))?;
+    }
+    if *left == 0 {
+        return Err(Malformed::LargeList(LIST));
+    }
     let mut backend = Backend::new(Offered(id), Offered(value));
     let options = Fields::of(options)?;
     if options.is_empty() {
@@ -92,6 +123,16 @@ fn backend(term: Term) -> Result<Backend<Offered>, Malformed> {
         backend.state = Some(options.one_of(atoms::state(), &states())?);
     }
     Ok(backend)
+}
+
+/// Takes what a term takes off what is left for all.
+fn take(term: Term, allowed: usize, bytes: Bytes, left: &mut usize) -> Result<(), ()> {
+    let mut extent = Extent::new(allowed, bytes);
+    if !extent.take(term) {
+        return Err(());
+    }
+    *left = left.saturating_sub(allowed - extent.left());
+    Ok(())
 }
 
 /// `:ready | :connecting | :transient_failure | :draining`

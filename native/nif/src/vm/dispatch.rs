@@ -25,6 +25,14 @@ pub(crate) fn on_object<'a, T: Resource, const N: usize>(
     }
 }
 
+/// Whether a term refers to such an object, whichever build made it.
+pub(crate) fn expect_object<T: Resource>(term: Term) -> Result<(), ArgumentError> {
+    match find::<T>(term) {
+        Some(_) => Ok(()),
+        None => Err(unexpected::<T>(term)),
+    }
+}
+
 /// The object that a term refers to, if this build made it.
 pub(crate) fn own_object<T: Resource>(object: Term<'_>) -> Option<&Object<T>> {
     match find::<T>(object)? {

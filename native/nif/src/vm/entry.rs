@@ -72,6 +72,7 @@ macro_rules! nifs {
                 $scheduler,
                 $name,
                 <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
+                expects: $crate::vm::dispatch::expect_object::<$type>,
                 |_env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
                     Self::NAME, object, arguments, $file::$name,
                 )

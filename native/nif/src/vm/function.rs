@@ -18,7 +18,11 @@ pub(crate) struct Function {
 
 /// A NIF whose body is an expression.
 macro_rules! nif {
-    ($scheduler:ident, $name:ident, $arity:expr, |$env:ident, $arguments:pat_param| $body:expr) => {{
+    (
+        $scheduler:ident, $name:ident, $arity:expr,
+        $(expects: $expects:expr,)?
+        |$env:ident, $arguments:pat_param| $body:expr
+    ) => {{
         struct Body;
 
         impl $crate::vm::nif::Nif<{ $arity }> for Body {
@@ -29,6 +33,12 @@ macro_rules! nif {
                 Err(_) => unreachable!(),
             };
             const SCHEDULER: $crate::vm::nif::Scheduler = $crate::vm::nif::Scheduler::$scheduler;
+
+            $(
+                fn expects(first: rustler::Term) -> Result<(), $crate::error::ArgumentError> {
+                    $expects(first)
+                }
+            )?
 
             #[inline]
             fn call<'a>(

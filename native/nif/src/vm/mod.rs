@@ -7,6 +7,7 @@
 //! | `dispatch` | where a call finds its object, or the build that made it |
 //! | `library` | the builds that are loaded, and what they know of each other |
 //! | `function`, `nif`, `dirty` | NIFs as the VM is told of them, as it calls them, and by which way |
+//! | `extent` | how much a term takes when nothing in it is shared |
 //! | `go_on` | the way from a NIF on a normal scheduler to one on another, in the middle of a call |
 //! | `resource`, `object` | Rust values behind references: made, found, ended |
 //! | `owner` | processes that own something, and monitors on them |
@@ -19,6 +20,7 @@
 mod dirty;
 pub(crate) mod dispatch;
 pub(crate) mod entry;
+pub(crate) mod extent;
 pub(crate) mod function;
 pub(crate) mod go_on;
 pub(crate) mod library;

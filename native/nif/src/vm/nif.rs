@@ -21,6 +21,11 @@ pub(crate) trait Nif<const ARITY: usize>: 'static {
     const NAME: &'static CStr;
     const SCHEDULER: Scheduler;
 
+    /// Whether the first argument can be right, without a look at what it has inside.
+    fn expects(_first: Term) -> Result<(), ArgumentError> {
+        Ok(())
+    }
+
     fn call<'a>(env: Env<'a>, arguments: [Term<'a>; ARITY]) -> Answer<'a>;
 }
 
@@ -76,7 +81,7 @@ pub(super) unsafe extern "C" fn run<N: Nif<ARITY>, const ARITY: usize>(
 }
 
 #[cold]
-fn raise(env: Env, error: &dyn Encoder) -> ErlNifTerm {
+pub(super) fn raise(env: Env, error: &dyn Encoder) -> ErlNifTerm {
     let reason = error.encode(env).as_c_arg();
     // SAFETY: the reason was made in this environment.
     unsafe { enif_raise_exception(env.as_c_arg(), reason) }

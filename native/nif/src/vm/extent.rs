@@ -1,0 +1,143 @@
+//! How much memory a term takes once nothing in it is shared: what a copy of it would take.
+//!
+//! A term that refers twice to the same part, and so does that part, and so on forty times, is small
+//! until somebody copies it, compares it or takes its hash. The VM does such things in one go. So what
+//! comes from outside is measured first, and measuring stops at a limit.
+
+use std::mem::MaybeUninit;
+use std::slice;
+
+use rustler::sys::{enif_get_tuple, ErlNifTerm};
+use rustler::{MapIterator, Term};
+
+use super::term::{bytes, Immediate};
+
+/// What a term may take, in words.
+pub(crate) struct Extent {
+    left: usize,
+    bytes: Bytes,
+}
+
+/// What of a binary counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bytes {
+    /// What a copy copies: the bytes of short ones. Those of long ones are shared whatever happens.
+    Copied,
+    /// All of them, as they are all read.
+    Read,
+}
+
+/// The bytes up to which a binary lies on the heap.
+const SHORT: usize = 64;
+
+/// The words of what cannot be looked into: a number, a fun, a reference, a pid of another node.
+const OPAQUE: usize = 8;
+
+/// The parts of a term that have not been measured yet.
+enum Parts<'a> {
+    Tuple(slice::Iter<'a, ErlNifTerm>, Term<'a>),
+    Map(MapIterator<'a>),
+    List(Term<'a>),
+}
+
+impl Extent {
+    pub(crate) const fn new(words: usize, bytes: Bytes) -> Self {
+        Extent { left: words, bytes }
+    }
+
+    /// How many words are left.
+    pub(crate) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// Takes what a term takes. `false` when there is not so much left.
+    pub(crate) fn take(&mut self, term: Term) -> bool {
+        let mut open = Vec::new();
+        self.measure(term, &mut open).is_some() && self.take_all(open).is_some()
+    }
+
+    fn take_all<'a>(&mut self, mut open: Vec<Parts<'a>>) -> Option<()> {
+        while let Some(parts) = open.last_mut() {
+            match parts {
+                Parts::Tuple(rest, tuple) => match rest.next() {
+                    Some(element) => {
+                        // SAFETY: an element belongs to the environment of its tuple.
+                        let element = unsafe { Term::new(tuple.get_env(), *element) };
+                        self.measure(element, &mut open)?;
+                    }
+                    None => drop(open.pop()),
+                },
+                Parts::Map(rest) => match rest.next() {
+                    Some((key, value)) => {
+                        self.measure(key, &mut open)?;
+                        self.measure(value, &mut open)?;
+                    }
+                    None => drop(open.pop()),
+                },
+                Parts::List(rest) => match rest.list_get_cell() {
+                    Ok((head, tail)) => {
+                        *rest = tail;
+                        self.spend(2)?;
+                        self.measure(head, &mut open)?;
+                    }
+                    Err(_) => {
+                        let tail = *rest;
+                        open.pop();
+                        // That of an improper list, or the empty list.
+                        self.measure(tail, &mut open)?;
+                    }
+                },
+            }
+        }
+        Some(())
+    }
+
+    /// Takes what the term itself takes, and leaves its parts to be measured.
+    fn measure<'a>(&mut self, term: Term<'a>, open: &mut Vec<Parts<'a>>) -> Option<()> {
+        if Immediate::of(term).is_some() {
+            return Some(());
+        }
+        if let Some(bytes) = bytes(term) {
+            let counted = bytes.len() <= SHORT || self.bytes == Bytes::Read;
+            return self.spend(OPAQUE + if counted { bytes.len() / 8 } else { 0 });
+        }
+        if term.is_list() {
+            open.push(Parts::List(term));
+            return Some(());
+        }
+        if let Some(elements) = elements(term) {
+            self.spend(elements.len() + 1)?;
+            open.push(Parts::Tuple(elements.iter(), term));
+            return Some(());
+        }
+        if let Ok(size) = term.map_size() {
+            self.spend(OPAQUE + 2 * size)?;
+            open.push(Parts::Map(MapIterator::new(term)?));
+            return Some(());
+        }
+        self.spend(OPAQUE)
+    }
+
+    fn spend(&mut self, words: usize) -> Option<()> {
+        self.left = self.left.checked_sub(words)?;
+        Some(())
+    }
+}
+
+/// The elements of a tuple.
+fn elements<'a>(term: Term<'a>) -> Option<&'a [ErlNifTerm]> {
+    let (mut arity, mut first) = (0, MaybeUninit::uninit());
+    let (env, raw) = (term.get_env().as_c_arg(), term.as_c_arg());
+    // SAFETY: the term belongs to its environment; there is room for both answers.
+    if unsafe { enif_get_tuple(env, raw, &mut arity, first.as_mut_ptr()) } == 0 {
+        return None;
+    }
+    if arity == 0 {
+        // Its pointer can be anything.
+        return Some(&[]);
+    }
+    // SAFETY: the call above said that it wrote it.
+    let first = unsafe { first.assume_init() };
+    // SAFETY: the VM keeps the tuple where it is during the call, which the term does not outlive.
+    Some(unsafe { slice::from_raw_parts(first, arity as usize) })
+}
