@@ -5,22 +5,27 @@ defmodule GrpcLb.Address do
   ## Fields
 
     * `:ip` - an IPv4 or IPv6 address as in `t::inet.ip_address/0`, or `{:local, path}` for a Unix
-      domain socket
+      domain socket. A path that begins with a zero byte is a name in Linux's abstract namespace
     * `:port` - 1 to 65535; 0 for a Unix domain socket. `:gen_tcp.connect(address.ip,
-      address.port, opts)` takes both as they are
+      address.port, opts)` takes both as they are, but for an address with a zone
+    * `:zone` - the zone of an IPv6 address (RFC 4007), which link-local ones need: the name of an
+      interface, such as `"eth0"`, or its number. `nil`, the default, for all others.
+      `:gen_tcp.connect/3` has no place for it in its address; see `sockaddr/1`
     * `:host` - the host name that was resolved to this address, without a dot at its end: what TLS
-      has to verify. `nil`, the default, when the address was given as such
+      has to verify. `nil`, the default, when the address was given as such. It is part of what an
+      endpoint is: the same `:ip` and `:port` under another name is another endpoint
     * `:weight` - its share beside the others, 1 to 4294967295, by default 1
   """
 
   alias GrpcLb.HostPort
 
   @enforce_keys [:ip, :port]
-  defstruct [:ip, :port, :host, weight: 1]
+  defstruct [:ip, :port, :zone, :host, weight: 1]
 
   @type t :: %__MODULE__{
-          ip: :inet.ip_address() | {:local, path :: String.t()},
+          ip: :inet.ip_address() | {:local, path :: binary()},
           port: :inet.port_number(),
+          zone: String.t() | nil,
           host: String.t() | nil,
           weight: pos_integer()
         }
@@ -28,7 +33,8 @@ defmodule GrpcLb.Address do
   @typedoc """
   An address in one of the forms in which it can be written:
 
-    * `"10.0.0.1:50051"`, `"[::1]:50051"`, `"unix:/run/app.sock"`
+    * `"10.0.0.1:50051"`, `"[::1]:50051"`, `"[fe80::1%eth0]:50051"`, `"unix:/run/app.sock"`,
+      `"unix-abstract:name"`
     * `{ip, port}`, where `ip` is a tuple or a string: `{{10, 0, 0, 1}, 50051}`, `{"::1", 50051}`
     * a `%GrpcLb.Address{}`
   """
@@ -37,7 +43,10 @@ defmodule GrpcLb.Address do
   @max_weight 0xFFFFFFFF
 
   # The kernel's limit, without the NUL at the end. gen_tcp exits beyond it.
-  @max_path if match?({:unix, :linux}, :os.type()), do: 107, else: 103
+  @linux? match?({:unix, :linux}, :os.type())
+  @max_path if @linux?, do: 107, else: 103
+  # An abstract name has the NUL before it.
+  @max_abstract if @linux?, do: 107, else: 0
 
   @doc """
   Makes an address of one of its forms, see `t:form/0`.
@@ -50,7 +59,7 @@ defmodule GrpcLb.Address do
     * `:error` - the form is malformed
 
       iex> GrpcLb.Address.new("10.0.0.1:50051")
-      {:ok, %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 50051, host: nil, weight: 1}}
+      {:ok, %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 50051, zone: nil, host: nil, weight: 1}}
 
       iex> GrpcLb.Address.new("::1", 50051)
       {:ok, %GrpcLb.Address{ip: {0, 0, 0, 0, 0, 0, 0, 1}, port: 50051}}
@@ -90,14 +99,22 @@ defmodule GrpcLb.Address do
     end
   end
 
-  defp read("unix:" <> path, _default_port), do: {:ok, at({:local, path}, 0)}
+  defp read("unix:" <> path, _default_port) do
+    # A path that begins with a zero byte has a scheme of its own.
+    if String.starts_with?(path, <<0>>), do: :error, else: {:ok, at({:local, path}, 0)}
+  end
+
+  defp read("unix-abstract:" <> name, _default_port), do: {:ok, at({:local, <<0>> <> name}, 0)}
 
   defp read(text, default_port) when is_binary(text) do
-    with {:ok, {ip, port}} <- HostPort.endpoint(text, default_port), do: {:ok, at(ip, port)}
+    case HostPort.endpoint(text, default_port) do
+      {:ok, {ip, zone, port}} -> {:ok, %{at(ip, port) | zone: zone}}
+      {:error, _malformed} -> :error
+    end
   end
 
   defp read({ip, port}, _default_port) when is_binary(ip) do
-    with {:ok, ip} <- HostPort.ip(ip), do: {:ok, at(ip, port)}
+    with {:ok, {ip, zone}} <- HostPort.ip(ip), do: {:ok, %{at(ip, port) | zone: zone}}
   end
 
   defp read({ip, port}, _default_port), do: {:ok, at(ip, port)}
@@ -116,12 +133,17 @@ defmodule GrpcLb.Address do
       false
   """
   @spec valid?(term()) :: boolean()
-  def valid?(%__MODULE__{ip: ip, port: port, host: host, weight: weight}) do
-    endpoint?(ip, port) and (is_nil(host) or is_binary(host)) and
+  def valid?(%__MODULE__{ip: ip, port: port, zone: zone, host: host, weight: weight}) do
+    endpoint?(ip, port) and zone?(zone, ip) and (is_nil(host) or is_binary(host)) and
       is_integer(weight) and weight in 1..@max_weight
   end
 
   def valid?(_other), do: false
+
+  defp zone?(nil, _ip), do: true
+  defp zone?(zone, ip), do: is_binary(zone) and tuple_size(ip) == 8 and HostPort.zone?(zone)
+
+  defp endpoint?({:local, <<0, name::binary>>}, 0), do: byte_size(name) in 1..@max_abstract//1
 
   defp endpoint?({:local, path}, 0) do
     is_binary(path) and byte_size(path) in 1..@max_path and not String.contains?(path, <<0>>)
@@ -132,22 +154,63 @@ defmodule GrpcLb.Address do
   end
 
   @doc """
-  The address as text, which is the id of its backend. Host and weight are no part of it.
+  The address as text: the id of its backend. Host and weight are no part of it.
+
+  Where one address is listed under two host names, these are two endpoints. The id of the first is
+  this text, that of others has the host name after it: `"10.0.0.1:50051/b.example"`.
 
       iex> GrpcLb.Address.id(GrpcLb.Address.new!("10.0.0.1:50051"))
       "10.0.0.1:50051"
 
-      iex> GrpcLb.Address.id(GrpcLb.Address.new!({"::1", 50051}))
-      "[::1]:50051"
+      iex> GrpcLb.Address.id(GrpcLb.Address.new!({"fe80::1%eth0", 50051}))
+      "[fe80::1%eth0]:50051"
 
       iex> GrpcLb.Address.id(GrpcLb.Address.new!("unix:/run/app.sock"))
       "unix:/run/app.sock"
   """
   @spec id(t()) :: String.t()
+  def id(%__MODULE__{ip: {:local, <<0, name::binary>>}}), do: "unix-abstract:" <> name
   def id(%__MODULE__{ip: {:local, path}}), do: "unix:" <> path
 
   def id(%__MODULE__{ip: ip, port: port}) when tuple_size(ip) == 4,
     do: "#{:inet.ntoa(ip)}:#{port}"
 
-  def id(%__MODULE__{ip: ip, port: port}), do: "[#{:inet.ntoa(ip)}]:#{port}"
+  def id(%__MODULE__{ip: ip, port: port, zone: nil}), do: "[#{:inet.ntoa(ip)}]:#{port}"
+  def id(%__MODULE__{ip: ip, port: port, zone: zone}), do: "[#{:inet.ntoa(ip)}%#{zone}]:#{port}"
+
+  @doc """
+  The address as `:gen_tcp.connect/2` takes it, with its zone; that of a Unix domain socket is for
+  `:socket.connect/2` only.
+
+      with {:ok, sockaddr} <- GrpcLb.Address.sockaddr(address),
+           do: :gen_tcp.connect(sockaddr, [:binary, active: false])
+
+    * `{:ok, sockaddr}`
+    * `{:error, posix}` - this machine has no interface of the zone's name
+
+      iex> GrpcLb.Address.sockaddr(GrpcLb.Address.new!("[fe80::1%7]:50051"))
+      {:ok, %{family: :inet6, addr: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 50051, scope_id: 7}}
+
+      iex> GrpcLb.Address.sockaddr(GrpcLb.Address.new!("10.0.0.1:50051"))
+      {:ok, %{family: :inet, addr: {10, 0, 0, 1}, port: 50051}}
+  """
+  @spec sockaddr(t()) :: {:ok, :socket.sockaddr()} | {:error, :inet.posix()}
+  def sockaddr(%__MODULE__{ip: {:local, path}}), do: {:ok, %{family: :local, path: path}}
+
+  def sockaddr(%__MODULE__{ip: ip, port: port}) when tuple_size(ip) == 4,
+    do: {:ok, %{family: :inet, addr: ip, port: port}}
+
+  def sockaddr(%__MODULE__{ip: ip, port: port, zone: zone}) do
+    with {:ok, scope_id} <- scope_id(zone),
+         do: {:ok, %{family: :inet6, addr: ip, port: port, scope_id: scope_id}}
+  end
+
+  defp scope_id(nil), do: {:ok, 0}
+
+  defp scope_id(zone) do
+    case Integer.parse(zone) do
+      {number, ""} -> {:ok, number}
+      _name -> :net.if_name2index(String.to_charlist(zone))
+    end
+  end
 end

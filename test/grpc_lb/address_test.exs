@@ -7,7 +7,7 @@ defmodule GrpcLb.AddressTest do
 
   test "id and new! are inverse, for any address" do
     for _ <- 1..500 do
-      address = Enum.random([&ipv4/0, &ipv6/0, &unix/0]).()
+      address = Enum.random([&ipv4/0, &ipv6/0, &zoned/0, &unix/0, &abstract/0]).()
       assert Address.valid?(address)
       assert address == address |> Address.id() |> Address.new!()
     end
@@ -49,10 +49,15 @@ defmodule GrpcLb.AddressTest do
           "[::1]1",
           "[::1",
           "::1:50051",
-          "fe80::1%eth0",
-          "[fe80::1%eth0]:1",
+          "fe80::1%",
+          "[fe80::1%a]b]:1",
+          "[fe80::1%a b]:1",
+          "10.0.0.1%eth0:1",
           "unix:",
           "unix:a\0b",
+          "unix:\0a",
+          "unix-abstract:",
+          "unix-abstract:" <> String.duplicate("a", 108),
           "unix:" <> String.duplicate("a", 200),
           <<255>>,
           {<<255>>, 1},
@@ -67,6 +72,9 @@ defmodule GrpcLb.AddressTest do
           %{address | weight: 1.0},
           %{address | weight: 0x100000000},
           %{address | host: ~c"a.example"},
+          %{address | zone: "eth0"},
+          %Address{ip: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: 7},
+          %Address{ip: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: "a%b"},
           %{address | ip: nil},
           [],
           nil
@@ -77,8 +85,7 @@ defmodule GrpcLb.AddressTest do
   end
 
   test "gen_tcp takes ip and port as they are" do
-    path = Path.join(System.tmp_dir!(), "address-#{System.unique_integer([:positive])}.sock")
-    on_exit(fn -> File.rm(path) end)
+    path = socket_path()
 
     for ip <- [{127, 0, 0, 1}, {:local, path}] do
       {:ok, listening} = :gen_tcp.listen(0, ip: ip, active: false)
@@ -89,14 +96,90 @@ defmodule GrpcLb.AddressTest do
     end
   end
 
+  test "sockaddr leads to every kind of IP address, as gen_tcp takes it" do
+    here = {0, 0, 0, 0, 0, 0, 0, 1}
+
+    for {listen, zone} <- [
+          {[ip: {127, 0, 0, 1}], nil},
+          {[:inet6, ip: here], nil},
+          {[:inet6, ip: here], loopback()},
+          {[:inet6, ip: here], "1"}
+        ] do
+      {:ok, listening} = :gen_tcp.listen(0, [active: false] ++ listen)
+      {:ok, port} = port(listening)
+      address = Address.new!(%Address{ip: listen[:ip], port: port, zone: zone})
+
+      assert {:ok, sockaddr} = Address.sockaddr(address)
+      assert {:ok, _socket} = :gen_tcp.connect(sockaddr, active: false)
+    end
+  end
+
+  test "sockaddr leads to Unix domain sockets, as socket takes it" do
+    for path <- [socket_path(), abstract_name()] do
+      {:ok, _listening} = :gen_tcp.listen(0, ip: {:local, path}, active: false)
+      {:ok, sockaddr} = Address.sockaddr(%Address{ip: {:local, path}, port: 0})
+      {:ok, socket} = :socket.open(:local, :stream)
+      assert :socket.connect(socket, sockaddr) == :ok
+    end
+  end
+
+  # The machine may have no such address; then this has nothing to try.
+  test "a link-local address is reached in its zone" do
+    for {name, {0xFE80, _, _, _, _, _, _, _} = ip} <- interfaces(), zone = to_string(name) do
+      {:ok, index} = :net.if_name2index(name)
+      {:ok, listening} = :socket.open(:inet6, :stream, :tcp)
+      :ok = :socket.bind(listening, %{family: :inet6, addr: ip, port: 0, scope_id: index})
+      :ok = :socket.listen(listening)
+      {:ok, %{port: port}} = :socket.sockname(listening)
+
+      for zone <- [zone, "#{index}"] do
+        {:ok, sockaddr} = Address.sockaddr(Address.new!({"#{:inet.ntoa(ip)}%#{zone}", port}))
+        assert {:ok, _socket} = :gen_tcp.connect(sockaddr, active: false)
+      end
+    end
+  end
+
+  test "a zone that is no interface of this machine has no sockaddr" do
+    assert {:error, posix} = Address.sockaddr(Address.new!("[fe80::1%nowhere]:1"))
+    assert is_atom(posix)
+  end
+
   test "gen_tcp can be given the longest path" do
     longest = Enum.find(200..1//-1, &match?({:ok, _address}, Address.new(unix(&1))))
     {:ok, %Address{ip: ip}} = Address.new(unix(longest))
     assert :gen_tcp.connect(ip, 0, active: false) == {:error, :enoent}
   end
 
+  test "gen_tcp can be given the longest abstract name" do
+    name = fn length -> "unix-abstract:" <> String.duplicate("a", length) end
+    longest = Enum.find(200..1//-1, &match?({:ok, _address}, Address.new(name.(&1))))
+    {:ok, %Address{ip: ip}} = Address.new(name.(longest))
+    assert :gen_tcp.connect(ip, 0, active: false) == {:error, :econnrefused}
+  end
+
   defp unix(length), do: "unix:" <> String.duplicate("a", length)
   defp unix, do: Address.new!(unix(Enum.random(1..103)))
+
+  defp socket_path do
+    path = Path.join(System.tmp_dir!(), "address-#{System.unique_integer([:positive])}.sock")
+    on_exit(fn -> File.rm(path) end)
+    path
+  end
+
+  defp abstract, do: %Address{ip: {:local, abstract_name()}, port: 0}
+  defp abstract_name, do: <<0>> <> :crypto.strong_rand_bytes(12)
+  defp zoned, do: %{ipv6() | zone: Enum.random(["eth0", "7", "wlp3s0.4"])}
+
+  defp interfaces do
+    {:ok, interfaces} = :inet.getifaddrs()
+    for {name, options} <- interfaces, {:addr, ip} <- options, do: {name, ip}
+  end
+
+  defp loopback do
+    {name, _ip} = Enum.find(interfaces(), fn {_name, ip} -> ip == {127, 0, 0, 1} end)
+    to_string(name)
+  end
+
   defp ipv4, do: %Address{ip: numbers(4, 0xFF), port: Enum.random(1..0xFFFF)}
   defp ipv6, do: %Address{ip: numbers(8, 0xFFFF), port: Enum.random(1..0xFFFF)}
 

@@ -58,8 +58,12 @@ defmodule GrpcLb.TargetTest do
       assert Target.parse!("a.example:65535").port == 65_535
 
       for port <- ["", "0", "65536", "+1", "1x", "http", " 1"] do
-        assert refused("a.example:" <> port) =~ "is no host name, with or without a port"
-        assert refused("dns://10.0.0.53:#{port}/a.example") =~ "is no IP address"
+        said = "the port must be a number from 1 to 65535, got #{inspect(port)}"
+        assert refused("a.example:" <> port) =~ said
+        assert refused("ipv4:10.0.0.1:" <> port) =~ said
+        assert refused("ipv6:[::1]:" <> port) =~ said
+        assert refused("static:10.0.0.1:" <> port) =~ said
+        assert refused("dns://10.0.0.53:#{port}/a.example") =~ "of the name server " <> said
       end
     end
 
@@ -81,7 +85,7 @@ defmodule GrpcLb.TargetTest do
 
       for host <-
             ["", ".", ".a", "a..b", "a.example/b", "a b", "a?b", "ä", "a" <> label] ++
-              ["a." <> binary_part(longest, 1, 252), "a\n", "fe80::1%eth0", <<255>>] do
+              ["a." <> binary_part(longest, 1, 252), "a\n", "10.0.0.1%eth0", "fe80::1%", <<255>>] do
         assert refused("dns:///" <> host) =~ "is no host name"
       end
     end
@@ -150,12 +154,74 @@ defmodule GrpcLb.TargetTest do
     end
   end
 
-  test "other schemes are refused, and the message says which there are" do
-    for text <- ~w(http://a.example:1 https://a.example xds:///a vsock:1:2 unix-abstract:a) do
-      message = refused(text)
-      assert message =~ inspect(text)
+  describe "unix-abstract" do
+    test "a name, decoded as in a URI, which no path begins with" do
+      for {text, name} <- [
+            {"unix-abstract:app", "app"},
+            {"unix-abstract:5000", "5000"},
+            {"UNIX-ABSTRACT:/run/app", "/run/app"},
+            {"unix-abstract:a%00b%20c", "a\0b c"}
+          ] do
+        assert %Target{scheme: :unix_abstract, addresses: [address]} = Target.parse!(text)
+        assert address == %Address{ip: {:local, <<0>> <> name}, port: 0}
+      end
 
-      for form <- ~w(dns:///host:port ipv4: ipv6: unix: static:), do: assert(message =~ form)
+      assert Target.parse!("static:unix-abstract:a").addresses ==
+               Target.parse!("unix-abstract:a").addresses
+    end
+
+    test "no name, one that is too long, and an authority are refused" do
+      for text <- ["unix-abstract:", "unix-abstract:" <> String.duplicate("a", 200)] do
+        assert refused(text) =~ "is no name of a socket in Linux's abstract namespace"
+      end
+
+      assert refused("unix-abstract://a") =~ "there is no //"
+      assert refused("unix:%00a") =~ "is no path"
+    end
+  end
+
+  test "percent-escapes and zones are those of gRPC's naming document" do
+    here = %Address{ip: {0, 0, 0, 0, 0, 0, 0, 1}, port: 1}
+    local = %Address{ip: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: "eth0"}
+
+    for {text, address} <- [
+          {"ipv6:%5B::1%5D:1", here},
+          {"ipv6:[fe80::1%25eth0]:1", local},
+          {"ipv6:[fe80::1%eth0]:1", local},
+          {"static:[fe80::1%25eth0]:1", local}
+        ] do
+      assert {text, Target.parse!(text).addresses} == {text, [address]}
+    end
+
+    for {text, host} <- [
+          {"dns:///%5B::1%5D:1", "::1"},
+          {"dns:///[fe80::1%25eth0]:1", "fe80::1%eth0"},
+          {"dns:[fe80::1%25eth0]:1", "fe80::1%eth0"},
+          {"dns://10.0.0.53/%61.example:1", "a.example"},
+          # Without a scheme nothing is escaped.
+          {"[fe80::1%eth0]:1", "fe80::1%eth0"}
+        ] do
+      assert %Target{scheme: :dns, host: ^host, port: 1} = Target.parse!(text)
+    end
+
+    assert refused("%61.example:1") =~ "is no host name"
+    assert refused("dns://[fe80::1%25eth0]/a.example") =~ "must have no zone"
+    assert refused("ipv4:10.0.0.1%25eth0") =~ "is no IPv4 address"
+  end
+
+  test "a host that is named like a scheme is a host" do
+    assert %Target{scheme: :dns, host: "http", port: 80} = Target.parse!("http:80")
+    assert %Target{scheme: :dns, host: "unix", port: 80} = Target.parse!("dns:unix:80")
+  end
+
+  test "other schemes are refused, and the message says which there are" do
+    for text <- ~w(http://a.example:1 https://a.example xds:///a vsock:1:2 XDS:a ftp:/a) do
+      message = refused(text)
+      [scheme | _rest] = String.split(text, ":")
+      assert message =~ "#{inspect(text)}: the scheme #{inspect(scheme)} is unknown, expected"
+
+      for form <- ~w(dns:///host:port ipv4: ipv6: unix: unix-abstract: static:),
+          do: assert(message =~ form)
     end
   end
 
@@ -177,7 +243,8 @@ defmodule GrpcLb.TargetTest do
 
   test "any text is a target or refused" do
     pieces =
-      ~w(dns ipv4 ipv6 unix static : / // /// [ ] , . 10.0.0.1 ::1 a % %00 :0 :1) ++ [<<255>>]
+      ~w(dns ipv4 ipv6 unix unix-abstract xds static : / // /// [ ] , . 10.0.0.1 ::1 a % %00 %25) ++
+        ~w(%5B :0 :1) ++ [<<255>>]
 
     for _ <- 1..2_000 do
       text = Enum.map_join(1..Enum.random(1..8), "", fn _ -> Enum.random(pieces) end)

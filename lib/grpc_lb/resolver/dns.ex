@@ -75,8 +75,12 @@ defmodule GrpcLb.Resolver.DNS do
     options = opts |> Options.validate!() |> ask_nameserver_of(target)
 
     case HostPort.ip(target.host) do
-      {:ok, ip} -> {:ok, %{addresses: [%Address{ip: ip, port: target.port}], ttl: :infinity}}
-      :error -> target |> ask(options) |> result(options)
+      {:ok, {ip, zone}} ->
+        address = %Address{ip: ip, port: target.port, zone: zone}
+        {:ok, %{addresses: [address], ttl: :infinity}}
+
+      :error ->
+        target |> ask(options) |> result(options)
     end
   end
 

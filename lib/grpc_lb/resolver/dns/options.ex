@@ -95,7 +95,7 @@ defmodule GrpcLb.Resolver.DNS.Options do
 
   defp server(form) do
     case Address.new(form, @dns_port) do
-      {:ok, %Address{ip: ip, port: port}} when tuple_size(ip) in [4, 8] -> {ip, port}
+      {:ok, %Address{ip: ip, port: port, zone: nil}} when tuple_size(ip) in [4, 8] -> {ip, port}
       _other -> :error
     end
   end
