@@ -30,7 +30,8 @@ defmodule GrpcLb.Policy do
           default: :first,
           doc: """
           where the rotation starts. `:random` keeps many clients with one list from starting in
-          step, as gRPC does.
+          step, as gRPC and Envoy do, and is the default in a `GrpcLb.Connection`, and in a
+          `GrpcLb.Pool` with `scope: :cluster`. It is drawn anew with each list until the first pick.
           """
         ],
         on_reconcile: [
@@ -329,6 +330,13 @@ defmodule GrpcLb.Policy do
           "unknown policy #{inspect(other)}, expected #{Options.one_of(@names)}, " <>
             "or one of them with options: {name, opts}"
   end
+
+  @doc false
+  # The policy of one of many clients that have one list.
+  @spec of_many(t()) :: t()
+  def of_many(:round_robin), do: of_many({:round_robin, []})
+  def of_many({:round_robin, opts}), do: {:round_robin, Keyword.put_new(opts, :start, :random)}
+  def of_many(policy), do: policy
 
   @doc false
   @spec read_penalty(term()) :: {:ok, non_neg_integer() | {:times, float()}} | :error

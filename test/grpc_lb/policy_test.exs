@@ -209,6 +209,24 @@ defmodule GrpcLb.PolicyTest do
       end
     end
 
+    test "a random start is one among all that are there at the first pick" do
+      firsts =
+        for seed <- 1..60, cursor <- [:shared, :per_scheduler] do
+          {:ok, lb} = GrpcLb.new({:round_robin, start: :random, cursor: cursor}, [], seed: seed)
+          for list <- [[:b], [:b, :c], [:a, :b, :c]], do: {:ok, _} = GrpcLb.reconcile(lb, list)
+          {:ok, first} = GrpcLb.pick(lb)
+          # From then on it goes on, whatever comes.
+          {:ok, _} = GrpcLb.reconcile(lb, [:d, :a, :b, :c])
+          next = %{a: :b, b: :c, c: :a}[first]
+          if cursor == :shared, do: assert(GrpcLb.pick(lb) == {:ok, next})
+          first
+        end
+
+      # 40 of each are expected. With the first there was, it would be :b only.
+      assert %{a: a, b: b, c: c} = Enum.frequencies(firsts)
+      assert Enum.min([a, b, c]) > 20
+    end
+
     test "can start anywhere" do
       starts =
         for _ <- 1..200, into: MapSet.new() do

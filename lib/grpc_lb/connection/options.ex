@@ -156,6 +156,7 @@ defmodule GrpcLb.Connection.Options do
     struct(
       __MODULE__,
       Map.merge(options, %{
+        policy: Policy.of_many(options.policy),
         settings: settings,
         resolver: Resolver.for_target(options.target, options.resolver),
         backoff: Backoff.new(options.backoff)

@@ -157,12 +157,16 @@ defmodule GrpcLb.Pool.Options do
     struct(
       __MODULE__,
       Map.merge(options, %{
+        policy: policy(options),
         settings: settings,
         child_spec: options.worker,
         local_share: opts[:local_share] || (options.prefer && 1)
       })
     )
   end
+
+  defp policy(%{scope: :cluster, policy: policy}), do: Policy.of_many(policy)
+  defp policy(%{policy: policy}), do: policy
 
   @doc "Refuses changes that a balancer could be given, and a pool's cannot."
   @spec changes!(term()) :: :ok

@@ -81,6 +81,11 @@ impl Cursor {
         Cursor(nexts.map(goes_on).map(Lane::starting_at).collect())
     }
 
+    /// Whether a turn has been taken.
+    pub(crate) fn begun(&self) -> bool {
+        self.0.iter().any(|lane| lane.next() != lane.0.first)
+    }
+
     /// Takes the next turn; the one after it is so far from it. `caller` is unique among the callers
     /// alive.
     #[inline]

@@ -12,7 +12,7 @@ defmodule GrpcLb.Connection.OptionsTest do
     assert %Options{
              target: "ipv6:[::1]:1",
              transport: {MyApp.Transport, []},
-             policy: :round_robin,
+             policy: {:round_robin, start: :random},
              resolver: {GrpcLb.Resolver.Static, []},
              connect_timeout: 20_000,
              ready_timeout: 30_000,

@@ -345,6 +345,19 @@ defmodule GrpcLb.Connection.ReconcileTest do
     end
   end
 
+  test "round_robin begins anywhere" do
+    servers = for _ <- 1..3, do: Loopback.start()
+
+    firsts =
+      for seed <- 1..20 do
+        handle = connect!(servers, seed: seed)
+        await_ids(handle, servers)
+        hd(picked(handle, 1))
+      end
+
+    assert length(Enum.uniq(firsts)) == 3
+  end
+
   test "other policies are taken with their options" do
     server = Loopback.start()
 

@@ -24,6 +24,19 @@ defmodule GrpcLb.Pool.OptionsTest do
            } = Options.validate!(name: MyPool)
   end
 
+  test "in a cluster, where many have one list, a rotation begins anywhere" do
+    for {given, policy} <- [
+          {:round_robin, {:round_robin, start: :random}},
+          {{:round_robin, cursor: :per_scheduler},
+           {:round_robin, start: :random, cursor: :per_scheduler}},
+          {{:round_robin, start: :first}, {:round_robin, start: :first}},
+          {:random, :random}
+        ] do
+      assert Options.validate!(name: A, scope: :cluster, policy: given).policy == policy
+      assert Options.validate!(name: A, policy: given).policy == given
+    end
+  end
+
   test "what is wrong is named, with what is allowed and what was given" do
     for {opts, message} <- [
           {:opts, ~r/options of a pool must be a keyword list, got: :opts/},

@@ -61,7 +61,9 @@ impl PolicyConfig for Config {
             random,
             ..
         } = with;
-        let goes_on = self.on_reconcile == OnReconcile::Keep || cause == Cause::StateChange;
+        // Drawn among the first few that were ready, a random start would be one of these.
+        let begun = |last: &Picker| self.start != Start::Random || last.cursor.begun();
+        let keeps = self.on_reconcile == OnReconcile::Keep || cause == Cause::StateChange;
         let first = || match self.start {
             Start::First => 0,
             // 32 bits leave a rotation 2^64 - 2^32 turns before it wraps.
@@ -69,7 +71,7 @@ impl PolicyConfig for Config {
         };
         Picker {
             cursor: match last {
-                Some(last) if goes_on => last.cursor.continued(self.cursor, |turn| {
+                Some(last) if keeps && begun(last) => last.cursor.continued(self.cursor, |turn| {
                     list.follower((turn % last.backends) as usize) as u64
                 }),
                 _ => Cursor::new(self.cursor, first),
