@@ -15,20 +15,26 @@ defmodule GrpcLb.Address do
       has to verify. `nil`, the default, when the address was given as such. It is part of what an
       endpoint is: the same `:ip` and `:port` under another name is another endpoint
     * `:weight` - its share beside the others, 1 to 4294967295, by default 1
+    * `:alternatives` - where the same backend listens besides, each `{ip, port}`, as a server with an
+      address of either family; by default none. A connection reaches it at one of them, and an
+      endpoint of gRPC's naming has several addresses in the same way (gRFC A61)
   """
 
   alias GrpcLb.HostPort
 
   @enforce_keys [:ip, :port]
-  defstruct [:ip, :port, :zone, :host, weight: 1]
+  defstruct [:ip, :port, :zone, :host, weight: 1, alternatives: []]
 
   @type t :: %__MODULE__{
-          ip: :inet.ip_address() | {:local, path :: binary()},
+          ip: ip(),
           port: :inet.port_number(),
           zone: String.t() | nil,
           host: String.t() | nil,
-          weight: pos_integer()
+          weight: pos_integer(),
+          alternatives: [{ip(), :inet.port_number()}]
         }
+
+  @type ip :: :inet.ip_address() | {:local, path :: binary()}
 
   @typedoc """
   An address in one of the forms in which it can be written:
@@ -133,15 +139,18 @@ defmodule GrpcLb.Address do
       false
   """
   @spec valid?(term()) :: boolean()
-  def valid?(%__MODULE__{ip: ip, port: port, zone: zone, host: host, weight: weight}) do
+  def valid?(%__MODULE__{ip: ip, port: port, zone: zone, host: host, weight: weight} = address) do
     endpoint?(ip, port) and zone?(zone, ip) and (is_nil(host) or is_binary(host)) and
-      is_integer(weight) and weight in 1..@max_weight
+      is_integer(weight) and weight in 1..@max_weight and endpoints?(address.alternatives)
   end
 
   def valid?(_other), do: false
 
   defp zone?(nil, _ip), do: true
   defp zone?(zone, ip), do: is_binary(zone) and tuple_size(ip) == 8 and HostPort.zone?(zone)
+
+  defp endpoints?([{ip, port} | rest]), do: endpoint?(ip, port) and endpoints?(rest)
+  defp endpoints?(rest), do: rest == []
 
   defp endpoint?({:local, <<0, name::binary>>}, 0), do: byte_size(name) in 1..@max_abstract//1
 
@@ -154,7 +163,7 @@ defmodule GrpcLb.Address do
   end
 
   @doc """
-  The address as text: the id of its backend. Host and weight are no part of it.
+  The address as text: the id of its backend. Host, weight and alternatives are no part of it.
 
   Where one address is listed under two host names, these are two endpoints. The id of the first is
   this text, that of others has the host name after it: `"10.0.0.1:50051/b.example"`.

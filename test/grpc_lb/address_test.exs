@@ -76,12 +76,22 @@ defmodule GrpcLb.AddressTest do
           %Address{ip: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: 7},
           %Address{ip: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: "a%b"},
           %{address | ip: nil},
+          %{address | alternatives: nil},
+          %{address | alternatives: ["10.0.0.2:1"]},
+          %{address | alternatives: [{{10, 0, 0, 2}, 0}]},
+          %{address | alternatives: [{{10, 0, 0, 2}, 1} | :rest]},
           [],
           nil
         ] do
       assert {malformed, Address.new(malformed)} == {malformed, :error}
       assert_raise ArgumentError, ~r/is no address, expected/, fn -> Address.new!(malformed) end
     end
+  end
+
+  test "a backend may listen in several places" do
+    address = %{ipv4() | alternatives: [{ipv6().ip, 1}, {unix().ip, 0}]}
+    assert Address.new(address) == {:ok, address}
+    assert Address.id(address) == Address.id(%{address | alternatives: []})
   end
 
   test "gen_tcp takes ip and port as they are" do
