@@ -32,10 +32,14 @@ defmodule GrpcLb.Connection do
       order of the resolution. An address that is in it twice is listed once, with both weights.
     * A resolution that fails or is empty: the last known backends stay, and it is tried again after a
       backoff.
-    * A transport goes down: it leaves the rotation at once, is opened again after a backoff, and the
-      target is resolved again. What is known of the backend, its counts, its latency, an ejection,
+    * A transport goes down: it leaves the rotation at once, is opened again, and the target is resolved
+      again. The first attempt comes at once, and when that fails the waits of `:backoff` begin. What is known of the backend, its counts, its latency, an ejection,
       stays with it for as long as the target has its address: who fails and crashes does not come
       back as if it was new.
+    * A transport is opened and lost again and again, as behind a proxy that accepts and hangs up: the
+      waits grow as if it could not be opened. They are short again after a transport that worked:
+      a call through it succeeded (which `pick/1` does not know), or it was open for as long as the
+      wait that was next.
     * No transport is open: picks say `{:error, :no_backends}`, and go on when one is open again.
 
   ## Its balancer

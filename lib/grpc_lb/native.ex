@@ -423,6 +423,21 @@ defmodule GrpcLb.Native do
   def summary(_balancer), do: not_loaded()
 
   @doc """
+  Says how many calls to a backend have ended well, as `GrpcLb.info/1` says of all. 0 for one that is
+  not listed, and when the balancer is closed.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
+  node.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> GrpcLb.run(lb, fn 1 -> :ok end)
+      iex> {GrpcLb.Native.successes(lb, :a), GrpcLb.Native.successes(lb, :b)}
+      {1, 0}
+  """
+  @spec successes(balancer(), id :: term()) :: non_neg_integer()
+  def successes(_balancer, _id), do: not_loaded()
+
+  @doc """
   Describes the balancer and its backends. See `GrpcLb.info/1`.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this

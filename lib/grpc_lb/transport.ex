@@ -51,7 +51,8 @@ defmodule GrpcLb.Transport do
       it is itself the value
     * `check/1` returned an error
 
-  Then comes `close/1` and, after a backoff, `open/2` in a new subchannel. If a peer can go without
+  Then comes `close/1` and `open/2` in a new subchannel: at once, or after a backoff when the one before
+  was lost too and this one has not worked either, see `GrpcLb.Connection`. If a peer can go without
   any of these, give its transport `check/1` or an owner.
 
   A process that ends before `open/2` returns does not count, for it may be that of a first attempt,

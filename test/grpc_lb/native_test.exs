@@ -179,6 +179,7 @@ defmodule GrpcLb.NativeTest do
       assert {:ok, _value, _ticket} = Native.checkout(lb)
       assert_raise ArgumentError, ~r/not a balancer/, fn -> Native.configure(make_ref(), %{}) end
       assert_raise ArgumentError, ~r/not a balancer/, fn -> Native.summary(make_ref()) end
+      assert_raise ArgumentError, ~r/not a balancer/, fn -> Native.successes(make_ref(), :a) end
     end
 
     test "complete/3 ends no call" do

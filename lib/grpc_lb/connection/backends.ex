@@ -3,7 +3,7 @@ defmodule GrpcLb.Connection.Backends do
   # The backends of a connection and their subchannels, for its server: what `Plan` decides is
   # started and stopped here, what subchannels tell is noted, and what failed is tried again.
 
-  alias GrpcLb.{Address, Telemetry}
+  alias GrpcLb.{Address, Native, Telemetry}
   alias GrpcLb.Connection.{Backoff, Options, Plan, Rotation, Subchannel}
 
   @enforce_keys [:options, :balancer, :supervisor]
@@ -23,8 +23,11 @@ defmodule GrpcLb.Connection.Backends do
            pid: pid() | nil,
            timer: reference() | nil,
            backoff: Backoff.t(),
-           # When it began to open, or was open.
+           # How long it waits before it is opened again, when it is closed.
+           wait: non_neg_integer(),
+           # When it began to open, or was open, and how many calls had ended well then.
            since: integer(),
+           successes: non_neg_integer(),
            value: term(),
            owner: pid() | nil,
            # Why a subchannel was killed, if it was; and what happened last.
@@ -75,7 +78,9 @@ defmodule GrpcLb.Connection.Backends do
         in_state(entry, :opening, pid: pid) |> deadline(id, backends.options.connect_timeout)
 
       {:up, value, owner} ->
-        in_state(entry, :up, pid: pid, value: value, owner: owner)
+        successes = Native.successes(backends.balancer, id)
+
+        in_state(entry, :up, pid: pid, value: value, owner: owner, successes: successes)
         |> check_later(id, backends.options)
 
       :closing ->
@@ -155,7 +160,7 @@ defmodule GrpcLb.Connection.Backends do
         entry =
           entry
           |> in_state(:up, value: value, owner: owner, error: nil, since: now())
-          |> Map.update!(:backoff, &Backoff.reset/1)
+          |> Map.put(:successes, Native.successes(backends.balancer, id))
           |> check_later(id, backends.options)
 
         put(backends, id, entry)
@@ -184,7 +189,13 @@ defmodule GrpcLb.Connection.Backends do
     case backends.entries do
       %{^id => %{state: :up, pid: ^pid} = entry} ->
         emit(backends, id, entry, :down, %{reason: reason})
-        entry = in_state(entry, :closing, error: reason) |> deadline(id, Subchannel.close_ms())
+
+        entry =
+          entry
+          |> lost(id, backends)
+          |> in_state(:closing, error: reason)
+          |> deadline(id, Subchannel.close_ms())
+
         {:lost, backends |> put(id, entry) |> remember({:open, id, reason})}
 
       # It is not wanted, but could be restored if it was left as it is.
@@ -207,10 +218,13 @@ defmodule GrpcLb.Connection.Backends do
       :opening ->
         error = {:open, id, reason}
         connect_error(backends, entry, error)
+        {wait, backoff} = Backoff.next(entry.backoff)
+        entry = %{entry | wait: wait, backoff: backoff}
         {:lost, backends |> retry(id, entry, reason) |> remember(error)}
 
       :up ->
         emit(backends, id, entry, :down, %{reason: reason})
+        entry = lost(entry, id, backends)
         {:lost, backends |> retry(id, entry, reason) |> remember({:open, id, reason})}
 
       :draining ->
@@ -308,14 +322,25 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   defp retry(backends, id, entry, reason) do
-    {wait, backoff} = Backoff.next(entry.backoff)
-
     entry =
-      %{entry | backoff: backoff, error: reason}
+      %{entry | error: reason}
       |> in_state(:backoff, pid: nil, value: nil, owner: nil, killed: nil)
-      |> timer(id, wait, :retry)
+      |> timer(id, entry.wait, :retry)
 
     put(backends, id, entry)
+  end
+
+  # Whoever accepts and hangs up at once has not worked, so that the waits grow.
+  defp lost(entry, id, backends) do
+    ms = System.convert_time_unit(now() - entry.since, :native, :millisecond)
+
+    worked? =
+      Backoff.outlasted?(entry.backoff, ms) or
+        Native.successes(backends.balancer, id) > entry.successes
+
+    backoff = if worked?, do: Backoff.reset(entry.backoff), else: entry.backoff
+    {wait, backoff} = Backoff.lost(backoff)
+    %{entry | wait: wait, backoff: backoff}
   end
 
   # Entries.
@@ -327,7 +352,9 @@ defmodule GrpcLb.Connection.Backends do
       pid: nil,
       timer: nil,
       backoff: backends.options.backoff,
+      wait: 0,
       since: now(),
+      successes: 0,
       value: nil,
       owner: nil,
       killed: nil,

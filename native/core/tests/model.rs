@@ -620,6 +620,10 @@ impl Naive {
         for backend in &mut info.backends {
             let measured = backend.successes > 0 || measures_failures && backend.failures > 0;
             assert_eq!(backend.latency_ns.take().is_some(), measured);
+            assert_eq!(
+                balancer.successes(&backend.id, world),
+                Ok(backend.successes)
+            );
             let waits = backend.oldest_in_flight.take().is_some();
             assert_eq!(waits, backend.in_flight > 0);
         }

@@ -171,6 +171,16 @@ pub(crate) fn tick<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     })
 }
 
+/// `successes(balancer, id) -> count`
+pub(crate) fn successes<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [id]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let successes = balancer.successes(&Offered(id), &Monitors::new(env, balancer));
+    Ok(successes.unwrap_or(0).encode(env))
+}
+
 /// `info(balancer) -> map`
 pub(crate) fn info<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let info = balancer.info(&Monitors::new(env, balancer));

@@ -66,6 +66,7 @@ vm::library! {
         DirtyCpu control::set_state(Balancer, id, state);
         DirtyCpu control::configure(Balancer, changes);
         DirtyCpu control::report(Balancer, id, report);
+        DirtyCpu control::successes(Balancer, id);
         DirtyCpu control::info(Balancer);
         Normal control::summary(Balancer);
         DirtyCpu control::close(Balancer);

@@ -49,7 +49,7 @@ defmodule GrpcLb.Connection.BackendsTest do
         backoff: [initial: 1, max: 1]
       )
 
-    balancer = make_ref()
+    {:ok, balancer} = GrpcLb.new(:round_robin, [], owner: self())
     {:ok, _} = Registry.register(GrpcLb.Registry, {Server, balancer}, nil)
     start_supervised!({DynamicSupervisor, name: Names.via({Subchannel, balancer})})
     %{options: options, backends: Backends.new(options, balancer)}
@@ -85,6 +85,15 @@ defmodule GrpcLb.Connection.BackendsTest do
 
   defp subchannel(backends, id), do: backends.entries[id].pid
 
+  # Its wait is over. How long that was.
+  defp rested(backends) do
+    [%{id: id, state: :backoff}] = Backends.describe(backends)
+    %{timer: timer, wait: wait} = backends.entries[id]
+    # At most half a minute has gone by.
+    if wait > 0, do: assert(:erlang.read_timer(timer) in (wait - 30_000)..wait)
+    {wait, Backends.timeout(backends, id, timer, :retry)}
+  end
+
   test "what is wanted is opened, listed in order, and what is not is drained", context do
     backends = context.backends |> Backends.update([@a, @b]) |> opened(2)
     assert ids(backends) == ["10.0.0.1:2"]
@@ -97,8 +106,7 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert ids(backends) == ["10.0.0.1:2", "10.0.0.1:1"]
   end
 
-  test "one that goes down is out before it is closed, and opened again after a backoff",
-       context do
+  test "one that goes down is out before it is closed, and then opened again at once", context do
     backends = context.backends |> Backends.update([@a]) |> opened(1)
     pid = subchannel(backends, "10.0.0.1:1")
     assert {:lost, backends} = break(backends, pid)
@@ -106,9 +114,8 @@ defmodule GrpcLb.Connection.BackendsTest do
     step({:close, 1}, :ok)
     assert {:expected, backends} = ended(backends, pid)
     assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)
-    assert_receive {:timeout, timer, {:backend, id, :retry}}, 10_000
-    backends = backends |> Backends.timeout(id, timer, :retry) |> opened(1)
-    assert [%{state: :up, error: nil}] = Backends.describe(backends)
+    assert {0, backends} = rested(backends)
+    assert [%{state: :up, error: nil}] = Backends.describe(opened(backends, 1))
   end
 
   test "one that went down and does not close is killed", context do
@@ -124,25 +131,68 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)
   end
 
-  test "a transport that opens makes the waits short again", context do
-    options = %{
-      context.options
-      | backoff: Backoff.new(%{initial: 1, multiplier: 2, jitter: 0, max: 9})
-    }
+  describe "the waits" do
+    setup context do
+      backoff = Backoff.new(%{initial: 60_000, multiplier: 2, jitter: 0, max: 3_600_000})
+      backends = %{context.backends | options: %{context.options | backoff: backoff}}
+      %{backends: Backends.update(backends, [@a])}
+    end
 
-    backends = %{context.backends | options: options} |> Backends.update([@a])
-    wait = fn backends -> elem(Backoff.next(backends.entries["10.0.0.1:1"].backoff), 0) end
+    # The wait after each of these, one after the other.
+    defp waits(backends, steps) do
+      Enum.map_reduce(steps, backends, fn what, backends -> backends |> what.() |> rested() end)
+    end
 
-    backends =
-      for failures <- 1..3, reduce: backends do
-        backends ->
-          {:lost, backends} = ended(backends, step({:open, 1}, {:error, :no}))
-          assert wait.(backends) == Integer.pow(2, failures)
-          assert_receive {:timeout, timer, {:backend, id, :retry}}, 10_000
-          Backends.timeout(backends, id, timer, :retry)
+    defp refused(backends) do
+      {:lost, backends} = ended(backends, step({:open, 1}, {:error, :no}))
+      backends
+    end
+
+    # Opens, does something, and is lost.
+    defp lost(backends, meanwhile \\ & &1) do
+      backends = backends |> opened(1) |> meanwhile.()
+      pid = subchannel(backends, "10.0.0.1:1")
+      {:lost, backends} = break(backends, pid)
+      step({:close, 1}, :ok)
+      {:expected, backends} = ended(backends, pid)
+      backends
+    end
+
+    test "grow while a transport opens and is lost at once, and none is before the first",
+         context do
+      flapping = List.duplicate(&lost/1, 4)
+      assert {[0, 60_000, 120_000, 240_000], backends} = waits(context.backends, flapping)
+      assert {[480_000, 960_000], _} = waits(backends, [&refused/1, &lost/1])
+    end
+
+    test "grow with failures, also where one is lost in between", context do
+      steps = [&refused/1, &refused/1, &lost/1]
+      assert {[60_000, 120_000, 240_000], _} = waits(context.backends, steps)
+    end
+
+    test "are short again after one that has served", %{backends: backends} do
+      serve = fn backends ->
+        {:ok, _} = GrpcLb.reconcile(backends.balancer, [{"10.0.0.1:1", :value}])
+        :served = GrpcLb.run(backends.balancer, fn :value -> :served end)
+        backends
       end
 
-    assert wait.(opened(backends, 1)) == 1
+      served = &lost(&1, serve)
+      steps = [&refused/1, &refused/1, served, &refused/1, &lost/1, served]
+      assert {[60_000, 120_000, 0, 60_000, 120_000, 0], backends} = waits(backends, steps)
+      # What served before was another transport.
+      assert {[60_000], _} = waits(backends, [&lost/1])
+    end
+
+    test "are short again after one that was up for as long as the wait", %{backends: backends} do
+      up_for = fn ms ->
+        ago = System.convert_time_unit(ms, :millisecond, :native)
+        &update_in(&1.entries["10.0.0.1:1"].since, fn since -> since - ago end)
+      end
+
+      steps = [&refused/1, &lost(&1, up_for.(90_000)), &lost(&1, up_for.(240_000))]
+      assert {[60_000, 120_000, 0], _} = waits(backends, steps)
+    end
   end
 
   test "one that goes down while it drains is not taken back, but opened anew", context do

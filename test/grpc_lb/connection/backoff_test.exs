@@ -41,6 +41,24 @@ defmodule GrpcLb.Connection.BackoffTest do
     assert waits(Backoff.reset(backoff), 2, 0.5) == [10, 16]
   end
 
+  test "has no wait after the first loss of what has worked" do
+    backoff = backoff(initial: 10, jitter: 0)
+    {0, backoff} = Backoff.lost(backoff)
+    {10, backoff} = Backoff.lost(backoff)
+    assert {0, _} = Backoff.lost(Backoff.reset(backoff))
+    {16, backoff} = Backoff.next(backoff)
+    assert {26, _} = Backoff.lost(backoff)
+    {10, failed} = Backoff.next(Backoff.reset(backoff))
+    assert {16, _} = Backoff.lost(failed)
+  end
+
+  test "is outlasted by what lives for as long as the next wait, jitter apart" do
+    backoff = backoff(initial: 10, max: 15)
+    assert {Backoff.outlasted?(backoff, 9), Backoff.outlasted?(backoff, 10)} == {false, true}
+    {_, backoff} = Backoff.next(backoff)
+    assert {Backoff.outlasted?(backoff, 14), Backoff.outlasted?(backoff, 15)} == {false, true}
+  end
+
   test "draws the jitter from the whole range" do
     backoff = backoff(initial: 1_000)
     waits = for _ <- 1..1_000, do: elem(Backoff.next(backoff), 0)

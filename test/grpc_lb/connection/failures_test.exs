@@ -17,6 +17,26 @@ defmodule GrpcLb.Connection.FailuresTest do
     handle
   end
 
+  # Takes a connection that was accepted for one that works.
+  defmodule OpenAtOnce do
+    @behaviour GrpcLb.Transport
+    use GenServer
+
+    @impl GrpcLb.Transport
+    def open(address, _opts) do
+      with {:ok, pid} <- GenServer.start_link(__MODULE__, address), do: {:ok, pid, pid}
+    end
+
+    @impl GrpcLb.Transport
+    def close(pid), do: GenServer.stop(pid)
+
+    @impl GenServer
+    def init(%{ip: ip, port: port}), do: :gen_tcp.connect(ip, port, [:binary, active: true])
+
+    @impl GenServer
+    def handle_info({:tcp_closed, socket}, socket), do: {:stop, {:shutdown, :hung_up}, socket}
+  end
+
   @id "127.0.0.1:1"
 
   describe "a server" do
@@ -44,6 +64,28 @@ defmodule GrpcLb.Connection.FailuresTest do
       eventually(fn -> Loopback.accepted(server) > 2 end)
       Loopback.become(server, :echo)
       eventually(fn -> match?({:ok, {:ok, "back"}}, {:ok, echo(handle, "back")}) end)
+    end
+
+    test "that is restarted is dialled at once" do
+      server = Loopback.start()
+      {handle, _pid} = supervised!(target: static([server]), backoff: [initial: 3_600_000])
+      assert Connection.await_ready(handle) == :ok
+
+      for n <- 1..5 do
+        {:ok, {_name, transport}} = Connection.pick(handle)
+        # The next is opened without a wait only if this one has worked.
+        assert {:ok, _} = echo(handle)
+        kill([transport])
+        eventually(fn -> Loopback.accepted(server) == n + 1 and ids(handle) != [] end)
+      end
+    end
+
+    test "that accepts and hangs up is dialled at once, and then waited for" do
+      server = Loopback.start(:hang_up)
+      opts = [transport: OpenAtOnce, backoff: [initial: 3_600_000]]
+      {handle, _pid} = supervised!([target: static([server])] ++ opts)
+      waits? = fn -> match?(%{backends: [%{state: :backoff}]}, Connection.info(handle)) end
+      eventually(fn -> Loopback.accepted(server) == 2 and waits?.() end)
     end
 
     test "that stalls is given up after connect_timeout, again and again" do

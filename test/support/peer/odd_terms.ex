@@ -151,6 +151,7 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       configure_policy: fn -> Native.configure(lb, %{policy: term}) end,
       configure_limit: fn -> Native.configure(lb, %{max_requests: term}) end,
       summary: fn -> Native.summary(term) end,
+      successes: fn -> Native.successes(term, :a) end,
       info: fn -> Native.info(term) end,
       close: fn -> Native.close(term) end,
       advance: fn -> Native.advance(term, 0) end,

@@ -466,6 +466,19 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         }
     }
 
+    /// How many calls to a backend have ended well, as [`info`](Balancer::info) says of all.
+    pub fn successes<O: Offer<T>>(
+        &self,
+        id: &O,
+        owners: &impl Owners<Watch = W>,
+    ) -> Result<u64, MemberError> {
+        let entry = self.write(owners, |scope| {
+            let key = scope.writer.find(id)?;
+            Ok(scope.writer.entry(key))
+        })?;
+        Ok(entry.load.ended().successes)
+    }
+
     /// The balancer as it is now.
     pub fn info(&self, owners: &impl Owners<Watch = W>) -> Info<T> {
         self.write(owners, |scope| scope.writer.info(scope.published))
