@@ -1,21 +1,29 @@
 defmodule GrpcLb.Janitor do
   @moduledoc false
   # Cleans up what killed processes have left: an open transport, the name of a pool. A process says
-  # what before it makes it, and says when it has cleaned up itself.
+  # what before it makes it, and says when it has cleaned up itself. When a supervisor was killed its
+  # children are to end by themselves, and one that cannot, because it is in a user's callback, is
+  # killed here.
 
   use GenServer
 
   alias GrpcLb.Connection.Callback
 
   @clean_up_ms 1_000
+  # As a supervisor gives its children.
+  @shutdown_ms 3_000
   @await_ms 30_000
 
   @spec start_link([]) :: GenServer.on_start()
   def start_link([]), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  @doc "Watches the calling process, as one of a group: any term."
-  @spec watch(group :: term()) :: :ok
-  def watch(group), do: GenServer.call(__MODULE__, {:watch, group}, :infinity)
+  @doc """
+  Watches the calling process, as one of a group: any term. With its supervisor, it does not outlive
+  that: it is killed at once if it has nothing to clean up, and soon if it does not end.
+  """
+  @spec watch(group :: term(), supervisor :: pid() | nil) :: :ok
+  def watch(group, supervisor \\ nil),
+    do: GenServer.call(__MODULE__, {:watch, group, supervisor}, :infinity)
 
   @doc "What to call when the calling process has ended; `nil` is nothing. Replaces what was said before."
   @spec clean_up_with({module(), function :: atom(), arguments :: [term()]} | nil) :: :ok
@@ -32,19 +40,21 @@ defmodule GrpcLb.Janitor do
     :exit, _no_janitor_or_timeout -> :ok
   end
 
-  # `watched` has for each process its group, and what to call. A process that cleans up is there in
-  # the place of the one that ended, its `subject`. `waiting` has who waits for which subjects.
+  # `watched` has for each process its group, its supervisor, and what to call. A process that cleans up
+  # is there in the place of the one that ended, its `subject`. `supervisors` are those of them all that
+  # live. `waiting` has who waits for which subjects.
   @impl true
   def init([]) do
     # Holders are linked to it, so that they do not outlive it. It outlives them.
     Process.flag(:trap_exit, true)
-    {:ok, %{watched: %{}, waiting: []}}
+    {:ok, %{watched: %{}, supervisors: MapSet.new(), waiting: []}}
   end
 
   @impl true
-  def handle_call({:watch, group}, {pid, _tag}, state) do
+  def handle_call({:watch, group, supervisor}, {pid, _tag}, state) do
     Process.monitor(pid)
-    {:reply, :ok, put_in(state.watched[pid], %{subject: pid, group: group, clean_up: nil})}
+    watched = %{subject: pid, group: group, supervisor: supervisor, clean_up: nil}
+    {:reply, :ok, state |> watch_supervisor(supervisor) |> put_in([:watched, pid], watched)}
   end
 
   def handle_call({:await, pid_or_group}, from, state) do
@@ -67,12 +77,7 @@ defmodule GrpcLb.Janitor do
 
   @impl true
   def handle_info({:DOWN, _monitor, :process, pid, _reason}, state) do
-    case pop_in(state.watched[pid]) do
-      # Watched twice, and done with.
-      {nil, state} -> {:noreply, state}
-      {%{clean_up: nil}, state} -> {:noreply, answer(state)}
-      {watched, state} -> {:noreply, clean_up(watched, state)}
-    end
+    if pid in state.supervisors, do: {:noreply, orphaned(pid, state)}, else: ended(pid, state)
   end
 
   def handle_info({:too_long, pid}, state) do
@@ -82,10 +87,36 @@ defmodule GrpcLb.Janitor do
 
   def handle_info(_other, state), do: {:noreply, state}
 
+  defp watch_supervisor(state, nil), do: state
+
+  defp watch_supervisor(state, supervisor) do
+    unless supervisor in state.supervisors, do: Process.monitor(supervisor)
+    update_in(state.supervisors, &MapSet.put(&1, supervisor))
+  end
+
+  defp orphaned(supervisor, state) do
+    for {pid, %{supervisor: ^supervisor} = watched} <- state.watched do
+      if watched.clean_up,
+        do: Process.send_after(self(), {:too_long, pid}, @shutdown_ms),
+        else: Process.exit(pid, :kill)
+    end
+
+    update_in(state.supervisors, &MapSet.delete(&1, supervisor))
+  end
+
+  defp ended(pid, state) do
+    case pop_in(state.watched[pid]) do
+      # Watched twice, and done with.
+      {nil, state} -> {:noreply, state}
+      {%{clean_up: nil}, state} -> {:noreply, answer(state)}
+      {watched, state} -> {:noreply, clean_up(watched, state)}
+    end
+  end
+
   defp clean_up(%{clean_up: {module, function, arguments}} = watched, state) do
     {pid, _monitor} = spawn_monitor(fn -> Callback.call(module, function, arguments) end)
     Process.send_after(self(), {:too_long, pid}, @clean_up_ms)
-    put_in(state.watched[pid], %{watched | clean_up: nil})
+    put_in(state.watched[pid], %{watched | clean_up: nil, supervisor: nil})
   end
 
   defp answer(state) do

@@ -72,7 +72,7 @@ defmodule GrpcLb.Connection.Subchannel do
     Process.flag(:trap_exit, true)
     {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {address, :opening})
     [supervisor | _] = Process.get(:"$ancestors")
-    :ok = Janitor.watch(balancer)
+    :ok = Janitor.watch(balancer, supervisor)
 
     state = %__MODULE__{
       balancer: balancer,

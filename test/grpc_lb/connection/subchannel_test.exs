@@ -5,6 +5,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
 
   alias GrpcLb.{Address, Janitor, Names}
   alias GrpcLb.Connection.{Server, Subchannel}
+  alias GrpcLb.Test.Loopback
 
   @address %Address{ip: {10, 0, 0, 1}, port: 1}
   @id "10.0.0.1:1"
@@ -237,6 +238,68 @@ defmodule GrpcLb.Connection.SubchannelTest do
       kill(pid)
       assert Janitor.await(context.balancer) == :ok
       refute_received {:closed, _closer}
+    end
+  end
+
+  describe "whose supervisor was killed" do
+    # Reaches a real server, and goes no further.
+    defp connect(server) do
+      %{ip: ip, port: port} = Loopback.address(server)
+      {:ok, socket} = :gen_tcp.connect(ip, port, active: false)
+      socket
+    end
+
+    defp kill_supervisor(%{supervisor: supervisor}) do
+      Process.unlink(supervisor)
+      kill(supervisor)
+    end
+
+    defp await_end(pid, server) do
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
+      eventually(fn -> Loopback.clients(server) == 0 end)
+      refute is_map_key(:sys.get_state(Janitor).watched, pid)
+    end
+
+    test "ends in the middle of open", context do
+      {test, server} = {self(), Loopback.start(:stall)}
+
+      pid =
+        start(context, fn ->
+          connect(server)
+          send(test, :opening)
+          hang()
+        end)
+
+      assert_receive :opening, 10_000
+      eventually(fn -> Loopback.clients(server) == 1 end)
+      kill_supervisor(context)
+      await_end(pid, server)
+      # The janitor has forgotten it too.
+      refute context.supervisor in :sys.get_state(Janitor).supervisors
+    end
+
+    test "ends in the middle of a check that hangs, and is closed", context do
+      {test, server} = {self(), Loopback.start(:stall)}
+
+      check = fn ->
+        send(test, :checking)
+        hang()
+      end
+
+      value = value(check: check)
+
+      pid =
+        start(context, fn ->
+          connect(server)
+          {:ok, value}
+        end)
+
+      Subchannel.check(pid)
+      assert_receive :checking, 10_000
+      kill_supervisor(context)
+      await_end(pid, server)
+      assert_receive {:closed, _closer}, 10_000
     end
   end
 

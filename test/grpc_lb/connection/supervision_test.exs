@@ -366,6 +366,22 @@ defmodule GrpcLb.Connection.SupervisionTest do
     end
   end
 
+  describe "the supervisor of its subchannels is killed, while transports are opened" do
+    test "that hang, these are given up at once" do
+      servers = for _ <- 1..3, do: Loopback.start(:stall)
+      %{handle: handle, pid: pid} = start(target: static(servers))
+      await_clients(servers, 1)
+      openers = for {opener, _, _} <- Connection.Subchannel.all(handle.balancer), do: opener
+      kill([Connection.Subchannel.whereis_supervisor(handle.balancer)])
+      eventually(fn -> not Enum.any?(openers, &Process.alive?/1) end)
+      eventually(fn -> Enum.map(servers, &Loopback.accepted/1) == [2, 2, 2] end)
+      await_clients(servers, 1)
+      Enum.each(servers, &Loopback.become(&1, :hang_up))
+      assert Connection.disconnect(pid) == :ok
+      await_clients(servers, 0)
+    end
+  end
+
   describe "its supervisor is killed" do
     test "the balancer is closed, and another is started under the name" do
       server = Loopback.start()
