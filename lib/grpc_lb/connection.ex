@@ -98,7 +98,7 @@ defmodule GrpcLb.Connection do
       end
   """
 
-  alias GrpcLb.{Call, Holder, Line, Native, Waiters}
+  alias GrpcLb.{Call, Holder, Line, Native, Secret, Waiters}
   alias GrpcLb.Connection.{Held, Options, Server}
 
   @enforce_keys [:name, :balancer]
@@ -208,7 +208,7 @@ defmodule GrpcLb.Connection do
 
     %{
       id: {__MODULE__, opts[:name]},
-      start: {__MODULE__, :start_link, [opts]},
+      start: {Secret, :start, [__MODULE__, :start_link, Secret.hide([opts])]},
       restart: :transient,
       type: :supervisor
     }

@@ -8,6 +8,7 @@ defmodule GrpcLb.Holder do
   # other children have ended.
 
   use GenServer
+  use GrpcLb.Redacted, show: [:key, :supervisor, :module, :since, :closed]
 
   alias GrpcLb.{Janitor, Names}
 

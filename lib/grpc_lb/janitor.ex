@@ -6,8 +6,10 @@ defmodule GrpcLb.Janitor do
   # killed here.
 
   use GenServer
+  use GrpcLb.Redacted, show: []
 
   alias GrpcLb.Connection.Callback
+  alias GrpcLb.Secret
 
   @clean_up_ms 1_000
   # As a supervisor gives its children.
@@ -27,7 +29,10 @@ defmodule GrpcLb.Janitor do
 
   @doc "What to call when the calling process has ended; `nil` is nothing. Replaces what was said before."
   @spec clean_up_with({module(), function :: atom(), arguments :: [term()]} | nil) :: :ok
-  def clean_up_with(mfa), do: GenServer.cast(__MODULE__, {:clean_up_with, self(), mfa})
+  def clean_up_with(mfa), do: GenServer.cast(__MODULE__, {:clean_up_with, self(), hidden(mfa)})
+
+  defp hidden(nil), do: nil
+  defp hidden({module, function, arguments}), do: {module, function, Secret.hide(arguments)}
 
   @doc """
   Waits until a process that is watched, or all that are in a group now, have ended and nothing of
@@ -114,7 +119,8 @@ defmodule GrpcLb.Janitor do
   end
 
   defp clean_up(%{clean_up: {module, function, arguments}} = watched, state) do
-    {pid, _monitor} = spawn_monitor(fn -> Callback.call(module, function, arguments) end)
+    cleaning = fn -> Callback.call(module, function, Secret.reveal(arguments)) end
+    {pid, _monitor} = spawn_monitor(cleaning)
     Process.send_after(self(), {:too_long, pid}, @clean_up_ms)
     put_in(state.watched[pid], %{watched | clean_up: nil, supervisor: nil})
   end

@@ -116,7 +116,7 @@ defmodule GrpcLb.Pool do
   What `GrpcLb.new/3` calls a backend is a member here.
   """
 
-  alias GrpcLb.{Call, Line, Native, Waiters}
+  alias GrpcLb.{Call, Line, Native, Secret, Waiters}
   alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options}
 
   @typedoc "The name of a pool."
@@ -163,7 +163,7 @@ defmodule GrpcLb.Pool do
 
     %{
       id: {__MODULE__, name},
-      start: {__MODULE__, :start_link, [opts]},
+      start: {Secret, :start, [__MODULE__, :start_link, Secret.hide([opts])]},
       type: :supervisor
     }
   end

@@ -2,7 +2,7 @@ defmodule GrpcLb.Connection.Options do
   @moduledoc false
 
   alias GrpcLb.Connection.Backoff
-  alias GrpcLb.{Options, Policy, Resolver, Settings}
+  alias GrpcLb.{Options, Policy, Resolver, Secret, Settings}
 
   # In the order of the documentation. The module that knows a value best reads those of type `:any`.
   @options [
@@ -88,7 +88,7 @@ defmodule GrpcLb.Connection.Options do
     ]
   ]
 
-  # The modules' options may be secret, and a crash logs this struct.
+  # The modules' options may be secret, and supervisors and crashes log this struct: they are hidden.
   @derive {Inspect, except: [:transport, :resolver, :caller]}
   @enforce_keys Keyword.keys(@options)
   defstruct [:caller, :settings | @enforce_keys]
@@ -100,11 +100,11 @@ defmodule GrpcLb.Connection.Options do
   """
   @type t :: %__MODULE__{
           target: term(),
-          transport: {module(), term()},
+          transport: {module(), Secret.t()},
           name: term(),
           policy: Policy.t(),
           settings: keyword(),
-          resolver: {module(), keyword()},
+          resolver: {module(), Secret.t()},
           connect_timeout: pos_integer(),
           ready_timeout: pos_integer(),
           drain_timeout: non_neg_integer(),
@@ -158,11 +158,14 @@ defmodule GrpcLb.Connection.Options do
       Map.merge(options, %{
         policy: Policy.of_many(options.policy),
         settings: settings,
-        resolver: Resolver.for_target(options.target, options.resolver),
+        transport: hide(options.transport),
+        resolver: options.target |> Resolver.for_target(options.resolver) |> hide(),
         backoff: Backoff.new(options.backoff)
       })
     )
   end
+
+  defp hide({module, opts}), do: {module, Secret.hide(opts)}
 
   @doc "Gives options a name if they have none."
   @spec put_name(keyword()) :: keyword()

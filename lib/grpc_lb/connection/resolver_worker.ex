@@ -6,13 +6,13 @@ defmodule GrpcLb.Connection.ResolverWorker do
   use GenServer
 
   alias GrpcLb.Connection.Callback
-  alias GrpcLb.Resolver
+  alias GrpcLb.{Resolver, Secret}
 
   @doc """
   Starts it. It sends `{:resolved, pid, result}` and, when the resolver pushes, `{:pushed, pid,
   result}` to the calling process.
   """
-  @spec start_link({module(), keyword()}, target :: term()) :: pid()
+  @spec start_link({module(), Secret.t()}, target :: term()) :: pid()
   def start_link(resolver, target) do
     {:ok, pid} = GenServer.start_link(__MODULE__, {self(), resolver, target})
     pid
@@ -66,7 +66,7 @@ defmodule GrpcLb.Connection.ResolverWorker do
         :ok
       end
 
-      case Callback.call(state.module, :watch, [state.target, state.opts, push]) do
+      case Callback.call(state.module, :watch, [state.target, Secret.reveal(state.opts), push]) do
         {:ok, {:ok, pid}} when is_pid(pid) -> :ok
         {:ok, {:error, reason}} -> {:error, reason}
         {:ok, other} -> {:error, {:bad_return, other}}
@@ -79,7 +79,8 @@ defmodule GrpcLb.Connection.ResolverWorker do
 
   defp resolve_now(state) do
     result =
-      with {:ok, result} <- Callback.call(state.module, :resolve, [state.target, state.opts]) do
+      with {:ok, result} <-
+             Callback.call(state.module, :resolve, [state.target, Secret.reveal(state.opts)]) do
         Resolver.check(result)
       end
 

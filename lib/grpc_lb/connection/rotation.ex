@@ -6,11 +6,12 @@ defmodule GrpcLb.Connection.Rotation do
   # has been gone meanwhile, is listed when it is up.
 
   alias GrpcLb.Connection.Plan
+  alias GrpcLb.Secret
 
   @enforce_keys [:balancer]
   defstruct [:balancer, listed: [], ids: MapSet.new()]
 
-  @typedoc "`listed` is `nil` when that is not known, `ids` always is."
+  @typedoc "`listed` is `nil` when that is not known, `ids` always is. Values are hidden in it."
   @type t :: %__MODULE__{
           balancer: GrpcLb.balancer(),
           listed: [GrpcLb.Backend.form()] | nil,
@@ -19,7 +20,8 @@ defmodule GrpcLb.Connection.Rotation do
 
   @typedoc "A backend that is wanted: its transport if that is up, and its weight."
   @type wanted ::
-          {Plan.id(), {:up, value :: term(), owner :: pid()} | :not_up, weight :: pos_integer()}
+          {Plan.id(), {:up, value :: Secret.t(), owner :: pid()} | :not_up,
+           weight :: pos_integer()}
 
   @doc "That of a balancer without backends."
   @spec new(GrpcLb.balancer()) :: t()
@@ -43,7 +45,7 @@ defmodule GrpcLb.Connection.Rotation do
     if listed === rotation.listed do
       :same
     else
-      with {:ok, changes} <- GrpcLb.reconcile(balancer, listed) do
+      with {:ok, changes} <- GrpcLb.reconcile(balancer, Enum.map(listed, &revealed/1)) do
         {:ok, changes, %{rotation | listed: listed, ids: MapSet.new(listed, &elem(&1, 0))}}
       end
     end
@@ -59,4 +61,7 @@ defmodule GrpcLb.Connection.Rotation do
 
   # The value of a transport that is down is let go.
   defp form({id, :not_up, weight}), do: {id, nil, weight: weight, state: :connecting}
+
+  defp revealed({id, nil, opts}), do: {id, nil, opts}
+  defp revealed({id, value, opts}), do: {id, Secret.reveal(value), opts}
 end

@@ -4,6 +4,7 @@ defmodule GrpcLb.Connection.Server do
   # of their own and send messages, which are sorted here. `Discovery` and `Backends` say what follows.
 
   use GenServer
+  use GrpcLb.Redacted, show: [:options, :ready?, :resolution]
 
   alias GrpcLb.{Holder, Names, Telemetry, Waiters}
   alias GrpcLb.Connection.{Backends, Discovery, Options, Rotation}

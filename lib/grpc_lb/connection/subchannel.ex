@@ -7,16 +7,18 @@ defmodule GrpcLb.Connection.Subchannel do
   @close_ms 3_000
 
   use GenServer, restart: :temporary, shutdown: @close_ms
+  use GrpcLb.Redacted, show: [:balancer, :module, :address]
 
-  alias GrpcLb.{Address, Holder, Janitor, Names}
+  alias GrpcLb.{Address, Holder, Janitor, Names, Secret}
   alias GrpcLb.Connection.{Callback, Server}
 
-  # What the transport is given, and what it returned, may be secret, and a crash is logged with this.
+  # What the transport is given, and what it returned, may be secret, and a crash is logged with this: both
+  # are hidden, for the server's state and messages, too.
   @derive {Inspect, only: [:balancer, :module, :address]}
   @enforce_keys [:balancer, :supervisor, :module, :opts, :address]
   defstruct @enforce_keys ++ [:opened, :monitor]
 
-  @type state :: :opening | {:up, value :: term(), owner :: pid()} | :closing
+  @type state :: :opening | {:up, value :: Secret.t(), owner :: pid()} | :closing
 
   @doc "How long a transport may take to close."
   @spec close_ms() :: pos_integer()
@@ -35,7 +37,7 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec whereis_supervisor(GrpcLb.balancer()) :: pid() | nil
   def whereis_supervisor(balancer), do: Names.whereis({__MODULE__, balancer})
 
-  @spec start(GrpcLb.balancer(), {module(), term()}, Address.t()) :: pid()
+  @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Address.t()) :: pid()
   def start(balancer, transport, address) do
     child = {__MODULE__, {balancer, transport, address}}
     {:ok, pid} = DynamicSupervisor.start_child(supervisor(balancer), child)
@@ -91,11 +93,11 @@ defmodule GrpcLb.Connection.Subchannel do
 
   @impl true
   def handle_cast(:open, %{opened: nil} = state) do
-    case opened(Callback.call(state.module, :open, [state.address, state.opts])) do
+    case opened(Callback.call(state.module, :open, [state.address, Secret.reveal(state.opts)])) do
       {:ok, value, owner} ->
         # Now or later this process may be killed.
         Janitor.clean_up_with({state.module, :close, [value]})
-        state = %{state | opened: {:ok, value}}
+        state = %{state | opened: {:ok, Secret.hide(value)}}
         if Process.alive?(owner), do: up(value, owner, state), else: gone(state)
 
       {:error, reason} ->
@@ -109,7 +111,7 @@ defmodule GrpcLb.Connection.Subchannel do
   def handle_cast(:check, state) do
     {:ok, value} = state.opened
 
-    case Callback.call(state.module, :check, [value]) do
+    case Callback.call(state.module, :check, [Secret.reveal(value)]) do
       {:ok, :ok} ->
         tell(state, {:backend_checked, Address.id(state.address), self()})
         {:noreply, state}
@@ -137,11 +139,12 @@ defmodule GrpcLb.Connection.Subchannel do
     down({:down, reason}, state)
   end
 
-  def handle_info({:EXIT, value, reason}, %{opened: {:ok, value}} = state) do
-    down({:down, reason}, state)
+  # Unless it is the value itself.
+  def handle_info({:EXIT, pid, :normal}, state) do
+    if state.opened && Secret.reveal(elem(state.opened, 1)) == pid,
+      do: down({:down, :normal}, state),
+      else: {:noreply, state}
   end
-
-  def handle_info({:EXIT, _pid, :normal}, state), do: {:noreply, state}
 
   def handle_info({:EXIT, _pid, reason}, state), do: down({:down, reason}, state)
 
@@ -160,8 +163,9 @@ defmodule GrpcLb.Connection.Subchannel do
     # A process that ended while the transport was being opened, as that of a first attempt
     # inside of it, says nothing about what is open now. Unless it is what is open now.
     exits = flush_exits(state.supervisor)
-    put_state({:up, value, owner})
-    tell(state, {:backend_up, Address.id(state.address), self(), value, owner})
+    {:ok, hidden} = state.opened
+    put_state({:up, hidden, owner})
+    tell(state, {:backend_up, Address.id(state.address), self(), hidden, owner})
     monitor = if owner != self(), do: Process.monitor(owner)
     state = %{state | monitor: monitor}
 
@@ -193,7 +197,7 @@ defmodule GrpcLb.Connection.Subchannel do
 
   @impl true
   def terminate(_reason, %{opened: {:ok, value}, module: module}) do
-    Callback.call(module, :close, [value])
+    Callback.call(module, :close, [Secret.reveal(value)])
     Janitor.clean_up_with(nil)
   end
 

@@ -67,11 +67,11 @@ defmodule GrpcLb.Connection.Supervisor do
 
   @spec start_link(Options.t()) :: Supervisor.on_start()
   def start_link(options) do
-    name = Names.via({__MODULE__, options.name}, _parent = self())
+    name = Names.via({Connection, options.name}, _parent = self())
 
     # One whose own supervisor was killed ends with it.
     Names.start_link(fn -> :supervisor.start_link(name, __MODULE__, options) end, fn pid ->
-      case Names.lookup({__MODULE__, options.name}) do
+      case Names.lookup({Connection, options.name}) do
         {^pid, parent} -> not Process.alive?(parent)
         _another_or_none -> true
       end
@@ -81,9 +81,9 @@ defmodule GrpcLb.Connection.Supervisor do
   @doc "Finds a connection's supervisor by the name or by itself, and the name."
   @spec find(Connection.name() | pid()) :: {:ok, pid(), Connection.name()} | :error
   def find(ref) do
-    case {Names.whereis({__MODULE__, ref}), ref} do
+    case {Names.whereis({Connection, ref}), ref} do
       {nil, pid} when is_pid(pid) ->
-        names = for {__MODULE__, name} <- Registry.keys(GrpcLb.Registry, pid), do: name
+        names = for {Connection, name} <- Registry.keys(GrpcLb.Registry, pid), do: name
         if names == [], do: :error, else: {:ok, pid, hd(names)}
 
       {nil, _name} ->

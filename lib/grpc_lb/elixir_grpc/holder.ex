@@ -4,8 +4,10 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   # subchannel for every address. Ends with the last address, or when the connection is gone.
 
   use GenServer, restart: :temporary
+  use GrpcLb.Redacted, show: [:name, :addresses]
 
   alias GrpcLb.ElixirGrpc.{Adapter, Call, Subchannel}
+  alias GrpcLb.Secret
 
   @supervisor GrpcLb.ElixirGrpc.Holders
 
@@ -54,7 +56,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   end
 
   defp start(name, options) do
-    DynamicSupervisor.start_child(@supervisor, {__MODULE__, {name, options}})
+    DynamicSupervisor.start_child(@supervisor, {__MODULE__, {name, Secret.hide(options)}})
   catch
     # The application is not running.
     :exit, {reason, _call} -> {:error, reason}
@@ -106,6 +108,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
 
   @impl true
   def init({name, options}) do
+    options = Secret.reveal(options)
     Process.flag(:trap_exit, true)
     {:ok, balancer} = GrpcLb.new(options.policy, [], [owner: self()] ++ options.settings)
 

@@ -4,6 +4,7 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
   # connects again when the connection is lost. elixir-grpc takes this process for the connection.
 
   use GenServer, restart: :temporary
+  use GrpcLb.Redacted, show: [:holder, :adapter, :connection_pid]
 
   alias GrpcLb.Connection.Backoff
   alias GrpcLb.ElixirGrpc.{GunEvents, Holder}

@@ -5,6 +5,7 @@ defmodule GrpcLb.Pool.Feed do
   # it, and all that it knows can be read anew from the balancer and the scope when it starts.
 
   use GenServer
+  use GrpcLb.Redacted, show: [:ref]
 
   alias GrpcLb.Pool.{Handle, Membership, View}
 

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Pool.Options do
   @moduledoc false
 
-  alias GrpcLb.{Backend, Options, Policy, Settings}
+  alias GrpcLb.{Backend, Options, Policy, Secret, Settings}
 
   @member_options [
     value: [type: :any, default: nil, doc: "what picks return, any term. By default the pid."],
@@ -199,7 +199,7 @@ defmodule GrpcLb.Pool.Options do
     spec = Supervisor.child_spec(worker, [])
 
     case :supervisor.check_childspecs([spec]) do
-      :ok -> {:ok, spec}
+      :ok -> {:ok, hidden(spec)}
       # Beside what is wrong with it, the reason can have the worker's argument.
       {:error, reason} when is_tuple(reason) -> {:error, inspect(elem(reason, 0))}
       {:error, reason} -> {:error, inspect(reason)}
@@ -207,6 +207,12 @@ defmodule GrpcLb.Pool.Options do
   rescue
     # A module's own child_spec/1 can raise anything.
     error -> {:error, Exception.message(error)}
+  end
+
+  # The worker's arguments may be secret, and supervisors report their children.
+  defp hidden(%{start: {module, function, arguments}} = spec) do
+    %{spec | start: {Secret, :start, [module, function, Secret.hide(arguments)]}}
+    |> Map.put_new(:modules, [module])
   end
 
   # Nothing in a pool takes a report apart from a call: weights would stay unknown for good.

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Connection.BackendsTest do
   use ExUnit.Case, async: true
 
-  alias GrpcLb.{Address, Names}
+  alias GrpcLb.{Address, Names, Secret}
   alias GrpcLb.Connection.{Backends, Backoff, Options, Server, Subchannel}
 
   # Every step is told to the test, and waits for it.
@@ -66,8 +66,8 @@ defmodule GrpcLb.Connection.BackendsTest do
 
   defp opened(backends, port) do
     step({:open, port}, {:ok, port})
-    assert_receive {:backend_up, id, pid, ^port, owner}, 10_000
-    Backends.up(backends, id, pid, port, owner)
+    assert_receive {:backend_up, id, pid, value, owner}, 10_000
+    Backends.up(backends, id, pid, value, owner)
   end
 
   defp ended(backends, pid) do
@@ -216,7 +216,7 @@ defmodule GrpcLb.Connection.BackendsTest do
   end
 
   test "one that has opened when it is given up is closed", context do
-    options = %{context.options | transport: {Unlinked, self()}}
+    options = %{context.options | transport: {Unlinked, Secret.hide(self())}}
     backends = Backends.update(%{context.backends | options: options}, [@a])
     # It is told that it is open, and has not heard it yet.
     assert_receive {:backend_up, id, pid, _value, _owner} = up, 10_000

@@ -2,7 +2,7 @@ defmodule GrpcLb.Connection.OptionsTest do
   use ExUnit.Case, async: true
 
   alias GrpcLb.Connection.{Backoff, Options}
-  alias GrpcLb.Settings
+  alias GrpcLb.{Secret, Settings}
 
   doctest Options
 
@@ -11,9 +11,9 @@ defmodule GrpcLb.Connection.OptionsTest do
   test "spells out what is left out" do
     assert %Options{
              target: "ipv6:[::1]:1",
-             transport: {MyApp.Transport, []},
+             transport: {MyApp.Transport, transport_opts},
              policy: {:round_robin, start: :random},
-             resolver: {GrpcLb.Resolver.Static, []},
+             resolver: {GrpcLb.Resolver.Static, resolver_opts},
              connect_timeout: 20_000,
              ready_timeout: 30_000,
              drain_timeout: 5_000,
@@ -24,6 +24,8 @@ defmodule GrpcLb.Connection.OptionsTest do
              settings: [],
              caller: nil
            } = Options.new!(@good)
+
+    assert {Secret.reveal(transport_opts), Secret.reveal(resolver_opts)} == {[], []}
   end
 
   test "gives every connection a name of its own, or the one that it was given" do

@@ -2,6 +2,7 @@ defmodule GrpcLb.Connection.ResolverWorkerTest do
   use ExUnit.Case, async: true
 
   alias GrpcLb.Connection.ResolverWorker
+  alias GrpcLb.Secret
 
   # Gives the test what to push with.
   defmodule Pushing do
@@ -19,7 +20,7 @@ defmodule GrpcLb.Connection.ResolverWorkerTest do
 
   test "lets out nothing but resolutions and errors, also of what is pushed" do
     good = {:ok, %{addresses: [], ttl: nil}}
-    worker = ResolverWorker.start_link({Pushing, answer: :rubbish}, self())
+    worker = ResolverWorker.start_link({Pushing, Secret.hide(answer: :rubbish)}, self())
     assert_receive {:push, push}, 10_000
     assert_receive {:resolved, ^worker, {:error, {:bad_resolution, :rubbish}}}, 10_000
 

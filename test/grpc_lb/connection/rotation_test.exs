@@ -4,6 +4,7 @@ defmodule GrpcLb.Connection.RotationTest do
   import GrpcLb.Test.Workers, only: [idle: 0, kill: 1, picking_during: 3]
 
   alias GrpcLb.Connection.Rotation
+  alias GrpcLb.Secret
 
   setup do
     {:ok, balancer} = GrpcLb.new(:round_robin, [])
@@ -12,7 +13,7 @@ defmodule GrpcLb.Connection.RotationTest do
     %{balancer: balancer, rotation: Rotation.new(balancer), owner: owner}
   end
 
-  defp up(id, value, owner), do: {id, {:up, value, owner}, 1}
+  defp up(id, value, owner), do: {id, {:up, Secret.hide(value), owner}, 1}
   defp not_up(id), do: {id, :not_up, 1}
 
   defp update(rotation, wanted) do
@@ -31,7 +32,8 @@ defmodule GrpcLb.Connection.RotationTest do
     %{balancer: balancer, rotation: rotation, owner: owner} = context
     refute Rotation.ready?(rotation)
 
-    rotation = update(rotation, [not_up("new"), {"b", {:up, 2, owner}, 7}, up("a", 1, owner)])
+    rotation =
+      update(rotation, [not_up("new"), {"b", {:up, Secret.hide(2), owner}, 7}, up("a", 1, owner)])
 
     assert Rotation.ready?(rotation)
     assert listed(balancer) == [{"b", :ready, 2}, {"a", :ready, 1}]

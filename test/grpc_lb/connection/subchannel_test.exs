@@ -3,7 +3,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
 
   import GrpcLb.Test.Eventually
 
-  alias GrpcLb.{Address, Janitor, Names}
+  alias GrpcLb.{Address, Janitor, Names, Secret}
   alias GrpcLb.Connection.{Server, Subchannel}
   alias GrpcLb.Test.Loopback
 
@@ -53,7 +53,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   end
 
   defp start(%{balancer: balancer}, fun) do
-    pid = Subchannel.start(balancer, {Function, fun}, @address)
+    pid = Subchannel.start(balancer, {Function, Secret.hide(fun)}, @address)
     Subchannel.open(pid)
     pid
   end
@@ -75,12 +75,13 @@ defmodule GrpcLb.Connection.SubchannelTest do
     end
 
     pid = start(context, failed_attempt)
-    assert_receive {:backend_up, @id, ^pid, :second_attempt, ^pid}, 10_000
+    assert_receive {:backend_up, @id, ^pid, value, ^pid}, 10_000
+    assert Secret.reveal(value) == :second_attempt
     # What was in its mailbox has been seen when it answers.
     Subchannel.check(pid)
     assert_receive {:backend_checked, @id, ^pid}, 10_000
     refute_received {:backend_down, _id, _pid, _reason}
-    assert Subchannel.all(context.balancer) == [{pid, @address, {:up, :second_attempt, pid}}]
+    assert Subchannel.all(context.balancer) == [{pid, @address, {:up, value, pid}}]
   end
 
   test "is not up with an owner that is not alive, such as one of before a restart of the node",
@@ -103,7 +104,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
 
   test "drops messages, also those of a GenServer's kind", context do
     pid = start(context, fn -> {:ok, :open} end)
-    assert_receive {:backend_up, @id, ^pid, :open, ^pid}, 10_000
+    assert_receive {:backend_up, @id, ^pid, _value, ^pid}, 10_000
     send(pid, :hello)
     GenServer.cast(pid, :hello)
     send(pid, {:"$gen_call", {self(), make_ref()}, :hello})
@@ -144,7 +145,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   test "goes down with a process that is its value, whatever that ends with", context do
     pid = start(context, fn -> {:ok, spawn_link(fn -> receive(do: (:end -> :ok)) end)} end)
     assert_receive {:backend_up, @id, ^pid, value, ^pid}, 10_000
-    send(value, :end)
+    send(Secret.reveal(value), :end)
     assert_receive {:backend_down, @id, ^pid, {:down, :normal}}, 10_000
   end
 
@@ -152,7 +153,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
     test "while it is open, what it has opened is closed", context do
       value = value()
       pid = start(context, fn -> {:ok, value} end)
-      assert_receive {:backend_up, @id, ^pid, ^value, ^pid}, 10_000
+      assert_receive {:backend_up, @id, ^pid, _value, ^pid}, 10_000
       kill(pid)
       assert_receive {:closed, closer}, 10_000
       assert closer != pid
@@ -179,7 +180,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
       value = value(check: &hang/0)
       pid = start(context, fn -> {:ok, value} end)
       Subchannel.check(pid)
-      assert_receive {:backend_up, @id, ^pid, ^value, ^pid}, 10_000
+      assert_receive {:backend_up, @id, ^pid, _value, ^pid}, 10_000
       stop_all(context)
       refute Process.alive?(pid)
       assert_received {:closed, _closer}

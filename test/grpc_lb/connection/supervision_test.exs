@@ -568,7 +568,7 @@ defmodule GrpcLb.Connection.SupervisionTest do
     defp registered(%{name: name, balancer: balancer}) do
       for key <- [
             {Connection.Held, name},
-            {Connection.Supervisor, name},
+            {Connection, name},
             {Connection.Server, balancer},
             {Connection.Subchannel, balancer}
           ],
