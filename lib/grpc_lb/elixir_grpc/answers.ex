@@ -16,12 +16,20 @@ defmodule GrpcLb.ElixirGrpc.Answers do
         {&Enumerable.reduce(answers, &1, fn answer, _ -> {:suspend, answer} end), :cancelled, nil}
       end,
       &next(&1, call, trailers?),
-      fn {next, how, trailers} ->
-        Call.complete(call, how, trailers)
-        if next, do: Call.guarded(call, fn -> next.({:halt, nil}) end)
-      end
+      &clean_up(&1, call)
     )
   end
+
+  # What raised has cleaned up after itself.
+  defp clean_up({:raised, _kind, _reason, _stacktrace}, _call), do: :ok
+
+  defp clean_up({next, how, trailers}, call) do
+    Call.complete(call, how, trailers)
+    if next, do: Call.guarded(call, fn -> next.({:halt, nil}) end)
+  end
+
+  defp next({:raised, kind, reason, stacktrace}, _call, _trailers?),
+    do: :erlang.raise(kind, reason, stacktrace)
 
   defp next({nil, _how, _trailers} = ended, _call, _trailers?), do: {:halt, ended}
 
@@ -44,5 +52,8 @@ defmodule GrpcLb.ElixirGrpc.Answers do
       {:exit, reason} ->
         {[{:error, Call.lost(reason)}], {nil, how, trailers}}
     end
+  catch
+    # Raised in the next turn: Stream.resource/3 cleans up what it has had before this one.
+    kind, reason -> {[], {:raised, kind, reason, __STACKTRACE__}}
   end
 end

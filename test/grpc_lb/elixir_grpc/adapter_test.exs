@@ -491,6 +491,29 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       assert counts(channel) == %{1 => {0, 2, 0}}
     end
 
+    test "are cleaned up once when the adapter's stream raises", %{channel: channel} do
+      test = self()
+
+      raising =
+        Stream.resource(
+          fn -> 1 end,
+          fn
+            1 -> {[{:ok, 1}], 2}
+            2 -> raise "not decoded"
+          end,
+          &send(test, {:cleaned_up, &1})
+        )
+
+      assert_raise RuntimeError, "not decoded", fn ->
+        channel |> answers(raising) |> Enum.each(&send(test, &1))
+      end
+
+      assert_received {:ok, 1}
+      assert_received {:cleaned_up, 2}
+      refute_received {:cleaned_up, _at}
+      assert counts(channel) == %{1 => {0, 1, 0}}
+    end
+
     test "can be none at all, without a stream", %{channel: channel} do
       assert answers(channel, []) == []
       assert counts(channel) == %{1 => {1, 0, 0}}
