@@ -39,7 +39,8 @@ defmodule GrpcLb.ElixirGrpc do
     * any other is copied whole
   """
 
-  alias GrpcLb.{Native, Options, Policy, Settings}
+  alias GrpcLb.ElixirGrpc.AdapterOptions
+  alias GrpcLb.{Native, Options, Policy}
 
   @typedoc "What elixir-grpc publishes. It is made by `init/2` and never changes."
   @type state :: %{balancer: GrpcLb.balancer(), channels: tuple()}
@@ -59,8 +60,8 @@ defmodule GrpcLb.ElixirGrpc do
   #{Options.docs(@options)}
 
   There are no others, and the policy cannot be one that goes by calls (`:least_request`, `:peak_ewma`,
-  or weights that are reported): elixir-grpc does not tell a policy module how calls went.
-  `GrpcLb.ElixirGrpc.Adapter` sees it.
+  or weights that are reported): elixir-grpc shows a policy module no calls.
+  `GrpcLb.ElixirGrpc.Adapter` sees them.
 
   Raises `ArgumentError` at compile time when an option is missing, unknown or malformed, or cannot work
   here.
@@ -89,10 +90,10 @@ defmodule GrpcLb.ElixirGrpc do
   @doc false
   @spec policy!(keyword()) :: Policy.t()
   def policy!(opts) do
-    if Keyword.keyword?(opts), do: refuse_balancer_options!(Keyword.keys(opts))
+    if Keyword.keyword?(opts), do: refuse_those_of_the_adapter!(Keyword.keys(opts))
     %{policy: policy} = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
     Policy.to_native(policy)
-    if of_calls?(policy), do: goes_by_calls!("policy #{inspect(policy)}")
+    if of_calls?(policy), do: needs_calls!("policy #{inspect(policy)}")
     policy
   end
 
@@ -101,16 +102,16 @@ defmodule GrpcLb.ElixirGrpc do
   defp of_calls?({name, _opts}), do: of_calls?(name)
   defp of_calls?(_other), do: false
 
-  defp refuse_balancer_options!(options) do
-    option = Enum.find(options, &Keyword.has_key?(Settings.balancer_options(), &1))
-    if option, do: goes_by_calls!("option #{inspect(option)}")
+  defp refuse_those_of_the_adapter!(options) do
+    option = Enum.find(options, &(&1 != :policy and &1 in AdapterOptions.names()))
+    if option, do: needs_calls!("option #{inspect(option)}")
   end
 
-  @spec goes_by_calls!(String.t()) :: no_return()
-  defp goes_by_calls!(what) do
+  @spec needs_calls!(String.t()) :: no_return()
+  defp needs_calls!(what) do
     raise ArgumentError,
-          "#{what} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell " <>
-            "a policy module, please take GrpcLb.ElixirGrpc.Adapter"
+          "#{what} of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy " <>
+            "module none, please take GrpcLb.ElixirGrpc.Adapter"
   end
 
   @doc """

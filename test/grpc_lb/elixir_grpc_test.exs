@@ -13,29 +13,7 @@ defmodule GrpcLb.ElixirGrpcTest do
   doctest PickFirst
   doctest Random
 
-  # elixir-grpc's behaviour and the shape of its channel, which is not there.
-
-  defmodule LoadBalancing do
-    @callback init(opts :: keyword()) :: {:ok, term()} | {:error, term()}
-    @callback pick(state :: term()) :: {:ok, struct(), term()} | {:error, term()}
-    @callback update(state :: term(), [struct()]) :: {:ok, term()} | {:error, term()}
-  end
-
-  defmodule Channel do
-    defstruct host: nil,
-              port: nil,
-              scheme: nil,
-              cred: nil,
-              ref: nil,
-              adapter: nil,
-              adapter_payload: nil,
-              codec: GRPC.Codec.Proto,
-              interceptors: [],
-              compressor: nil,
-              accepted_compressors: [],
-              headers: []
-  end
-
+  # A struct of somebody else.
   defmodule Endpoint do
     defstruct [:host, :port]
   end
@@ -44,14 +22,19 @@ defmodule GrpcLb.ElixirGrpcTest do
 
   defp channels(addresses) do
     for {host, port} <- addresses do
-      %Channel{host: host, port: port, ref: {host, port}, adapter_payload: %{conn_pid: self()}}
+      %GRPC.Channel{
+        host: host,
+        port: port,
+        ref: {host, port},
+        adapter_payload: %{conn_pid: self()}
+      }
     end
   end
 
   # As those of one connection: all the same but for host, port and connection.
   defp channels_of_one_connection(hosts, conn_pids) do
     for {host, conn_pid} <- Enum.zip(hosts, conn_pids) do
-      %Channel{
+      %GRPC.Channel{
         host: host,
         port: 50_051,
         scheme: "https",
@@ -81,7 +64,8 @@ defmodule GrpcLb.ElixirGrpcTest do
   defp ids(state), do: Enum.map(GrpcLb.info(state.balancer).backends, & &1.id)
 
   test "the policy modules have the behaviour's callbacks" do
-    for policy <- @policies, {name, arity} <- LoadBalancing.behaviour_info(:callbacks) do
+    for policy <- @policies,
+        {name, arity} <- GRPC.Client.LoadBalancing.behaviour_info(:callbacks) do
       Code.ensure_loaded!(policy)
       assert function_exported?(policy, name, arity)
     end
@@ -239,11 +223,13 @@ defmodule GrpcLb.ElixirGrpcTest do
           {:random, "options of use GrpcLb.ElixirGrpc must be a keyword list, got: :random"},
           {[polcy: :random], "unknown option :polcy of use GrpcLb.ElixirGrpc, expected :policy"},
           {[policy: :random, max_requests: 1],
-           "option :max_requests of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell a policy module, please take GrpcLb.ElixirGrpc.Adapter"},
+           "option :max_requests of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
+          {[policy: :random, hash_key: {:header, "user-id"}],
+           "option :hash_key of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
           {[policy: {:least_request, choices: 3}],
-           "policy {:least_request, [choices: 3]} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell a policy module, please take GrpcLb.ElixirGrpc.Adapter"},
+           "policy {:least_request, [choices: 3]} of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
           {[policy: {:weighted_round_robin, weights: :reported}],
-           "policy {:weighted_round_robin, [weights: :reported]} of use GrpcLb.ElixirGrpc goes by how calls went, which elixir-grpc does not tell a policy module, please take GrpcLb.ElixirGrpc.Adapter"}
+           "policy {:weighted_round_robin, [weights: :reported]} of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"}
         ] do
       error =
         assert_raise ArgumentError, fn ->
@@ -305,7 +291,7 @@ defmodule GrpcLb.ElixirGrpcTest do
 
     test "has no owner when its connection is none, or is elsewhere" do
       for payload <- [nil, %{}, %{conn_pid: nil}, %{conn_pid: remote_pid()}, [conn_pid: self()]] do
-        channel = %Channel{host: "a", port: 1, adapter_payload: payload}
+        channel = %GRPC.Channel{host: "a", port: 1, adapter_payload: payload}
         assert picks(RoundRobin, init!(RoundRobin, [channel]), 2) == [channel, channel]
       end
     end
@@ -423,7 +409,7 @@ defmodule GrpcLb.ElixirGrpcTest do
 
         connection =
           spawn(fn ->
-            send(test, {:state, init!(policy, [%Channel{host: "a"}])})
+            send(test, {:state, init!(policy, [%GRPC.Channel{host: "a"}])})
 
             receive do
               :end -> exit(reason)
@@ -431,10 +417,10 @@ defmodule GrpcLb.ElixirGrpcTest do
           end)
 
         assert_receive {:state, state}, 10_000
-        assert {:ok, %Channel{host: "a"}, ^state} = policy.pick(state)
+        assert {:ok, %GRPC.Channel{host: "a"}, ^state} = policy.pick(state)
         send(connection, :end)
         eventually(fn -> policy.pick(state) == {:error, :no_addresses} end)
-        assert policy.update(state, [%Channel{host: "b"}]) == {:error, :closed}
+        assert policy.update(state, [%GRPC.Channel{host: "b"}]) == {:error, :closed}
         assert policy.pick(state) == {:error, :no_addresses}
       end
     end

@@ -1,4 +1,4 @@
-# What GrpcLb.ElixirGrpc.Adapter uses of elixir-grpc, which is not there. integration/elixir_grpc
+# What GrpcLb.ElixirGrpc and its adapter use of elixir-grpc, which is not there. integration/elixir_grpc
 # compares the shapes with the real ones.
 
 defmodule GRPC.RPCError do
@@ -52,4 +52,11 @@ defmodule GRPC.Client.Adapter do
   @callback send_data(stream :: struct(), iodata(), keyword()) :: struct()
   @callback end_stream(stream :: struct()) :: struct()
   @callback cancel(stream :: struct()) :: :ok | {:error, any()}
+end
+
+defmodule GRPC.Client.LoadBalancing do
+  @moduledoc false
+  @callback init(opts :: keyword()) :: {:ok, term()} | {:error, term()}
+  @callback pick(state :: term()) :: {:ok, struct(), term()} | {:error, term()}
+  @callback update(state :: term(), [struct()]) :: {:ok, term()} | {:error, term()}
 end

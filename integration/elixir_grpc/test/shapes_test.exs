@@ -31,6 +31,14 @@ defmodule GrpcLbElixirGrpc.ShapesTest do
     for {name, arity} <- callbacks, do: assert(function_exported?(adapter, name, arity))
   end
 
+  test "GRPC.Client.LoadBalancing has the callbacks of its double" do
+    [double, real] =
+      for module <- [double(GRPC.Client.LoadBalancing), GRPC.Client.LoadBalancing],
+          do: Enum.sort(module.behaviour_info(:callbacks))
+
+    assert double == real
+  end
+
   test "the statuses of GRPC.Status are those of the table" do
     for {status, outcome} <- [
           cancelled: :cancelled,

@@ -69,6 +69,10 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
   @spec docs() :: String.t()
   def docs, do: Options.docs(@specs)
 
+  @doc "The names of the options."
+  @spec names() :: [atom()]
+  def names, do: Keyword.keys(@specs)
+
   @doc """
   Validates the options of the adapter, and fills in the defaults. `settings` are those of the balancer.
 
