@@ -17,6 +17,9 @@ defmodule GrpcLb.Ticker do
   @impl true
   def handle_continue(:tick, nil), do: tick()
 
+  # What has fallen due since the round began rings once more, and is not drained before it is over.
+  def handle_continue(:go_on, nil), do: next(Native.tick())
+
   # Every message is a reason to tick: the timeout that the last tick named, `:tick_due` when work
   # falls due earlier, and a stray, which would put the timeout off.
   @impl true
@@ -24,8 +27,12 @@ defmodule GrpcLb.Ticker do
 
   defp tick do
     drain()
-    {:noreply, nil, Native.tick()}
+    next(Native.tick())
   end
+
+  # A turn of many: whoever else waits for a dirty scheduler comes first.
+  defp next(0), do: {:noreply, nil, {:continue, :go_on}}
+  defp next(timeout), do: {:noreply, nil, timeout}
 
   # The tick that follows sees all that is due by now.
   defp drain do

@@ -20,6 +20,12 @@ defmodule GrpcLb.TickerTest do
     assert Peer.run(peer, Peer.Ticking, :eject_among_strange_messages) == :ok
   end
 
+  # One turn is a millisecond, and each of them takes some microseconds.
+  test "the work of many is done in turns, and all of it", %{peer: peer} do
+    assert {turns, 3_000} = Peer.run(peer, Peer.Ticking, :eject_in_turns, [3_000])
+    assert turns in 1..2_999
+  end
+
   test "it keeps no balancer", %{peer: peer} do
     assert Peer.run(peer, Peer.Ticking, :forget) == :ok
   end

@@ -31,10 +31,11 @@ impl Alarm {
         fence(Ordering::SeqCst);
     }
 
-    /// The sleeper has looked and will look again then.
-    pub fn end_look(&self, next: Time) {
-        // Relaxed: what others have made due earlier meanwhile stays, and has rung.
-        self.0.fetch_min(next.0, Ordering::Relaxed);
+    /// The sleeper has looked and would look again then. Returns when it has to: earlier, if others
+    /// have made something due meanwhile, of which it may not hear otherwise.
+    pub fn end_look(&self, next: Time) -> Time {
+        // Relaxed: what has rung before is in the value that this reads, and what rings later wakes.
+        Time(self.0.fetch_min(next.0, Ordering::Relaxed)).min(next)
     }
 
     /// Whether the sleeper has to be woken for what has become due then. Of all that ask for one

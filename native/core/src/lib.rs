@@ -79,8 +79,8 @@ mod models;
 pub use alarm::Alarm;
 pub use backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
 pub use balancer::{
-    BackendInfo, Balancer, ChangeError, Changes, ConfigureError, Configured, Info, MemberError,
-    Summary,
+    BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Info,
+    MemberError, Summary,
 };
 pub use caller::{Caller, Drawing, Draws};
 pub use config::Config;

@@ -32,10 +32,10 @@ pub(crate) use std::thread_local;
 pub(crate) use loom::thread_local;
 
 #[cfg(not(loom))]
-pub(crate) use parking_lot::Mutex;
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 #[cfg(loom)]
-pub(crate) use self::modelled::Mutex;
+pub(crate) use self::modelled::{Mutex, MutexGuard};
 
 /// Holds what changes rarely and is read off the hot path.
 #[cfg(not(loom))]
@@ -103,7 +103,8 @@ pub(crate) type TallyOrdering = std::sync::atomic::Ordering;
 mod modelled {
     use std::sync::Arc;
 
-    use loom::sync::{Mutex as Inner, MutexGuard};
+    use loom::sync::Mutex as Inner;
+    pub(crate) use loom::sync::MutexGuard;
 
     /// None: in a model, waiting is one more interleaving of what not waiting shows.
     pub(crate) struct Patience;

@@ -9,7 +9,7 @@ pub struct Time(pub u64);
 
 impl Time {
     /// Later than any time that comes.
-    pub(crate) const NEVER: Time = Time(u64::MAX);
+    pub const NEVER: Time = Time(u64::MAX);
 
     /// How long after `earlier` this is; nothing, if it is not.
     ///

@@ -93,7 +93,8 @@ impl ManualClock {
     pub(crate) fn advance(&self, by: Duration) {
         let _moving = self.moving.lock();
         let target = self.now() + by;
-        let mut balancers: Vec<Arc<Core>> = self.balancers.living().collect();
+        let known = self.balancers.known().into_iter();
+        let mut balancers: Vec<Arc<Core>> = known.filter_map(|known| known.upgrade()).collect();
         loop {
             let dues = balancers.iter().map(|balancer| balancer.due());
             let due = dues.enumerate().filter_map(|(at, due)| Some((due?, at)));

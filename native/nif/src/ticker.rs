@@ -1,10 +1,11 @@
 //! The balancers that real time drives. `GrpcLb.Ticker` calls for their work, and is woken when some
 //! falls due early.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use grpc_lb_core::{Alarm, Time};
+use grpc_lb_core::{Alarm, Busy, Time};
+use parking_lot::Mutex;
 use rustler::Env;
 
 use crate::atoms;
@@ -39,22 +40,57 @@ pub(crate) fn adopt(balancer: &Balancer) {
     }
 }
 
-/// Does what is due in all balancers. Returns in how long there is more; `None` as long as there is
-/// nothing.
+/// How long it works at a time: others wait for the dirty schedulers, too.
+const TURN: Duration = Duration::from_millis(1);
+
+/// A look at all balancers, in turns.
+static ROUND: Mutex<Round> = Mutex::new(Round {
+    left: Vec::new(),
+    next: None,
+});
+
+struct Round {
+    /// Those that have still to be looked at.
+    left: Vec<Weak<Core>>,
+    /// When there is more to do in the others.
+    next: Option<Time>,
+}
+
+/// Does what is due in the balancers, as far as it comes in a turn. Returns in how long there is more,
+/// no time if the turn was over; `None` as long as there is nothing.
 pub(crate) fn tick() -> Option<Duration> {
-    ALARM.begin_look();
-    let balancers = BALANCERS.living();
-    let next = balancers.filter_map(|balancer| tick_one(&balancer)).min()?;
+    let mut round = ROUND.lock();
+    if round.left.is_empty() {
+        ALARM.begin_look();
+        *round = Round {
+            left: BALANCERS.known(),
+            next: None,
+        };
+    }
+    let end = clock::now() + TURN;
+    while let Some(balancer) = round.left.pop() {
+        let due = balancer.upgrade().and_then(|balancer| tick_one(&balancer));
+        round.next = [round.next, due].into_iter().flatten().min();
+        if !round.left.is_empty() && clock::now() >= end {
+            return Some(Duration::ZERO);
+        }
+    }
     let now = clock::now();
-    let next = next.max(now + NAP);
-    ALARM.end_look(next);
-    Some(next.since(now))
+    let next = round.next.map_or(Time::NEVER, |next| next.max(now + NAP));
+    // A ticker that has ended within the round has taken with it what it was told.
+    let next = ALARM.end_look(next);
+    (next != Time::NEVER).then(|| next.since(now))
 }
 
 fn tick_one(balancer: &Arc<Core>) -> Option<Time> {
     let now = clock::now();
     match balancer.due() {
-        Some(due) if due <= now => timed::tick(balancer, now).unwrap_or(Some(now + AFTER_PANIC)),
+        Some(due) if due <= now => match timed::try_tick(balancer, now) {
+            Ok(Ok(next)) => next,
+            // It is due still.
+            Ok(Err(Busy)) => Some(now),
+            Err(_panic) => Some(now + AFTER_PANIC),
+        },
         due => due,
     }
 }

@@ -6,7 +6,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::thread;
 
-use grpc_lb_core::{Owner, Owners, Time};
+use grpc_lb_core::{Busy, Owner, Owners, Time};
 use parking_lot::Mutex;
 use rustler::Monitor;
 
@@ -31,21 +31,30 @@ impl Timed {
         balancers.push(balancer);
     }
 
-    /// Those that live, in the order in which they were added.
-    pub(crate) fn living(&self) -> impl Iterator<Item = Arc<Core>> {
-        let known = {
-            let mut balancers = self.0.lock();
-            balancers.retain(|balancer| balancer.strong_count() > 0);
-            balancers.clone()
-        };
-        known.into_iter().filter_map(|balancer| balancer.upgrade())
+    /// Those that live now, in the order in which they were added.
+    pub(crate) fn known(&self) -> Vec<Weak<Core>> {
+        let mut balancers = self.0.lock();
+        balancers.retain(|balancer| balancer.strong_count() > 0);
+        balancers.clone()
     }
 }
 
 /// Does what is due in a balancer, and says when there is more. A panic in one balancer must not
 /// keep the others from their work.
 pub(crate) fn tick(balancer: &Arc<Core>, now: Time) -> thread::Result<Option<Time>> {
-    let next = catch_unwind(AssertUnwindSafe(|| balancer.tick(&Unwatched, now)));
+    guarded(balancer, || balancer.tick(&Unwatched, now))
+}
+
+/// The same if nobody else is changing the balancer.
+pub(crate) fn try_tick(
+    balancer: &Arc<Core>,
+    now: Time,
+) -> thread::Result<Result<Option<Time>, Busy>> {
+    guarded(balancer, || balancer.try_tick(&Unwatched, now))
+}
+
+fn guarded<T>(balancer: &Arc<Core>, tick: impl FnOnce() -> T) -> thread::Result<T> {
+    let next = catch_unwind(AssertUnwindSafe(tick));
     tell_of_event(balancer);
     next
 }

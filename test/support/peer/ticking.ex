@@ -36,6 +36,34 @@ defmodule GrpcLb.Test.Peer.Ticking do
     :ok
   end
 
+  @doc """
+  Has a backend of each of many balancers ejected, in turns. Returns how many turns were over before the
+  work was done.
+  """
+  def eject_in_turns(n) do
+    # Its work is done here.
+    :ok = Supervisor.terminate_child(GrpcLb.Supervisor, GrpcLb.Ticker)
+
+    balancers =
+      for _ <- 1..n do
+        {:ok, lb} = balancer()
+        {:ok, _value, ticket} = GrpcLb.checkout(lb)
+        :ok = GrpcLb.complete(ticket, {:error, :failed})
+        lb
+      end
+
+    turns = Enum.find_index(Stream.repeatedly(&GrpcLb.Native.tick/0), &(&1 != 0))
+
+    ejected =
+      Enum.count(
+        balancers,
+        &Enum.any?(GrpcLb.info(&1).backends, fn b -> b.times_ejected == 1 end)
+      )
+
+    {:ok, _ticker} = Supervisor.restart_child(GrpcLb.Supervisor, GrpcLb.Ticker)
+    {turns, ejected}
+  end
+
   @doc "Makes and forgets balancers with work that time drives, while that work is done."
   def forget do
     {pid, monitor} =

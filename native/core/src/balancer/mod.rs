@@ -27,7 +27,7 @@ use triomphe::Arc;
 
 use self::change::{Gone, Scope};
 pub use self::info::{BackendInfo, Info, Summary};
-pub use self::results::{ChangeError, Changes, ConfigureError, Configured, MemberError};
+pub use self::results::{Busy, ChangeError, Changes, ConfigureError, Configured, MemberError};
 use self::writer::Writer;
 use crate::backend::{Backend, Offer, Owner, Owners, State};
 use crate::caller::Caller;
@@ -38,7 +38,7 @@ use crate::load::reported_weight::Source;
 use crate::reclaim::Published;
 use crate::shared::Shared;
 use crate::snapshot::{Search, Snapshot, Unavailable};
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Patience};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, Patience};
 use crate::ticket::Ticket;
 use crate::time::Time;
 
@@ -387,6 +387,19 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         self.due()
     }
 
+    /// As [`Balancer::tick`], but never waits: `Err` while somebody else is changing the balancer, and
+    /// then what is due stays so.
+    pub fn try_tick(
+        &self,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<Option<Time>, Busy> {
+        let writer = self.writer.try_lock().ok_or(Busy)?;
+        let gone = self.write_with(writer, owners, |scope| scope.tick(now));
+        drop(gone);
+        Ok(self.due())
+    }
+
     /// When there is work that time drives: as [`Balancer::tick`] said, or earlier, because of what
     /// has happened since. `None` as long as there is none.
     pub fn due(&self) -> Option<Time> {
@@ -513,7 +526,16 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &O,
         change: impl FnOnce(Scope<'_, T, O>) -> R,
     ) -> R {
-        let mut writer = self.writer.lock();
+        self.write_with(self.writer.lock(), owners, change)
+    }
+
+    /// As `write`, by who has the lock.
+    fn write_with<R, O: Owners<Watch = W>>(
+        &self,
+        mut writer: MutexGuard<'_, Writer<T, W>>,
+        owners: &O,
+        change: impl FnOnce(Scope<'_, T, O>) -> R,
+    ) -> R {
         let gone = self.remove_dead_owners(&mut writer, owners);
         let result = change(self.scope(&mut writer, owners));
         let free = self.finish(&writer, Patience::short());

@@ -40,6 +40,18 @@ impl fmt::Display for ChangeError {
 
 impl std::error::Error for ChangeError {}
 
+/// Somebody else is changing the balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("somebody else is changing the balancer")
+    }
+}
+
+impl std::error::Error for Busy {}
+
 /// Why one backend could not be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MemberError {

@@ -13,8 +13,8 @@ use grpc_lb_core::policy::peak_ewma::Penalty;
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
 use grpc_lb_core::policy::{least_request, peak_ewma, random, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, BackendInfo, Balancer, Caller, Config, LatencySample, MemberError, Outcome, Owner,
-    Search, State, Ticket, Time, Unavailable, Unowned,
+    Backend, BackendInfo, Balancer, Busy, Caller, Config, LatencySample, MemberError, Outcome,
+    Owner, Owners, Search, State, Ticket, Time, Unavailable, Unowned,
 };
 
 mod configure;
@@ -1247,4 +1247,47 @@ fn who_tried_while_a_search_in_vain_held_the_last_place_is_told_again() {
     assert_eq!(told, Some((who, place)));
     let _call = try_in_turn(place).unwrap();
     assert!(!balancer.has_room());
+}
+
+/// Whoever ticks many balancers cannot wait for one.
+#[test]
+fn a_tick_can_be_tried() {
+    /// Ticks while its owners are watched, which is in the middle of a change.
+    struct Ticking<'a>(&'a Balancer<u32>, Cell<usize>);
+
+    impl Owners for Ticking<'_> {
+        type Watch = ();
+
+        fn watch(&self, _owner: Owner) -> Option<()> {
+            assert_eq!(self.0.try_tick(&Unowned, seconds(10)), Err(Busy));
+            self.1.set(self.1.get() + 1);
+            Some(())
+        }
+
+        fn unwatch(&self, (): ()) {}
+
+        fn is_alive(&self, _owner: Owner) -> bool {
+            true
+        }
+    }
+
+    let config = Config {
+        outlier_detection: Some(Box::new(outlier_detection::Config::default())),
+        ..Config::from(round_robin())
+    };
+    let balancer = Balancer::<u32>::new(config, 5, ms(0));
+    let owned = Backend {
+        owner: Some(Owner(NonZeroU64::MIN)),
+        ..Backend::new(1, 1)
+    };
+    let ticking = Ticking(&balancer, Cell::new(0));
+    balancer.reconcile(&[owned], &ticking, ms(0)).unwrap();
+    assert_eq!(ticking.1.get(), 1);
+    // What was due is due still, and is done now.
+    let due = balancer.due().unwrap();
+    assert!(due <= seconds(10));
+    assert_eq!(
+        balancer.try_tick(&Unowned, seconds(10)),
+        Ok(Some(seconds(20)))
+    );
 }
