@@ -5,7 +5,7 @@ defmodule GrpcLb do
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)
 
-  alias GrpcLb.{Backend, Call, Line, LoadReport, Native, Options, Policy, Settings}
+  alias GrpcLb.{Backend, Call, Key, Line, LoadReport, Native, Options, Policy, Settings}
 
   @typedoc """
   A balancer. A bare reference: keep it in a struct, in a process's state, in an ETS table. It
@@ -41,6 +41,7 @@ defmodule GrpcLb do
           generation: pos_integer(),
           closed: boolean(),
           malformed_reports: non_neg_integer(),
+          table: %{entries: pos_integer(), bytes: pos_integer()} | nil,
           backends: [backend_info()]
         }
 
@@ -123,7 +124,8 @@ defmodule GrpcLb do
   def new(policy, backends, opts \\ []) do
     policy = Policy.to_native(policy)
     settings = Settings.to_native(opts, policy)
-    Native.new(policy, Backend.to_native(backends), settings)
+    backends = Backend.to_native(backends, hashed?: Policy.sticky?(elem(policy, 0)))
+    Native.new(policy, backends, settings)
   end
 
   @doc """
@@ -156,11 +158,30 @@ defmodule GrpcLb do
   defdelegate pick(balancer), to: Native
 
   @doc """
-  As `pick/1`, for a call that has a key.
+  Picks a backend for a key: with `:ring_hash` the same one each time, and with any other policy as
+  `pick/1`, which takes no notice of the key.
 
-  A policy that hashes keeps calls of one key on one backend. None of the present policies does:
-  they choose as without a key, as gRPC's do with the attributes of a request that they have no use
-  for.
+  `GrpcLb.Policy.sticky?/1` says of a policy whether keys count. Where they do not, equal keys spread
+  over all backends.
+
+  A key is
+
+    * a binary: its XXH64 is the hash that picks go by, as with gRPC and Envoy. 1 MiB at most.
+    * an integer: it is the hash itself, modulo 2^64, for who has one already. A number such as a user's
+      is none: small ones lie side by side, and all lead to one backend. Give `"7"`, or `{:user, 7}`.
+    * `nil`: none. The call goes to any backend.
+    * any other term: the XXH64 of its external form, `:erlang.term_to_binary(key, [:deterministic,
+      minor_version: 2])`. Terms of atoms, numbers, binaries, tuples, lists and maps have the same on every
+      node, as have pids, ports and references of any node. Functions have it only where the same
+      build of their module is loaded. 1 and 1.0 are two keys, and so are a binary and a charlist.
+
+  Returns and raises what `pick/1` does, and raises for a key that is too long.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> for _ <- 1..3, do: GrpcLb.pick(lb, "user 7")
+      [{:ok, "10.0.0.2:50051"}, {:ok, "10.0.0.2:50051"}, {:ok, "10.0.0.2:50051"}]
+      iex> GrpcLb.pick(lb, {:user, 7}) == GrpcLb.pick(lb, {:user, 7})
+      true
 
       iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
       iex> for _ <- 1..3, do: GrpcLb.pick(lb, "user 7")
@@ -168,7 +189,7 @@ defmodule GrpcLb do
   """
   @spec pick(balancer(), key :: term()) ::
           {:ok, value :: term()} | {:error, :no_backends | :closed}
-  def pick(balancer, _key), do: Native.pick(balancer)
+  def pick(balancer, key), do: Native.pick(balancer, Key.to_native(key))
 
   @doc """
   Picks a backend for a call, counts the call as in flight, and returns a ticket to end it with.
@@ -207,14 +228,14 @@ defmodule GrpcLb do
   defdelegate checkout(balancer), to: Native
 
   @doc """
-  As `checkout/1`, for a call that has a key, see `pick/2`.
+  Checks out a backend for a key: `checkout/1` with the choice of `pick/2`.
 
-      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
-      iex> {:ok, :a, _ticket} = GrpcLb.checkout(lb, "user 7")
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> {:ok, "10.0.0.2:50051", _ticket} = GrpcLb.checkout(lb, "user 7")
   """
   @spec checkout(balancer(), key :: term()) ::
           {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
-  def checkout(balancer, _key), do: Native.checkout(balancer)
+  def checkout(balancer, key), do: Native.checkout(balancer, Key.to_native(key))
 
   @doc """
   Says that the first answer of a call came, where the call goes on after it: a stream, a long poll.
@@ -416,7 +437,7 @@ defmodule GrpcLb do
   """
   @spec reconcile(balancer(), [Backend.form()]) :: {:ok, changes()} | {:error, :closed}
   def reconcile(balancer, backends) do
-    Native.reconcile(balancer, Backend.to_native(backends))
+    Native.reconcile(balancer, to_native(balancer, backends))
   end
 
   @doc """
@@ -442,7 +463,12 @@ defmodule GrpcLb do
   """
   @spec add(balancer(), [Backend.form()]) :: {:ok, changes()} | {:error, :closed}
   def add(balancer, backends) do
-    Native.add(balancer, Backend.to_native(backends))
+    Native.add(balancer, to_native(balancer, backends))
+  end
+
+  defp to_native(balancer, backends) do
+    %{policy: policy} = Native.summary(balancer)
+    Backend.to_native(backends, hashed?: Policy.sticky?(policy))
   end
 
   @doc """
@@ -472,6 +498,8 @@ defmodule GrpcLb do
     * `:generation` - how often the list that picks see was replaced; 1 after `new/3`
     * `:closed` - whether it was closed
     * `:malformed_reports` - how many load reports could not be decoded
+    * `:table` - of a policy that hashes the `:entries` of its table, and the `:bytes` that it takes; `nil`
+      with any other
     * `:backends` - a map for each backend, in the order of the list, with
       * `:id`, `:value` - as they were given
       * `:state` - what `set_state/3` said last, `:ready` if nothing; or `:down` when its owner is
@@ -513,6 +541,7 @@ defmodule GrpcLb do
         generation: 1,
         closed: false,
         malformed_reports: 0,
+        table: nil,
         backends: [
           %{
             id: :a,

@@ -248,6 +248,7 @@ defmodule GrpcLbTest do
                generation: 1,
                closed: false,
                malformed_reports: 0,
+               table: nil,
                backends: [
                  %{
                    id: :a,

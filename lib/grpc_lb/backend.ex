@@ -1,5 +1,5 @@
 defmodule GrpcLb.Backend do
-  alias GrpcLb.Options
+  alias GrpcLb.{Key, Options}
 
   # In the order of the documentation.
   @options [
@@ -31,6 +31,17 @@ defmodule GrpcLb.Backend do
       doc: """
       what `GrpcLb.set_state/3` would say of it: `:ready`, `:connecting`, `:transient_failure` or
       `:draining`. By default it keeps its state, and is `:ready` when it is new in the list.
+      """
+    ],
+    hash_key: [
+      type: {:or, :binary, nil},
+      default: nil,
+      doc: """
+      for policies that hash, the text by which the backend finds its place among the others, such as
+      `"10.0.0.1:50051"`: the same one wherever calls are to be spread as here. By default its id if that is
+      a binary, as gRPC and Envoy take an address; of any other id the external form, see `GrpcLb.pick/2`,
+      which other nodes of the BEAM agree about. Two with the same text have one place: on a ring the
+      first in the list is chosen while it can be.
       """
     ]
   ]
@@ -68,14 +79,15 @@ defmodule GrpcLb.Backend do
   """
 
   @enforce_keys [:id, :value]
-  defstruct [:id, :value, owner: nil, weight: 1, state: nil]
+  defstruct [:id, :value, owner: nil, weight: 1, state: nil, hash_key: nil]
 
   @type t :: %__MODULE__{
           id: term(),
           value: term(),
           owner: pid() | nil,
           weight: non_neg_integer(),
-          state: GrpcLb.state() | nil
+          state: GrpcLb.state() | nil,
+          hash_key: binary() | nil
         }
 
   @typedoc "A backend in one of the forms in which it can be written."
@@ -90,16 +102,32 @@ defmodule GrpcLb.Backend do
   @doc """
   Turns a list of backends in any form into what `GrpcLb.Native` takes.
 
+  With `hashed?: true` each that has no binary as its id has a text for policies that hash.
+
   Raises `ArgumentError`, naming the position in the list, when one is malformed.
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2}, {:c, 3, weight: 5}])
-      [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, state: nil}}]
+      [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, state: nil, hash_key: nil}}]
+
+      iex> GrpcLb.Backend.to_native(["10.0.0.1", {[], 2}], hashed?: true)
+      [{"10.0.0.1", "10.0.0.1", %{}}, {[], 2, %{hash_key: <<131, 106>>}}]
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2, weight: -1}])
       ** (ArgumentError) option :weight of backend 1 must be an integer from 0 to 4294967295, got: -1
   """
-  @spec to_native([form()]) :: [GrpcLb.Native.backend()]
-  def to_native(backends), do: to_native(backends, backends, 0, [])
+  @spec to_native([form()], hashed?: boolean()) :: [GrpcLb.Native.backend()]
+  def to_native(backends, opts \\ []) do
+    backends = to_native(backends, backends, 0, [])
+    if opts[:hashed?], do: Enum.map(backends, &with_text/1), else: backends
+  end
+
+  defp with_text({id, _value, %{hash_key: text}} = backend) when is_binary(id) or text != nil,
+    do: backend
+
+  defp with_text({id, value, opts}) when not is_binary(id),
+    do: {id, value, Map.put(opts, :hash_key, Key.external(id))}
+
+  defp with_text(backend), do: backend
 
   defp to_native([form | rest], all, position, done) do
     to_native(rest, all, position + 1, [one_to_native(form, position) | done])
@@ -112,8 +140,8 @@ defmodule GrpcLb.Backend do
   end
 
   defp one_to_native(%__MODULE__{id: id, value: value} = backend, position) do
-    opts = [owner: backend.owner, weight: backend.weight, state: backend.state]
-    with_options(id, value, opts, position)
+    opts = Map.take(backend, [:owner, :weight, :state, :hash_key])
+    with_options(id, value, Map.to_list(opts), position)
   end
 
   defp one_to_native({id, value}, _position), do: {id, value, %{}}

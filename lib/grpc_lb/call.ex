@@ -8,7 +8,7 @@ defmodule GrpcLb.Call do
     key: [
       type: :any,
       default: nil,
-      doc: "the key of the call, for policies that hash, see `pick/2`."
+      doc: "the key of the call, see `pick/2`."
     ],
     outcome: [
       type: {:or, {:function, 1}, nil},

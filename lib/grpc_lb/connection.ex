@@ -319,19 +319,28 @@ defmodule GrpcLb.Connection do
   def pick(other), do: no_handle!(other)
 
   @doc """
-  Picks a backend for a key, for policies that choose by one. There is none yet: those of today ignore
-  it.
+  Picks a backend for a key: with `policy: :ring_hash` the same one each time, and with any other policy
+  as `pick/1`, which takes no notice of the key. See `GrpcLb.pick/2`.
+
+  All clients with the same addresses choose the same backend for a key, gRPC's and Envoy's too: the
+  ids of the backends are their addresses. One that is resolved and not connected has its place, and
+  its keys go on to the next while it is not.
 
   Returns and raises what `pick/1` does.
 
-      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> {:ok, connection} =
+      ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051",
+      ...>     transport: MyApp.Transport,
+      ...>     policy: :ring_hash
+      ...>   )
       iex> GrpcLb.Connection.pick(connection, "user 7")
       {:ok, "to 10.0.0.1:50051"}
       iex> GrpcLb.Connection.disconnect(connection)
       :ok
   """
   @spec pick(t(), key :: term()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
-  def pick(handle, _key), do: pick(handle)
+  def pick(%__MODULE__{balancer: balancer}, key), do: GrpcLb.pick(balancer, key)
+  def pick(other, _key), do: no_handle!(other)
 
   @doc """
   Picks a backend for a call, counts the call as in flight, and returns a ticket to end it with, see
@@ -369,7 +378,7 @@ defmodule GrpcLb.Connection do
   def checkout(other), do: no_handle!(other)
 
   @doc """
-  As `checkout/1`, for a call that has a key, see `pick/2`.
+  Checks out a backend for a key: `checkout/1` with the choice of `pick/2`.
 
       iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
       iex> {:ok, "to 10.0.0.1:50051", _ticket} = GrpcLb.Connection.checkout(connection, "user 7")
@@ -379,7 +388,8 @@ defmodule GrpcLb.Connection do
   @spec checkout(t(), key :: term()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_backends | :closed | :overloaded}
-  def checkout(handle, _key), do: checkout(handle)
+  def checkout(%__MODULE__{balancer: balancer}, key), do: GrpcLb.checkout(balancer, key)
+  def checkout(other, _key), do: no_handle!(other)
 
   @doc """
   Checks out a backend, calls `fun` with its value, completes the call, and returns what `fun`

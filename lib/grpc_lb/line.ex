@@ -3,7 +3,7 @@ defmodule GrpcLb.Line do
   # Checkouts that may wait for room, in order of arrival. The line is the balancer's, natively: no
   # process keeps it, and a call that has not to wait meets nothing of it.
 
-  alias GrpcLb.Native
+  alias GrpcLb.{Key, Native}
 
   @typep checkout ::
            {:ok, value :: term(), GrpcLb.ticket()}
@@ -12,32 +12,35 @@ defmodule GrpcLb.Line do
   @doc "As `GrpcLb.checkout/2`, and waits for room as long as `:checkout_wait` of the balancer says."
   @spec checkout(GrpcLb.balancer(), key :: term()) :: checkout()
   def checkout(balancer, key) do
-    with {:error, :overloaded} <- GrpcLb.checkout(balancer, key), do: line_up(balancer, [])
+    key = Key.to_native(key)
+    with {:error, :overloaded} <- Native.checkout(balancer, key), do: line_up(balancer, [], key)
   end
 
-  @doc "As `checkout/1`, of backends whose value is none of these."
-  @spec checkout_except(GrpcLb.balancer(), values :: [term()]) :: checkout()
-  def checkout_except(balancer, values) do
+  @doc "As `checkout/2`, of backends whose value is none of these."
+  @spec checkout_except(GrpcLb.balancer(), values :: [term()], key :: term()) :: checkout()
+  def checkout_except(balancer, values, key) do
+    key = Key.to_native(key)
+
     checked_out =
-      with {:error, :unfinished} <- Native.checkout_except(balancer, values),
-           do: Native.checkout_except_thoroughly(balancer, values)
+      with {:error, :unfinished} <- Native.checkout_except(balancer, values, key),
+           do: Native.checkout_except_thoroughly(balancer, values, key)
 
-    with {:error, :overloaded} <- checked_out, do: line_up(balancer, values)
+    with {:error, :overloaded} <- checked_out, do: line_up(balancer, values, key)
   end
 
-  defp line_up(balancer, except) do
+  defp line_up(balancer, except, key) do
     with {:ok, waiter, place, ms} <- Native.line_up(balancer) do
-      result = wait(waiter, place, except, now() + ms)
+      result = wait(waiter, place, {except, key}, now() + ms)
       # None comes later than this.
       flush(place)
       result
     end
   end
 
-  defp wait(waiter, place, except, deadline) do
-    with {:error, :overloaded} <- Native.checkout_in_turn(waiter, except) do
+  defp wait(waiter, place, {except, key} = wanted, deadline) do
+    with {:error, :overloaded} <- Native.checkout_in_turn(waiter, except, key) do
       receive do
-        {:grpc_lb_room, ^place} -> wait(waiter, place, except, deadline)
+        {:grpc_lb_room, ^place} -> wait(waiter, place, wanted, deadline)
       after
         max(deadline - now(), 0) ->
           Native.leave_line(waiter)

@@ -7,9 +7,9 @@ defmodule GrpcLb.Native do
   nanoseconds count: `GrpcLb.Native.pick/1` has the same results as `GrpcLb.pick/1` and is one
   call less away.
 
-  `pick/1`, `checkout/1`, `checkout_except/2`, `line_up/1`, `leave_line/1`, `first_response/1`,
+  `pick/1`, `pick/2`, `checkout/1`, `checkout/2`, `checkout_except/2` and `/3`, `line_up/1`, `leave_line/1`, `first_response/1`,
   `complete/4`, `summary/1`, `manual_clock/0` and `live_counts/0` run on the calling scheduler and never
-  wait. All others run on a dirty CPU scheduler. `pick/1` and `checkout/1` go on on one where they do not
+  wait. All others run on a dirty CPU scheduler. Picks and checkouts go on on one where they do not
   find a backend among some hundreds that are dead or full.
 
   ## Loading, and loading again
@@ -58,9 +58,21 @@ defmodule GrpcLb.Native do
                default_rtt: pos_integer(),
                penalty: non_neg_integer() | {:times, float()}
              }}
+          | {:ring_hash,
+             %{
+               min_ring_size: pos_integer(),
+               max_ring_size: pos_integer(),
+               hash_balance_factor: pos_integer() | nil
+             }}
 
   @typedoc "Whether a rotation is one for all callers, or one a scheduler."
   @type cursor :: :shared | :per_scheduler
+
+  @typedoc """
+  The key of a call: bytes, which are hashed, or the hash itself, an integer from -2^63 to 2^64 - 1; `nil`
+  is none. `GrpcLb.pick/2` takes any term.
+  """
+  @type key :: binary() | integer() | nil
 
   @typedoc "The options of `:weighted_round_robin`; all but `:cursor` count for `:reported` only."
   @type weights :: %{
@@ -84,14 +96,19 @@ defmodule GrpcLb.Native do
              optional(:owner) => pid() | nil,
              optional(:weight) => non_neg_integer(),
              optional(:state) => GrpcLb.state() | nil,
+             optional(:hash_key) => binary() | nil,
              optional(:reserve) => boolean()
            }}
 
-  @typedoc "What is given of the options of `GrpcLb.new/3`; the others have their defaults."
+  @typedoc """
+  What is given of the options of `GrpcLb.new/3`; the others have their defaults. `:any_order` is for
+  connections and pools: others have the same list in another order, and are to choose alike.
+  """
   @type settings :: %{
           optional(:owner) => pid() | nil,
           optional(:on_owner_death) => :keep | :remove,
           optional(:preferred_share) => float(),
+          optional(:any_order) => boolean(),
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
@@ -175,6 +192,18 @@ defmodule GrpcLb.Native do
   def pick(_balancer), do: not_loaded()
 
   @doc """
+  As `pick/1`, for a call that has a key. See `GrpcLb.pick/2`.
+
+  Raises `ArgumentError` also when the key is none.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> GrpcLb.Native.pick(lb, "user 7")
+      {:ok, "10.0.0.2:50051"}
+  """
+  @spec pick(balancer(), key()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
+  def pick(_balancer, _key), do: not_loaded()
+
+  @doc """
   Picks a backend for a call, and counts the call as in flight. See `GrpcLb.checkout/1`.
 
   Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is not a
@@ -190,6 +219,18 @@ defmodule GrpcLb.Native do
   def checkout(_balancer), do: not_loaded()
 
   @doc """
+  As `checkout/1`, for a call that has a key. See `GrpcLb.checkout/2`.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> {:ok, "10.0.0.2:50051", ticket} = GrpcLb.Native.checkout(lb, "user 7")
+      iex> GrpcLb.Native.complete(ticket, :ok, nil)
+      :ok
+  """
+  @spec checkout(balancer(), key()) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout(_balancer, _key), do: not_loaded()
+
+  @doc """
   As `checkout/1`, of backends whose value is none of these.
 
   Runs on the calling scheduler. `{:error, :unfinished}` where none was found among some hundreds:
@@ -198,13 +239,25 @@ defmodule GrpcLb.Native do
 
       iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
       iex> {:ok, :b, _ticket} = GrpcLb.Native.checkout_except(lb, [:a])
-      iex> GrpcLb.Native.checkout_except(lb, [:a, :b])
+      iex> GrpcLb.Native.checkout_except(lb, [:a, :b], "user 7")
       {:error, :no_backends}
   """
   @spec checkout_except(balancer(), values :: [term()]) ::
           {:ok, value :: term(), ticket()}
           | {:error, :no_backends | :closed | :overloaded | :unfinished}
   def checkout_except(_balancer, _values), do: not_loaded()
+
+  @doc """
+  As `checkout_except/2`, for a call that has a key. See `GrpcLb.checkout/2`.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> {:ok, "10.0.0.1:50051", _ticket} =
+      ...>   GrpcLb.Native.checkout_except(lb, ["10.0.0.2:50051"], "user 7")
+  """
+  @spec checkout_except(balancer(), values :: [term()], key()) ::
+          {:ok, value :: term(), ticket()}
+          | {:error, :no_backends | :closed | :overloaded | :unfinished}
+  def checkout_except(_balancer, _values, _key), do: not_loaded()
 
   @doc """
   As `checkout_except/2`, and looks at every backend. Runs on a dirty CPU scheduler.
@@ -215,6 +268,17 @@ defmodule GrpcLb.Native do
   @spec checkout_except_thoroughly(balancer(), values :: [term()]) ::
           {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
   def checkout_except_thoroughly(_balancer, _values), do: not_loaded()
+
+  @doc """
+  As `checkout_except_thoroughly/2`, for a call that has a key. Runs on a dirty CPU scheduler.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> {:ok, "10.0.0.2:50051", _ticket} =
+      ...>   GrpcLb.Native.checkout_except_thoroughly(lb, [], "user 7")
+  """
+  @spec checkout_except_thoroughly(balancer(), values :: [term()], key()) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout_except_thoroughly(_balancer, _values, _key), do: not_loaded()
 
   @doc """
   Takes a place, for the calling process, in the line of those who wait for room. See `:checkout_wait`
@@ -247,6 +311,17 @@ defmodule GrpcLb.Native do
   @spec checkout_in_turn(waiter(), values :: [term()]) ::
           {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
   def checkout_in_turn(_waiter, _values), do: not_loaded()
+
+  @doc """
+  As `checkout_in_turn/2`, for a call that has a key.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"], checkout_wait: 100)
+      iex> {:ok, waiter, _place, 100} = GrpcLb.Native.line_up(lb)
+      iex> {:ok, "10.0.0.2:50051", _ticket} = GrpcLb.Native.checkout_in_turn(waiter, [], "user 7")
+  """
+  @spec checkout_in_turn(waiter(), values :: [term()], key()) ::
+          {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout_in_turn(_waiter, _values, _key), do: not_loaded()
 
   @doc """
   Gives a place in line up: no message comes for it after this. See `line_up/1`.
@@ -445,7 +520,7 @@ defmodule GrpcLb.Native do
 
       iex> {:ok, lb} = GrpcLb.new(:random, [])
       iex> GrpcLb.Native.info(lb)
-      %{policy: :random, generation: 1, closed: false, malformed_reports: 0, backends: []}
+      %{policy: :random, generation: 1, closed: false, malformed_reports: 0, table: nil, backends: []}
   """
   @spec info(balancer()) :: GrpcLb.info()
   def info(_balancer), do: not_loaded()

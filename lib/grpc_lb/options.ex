@@ -17,6 +17,7 @@ defmodule GrpcLb.Options do
           :any
           | :local_pid
           | :reference
+          | :binary
           | {:strings, at_most: pos_integer(), bytes: pos_integer()}
           | :keyword
           | {:function, arity()}
@@ -220,6 +221,7 @@ defmodule GrpcLb.Options do
   defp is?(:any, _value), do: true
   defp is?(:local_pid, value), do: is_pid(value) and node(value) == node()
   defp is?(:reference, value), do: is_reference(value)
+  defp is?(:binary, value), do: is_binary(value)
   defp is?(:keyword, value), do: Keyword.keyword?(value)
   defp is?({:function, arity}, value), do: is_function(value, arity)
   defp is?({:integer, bounds}, value), do: is_integer(value) and within?(bounds, value)
@@ -275,6 +277,7 @@ defmodule GrpcLb.Options do
   defp allowed(:any), do: "any term"
   defp allowed(:local_pid), do: "a pid of this node"
   defp allowed(:reference), do: "a reference"
+  defp allowed(:binary), do: "a binary"
 
   defp allowed({:strings, at_most: n, bytes: bytes}),
     do: "a list of strings, #{n} at most, of #{bytes} bytes each at most"

@@ -231,6 +231,62 @@ defmodule GrpcLb.Policy do
         ]
       ]
     ],
+    ring_hash: [
+      for: "Calls with one key belong on one backend",
+      sticky?: true,
+      intro: """
+      The backend to which a ring of hashes leads from the key of the call (gRFC A42): the same one for
+      the same key, on every node that has the same list, and the same one as gRPC's and Envoy's. Keys
+      are given with `GrpcLb.pick/2`, `GrpcLb.checkout/2` and the option `:key` of `GrpcLb.run/3`; a call
+      without one goes to any point of the ring.
+
+      Every backend has entries on the ring, in number as its weight, at the hashes of its id, or its
+      `:hash_key`, see `GrpcLb.Backend`. When one comes or goes, only the keys of its entries move. While
+      one is down, ejected or full, a key of its goes to the next entry whose backend is not, and comes
+      back afterwards. The ring does not move for that.
+
+      The ring is built when the list, its weights or the sizes change, not when states do. A pick is a
+      binary search. An entry takes 12 bytes, and each backend some 20: 16 KB for 100 backends, 45 KB for
+      1,000; see `:table` of `GrpcLb.info/1`.
+
+      The list's order matters a little where entries are no whole number, which is where `max_ring_size`
+      cuts, or weights have no common measure: a balancer takes the list as it comes, as C-core and Envoy
+      do, so nodes need it in the same order then; connections and pools, whose lists come in any order,
+      take it in order of the ids, as grpc-go does. A42 dials as it picks, and waits for a backend that
+      connects; here one that connects is passed over like one that is down.
+      """,
+      options: [
+        min_ring_size: [
+          type: {:integer, from: 1, to: 8_388_608},
+          default: 1_024,
+          doc: """
+          so many entries at least, and more where that is needed to have them in number as the weights. More
+          make the shares of the backends more alike.
+          """
+        ],
+        max_ring_size: [
+          type: {:integer, from: 1, to: 8_388_608},
+          default: 4_096,
+          doc: """
+          so many entries at most. With more backends than this some have none, and get no calls with a
+          key. Clients of gRPC have a cap of their own besides, which is 4,096 for both sizes.
+          """
+        ],
+        hash_balance_factor: [
+          type: {:or, {:integer, from: 100, to: 0xFFFFFFFF}, nil},
+          default: nil,
+          doc: """
+          keeps a hot key from drowning its backend: one that has more than this many percent of its share of
+          all calls in flight passes calls on, as one that is down does (Envoy's `hash_balance_factor`,
+          consistent hashing with bounded loads). 125 lets it have a quarter more than its share; less is more
+          even, and more is more sticky. Calls in flight are those of `GrpcLb.run/3` and
+          `GrpcLb.checkout/2`: where there is only `GrpcLb.pick/2` nothing is. They are counted in one
+          word for it, which callers on all schedulers write. Envoy goes on to any backend, in an order drawn
+          by the key. By default off.
+          """
+        ]
+      ]
+    ],
     random: [
       for: "Nothing may be shared between callers, or weights are to hold without a rotation",
       intro: """
@@ -320,7 +376,7 @@ defmodule GrpcLb.Policy do
   """
   @spec to_native(t()) :: Native.policy()
   def to_native({name, opts}) when name in @names do
-    {name, Options.validate!(opts, @policies[name][:options], name)}
+    {name, name |> known_options(opts) |> consistent!(name)}
   end
 
   def to_native(name) when name in @names, do: to_native({name, []})
@@ -330,6 +386,35 @@ defmodule GrpcLb.Policy do
           "unknown policy #{inspect(other)}, expected #{Options.one_of(@names)}, " <>
             "or one of them with options: {name, opts}"
   end
+
+  defp known_options(name, opts), do: Options.validate!(opts, @policies[name][:options], name)
+
+  defp consistent!(%{min_ring_size: min, max_ring_size: max}, name) when min > max do
+    raise ArgumentError,
+          "option :min_ring_size of #{inspect(name)} must not be above :max_ring_size, " <>
+            "got: #{min} and #{max}"
+  end
+
+  defp consistent!(options, _name), do: options
+
+  @doc """
+  Whether a policy is sticky: calls with one key go to one backend. The others take no notice of keys.
+
+  Raises `ArgumentError` when it is none.
+
+      iex> GrpcLb.Policy.sticky?(:ring_hash)
+      true
+      iex> GrpcLb.Policy.sticky?({:round_robin, cursor: :per_scheduler})
+      false
+      iex> GrpcLb.Policy.sticky?(:sticky)
+      ** (ArgumentError) unknown policy :sticky, expected :round_robin or :weighted_round_robin or :least_request or :peak_ewma or :ring_hash or :random or :pick_first, or one of them with options: {name, opts}
+  """
+  @spec sticky?(t()) :: boolean()
+  for {name, policy} <- @policies do
+    def sticky?(unquote(name)), do: unquote(policy[:sticky?] || false)
+  end
+
+  def sticky?(policy), do: policy |> to_native() |> elem(0) |> sticky?()
 
   @doc false
   # The policy of one of many clients that have one list.

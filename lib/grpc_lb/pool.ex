@@ -119,6 +119,16 @@ defmodule GrpcLb.Pool do
   alias GrpcLb.{Call, Line, Native, Secret, Waiters}
   alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options}
 
+  @call_options [
+    timeout: [
+      type: {:or, {:ms, 0}, :infinity},
+      default: 5_000,
+      doc: "the time in milliseconds that a member has to answer, or `:infinity`."
+    ],
+    key: [type: :any, default: nil, doc: "the key of the call, see `pick/2`."]
+  ]
+  @call_prepared GrpcLb.Options.prepare(@call_options)
+
   @typedoc "The name of a pool."
   @type name :: atom()
 
@@ -342,19 +352,27 @@ defmodule GrpcLb.Pool do
   defp in_pool(found_or_overloaded), do: found_or_overloaded
 
   @doc """
-  Picks a member for a key.
+  Picks a member for a key: with `policy: :ring_hash` the same one each time, and with any other policy
+  as `pick/1`, which takes no notice of the key. See `GrpcLb.pick/2`.
 
-  The key is for policies that send equal keys to the same member. The present policies have no
-  use for it, and this is `pick/1`.
+  With `scope: :cluster` all nodes choose the same member for a key, once they have heard of the same
+  members. A member's place is that of its pid: the keys of one that is started anew go elsewhere.
 
-      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_key_doc)
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_key_doc, policy: :ring_hash)
       iex> GrpcLb.Pool.join(:pick_key_doc, value: 1)
       iex> GrpcLb.Pool.pick(:pick_key_doc, "customer 7")
       {:ok, 1}
   """
   @spec pick(name(), key :: term()) ::
           {:ok, value :: term()} | {:error, :no_members | :not_running}
-  def pick(pool, _key), do: pick(pool)
+  def pick(pool, key) when is_atom(pool) do
+    case :persistent_term.get(pool, nil) do
+      {GrpcLb.Pool, balancer, _handle} -> in_pool(GrpcLb.pick(balancer, key))
+      _other -> {:error, :not_running}
+    end
+  end
+
+  def pick(other, _key), do: Handle.not_a_pool!(other)
 
   @doc """
   Picks a member and returns its value, or raises `GrpcLb.Pool.NoMembersError`.
@@ -411,7 +429,7 @@ defmodule GrpcLb.Pool do
   defp checkout_by(other, _checkout), do: Handle.not_a_pool!(other)
 
   @doc """
-  As `checkout/1`, for a call that has a key, see `pick/2`.
+  Checks out a member for a key: `checkout/1` with the choice of `pick/2`.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :checkout_key_doc)
       iex> GrpcLb.Pool.join(:checkout_key_doc, value: 1)
@@ -420,7 +438,7 @@ defmodule GrpcLb.Pool do
   @spec checkout(name(), key :: term()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_members | :not_running | :overloaded}
-  def checkout(pool, _key), do: checkout(pool)
+  def checkout(pool, key), do: checkout_by(pool, &GrpcLb.checkout(&1, key))
 
   @doc """
   Checks out a member, calls `fun` with its value, and completes the call.
@@ -453,8 +471,13 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
-  Checks out a member, calls it with `GenServer.call/3`, and completes the call. `timeout` is in
-  milliseconds, or `:infinity`. It is the time that a member has to answer.
+  Checks out a member, calls it with `GenServer.call/3`, and completes the call.
+
+  ## Options
+
+  #{GrpcLb.Options.docs(@call_options)}
+
+  A timeout can also be given in the place of the options.
 
   Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
 
@@ -485,18 +508,27 @@ defmodule GrpcLb.Pool do
       iex> GrpcLb.Pool.join(:call_doc, agent)
       iex> GrpcLb.Pool.call(:call_doc, {:get, fn n -> n end})
       {:ok, 7}
+      iex> GrpcLb.Pool.call(:call_doc, {:get, fn n -> n end}, key: "customer 7", timeout: 1_000)
+      {:ok, 7}
   """
-  @spec call(name(), request :: term(), timeout()) ::
+  @spec call(name(), request :: term(), timeout() | [timeout: timeout(), key: term()]) ::
           {:ok, reply :: term()}
           | {:error, :no_members | :not_running | :overloaded | {:exit, reason :: term()}}
-  def call(pool, request, timeout \\ 5_000) do
-    call(pool, request, timeout!(timeout), _passed_over = [])
+  def call(pool, request, opts_or_timeout \\ [])
+
+  def call(pool, request, opts) when is_list(opts) do
+    options = GrpcLb.Options.validate!(opts, @call_prepared, "call/3")
+    call(pool, request, options, _passed_over = [])
+  end
+
+  def call(pool, request, timeout) do
+    call(pool, request, %{timeout: timeout!(timeout), key: nil}, [])
   end
 
   # passed_over: :dead when a dead member was, and the nodes that were not connected.
-  defp call(pool, request, timeout, passed_over) do
-    with {:ok, server, ticket} <- checkout_other(pool, passed_over) do
-      case Call.make(server, ticket, &try_call(&1, request, timeout), &outcome/1) do
+  defp call(pool, request, options, passed_over) do
+    with {:ok, server, ticket} <- checkout_other(pool, options.key, passed_over) do
+      case Call.make(server, ticket, &try_call(&1, request, options.timeout), &outcome/1) do
         {:ok, reply} ->
           {:ok, reply}
 
@@ -505,7 +537,7 @@ defmodule GrpcLb.Pool do
             {:error, {:exit, reason}}
           else
             pass_over(pool, why)
-            call(pool, request, timeout, [why | passed_over])
+            call(pool, request, options, [why | passed_over])
           end
 
         {:exit, reason} ->
@@ -516,8 +548,8 @@ defmodule GrpcLb.Pool do
 
   # The feed takes the members of a lost node out, but it can be busy, and a call has no time to wait
   # for it. As long as such members are picked, one that can be reached is taken from the list.
-  defp checkout_other(pool, passed_over) do
-    with {:ok, server, ticket} <- checkout_except(pool, [self()]) do
+  defp checkout_other(pool, key, passed_over) do
+    with {:ok, server, ticket} <- checkout_except(pool, [self()], key) do
       if passed_over == [] or connected?(server) do
         {:ok, server, ticket}
       else
@@ -535,14 +567,14 @@ defmodule GrpcLb.Pool do
   end
 
   # Nobody can call itself: the policy chooses among the others.
-  defp checkout_except(pool, servers) do
-    checkout = &Line.checkout_except(&1, servers)
+  defp checkout_except(pool, servers, key) do
+    checkout = &Line.checkout_except(&1, servers, key)
 
     with {:ok, server, ticket} <- checkout_by(pool, checkout) do
       # A value can be a name of this process.
       if self?(server) do
         GrpcLb.complete(ticket, :cancelled)
-        checkout_except(pool, [server | servers])
+        checkout_except(pool, [server | servers], key)
       else
         {:ok, server, ticket}
       end

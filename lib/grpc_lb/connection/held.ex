@@ -4,7 +4,7 @@ defmodule GrpcLb.Connection.Held do
 
   @behaviour GrpcLb.Holder
 
-  alias GrpcLb.{Janitor, Telemetry, Waiters}
+  alias GrpcLb.{Janitor, Native, Policy, Settings, Telemetry, Waiters}
 
   @enforce_keys [:name, :balancer, :waiters]
   defstruct @enforce_keys
@@ -17,7 +17,10 @@ defmodule GrpcLb.Connection.Held do
 
   @impl true
   def open(%{name: name, policy: policy, settings: settings}) do
-    {:ok, balancer} = GrpcLb.new(policy, [], [owner: self()] ++ settings)
+    policy = Policy.to_native(policy)
+    settings = Settings.to_native([owner: self()] ++ settings, policy)
+    # Resolvers give addresses in any order.
+    {:ok, balancer} = Native.new(policy, [], Map.put(settings, :any_order, true))
     %__MODULE__{name: name, balancer: balancer, waiters: Waiters.new()}
   end
 

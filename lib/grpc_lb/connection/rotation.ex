@@ -3,17 +3,19 @@ defmodule GrpcLb.Connection.Rotation do
   # The list of a connection's balancer, as it was made last. An id whose transport is down stays
   # listed as `:connecting`, so that it comes back with its ejection, counts and latency: these belong
   # to the endpoint, not to one transport of it (gRFC A50). One that was never up, or whose address
-  # has been gone meanwhile, is listed when it is up.
+  # has been gone meanwhile, is listed when it is up; or at once where the policy hashes: other clients
+  # find the same backend for a key only if all have the same list (gRFC A42).
 
   alias GrpcLb.Connection.Plan
-  alias GrpcLb.Secret
+  alias GrpcLb.{Native, Policy, Secret}
 
   @enforce_keys [:balancer]
-  defstruct [:balancer, listed: [], ids: MapSet.new()]
+  defstruct [:balancer, :sticky?, listed: [], ids: MapSet.new()]
 
   @typedoc "`listed` is `nil` when that is not known, `ids` always is. Values are hidden in it."
   @type t :: %__MODULE__{
           balancer: GrpcLb.balancer(),
+          sticky?: boolean(),
           listed: [GrpcLb.Backend.form()] | nil,
           ids: MapSet.t(Plan.id())
         }
@@ -25,13 +27,15 @@ defmodule GrpcLb.Connection.Rotation do
 
   @doc "That of a balancer without backends."
   @spec new(GrpcLb.balancer()) :: t()
-  def new(balancer), do: %__MODULE__{balancer: balancer}
+  def new(balancer) do
+    %__MODULE__{balancer: balancer, sticky?: Policy.sticky?(Native.summary(balancer).policy)}
+  end
 
   @doc "That of a balancer that another process has fed."
   @spec adopt(GrpcLb.balancer()) :: t()
   def adopt(balancer) do
     ids = MapSet.new(GrpcLb.info(balancer).backends, & &1.id)
-    %__MODULE__{balancer: balancer, listed: nil, ids: ids}
+    %{new(balancer) | listed: nil, ids: ids}
   end
 
   @doc """
@@ -39,8 +43,9 @@ defmodule GrpcLb.Connection.Rotation do
   not ask the balancer then.
   """
   @spec update(t(), [wanted()]) :: {:ok, GrpcLb.changes(), t()} | :same | {:error, :closed}
-  def update(%{balancer: balancer, ids: ids} = rotation, wanted) do
-    listed = for {id, up, _weight} = one <- wanted, up != :not_up or id in ids, do: form(one)
+  def update(%{balancer: balancer, ids: ids, sticky?: sticky?} = rotation, wanted) do
+    listed? = fn {id, up, _weight} -> up != :not_up or sticky? or id in ids end
+    listed = wanted |> Enum.filter(listed?) |> Enum.map(&form/1)
 
     if listed === rotation.listed do
       :same

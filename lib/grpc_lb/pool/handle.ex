@@ -9,11 +9,12 @@ defmodule GrpcLb.Pool.Handle do
   alias GrpcLb.{Janitor, Native, Policy, Settings, Waiters}
   alias GrpcLb.Pool.Options
 
-  @enforce_keys [:options, :holder, :balancer, :waiters, :scope, :feed]
+  @enforce_keys [:options, :sticky?, :holder, :balancer, :waiters, :scope, :feed]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
           options: Options.t(),
+          sticky?: boolean(),
           holder: pid(),
           balancer: GrpcLb.balancer(),
           waiters: Waiters.t(),
@@ -28,6 +29,7 @@ defmodule GrpcLb.Pool.Handle do
 
     handle = %__MODULE__{
       options: options,
+      sticky?: Policy.sticky?(options.policy),
       holder: self(),
       balancer: balancer,
       waiters: Waiters.new(),
@@ -49,6 +51,7 @@ defmodule GrpcLb.Pool.Handle do
       |> Kernel.++(options.settings)
       |> Settings.to_native(policy)
       |> Map.put(:preferred_share, (options.local_share || 1) / 1)
+      |> Map.put(:any_order, true)
 
     {:ok, balancer} = Native.new(policy, [], settings)
     balancer

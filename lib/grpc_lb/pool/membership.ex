@@ -8,7 +8,7 @@ defmodule GrpcLb.Pool.Membership do
   # the balancer lists. It can have looked just before the change, so it is asked once more.
 
   alias GrpcLb.Pool.{Feed, Handle}
-  alias GrpcLb.{Native, Waiters}
+  alias GrpcLb.{Key, Native, Waiters}
 
   @typedoc "A member: its pid, what a pick returns, its weight."
   @type member :: {pid(), value :: term(), weight :: non_neg_integer()}
@@ -51,8 +51,8 @@ defmodule GrpcLb.Pool.Membership do
 
   @doc "Makes a change in the balancer, which watches this node's members."
   @spec make(Handle.t(), change()) :: result()
-  def make(handle, {:join, {pid, value, weight}}) do
-    add(handle, [{pid, value, %{owner: pid, weight: weight}}])
+  def make(handle, {:join, {pid, _value, _weight} = member}) do
+    add(handle, [backend(handle, member, %{owner: pid})])
   end
 
   def make(handle, {:leave, pid}), do: GrpcLb.remove(handle.balancer, [pid])
@@ -62,11 +62,13 @@ defmodule GrpcLb.Pool.Membership do
   def add_remote(%Handle{options: options} = handle, members) do
     # Only with a preference do they stand back.
     reserve = options.local_share != nil
+    add(handle, Enum.map(members, &backend(handle, &1, %{reserve: reserve})))
+  end
 
-    add(
-      handle,
-      for({pid, value, weight} <- members, do: {pid, value, %{weight: weight, reserve: reserve}})
-    )
+  # The external form of a pid is the same on all nodes.
+  defp backend(%Handle{sticky?: sticky?}, {pid, value, weight}, opts) do
+    opts = if sticky?, do: Map.put(opts, :hash_key, Key.external(pid)), else: opts
+    {pid, value, Map.put(opts, :weight, weight)}
   end
 
   @spec remove_remote(Handle.t(), [pid()]) :: result()

@@ -4,6 +4,10 @@ use std::hash::Hash;
 use std::num::NonZeroU64;
 
 use hashbrown::Equivalent;
+use triomphe::ThinArc;
+
+/// A backend's text among the entries of a policy that hashes: what is hashed to find its places.
+pub type HashKey = ThinArc<(), u8>;
 
 /// A backend as it is offered to [`Balancer::reconcile`](crate::Balancer::reconcile).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub struct Backend<O> {
     /// Whether it stands back for those that are not: see
     /// [`Config::preferred_share`](crate::Config::preferred_share).
     pub reserve: bool,
+    /// Its text among the entries of a policy that hashes, which needs it.
+    pub hash_key: Option<HashKey>,
 }
 
 impl<O> Backend<O> {
@@ -34,6 +40,16 @@ impl<O> Backend<O> {
             weight: 1,
             state: None,
             reserve: false,
+            hash_key: None,
+        }
+    }
+
+    /// The same, with a text for the policies that hash.
+    #[must_use]
+    pub fn keyed(self, text: impl AsRef<[u8]>) -> Self {
+        Backend {
+            hash_key: Some(HashKey::from_header_and_slice((), text.as_ref())),
+            ..self
         }
     }
 }

@@ -25,6 +25,23 @@ pub struct Caller {
     /// Its own, or that of nobody while it draws from [`Draws`].
     number: Cell<usize>,
     seed: Cell<u64>,
+    /// The hash of the key of the call that it picks for.
+    key: Cell<Option<u64>>,
+}
+
+/// Takes a call's key from a caller again when it is dropped, see [`Caller::with_key`].
+#[must_use]
+pub struct Keyed<'a> {
+    caller: &'a Caller,
+    /// The one before.
+    key: Option<u64>,
+}
+
+impl Drop for Keyed<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.caller.key.set(self.key);
+    }
 }
 
 /// Makes a caller itself again when it is dropped, see [`Caller::drawing_from`].
@@ -73,6 +90,34 @@ impl Caller {
             number: Cell::new(own_number.get()),
             own_number,
             seed: Cell::new(seed),
+            key: Cell::new(None),
+        }
+    }
+
+    /// Has this caller pick for calls whose key has this hash until the guard is dropped. Policies
+    /// that hash choose by it, see [`Policy::hashes`](crate::policy::Policy::hashes); the others do not look.
+    ///
+    /// ```
+    /// use grpc_lb_core::hash::xxh64;
+    /// use grpc_lb_core::policy::{ring_hash, Policy};
+    /// use grpc_lb_core::{Backend, Balancer, Caller, Time, Unowned};
+    ///
+    /// let policy = Policy::RingHash(ring_hash::Config::default());
+    /// let balancer = Balancer::new(policy, 0, Time(0));
+    /// let backends = ["10.0.0.1:443", "10.0.0.2:443"].map(|id| Backend::new(id, id).keyed(id));
+    /// balancer.reconcile(&backends, &Unowned, Time(0))?;
+    ///
+    /// let caller = Caller::new(7);
+    /// let _keyed = caller.with_key(xxh64(b"some-user", 0));
+    /// let picked = balancer.pick(&caller, &Unowned, |id| *id);
+    /// assert!((0..10).all(|_| balancer.pick(&caller, &Unowned, |id| *id) == picked));
+    /// # Ok::<(), grpc_lb_core::ChangeError>(())
+    /// ```
+    #[inline]
+    pub fn with_key(&self, hash: u64) -> Keyed<'_> {
+        Keyed {
+            caller: self,
+            key: self.key.replace(Some(hash)),
         }
     }
 
@@ -115,6 +160,12 @@ impl Caller {
     #[inline]
     pub(crate) fn number(&self) -> usize {
         self.number.get()
+    }
+
+    /// The hash that a policy which hashes chooses by: that of the call's key, or any where it has none.
+    #[inline]
+    pub(crate) fn hash(&self) -> u64 {
+        self.key.get().unwrap_or_else(|| self.random())
     }
 
     /// A number in `0..bound`, each as likely as the others. `bound` is not 0.
@@ -213,6 +264,20 @@ mod tests {
             assert_eq!(caller.number(), number);
             assert_eq!(caller.random(), alone.random());
         }
+    }
+
+    #[test]
+    fn a_key_is_that_of_the_innermost_guard() {
+        let caller = Caller::new(3);
+        {
+            let _one = caller.with_key(1);
+            {
+                let _other = caller.with_key(2);
+                assert_eq!([caller.hash(), caller.hash()], [2, 2]);
+            }
+            assert_eq!(caller.hash(), 1);
+        }
+        assert_ne!(caller.hash(), caller.hash());
     }
 
     #[test]

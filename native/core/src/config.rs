@@ -25,6 +25,10 @@ pub struct Config {
     /// Which part of the picks goes to backends that are no [reserve](crate::Backend::reserve), from 0
     /// to 1, as long as some of both are healthy. While none of one kind is, the other kind is picked.
     pub preferred_share: f64,
+    /// Whether others have the same list in another order: then what follows from the order must be the
+    /// same for all of them. grpc-go sorts a ring's backends for it; C-core and Envoy take them as they
+    /// come.
+    pub any_order: bool,
     /// How many calls may be in flight (gRFC A32). `None` is any number. Only calls that began
     /// under such a limit count.
     pub max_requests: Option<u32>,
@@ -41,6 +45,7 @@ impl Config {
         Limits {
             max_requests: self.max_requests,
             max_requests_per_backend: self.max_requests_per_backend,
+            counts_all: self.max_requests.is_some() || self.policy.counts_calls(),
         }
     }
 
@@ -65,6 +70,7 @@ impl From<Policy> for Config {
             slow_start: None,
             panic_threshold: 0,
             preferred_share: 1.0,
+            any_order: false,
             max_requests: None,
             max_requests_per_backend: None,
             checkout_wait: Duration::ZERO,

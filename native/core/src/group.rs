@@ -86,7 +86,7 @@ impl<T> Group<T> {
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
-        let chosen = self.choose_again(caller)?;
+        let chosen = self.choose_again(caller, 0)?;
         let row = self.rows.get(chosen);
         match usable(row) {
             true => Ok(row),
@@ -129,8 +129,8 @@ impl<T> Group<T> {
         enter: impl Fn(&Row<T>) -> Option<E>,
     ) -> Result<(&Row<T>, E), Unavailable> {
         self.pass_over(chosen);
-        for _ in 0..self.picker.more_choices() {
-            let chosen = self.choose_again(caller)?;
+        for attempt in 1..=self.picker.more_choices() {
+            let chosen = self.choose_again(caller, attempt)?;
             let row = self.rows.get(chosen);
             if let Some(entered) = usable(row).then(|| enter(row)).flatten() {
                 return Ok((row, entered));
@@ -173,11 +173,14 @@ impl<T> Group<T> {
         }
     }
 
-    /// The same, where it is not to be compiled once more.
+    /// The same, where it is not to be compiled once more, after so many others were passed over.
     #[cold]
     #[inline(never)]
-    fn choose_again(&self, caller: &Caller) -> Result<usize, Unavailable> {
-        self.choose(caller)
+    fn choose_again(&self, caller: &Caller, attempt: usize) -> Result<usize, Unavailable> {
+        match self.rows.len() {
+            0 => Err(Unavailable::NoBackends),
+            _ => Ok(self.picker.pick_again(&self.rows, caller, attempt)),
+        }
     }
 
     pub(crate) fn rows(&self) -> &Rows<T> {

@@ -77,12 +77,12 @@ mod watched;
 mod models;
 
 pub use alarm::Alarm;
-pub use backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
+pub use backend::{Backend, HashKey, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
 pub use balancer::{
     BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Info,
     MemberError, Summary,
 };
-pub use caller::{Caller, Drawing, Draws};
+pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;

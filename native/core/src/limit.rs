@@ -9,6 +9,8 @@ pub(crate) struct Limits {
     pub(crate) max_requests: Option<u32>,
     /// Of each backend.
     pub(crate) max_requests_per_backend: Option<u32>,
+    /// Whether the balancer's calls are counted: they are limited, or the policy asks how many there are.
+    pub(crate) counts_all: bool,
 }
 
 /// A count of a balancer's calls in flight; those of a backend are in its

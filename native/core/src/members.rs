@@ -6,7 +6,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 use slab::Slab;
 use triomphe::Arc;
 
-use crate::backend::{Backend, Offer, Owner, State};
+use crate::backend::{Backend, HashKey, Offer, Owner, State};
 use crate::entry::{Entry, Row};
 use crate::health::ejection::Ejection;
 use crate::health::{Health, Standing};
@@ -33,6 +33,8 @@ pub(crate) struct Member<T> {
     pub(crate) owner: Option<Owner>,
     pub(crate) weight: u32,
     pub(crate) reserve: bool,
+    /// Given with a policy that hashes, which needs it.
+    pub(crate) hash_key: Option<HashKey>,
     /// As its user says.
     pub(crate) state: State,
     pub(crate) owner_dead: bool,
@@ -142,6 +144,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             owner: None,
             weight: offered.weight,
             reserve: offered.reserve,
+            hash_key: offered.hash_key.clone(),
             state: offered.state.unwrap_or_default(),
             owner_dead: false,
             standing: Standing::default(),
@@ -167,6 +170,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
         let member = self.get_mut(key);
         member.weight = offered.weight;
         member.reserve = offered.reserve;
+        member.hash_key.clone_from(&offered.hash_key);
         member.state = offered.state.unwrap_or(member.state);
         if offered.value.equivalent(&member.value) {
             return None;

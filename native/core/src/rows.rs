@@ -60,6 +60,10 @@ impl<T> Candidates for Rows<T> {
     fn load(&self, index: usize) -> &Load {
         &self.get(index).entry.load
     }
+
+    fn calls_in_flight(&self) -> u32 {
+        self.get(0).entry.shared.in_flight.count()
+    }
 }
 
 impl<T: Clone> Rows<T> {

@@ -16,8 +16,8 @@ pub(crate) struct Shared {
     config: ArcSwap<Config>,
     averaging: Averaging,
     pub(crate) fleet: Fleet,
-    /// The calls in flight that began while their number was limited: only then do all callers
-    /// write this one word.
+    /// The calls in flight that began while their number was limited, or asked for by the policy: only
+    /// then do all callers write this one word.
     pub(crate) in_flight: InFlight,
     /// Callers who wait for room.
     pub(crate) line: Line,

@@ -9,7 +9,7 @@ pub use crate::group::{Search, Unavailable};
 use crate::limit::Limits;
 use crate::live::{Counted, Snapshots};
 use crate::load::cohorts::Cohort;
-use crate::policy::Picker;
+use crate::policy::{Picker, TableSize};
 use crate::rows::Draft;
 use crate::share::Turns;
 use crate::sync::Ordering;
@@ -199,6 +199,15 @@ impl<T> Snapshot<T> {
 
     fn groups(&self) -> impl Iterator<Item = &Group<T>> {
         [&self.preferred].into_iter().chain(self.reserve())
+    }
+
+    /// How large the tables of a policy that hashes are together.
+    pub(crate) fn table(&self) -> Option<TableSize> {
+        let tables = self.groups().filter_map(|group| group.picker().table());
+        tables.reduce(|one, other| TableSize {
+            entries: one.entries + other.entries,
+            bytes: one.bytes + other.bytes,
+        })
     }
 
     /// Shows each backend that was picked through this snapshot and how often, possibly in parts,

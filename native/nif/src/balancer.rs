@@ -68,7 +68,8 @@ static TYPE: ResourceType<Balancer> = ResourceType::new(c"grpc_lb_balancer");
 
 /// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
 /// deaths and to run destructors, is done by the library's own thread: freeing a thousand copied
-/// terms, or building their list anew, takes some tenths of a millisecond.
+/// terms, or building their list anew, takes some tenths of a millisecond. With a policy that hashes
+/// deaths are always its thread's: to build a table takes milliseconds.
 const LARGE: usize = 1_000;
 
 impl Resource for Balancer {
@@ -96,7 +97,7 @@ impl Resource for Balancer {
             object.remove_dead(monitors);
             tell_of_event(&object.core);
         };
-        if object.summary().backends > LARGE {
+        if object.summary().backends > LARGE || object.hashes() {
             hand_over_with(object, remove_dead);
         } else {
             remove_dead(object, monitors);

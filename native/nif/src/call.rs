@@ -11,7 +11,7 @@ use crate::balancer::Balancer;
 use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
-use crate::pick::{as_caller, reason};
+use crate::pick::{as_caller, reason, with_key};
 use crate::ticket::{tell_of_room, Ticket};
 use crate::value::{Offered, Value};
 use crate::vm::dispatch::on_object;
@@ -32,42 +32,60 @@ pub(crate) fn checkout<'a>(
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
     Ok(match balancer.draws().is_some() {
-        false => checkout_by::<false>(env, balancer),
-        true => checkout_seeded(env, balancer).to_term(env),
+        false => checkout_by::<false>(env, balancer, None),
+        true => checkout_apart(env, balancer, None).to_term(env),
     })
 }
 
+/// A checkout that repeats, or is for a key. Apart, so that the plain one is compiled in one piece.
 #[cold]
 #[inline(never)]
-fn checkout_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Word<'a> {
-    checkout_by::<true>(env, balancer).into()
+pub(crate) fn checkout_apart<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    key: Option<u64>,
+) -> Word<'a> {
+    checkout_by::<true>(env, balancer, key).into()
 }
 
 #[inline]
-fn checkout_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
+fn checkout_by<'a, const APART: bool>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    key: Option<u64>,
+) -> Term<'a> {
     let monitors = Monitors::new(env, balancer);
-    let begun = as_caller::<SEEDED, _>(balancer, |caller| {
+    let begun = as_caller::<APART, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key.filter(|_| APART));
         let now = balancer.clock().now();
         balancer.checkout(caller, &monitors, now, |value| value.to_term(env))
     });
     match begun {
-        Err(Unavailable::Unfinished) => go_on(env, &CHECKOUT_THOROUGHLY, balancer).to_term(env),
+        Err(Unavailable::Unfinished) => checkout_on(env, balancer, key).to_term(env),
         begun => checked_out(env, balancer, begun),
     }
 }
 
-const CHECKOUT_THOROUGHLY: Function = nif!(DirtyCpu, checkout, 1, |_env, [balancer]| {
-    on_object::<Balancer, 0>(Self::NAME, balancer, [], checkout_thoroughly)
+/// Goes on where most of a long list are full, or dead and have not been taken out yet.
+#[cold]
+#[inline(never)]
+fn checkout_on<'a>(env: Env<'a>, balancer: &Object<Balancer>, key: Option<u64>) -> Word<'a> {
+    go_on(env, &CHECKOUT_THOROUGHLY, balancer, &[key.encode(env)])
+}
+
+const CHECKOUT_THOROUGHLY: Function = nif!(DirtyCpu, checkout, 2, |_env, [balancer, key]| {
+    on_object::<Balancer, 1>(Self::NAME, balancer, [key], checkout_thoroughly)
 });
 
-/// `checkout`, where most of a long list are full, or dead and have not been taken out yet.
 fn checkout_thoroughly<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
-    []: [Term<'a>; 0],
+    [key]: [Term<'a>; 1],
 ) -> Answer<'a> {
+    let key = decode::key(key, 2)?;
     let monitors = Monitors::new(env, balancer);
     let begun = as_caller::<true, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key);
         let now = balancer.clock().now();
         balancer.checkout_thoroughly(caller, &monitors, now, |value| value.to_term(env))
     });
@@ -106,14 +124,26 @@ pub(crate) fn checkout_except<'a>(
     balancer: &Object<Balancer>,
     [values]: [Term<'a>; 1],
 ) -> Answer<'a> {
+    except_with_key(env, balancer, values, None)
+}
+
+/// The same, of the backends to which a key leads.
+pub(crate) fn except_with_key<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    values: Term<'a>,
+    key: Option<u64>,
+) -> Answer<'a> {
     let values = decode::values(values, 2)?;
-    Ok(match begin_except(env, balancer, &values, Search::Brief) {
-        Err(Unavailable::Unfinished) => {
-            let answer = [atoms::error(), atoms::unfinished()];
-            tuple(env, answer.map(|atom| atom.to_term(env)))
-        }
-        begun => checked_out(env, balancer, begun),
-    })
+    Ok(
+        match begin_except(env, balancer, &values, key, Search::Brief) {
+            Err(Unavailable::Unfinished) => {
+                let answer = [atoms::error(), atoms::unfinished()];
+                tuple(env, answer.map(|atom| atom.to_term(env)))
+            }
+            begun => checked_out(env, balancer, begun),
+        },
+    )
 }
 
 /// `checkout_except_thoroughly(balancer, values) -> as checkout_except`, and always finished
@@ -122,8 +152,18 @@ pub(crate) fn checkout_except_thoroughly<'a>(
     balancer: &Object<Balancer>,
     [values]: [Term<'a>; 1],
 ) -> Answer<'a> {
+    except_with_key_thoroughly(env, balancer, values, None)
+}
+
+/// The same, of the backends to which a key leads.
+pub(crate) fn except_with_key_thoroughly<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    values: Term<'a>,
+    key: Option<u64>,
+) -> Answer<'a> {
     let values = decode::values(values, 2)?;
-    let begun = begin_except(env, balancer, &values, Search::Thorough);
+    let begun = begin_except(env, balancer, &values, key, Search::Thorough);
     Ok(checked_out(env, balancer, begun))
 }
 
@@ -131,12 +171,14 @@ fn begin_except<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
     values: &[Offered],
+    key: Option<u64>,
     search: Search,
 ) -> Result<(Term<'a>, Call), Unavailable> {
     let wanted = |value: &Value| !is_one_of(values, value);
     let monitors = Monitors::new(env, balancer);
     let now = balancer.clock().now();
     as_caller::<true, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key);
         let to_term = |value: &Value| value.to_term(env);
         balancer.checkout_where(caller, &monitors, search, now, wanted, to_term)
     })
@@ -162,12 +204,23 @@ pub(crate) fn checkout_in_turn<'a>(
     waiter: &Object<Waiter>,
     [values]: [Term<'a>; 1],
 ) -> Answer<'a> {
+    in_turn_with_key(env, waiter, values, None)
+}
+
+/// The same, of the backends to which a key leads.
+pub(crate) fn in_turn_with_key<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    values: Term<'a>,
+    key: Option<u64>,
+) -> Answer<'a> {
     let values = decode::values(values, 2)?;
     let wanted = |value: &Value| !is_one_of(&values, value);
     let Waiter { balancer, place } = &**waiter;
     let monitors = Monitors::new(env, balancer);
     let now = balancer.clock().now();
     let begun = as_caller::<true, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key);
         balancer.checkout_in_turn(*place, caller, &monitors, now, wanted, |value| {
             value.to_term(env)
         })
@@ -243,7 +296,7 @@ pub(crate) fn end_call<'a>(
     if completed.is_ok() && failed && ticket.is_urgent() {
         match ticket.clock() {
             Clock::System => ticker::wake_now(env),
-            Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket).to_term(env)),
+            Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket, &[]).to_term(env)),
         }
     }
     Ok(match completed {

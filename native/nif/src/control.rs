@@ -8,6 +8,7 @@ use std::ptr;
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::LoadReport;
+use grpc_lb_core::policy::TableSize;
 use grpc_lb_core::{
     Backend, BackendInfo, ChangeError, Changes, ConfigureError, Configured, Draws, Info,
     MemberError, State, Summary,
@@ -30,7 +31,7 @@ use crate::{atoms, decode, ticker};
 /// `new(policy, backends, settings) -> {:ok, balancer}`
 pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3]) -> Answer<'a> {
     let policy = decode::policy(policy)?;
-    let backends = decode::backends(backends, 2)?;
+    let backends = decode::backends(backends, 2, policy.hashes())?;
     let Settings {
         config,
         owner,
@@ -58,7 +59,7 @@ pub(crate) fn reconcile<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let backends = decode::backends(backends, 2)?;
+    let backends = decode::backends(backends, 2, balancer.hashes())?;
     none_is_itself(balancer, &backends)?;
     let changed = balancer.reconcile(
         &backends,
@@ -75,7 +76,7 @@ pub(crate) fn add<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let backends = decode::backends(backends, 2)?;
+    let backends = decode::backends(backends, 2, balancer.hashes())?;
     none_is_itself(balancer, &backends)?;
     let changed = balancer.add(
         &backends,
@@ -323,7 +324,19 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, clock: &Clock) -> Term<'a> 
             atoms::malformed_reports(),
             info.malformed_reports.encode(env),
         ),
+        (
+            atoms::table(),
+            info.table.map(|table| encode_table(env, table)).encode(env),
+        ),
         (atoms::backends(), backends.encode(env)),
+    ];
+    map(env, &fields)
+}
+
+fn encode_table(env: Env, table: TableSize) -> Term {
+    let fields = [
+        (atoms::entries(), table.entries),
+        (atoms::bytes(), table.bytes),
     ];
     map(env, &fields)
 }

@@ -10,6 +10,7 @@
 //! | `line` | what is told to those who wait for room |
 //! | `pick` | the hot NIF |
 //! | `call` | the NIFs around each call: checkout, also in turn, first_response and end_call |
+//! | `keyed` | pick and checkouts of a call that has a key |
 //! | `control` | the NIFs that make, change and describe balancers |
 //! | `decode` | policies, settings, backends and reports out of terms |
 //! | `ticker` | the balancers that real time drives, and who has their work done |
@@ -26,6 +27,7 @@ mod clock;
 mod control;
 mod decode;
 mod error;
+mod keyed;
 mod line;
 mod pick;
 mod ticker;
@@ -52,11 +54,16 @@ vm::library! {
     },
     methods: {
         Normal pick::pick(Balancer);
+        Normal keyed::pick(Balancer, key);
         Normal call::checkout(Balancer);
+        Normal keyed::checkout(Balancer, key);
         Normal call::checkout_except(Balancer, values);
+        Normal keyed::checkout_except(Balancer, values, key);
         DirtyCpu call::checkout_except_thoroughly(Balancer, values);
+        DirtyCpu keyed::checkout_except_thoroughly(Balancer, values, key);
         Normal call::line_up(Balancer);
         DirtyCpu call::checkout_in_turn(Waiter, values);
+        DirtyCpu keyed::checkout_in_turn(Waiter, values, key);
         Normal call::leave_line(Waiter);
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);

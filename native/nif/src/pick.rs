@@ -1,9 +1,8 @@
 //! The hot NIF.
 
-use grpc_lb_core::{Caller, Unavailable};
-use rustler::{Env, Term};
+use grpc_lb_core::{Caller, Keyed, Unavailable};
+use rustler::{Encoder, Env, Term};
 
-use crate::atoms;
 use crate::balancer::Balancer;
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
@@ -11,6 +10,7 @@ use crate::vm::go_on::go_on;
 use crate::vm::owner::Monitors;
 use crate::vm::term::{tuple, Word};
 use crate::vm::{Answer, Object};
+use crate::{atoms, decode};
 
 /// `pick(balancer) -> {:ok, value} | {:error, :no_backends | :closed}`
 #[inline]
@@ -44,25 +44,41 @@ fn pick_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>) ->
 #[inline(never)]
 fn not_picked<'a>(env: Env<'a>, balancer: &Object<Balancer>, unavailable: Unavailable) -> Word<'a> {
     match unavailable {
-        Unavailable::Unfinished => go_on(env, &PICK_THOROUGHLY, balancer),
+        Unavailable::Unfinished => pick_on(env, balancer, None),
         unavailable => reason(env, unavailable).into(),
     }
 }
 
-const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 1, |_env, [balancer]| {
-    on_object::<Balancer, 0>(Self::NAME, balancer, [], pick_thoroughly)
+/// Goes on where most of a long list are dead and have not been taken out yet.
+pub(crate) fn pick_on<'a>(env: Env<'a>, balancer: &Object<Balancer>, key: Option<u64>) -> Word<'a> {
+    go_on(env, &PICK_THOROUGHLY, balancer, &[key.encode(env)])
+}
+
+const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 2, |_env, [balancer, key]| {
+    on_object::<Balancer, 1>(Self::NAME, balancer, [key], pick_thoroughly)
 });
 
-/// `pick`, where most of a long list are dead and have not been taken out yet.
-fn pick_thoroughly<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
+fn pick_thoroughly<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [key]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let key = decode::key(key, 2)?;
     let monitors = Monitors::new(env, balancer);
-    let picked = as_caller::<true, _>(balancer, |caller| {
+    let found = as_caller::<true, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key);
         balancer.pick_thoroughly(caller, &monitors, |value| value.to_term(env))
     });
-    Ok(match picked {
+    Ok(picked(env, found))
+}
+
+/// The answer to a pick that is finished.
+#[inline]
+pub(crate) fn picked<'a>(env: Env<'a>, found: Result<Term<'a>, Unavailable>) -> Term<'a> {
+    match found {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
         Err(unavailable) => reason(env, unavailable),
-    })
+    }
 }
 
 thread_local! {
@@ -82,6 +98,12 @@ pub(crate) fn as_caller<const SEEDED: bool, R>(
         let _drawing = draws.map(|draws| caller.drawing_from(draws));
         pick(caller)
     })
+}
+
+/// Has a caller pick by the hash of a key, if there is one.
+#[inline]
+pub(crate) fn with_key(caller: &Caller, key: Option<u64>) -> Option<Keyed<'_>> {
+    key.map(|hash| caller.with_key(hash))
 }
 
 /// `{:error, reason}`

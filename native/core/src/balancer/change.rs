@@ -13,7 +13,7 @@ use crate::health::Standing;
 use crate::load::Load;
 use crate::members::{Member, MemberKey, Members};
 use crate::memory::Known;
-use crate::policy::{Build, CandidateList, Candidates, Cause};
+use crate::policy::{Build, CandidateList, Candidates, Cause, Listed};
 use crate::reclaim::Published;
 use crate::rows::{Draft, Rows};
 use crate::snapshot::{Reserve, Snapshot};
@@ -425,10 +425,10 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let [preferred, reserve] = std::mem::take(&mut self.rows).map(Draft::finish);
         let (order, published) = (self.writer.order(), self.published);
         let next = published.inspect(|last| {
-            let preferred = self.group(preferred, Some(last.preferred()), cause);
+            let preferred = self.group(preferred, Some(last.preferred()), cause, false);
             let has_reserve = reserve.len() > 0 || last.reserve().is_some();
             let reserve = has_reserve.then(|| {
-                let group = self.group(reserve, last.reserve(), cause);
+                let group = self.group(reserve, last.reserve(), cause, true);
                 Box::new(Reserve { group, order })
             });
             let limits = self.writer.config.limits();
@@ -439,7 +439,13 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     }
 
     /// A group of these rows, with a picker that takes over from the last one.
-    fn group(&mut self, rows: Rows<T>, last: Option<&Group<T>>, cause: Cause) -> Group<T> {
+    fn group(
+        &mut self,
+        rows: Rows<T>,
+        last: Option<&Group<T>>,
+        cause: Cause,
+        reserve: bool,
+    ) -> Group<T> {
         let Writer {
             config,
             members,
@@ -452,11 +458,13 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             rows: &rows,
             last: last.map_or(&none, Group::rows),
             members,
+            reserve,
         };
         let with = Build {
             last: last.map(Group::picker),
             cause,
             weighted: *weighted > 0 || config.slow_start.is_some(),
+            any_order: config.any_order,
             random,
         };
         let picker = config.policy.build(&list, with);
@@ -470,6 +478,8 @@ struct List<'a, T> {
     /// Of the snapshot before it.
     last: &'a Rows<T>,
     members: &'a Members<T>,
+    /// Which of the two groups they are.
+    reserve: bool,
 }
 
 impl<T> Candidates for List<'_, T> {
@@ -479,6 +489,10 @@ impl<T> Candidates for List<'_, T> {
 
     fn load(&self, index: usize) -> &Load {
         &self.rows.get(index).entry.load
+    }
+
+    fn calls_in_flight(&self) -> u32 {
+        self.rows.calls_in_flight()
     }
 }
 
@@ -499,5 +513,16 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
         let mut followers = rows.filter_map(|row| self.members.row_of(row));
         // One that has gone over to the other group has its row there.
         followers.find(|index| *index < self.len()).unwrap_or(0)
+    }
+
+    fn listed(&self) -> Vec<Listed<'_>> {
+        let members = self.members.in_order().into_iter();
+        let members = members.filter(|member| member.reserve == self.reserve);
+        let listed = members.map(|member| Listed {
+            hash_key: member.hash_key.as_ref().expect("the policy hashes"),
+            weight: member.weight,
+            index: member.row,
+        });
+        listed.collect()
     }
 }

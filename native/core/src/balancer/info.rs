@@ -9,6 +9,7 @@ use super::writer::Writer;
 use crate::backend::{Owner, State};
 use crate::entry::Entry;
 use crate::members::Member;
+use crate::policy::TableSize;
 use crate::reclaim::Published;
 use crate::snapshot::Snapshot;
 use crate::sync::Ordering;
@@ -25,6 +26,8 @@ pub struct Info<T> {
     pub closed: bool,
     /// How many load reports were malformed.
     pub malformed_reports: u64,
+    /// The tables of a policy that hashes, together; `None` with any other.
+    pub table: Option<TableSize>,
     /// All that are listed, in the order of the list.
     pub backends: Vec<BackendInfo<T>>,
 }
@@ -101,6 +104,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             generation: self.generation,
             closed: self.closed,
             malformed_reports: self.shared.malformed_reports(),
+            table: published.inspect(|snapshot| snapshot.table()),
             backends: self
                 .members
                 .in_order()

@@ -251,9 +251,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ) -> Result<(R, Ticket), Unavailable> {
         let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
-            let max = snapshot.limits().max_requests;
+            let limits = snapshot.limits();
             // A32: before the pick, which is not asked when there are too many.
-            if max.is_some() && !self.shared.in_flight.try_enter(max) {
+            if limits.counts_all && !self.shared.in_flight.try_enter(limits.max_requests) {
                 return Err(snapshot.overloaded());
             }
             let row = match check_owners {
@@ -266,12 +266,13 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 Ok((row, cohort)) => {
                     let entry = Arc::clone(&row.entry);
                     // Before `take`: if that panics, the ticket ends what has begun.
-                    let ticket = Ticket::new(entry, cohort, now, max.is_some(), caller.number());
+                    let ticket =
+                        Ticket::new(entry, cohort, now, limits.counts_all, caller.number());
                     Ok((take(&row.value), ticket))
                 }
                 Err(unavailable) => {
                     // A32: a pick that fails holds nothing.
-                    if max.is_some() {
+                    if limits.counts_all {
                         self.shared.in_flight.leave();
                     }
                     Err(unavailable)
@@ -291,7 +292,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<Changes, ChangeError> {
-        reject_duplicates(offered)?;
+        self.reject_unfit(offered)?;
         self.change_list(owners, |scope| scope.reconcile(offered, now))
     }
 
@@ -304,7 +305,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<Changes, ChangeError> {
-        reject_duplicates(offered)?;
+        self.reject_unfit(offered)?;
         self.change_list(owners, |scope| scope.add(offered, now))
     }
 
@@ -503,6 +504,26 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         // Acquire: pairs with the Release in `remove_dead_owners`. A pick that reads that no death is
         // left to act on, reads a snapshot without the dead.
         self.unhandled_deaths.load(Ordering::Acquire) > 0
+    }
+
+    /// Whether its policy chooses by the key of a call, see [`Policy::hashes`](crate::policy::Policy::hashes).
+    /// That never changes. Takes no lock.
+    pub fn hashes(&self) -> bool {
+        self.shared.config().policy.hashes()
+    }
+
+    fn reject_unfit<O: Offer<T>>(&self, offered: &[Backend<O>]) -> Result<(), ChangeError> {
+        reject_duplicates(offered)?;
+        if !self.hashes() {
+            return Ok(());
+        }
+        let keyless = offered
+            .iter()
+            .position(|backend| backend.hash_key.is_none());
+        keyless.map_or(Ok(()), |position| {
+            let policy = self.shared.config().policy.name();
+            Err(ChangeError::NoHashKey { position, policy })
+        })
     }
 
     /// Changes the list, unless the balancer is closed.

@@ -25,6 +25,13 @@ pub enum ChangeError {
         /// The position of the second.
         second: usize,
     },
+    /// The policy hashes, and a backend of the list has no text to be hashed.
+    NoHashKey {
+        /// The position of the first of them, from 0.
+        position: usize,
+        /// The policy.
+        policy: &'static str,
+    },
 }
 
 impl fmt::Display for ChangeError {
@@ -34,6 +41,10 @@ impl fmt::Display for ChangeError {
             ChangeError::DuplicateId { first, second } => {
                 write!(f, "backends {first} and {second} have the same id")
             }
+            ChangeError::NoHashKey { position, policy } => write!(
+                f,
+                "backend {position} has no hash_key, by which {policy} finds its place"
+            ),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Traits of a policy's parts, and of what it sees of the backends.
 
+use crate::backend::HashKey;
 use crate::caller::Caller;
 use crate::load::{reported_weight, Load, Measuring};
 
@@ -9,6 +10,17 @@ pub(crate) trait Candidates {
 
     /// What is measured of one.
     fn load(&self, index: usize) -> &Load;
+
+    /// How many calls are in flight to all backends of the balancer, see [`PolicyConfig::counts_calls`].
+    fn calls_in_flight(&self) -> u32;
+}
+
+/// A backend of the list, whether it can be picked or not.
+pub(crate) struct Listed<'a> {
+    pub(crate) hash_key: &'a HashKey,
+    pub(crate) weight: u32,
+    /// Which candidate it is, if it can be picked.
+    pub(crate) index: Option<u32>,
 }
 
 /// The same, as a picker is built for them.
@@ -22,6 +34,10 @@ pub(crate) trait CandidateList: Candidates {
     /// The backend that had this index in the list before this one, or the first after it that is
     /// still there.
     fn follower(&self, last_index: usize) -> usize;
+
+    /// All backends of the list in its order, for a table that is not built anew when one cannot be
+    /// picked for a while. With a policy that hashes only.
+    fn listed(&self) -> Vec<Listed<'_>>;
 }
 
 /// Why a picker is built; some policies begin anew with a list, others go on.
@@ -40,6 +56,8 @@ pub(crate) struct Build<'a, P> {
     pub(crate) cause: Cause,
     /// Whether some weight is not 1, or may soon not be.
     pub(crate) weighted: bool,
+    /// See [`Config::any_order`](crate::Config::any_order).
+    pub(crate) any_order: bool,
     pub(crate) random: &'a mut fastrand::Rng,
 }
 
@@ -51,6 +69,9 @@ pub(crate) trait PolicyConfig {
     /// Whether the picker holds a table of weights, and is built anew when one changes.
     const TABULATES_WEIGHTS: bool = false;
 
+    /// Whether it chooses by the key of a call, and needs a text of every backend to do so.
+    const HASHES: bool = false;
+
     type Picker: PolicyPicker;
 
     /// Prepares a picker, off the hot path.
@@ -61,10 +82,24 @@ pub(crate) trait PolicyConfig {
         None
     }
 
+    /// Whether picks ask how many calls are in flight to all backends together: then that is counted.
+    fn counts_calls(&self) -> bool {
+        false
+    }
+
     /// How weights come out of load reports, if they do.
     fn reported_weights(&self) -> Option<&reported_weight::Config> {
         None
     }
+}
+
+/// How large the table of a policy that hashes is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableSize {
+    /// Entries of a ring, or slots.
+    pub entries: usize,
+    /// Memory that it takes, with what is kept of the backends for it.
+    pub bytes: usize,
 }
 
 /// A policy, prepared for one snapshot.
@@ -80,6 +115,18 @@ pub(crate) trait PolicyPicker {
     /// Chooses, on the hot path: does not allocate, lock or read a clock. There is a candidate, and
     /// the candidates are those that the picker was built for.
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize;
+
+    /// Chooses in the place of what was chosen for the same call so many times before, and could not take
+    /// it.
+    fn pick_again(&self, candidates: &impl Candidates, caller: &Caller, attempt: usize) -> usize {
+        let _ = attempt;
+        self.pick(candidates, caller)
+    }
+
+    /// The table that it looks calls up in, if it has one.
+    fn table(&self) -> Option<TableSize> {
+        None
+    }
 
     /// Where among `n` candidates, of which there is one at least, to begin to look for one that can
     /// take a call, when those that `pick` chooses cannot. Anywhere, so that none takes the calls of

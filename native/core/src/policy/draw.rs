@@ -156,6 +156,10 @@ mod tests {
         fn load(&self, index: usize) -> &Load {
             &self.0[index]
         }
+
+        fn calls_in_flight(&self) -> u32 {
+            0
+        }
     }
 
     fn weighted(weights: &[f64]) -> Draw {

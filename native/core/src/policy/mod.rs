@@ -13,13 +13,15 @@
 //! | [`weighted_round_robin`] | one after the other, by weight |
 //! | [`least_request`] | the one of a few with the fewest calls in flight |
 //! | [`peak_ewma`] | the one of two that will probably answer sooner |
+//! | [`ring_hash`] | the one that a call's key leads to on a ring of hashes |
 //!
-//! [`ring_hash`] and [`maglev`] are the tables of policies that hash, which are not there yet: they
-//! are built and looked up, and tested with the known answers.
+//! [`maglev`] is the table of a policy that is not there yet: it is built and looked up, and tested
+//! with the known answers.
 
 pub(crate) mod alias;
 mod contract;
 pub(crate) mod draw;
+mod hashing;
 pub mod least_request;
 pub mod maglev;
 pub mod peak_ewma;
@@ -31,8 +33,10 @@ pub(crate) mod scale;
 mod schedule;
 pub mod weighted_round_robin;
 
-pub(crate) use self::contract::{Build, CandidateList, Candidates, Cause};
+pub use self::contract::TableSize;
+pub(crate) use self::contract::{Build, CandidateList, Candidates, Cause, Listed};
 use self::contract::{PolicyConfig, PolicyPicker};
+pub use self::hashing::BalanceFactor;
 use crate::caller::Caller;
 use crate::load::{reported_weight, Measuring};
 
@@ -65,6 +69,20 @@ macro_rules! policies {
                 }
             }
 
+            /// Whether it chooses by the key of a call, and needs a text of every backend to do so.
+            pub fn hashes(&self) -> bool {
+                match self {
+                    $(Policy::$name(_) => $module::Config::HASHES,)+
+                }
+            }
+
+            /// See [`PolicyConfig::counts_calls`].
+            pub(crate) fn counts_calls(&self) -> bool {
+                match self {
+                    $(Policy::$name(config) => config.counts_calls(),)+
+                }
+            }
+
             /// See [`PolicyPicker::COUNTS_PICKS`].
             pub(crate) fn counts_picks(&self) -> bool {
                 match self {
@@ -88,14 +106,14 @@ macro_rules! policies {
 
             /// See [`PolicyConfig::build`].
             pub(crate) fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
-                let Build { last, cause, weighted, random } = with;
+                let Build { last, cause, weighted, any_order, random } = with;
                 match self {
                     $(Policy::$name(config) => {
                         let last = match last {
                             Some(Picker::$name(last)) => Some(last),
                             _ => None,
                         };
-                        let with = Build { last, cause, weighted, random };
+                        let with = Build { last, cause, weighted, any_order, random };
                         Picker::$name(config.build(list, with))
                     })+
                 }
@@ -110,6 +128,25 @@ macro_rules! policies {
             pub(crate) fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
                 match self {
                     $(Picker::$name(picker) => picker.pick(candidates, caller),)+
+                }
+            }
+
+            /// See [`PolicyPicker::pick_again`].
+            pub(crate) fn pick_again(
+                &self,
+                candidates: &impl Candidates,
+                caller: &Caller,
+                attempt: usize,
+            ) -> usize {
+                match self {
+                    $(Picker::$name(picker) => picker.pick_again(candidates, caller, attempt),)+
+                }
+            }
+
+            /// See [`PolicyPicker::table`].
+            pub(crate) fn table(&self) -> Option<TableSize> {
+                match self {
+                    $(Picker::$name(picker) => picker.table(),)+
                 }
             }
 
@@ -158,6 +195,8 @@ policies! {
     LeastRequest(least_request),
     /// The one of two that will probably answer sooner.
     PeakEwma(peak_ewma),
+    /// The one that a call's key leads to on a ring of hashes.
+    RingHash(ring_hash),
 }
 
 impl Picker {

@@ -3,11 +3,14 @@
 //!
 //! Every backend has entries on a ring of hashes, in number as its weight; a call goes to the
 //! backend of the first entry that is not below the hash of the call's key. If that one is not
-//! ready, the ring is walked to the next entry whose backend is.
+//! ready, the ring is walked to the next entry whose backend is. A call without a key goes to any
+//! point of the ring (A76).
 
 use std::fmt;
 use std::io::Write;
 
+use super::contract::{Build, CandidateList, PolicyConfig};
+use super::hashing::{self, BalanceFactor, Table};
 use crate::hash::{shares, xxh64};
 
 /// How many entries a ring may have; A42's default is 1,024 to 4,096.
@@ -15,6 +18,8 @@ use crate::hash::{shares, xxh64};
 pub struct Config {
     min_ring_size: u32,
     max_ring_size: u32,
+    /// Has keys pass on to others where their backend has too many calls. `None` is never.
+    pub hash_balance_factor: Option<BalanceFactor>,
 }
 
 /// What is wrong with the sizes.
@@ -68,6 +73,7 @@ impl Config {
             Ok(Config {
                 min_ring_size,
                 max_ring_size,
+                ..Config::default()
             })
         }
     }
@@ -80,6 +86,7 @@ impl Config {
         Config {
             min_ring_size: self.min_ring_size.min(cap),
             max_ring_size: self.max_ring_size.min(cap),
+            ..self
         }
     }
 
@@ -99,7 +106,53 @@ impl Default for Config {
         Config {
             min_ring_size: 1_024,
             max_ring_size: 4_096,
+            hash_balance_factor: None,
         }
+    }
+}
+
+pub(crate) type Picker = hashing::Picker<Ring>;
+
+impl PolicyConfig for Config {
+    const NAME: &'static str = "ring_hash";
+    const HASHES: bool = true;
+    type Picker = Picker;
+
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        // The bound is no part of the ring.
+        let sizes = Config {
+            hash_balance_factor: None,
+            ..*self
+        };
+        Picker::build(sizes, self.hash_balance_factor, list, with)
+    }
+
+    fn counts_calls(&self) -> bool {
+        self.hash_balance_factor.is_some()
+    }
+}
+
+impl Table for Ring {
+    type Options = Config;
+    const REHASHES: usize = 0;
+    const IN_ORDER: bool = true;
+
+    fn build(options: &Config, backends: &[(&[u8], u32)]) -> Self {
+        Ring::build(options, backends)
+    }
+
+    #[inline]
+    fn entries(&self) -> &[u32] {
+        &self.backends
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, _attempt: usize) -> usize {
+        Ring::find(self, hash)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.hashes) + size_of_val(&*self.backends)
     }
 }
 

@@ -8,6 +8,7 @@ mod policy;
 mod report;
 mod settings;
 
+use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::{Backend, State};
 use rustler::{Atom, ListIterator, Term};
 
@@ -19,6 +20,7 @@ use crate::atoms;
 use crate::error::{kind, ArgumentError};
 use crate::value::Offered;
 use crate::vm::extent::{Bytes, Extent};
+use crate::vm::term::bytes;
 
 /// The words that an id may take: it is hashed and compared under the writer's lock.
 const ID: usize = 1 << 20;
@@ -26,19 +28,24 @@ const ID: usize = 1 << 20;
 /// The words that a value may take: each pick copies it.
 const VALUE: usize = 1 << 20;
 
+/// The bytes of a text for policies that hash: each entry of a ring is a hash of it.
+const TEXT: usize = 1 << 16;
+
 /// The words that the ids and values of a list may take.
 const LIST: usize = 1 << 27;
 
-/// A list of backends; `argument` is its number among the arguments.
+/// A list of backends; `argument` is its number among the arguments. Where the policy `hashes`, with
+/// their texts for it.
 pub(crate) fn backends<'a>(
     term: Term<'a>,
     argument: usize,
+    hashes: bool,
 ) -> Result<Vec<Backend<Offered<'a>>>, ArgumentError> {
     let backends = proper_list(term, argument, "backends")?.enumerate();
     let mut left = LIST;
     backends
         .map(|(position, term)| {
-            backend(term, &mut left)
+            backend(term, hashes, &mut left)
                 .map_err(|malformed| malformed.of(&format!("backend {position}")))
         })
         .collect()
@@ -60,6 +67,33 @@ pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, A
             name()
         ))),
     }
+}
+
+/// A key as the hash that is picked by: a binary is hashed, as gRPC and Envoy do, an integer is the hash.
+/// `nil` is no key.
+#[inline]
+pub(crate) fn key(term: Term, argument: usize) -> Result<Option<u64>, ArgumentError> {
+    if let Some(bytes) = bytes(term) {
+        Ok(Some(xxh64(bytes, 0)))
+    } else if let Ok(hash) = term.decode::<u64>() {
+        Ok(Some(hash))
+    } else if let Ok(hash) = term.decode::<i64>() {
+        Ok(Some(hash as u64))
+    } else if atoms::nil() == term {
+        Ok(None)
+    } else {
+        Err(not_a_key(term, argument))
+    }
+}
+
+#[cold]
+fn not_a_key(term: Term, argument: usize) -> ArgumentError {
+    ArgumentError(format!(
+        "argument {argument}, the key, must be a binary, an integer from {} to {}, or nil, got {}",
+        i64::MIN,
+        u64::MAX,
+        kind(term)
+    ))
 }
 
 /// A list of values.
@@ -91,7 +125,11 @@ fn proper_list<'a>(
 }
 
 /// `{id, value, options}`
-fn backend<'a>(term: Term<'a>, left: &mut usize) -> Result<Backend<Offered<'a>>, Malformed<'a>> {
+fn backend<'a>(
+    term: Term<'a>,
+    hashes: bool,
+    left: &mut usize,
+) -> Result<Backend<Offered<'a>>, Malformed<'a>> {
     let (id, value, options) = term
         .decode::<(Term, Term, Term)>()
         .map_err(|_| Malformed::NoBackend(term))?;
@@ -104,6 +142,15 @@ fn backend<'a>(term: Term<'a>, left: &mut usize) -> Result<Backend<Offered<'a>>,
     }
     let mut backend = Backend::new(Offered(id), Offered(value));
     let options = Fields::of(options)?;
+    let hash_key = options.given(atoms::hash_key());
+    let hash_key = hash_key.filter(|text| atoms::nil() != *text);
+    let text = bytes(hash_key.unwrap_or(id)).filter(|text| text.len() <= TEXT);
+    if hash_key.is_some() && text.is_none() {
+        return Err(options.malformed(atoms::hash_key()));
+    }
+    if let Some(text) = text.filter(|_| hashes) {
+        backend = backend.keyed(text);
+    }
     if options.is_empty() {
         return Ok(backend);
     }

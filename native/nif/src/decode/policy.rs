@@ -6,7 +6,8 @@ use grpc_lb_core::policy::peak_ewma::Penalty;
 use grpc_lb_core::policy::round_robin::{CursorKind, OnReconcile, Start};
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, pick_first, random, round_robin, weighted_round_robin, Policy,
+    least_request, peak_ewma, pick_first, random, ring_hash, round_robin, weighted_round_robin,
+    BalanceFactor, Policy,
 };
 use rustler::{Atom, Term};
 
@@ -20,7 +21,7 @@ type Read = for<'a> fn(Fields<'a>) -> Result<Policy, Malformed<'a>>;
 /// The name that the core has for a policy, the atom of it, and how its options are read.
 type Known = (&'static str, fn() -> Atom, Read);
 
-const POLICIES: [Known; 6] = [
+const POLICIES: [Known; 7] = [
     ("pick_first", atoms::pick_first, pick_first),
     ("round_robin", atoms::round_robin, round_robin),
     ("random", atoms::random, random),
@@ -31,6 +32,7 @@ const POLICIES: [Known; 6] = [
     ),
     ("least_request", atoms::least_request, least_request),
     ("peak_ewma", atoms::peak_ewma, peak_ewma),
+    ("ring_hash", atoms::ring_hash, ring_hash),
 ];
 
 /// The atom of a policy's name, which exists already: to look it up by its text would take a lock.
@@ -148,6 +150,23 @@ fn peak_ewma<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
         decay: options.milliseconds(atoms::decay(), 1..)?,
         penalty: penalty(options)?,
     }))
+}
+
+fn ring_hash<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
+    let min = options.get(atoms::min_ring_size())?;
+    let max = options.get(atoms::max_ring_size())?;
+    let config = ring_hash::Config::new(min, max);
+    let mut config = config.map_err(|_| options.malformed(atoms::min_ring_size()))?;
+    config.hash_balance_factor = balance_factor(options)?;
+    Ok(Policy::RingHash(config))
+}
+
+fn balance_factor<'a>(options: Fields<'a>) -> Result<Option<BalanceFactor>, Malformed<'a>> {
+    let name = atoms::hash_balance_factor();
+    let percent: Option<u32> = options.get(name)?;
+    percent
+        .map(|percent| BalanceFactor::new(percent).ok_or(options.malformed(name)))
+        .transpose()
 }
 
 /// `{:times, factor}`, or milliseconds.

@@ -10,23 +10,35 @@ use super::object::Object;
 use super::resource::{Handle, Resource};
 use super::term::Word;
 
-/// Has the VM go on with a NIF whose one argument is the object, on the kind of scheduler that it is
-/// for. To be returned by the NIF that is under way: that one's answer will be the answer.
+/// Has the VM go on with a NIF whose first argument is the object, on the kind of scheduler that it is
+/// for. To be returned by the NIF that is under way: that one's answer will be the answer. The other
+/// arguments must be made by it, since those that it was given can be literals, see `dirty`.
 #[cold]
 #[inline(never)]
 pub(crate) fn go_on<'a, T: Resource>(
     env: Env<'a>,
     function: &Function,
     object: &Object<T>,
+    others: &[Term<'a>],
 ) -> Word<'a> {
-    assert_eq!(function.arity, 1, "it takes the object");
-    let object = Handle::keep(object).to_term(env).as_c_arg();
+    let object = Handle::keep(object).to_term(env);
+    let arguments = [object].into_iter().chain(others.iter().copied());
+    let arguments: Vec<_> = arguments.map(|term| term.as_c_arg()).collect();
+    let count = arguments.len();
+    assert_eq!(function.arity as usize, count, "it takes so many");
     let flags = function.scheduler.flags() as c_int;
-    // SAFETY: the name is a C string; the one argument belongs to `env`, which is that of the call
-    // that is under way.
+    // SAFETY: the name is a C string; the arguments are so many, and belong to `env`, which is that of
+    // the call that is under way.
     let scheduled = unsafe {
         let (name, run) = (function.name.as_ptr(), function.run);
-        enif_schedule_nif(env.as_c_arg(), name, flags, run, 1, &object)
+        enif_schedule_nif(
+            env.as_c_arg(),
+            name,
+            flags,
+            run,
+            count as c_int,
+            arguments.as_ptr(),
+        )
     };
     // SAFETY: what stands for the answer belongs to the environment of the call.
     unsafe { Term::new(env, scheduled) }.into()

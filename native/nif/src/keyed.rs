@@ -1,0 +1,67 @@
+//! The NIFs of a call that has a key: `pick`, and those that check out, with one argument more.
+
+use grpc_lb_core::Unavailable;
+use rustler::{Env, Term};
+
+use crate::balancer::Balancer;
+use crate::pick::{as_caller, pick_on, picked, with_key};
+use crate::vm::owner::Monitors;
+use crate::vm::{Answer, Object};
+use crate::waiter::Waiter;
+use crate::{call, decode};
+
+/// `pick(balancer, key) -> as pick`
+#[inline]
+pub(crate) fn pick<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [key]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let key = decode::key(key, 2)?;
+    let monitors = Monitors::new(env, balancer);
+    let found = as_caller::<true, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key);
+        balancer.pick(caller, &monitors, |value| value.to_term(env))
+    });
+    Ok(match found {
+        Err(Unavailable::Unfinished) => pick_on(env, balancer, key).to_term(env),
+        found => picked(env, found),
+    })
+}
+
+/// `checkout(balancer, key) -> as checkout`
+pub(crate) fn checkout<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [key]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let key = decode::key(key, 2)?;
+    Ok(call::checkout_apart(env, balancer, key).to_term(env))
+}
+
+/// `checkout_except(balancer, values, key) -> as checkout_except`
+pub(crate) fn checkout_except<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [values, key]: [Term<'a>; 2],
+) -> Answer<'a> {
+    call::except_with_key(env, balancer, values, decode::key(key, 3)?)
+}
+
+/// `checkout_except_thoroughly(balancer, values, key) -> as checkout_except_thoroughly`
+pub(crate) fn checkout_except_thoroughly<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [values, key]: [Term<'a>; 2],
+) -> Answer<'a> {
+    call::except_with_key_thoroughly(env, balancer, values, decode::key(key, 3)?)
+}
+
+/// `checkout_in_turn(waiter, values, key) -> as checkout_in_turn`
+pub(crate) fn checkout_in_turn<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    [values, key]: [Term<'a>; 2],
+) -> Answer<'a> {
+    call::in_turn_with_key(env, waiter, values, decode::key(key, 3)?)
+}
