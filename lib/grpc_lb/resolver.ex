@@ -29,11 +29,34 @@ defmodule GrpcLb.Resolver do
   What a target is resolved to.
 
     * `:addresses` - in the order in which the backends will be listed
-    * `:ttl` - for how many seconds they hold. A connection resolves again when it is over, though not
-      within a second. `nil`: not known, and the connection resolves after its `:resolve_interval`.
-      `:infinity`: they never change, and it resolves only on request or when a transport fails
+    * `:ttl` - for how many seconds they hold. A connection resolves again when it is over, give or take
+      a tenth of it, though not within a second. `nil`: not known, and the connection resolves after its
+      `:resolve_interval`. `:infinity`: they never change, and it resolves only on request or when a
+      transport fails
+    * `:unknown` - the parts of the answer of which nothing could be found out, if there are any: a
+      connection keeps the addresses that it knows of them. Without it, or with `[]`, what is not among
+      the addresses is gone
   """
-  @type resolution :: %{addresses: [Address.t()], ttl: non_neg_integer() | :infinity | nil}
+  @type resolution :: %{
+          required(:addresses) => [Address.t()],
+          required(:ttl) => non_neg_integer() | :infinity | nil,
+          optional(:unknown) => [part()]
+        }
+
+  @typedoc """
+  A part of an answer: all addresses that have what it says. `%{host: "b.example"}` is those of a host,
+  `%{family: :inet6}` all of IPv6, `%{}` all there are.
+
+  With a `:weight` this is what all addresses of its host and port weigh together, in the measure of
+  the answer's other weights: those that are known and those that are kept share it. By default each
+  keeps the weight that it had.
+  """
+  @type part :: %{
+          optional(:host) => String.t(),
+          optional(:port) => :inet.port_number(),
+          optional(:family) => :inet | :inet6 | :local,
+          optional(:weight) => pos_integer()
+        }
 
   @typedoc "What a resolver answers."
   @type result :: {:ok, resolution()} | {:error, reason :: term()}
@@ -42,9 +65,21 @@ defmodule GrpcLb.Resolver do
   @callback resolve(target :: term(), opts :: keyword()) :: result()
 
   @doc """
+  Resolves the target once, now, and has more to come.
+
+  It takes the place of `c:resolve/2` in connections, for a resolver some of whose answers come late: it
+  returns what it has, the rest as `:unknown`, and processes of its own call `push` with a fuller result
+  when they have one. `push` may be called from any process and does not wait; after another resolution
+  has begun it does nothing.
+  """
+  @callback resolve(target :: term(), opts :: keyword(), push :: (result() -> :ok)) :: result()
+
+  @doc """
   Starts a process, linked to the caller, that calls `push` with a new result whenever there is one.
 
-  `push` may be called from any process and does not wait.
+  `push` may be called from any process and does not wait. When the process ends, the connection calls
+  `c:watch/3` again after a backoff, and `c:resolve/2` too, for what has changed meanwhile. An end with
+  the reason `:normal` is not taken for a failure: streams do end.
   """
   @callback watch(target :: term(), opts :: keyword(), push :: (result() -> :ok)) ::
               {:ok, pid()} | {:error, reason :: term()}
@@ -56,7 +91,7 @@ defmodule GrpcLb.Resolver do
   """
   @callback validate!(target :: term(), opts :: keyword()) :: :ok
 
-  @optional_callbacks watch: 3, validate!: 2
+  @optional_callbacks resolve: 3, watch: 3, validate!: 2
 
   @doc """
   Finds the resolver of a target: a module and the options to call it with.
@@ -115,14 +150,27 @@ defmodule GrpcLb.Resolver do
       {:error, {:bad_resolution, {:ok, ["10.0.0.1"]}}}
   """
   @spec check(term()) :: result()
-  def check({:ok, %{addresses: addresses, ttl: ttl}} = result)
+  def check({:ok, %{addresses: addresses, ttl: ttl} = resolution} = result)
       when is_list(addresses) and
              (ttl in [nil, :infinity] or (is_integer(ttl) and ttl >= 0)) do
-    if not List.improper?(addresses) and Enum.all?(addresses, &Address.valid?/1),
+    unknown = Map.get(resolution, :unknown, [])
+
+    if all?(addresses, &Address.valid?/1) and all?(unknown, &part?/1),
       do: result,
       else: {:error, {:bad_resolution, result}}
   end
 
   def check({:error, _reason} = error), do: error
   def check(other), do: {:error, {:bad_resolution, other}}
+
+  defp all?(list, valid?),
+    do: is_list(list) and not List.improper?(list) and Enum.all?(list, valid?)
+
+  defp part?(part), do: is_map(part) and part |> Map.to_list() |> Enum.all?(&of_part?/1)
+
+  defp of_part?({:host, host}), do: is_binary(host)
+  defp of_part?({:port, port}), do: is_integer(port)
+  defp of_part?({:family, family}), do: family in [:inet, :inet6, :local]
+  defp of_part?({:weight, weight}), do: is_integer(weight) and weight > 0
+  defp of_part?(_other), do: false
 end

@@ -8,6 +8,7 @@ defmodule GrpcLb.Test.DnsServer do
     * a response code: `:servfail`, `:refused`, `:nxdomain`, `:notimp`
     * `{:garbage, bytes}` - these take the place of a message
     * `:silence` - the question gets no answer
+    * `{:late, answer}` - the question gets this answer when `release/1` is called, over UDP
 
   A `:cname` is followed. Names that occur with another type have no records of this one, all others
   do not exist. As the standard says, an answer of more than 512 bytes is truncated over UDP, and the
@@ -31,6 +32,9 @@ defmodule GrpcLb.Test.DnsServer do
   @doc "Replaces the zone."
   def put(server, zone), do: GenServer.call(server, {:put, zone})
 
+  @doc "Answers what was asked for and is late."
+  def release(server), do: GenServer.call(server, :release)
+
   @doc "What was asked since it was last looked at: `{transport, name, type}`, in order."
   def questions(server), do: GenServer.call(server, :questions)
 
@@ -39,7 +43,7 @@ defmodule GrpcLb.Test.DnsServer do
     {udp, tcp, port} = listen()
     server = self()
     spawn_link(fn -> accept(tcp, server) end)
-    {:ok, %{udp: udp, tcp: tcp, port: port, zone: zone, questions: []}}
+    {:ok, %{udp: udp, tcp: tcp, port: port, zone: zone, questions: [], late: []}}
   end
 
   @impl true
@@ -50,6 +54,11 @@ defmodule GrpcLb.Test.DnsServer do
     {:reply, Enum.reverse(state.questions), %{state | questions: []}}
   end
 
+  def handle_call(:release, _from, state) do
+    for {ip, port, reply} <- state.late, do: :gen_udp.send(state.udp, ip, port, reply)
+    {:reply, :ok, %{state | late: []}}
+  end
+
   def handle_call({:tcp, packet}, _from, state) do
     {reply, state} = reply(packet, :tcp, state)
     {:reply, reply, state}
@@ -57,9 +66,14 @@ defmodule GrpcLb.Test.DnsServer do
 
   @impl true
   def handle_info({:udp, udp, ip, port, packet}, state) do
-    {reply, state} = reply(packet, :udp, state)
-    if reply, do: :gen_udp.send(udp, ip, port, reply)
-    {:noreply, state}
+    case reply(packet, :udp, state) do
+      {{:late, reply}, state} ->
+        {:noreply, %{state | late: [{ip, port, reply} | state.late]}}
+
+      {reply, state} ->
+        if reply, do: :gen_udp.send(udp, ip, port, reply)
+        {:noreply, state}
+    end
   end
 
   # Both sockets have to get the same port, and another program may have one of them.
@@ -115,6 +129,9 @@ defmodule GrpcLb.Test.DnsServer do
       %{{^name, ^type} => {:tcp, _answer}} ->
         :truncated
 
+      %{{^name, ^type} => {:late, answer}} ->
+        {:late, answer(name, type, transport, %{{name, type} => answer})}
+
       %{{^name, ^type} => {:garbage, bytes}} ->
         {:garbage, bytes}
 
@@ -146,6 +163,7 @@ defmodule GrpcLb.Test.DnsServer do
 
   defp encode(:silence, _message, _transport), do: nil
   defp encode({:garbage, bytes}, _message, _transport), do: bytes
+  defp encode({:late, answer}, message, :udp), do: {:late, encode(answer, message, :udp)}
   defp encode(:truncated, message, _transport), do: encode(:ok, [], true, message)
 
   defp encode({code, records}, message, transport) do

@@ -1,26 +1,48 @@
 defmodule GrpcLb.Resolver.DNS do
   alias GrpcLb.{Address, HostPort, Target}
-  alias GrpcLb.Resolver.DNS.{Answer, Names, Options, Query, SRV}
+
+  alias GrpcLb.Resolver.DNS.{
+    Answer,
+    Found,
+    Lookup,
+    Names,
+    Options,
+    Query,
+    ResolvConf,
+    Search,
+    SRV
+  }
 
   @moduledoc """
   Resolves `dns` targets, see `GrpcLb.Target`, to the addresses in A and AAAA records.
 
-  Asks for both at the same time, and fails only if neither brings an address. When one of them fails,
-  and not for want of a record, `:ttl` is `:min_ttl`, so that it is soon asked again.
+  Asks for both at the same time, and fails only if neither brings an address. Neither waits for the
+  other for long: when one has brought addresses and the other is not there after 50 milliseconds (RFC
+  8305, section 3, which waits so for AAAA only), they are used, and what comes later is added when it
+  comes. A part of which nothing is known yet, or that has failed, and not for want of a record, is in
+  the resolution's `:unknown`, so that a connection keeps what it knew of it; `:ttl` is `:min_ttl` then,
+  and it is soon asked again.
 
-  Addresses come sorted, IPv4 before IPv6. Servers vary the order of their answers; sorted, the same
-  addresses are the same list. `:ttl` is the shortest of the answers', between `:min_ttl` and
-  `:max_ttl`.
+  Addresses come in the order in which a server lists them, IPv4 before IPv6. `:ttl` is the shortest of
+  the answers', between `:min_ttl` and `:max_ttl`.
 
   ## Names
 
     * An IP address is taken as it is, with no question asked.
     * With `nameservers: :system`, a name in the hosts file, such as `localhost`, has the addresses
-      that the file says, and DNS is not asked. Other names are tried with the search list of
-      `/etc/resolv.conf`: a name with a dot as it is first, a name without one last. A name with a
-      dot at its end is tried as it is only. These are the files that the VM's own `:inet_res` reads,
+      that the file says, and DNS is not asked. Other names are tried with the search list and the
+      options of `/etc/resolv.conf`. These are the files that the VM's own `:inet_res` reads,
       or what an [inetrc](https://www.erlang.org/doc/apps/erts/inet_cfg.html) says in their place.
     * Where the option or the target names servers, these are asked for the name as it is.
+
+  The search is glibc's: a name with `ndots` dots or more, by default one, is tried as it is first,
+  others last; one with a dot at its end is tried as it is only. It goes on after a name that does not
+  exist or has no such records, and after SERVFAIL. A domain `.` is the root. Names that no question can
+  have, such as `db.a..b`, are passed over. When nothing is found, a failure is said before an absence:
+  glibc may say that there is no such name where one of the names could not be asked for.
+
+  Of the options, `ndots`, `timeout`, `attempts`, `rotate`, `use-vc`, `no-aaaa` and `no-tld-query` are
+  respected; the others make no difference here.
 
   ## Options
 
@@ -30,12 +52,13 @@ defmodule GrpcLb.Resolver.DNS do
 
   With `srv: true` the name is that of an SRV record (RFC 2782), such as
   `dns:///_grpc._tcp.example.com`. It brings hosts with ports and weights; the port of the target is
-  not used. Each address of a host gets its port and weight.
+  not used. Each address of a host gets its port, and the addresses of a host share its weight.
 
-    * Only the hosts of the lowest priority number are taken. Those of the next are taken when no
-      name among them can be resolved.
+    * Only the hosts of the lowest priority number are taken. Those of the next are taken when it is
+      known that no name among them has an address. One that could not be asked for is no reason.
     * Weights of SRV start at 0, those of backends at 1. If all are 0 all become 1. If some are, the
       others are multiplied by 100, so that the weight 1 is the small share which the RFC asks for.
+      Where a weight cannot be shared without a remainder, all are multiplied.
 
   ## Errors
 
@@ -49,8 +72,6 @@ defmodule GrpcLb.Resolver.DNS do
 
   @behaviour GrpcLb.Resolver
 
-  @srv_hosts_at_once 16
-
   @impl true
   def validate!(target, opts) do
     _target = target!(target)
@@ -59,7 +80,7 @@ defmodule GrpcLb.Resolver.DNS do
   end
 
   @doc """
-  Asks DNS once, in the calling process and tasks that are linked to it.
+  Asks DNS once, in processes that are linked to the calling one.
 
   Raises `ArgumentError` when the target is malformed or of another scheme, or an option is wrong.
 
@@ -71,93 +92,128 @@ defmodule GrpcLb.Resolver.DNS do
   """
   @impl true
   def resolve(target, opts) do
+    {result, asking} = ask(target, opts, fn _late -> :ok end)
+    Process.unlink(asking)
+    Process.exit(asking, :kill)
+    result
+  end
+
+  @doc """
+  Asks DNS once, as `resolve/2` does, and calls `push` when an answer has come late that has made the
+  result a fuller one.
+  """
+  @impl true
+  def resolve(target, opts, push) do
+    {result, _asking} = ask(target, opts, push)
+    result
+  end
+
+  # Another process waits for what comes late.
+  defp ask(target, opts, push) do
     target = target!(target)
     options = opts |> Options.validate!() |> ask_nameserver_of(target)
+    caller = self()
+    reply = make_ref()
 
-    case HostPort.ip(target.host) do
-      {:ok, {ip, zone}} ->
-        address = %Address{ip: ip, port: target.port, zone: zone}
-        {:ok, %{addresses: [address], ttl: :infinity}}
+    asking =
+      spawn_link(fn ->
+        {answer, more} = known_or_asked(target, options)
+        first = result(answer, options)
+        send(caller, {reply, first})
+        late = if more, do: result(more.(), options), else: first
+        if late != first, do: push.(late)
+      end)
 
-      :error ->
-        target |> ask(options) |> result(options)
+    receive do
+      {^reply, result} -> {result, asking}
     end
   end
 
   defp ask_nameserver_of(options, %Target{nameserver: nil}), do: options
   defp ask_nameserver_of(options, target), do: %{options | nameservers: [target.nameserver]}
 
-  defp ask(target, %{srv: true} = options), do: first_known(target.host, options, &srv/2)
+  defp known_or_asked(target, options) do
+    with :error <- HostPort.ip(target.host),
+         [] <- hosts_file(target.host, options) do
+      asked(target, options)
+    else
+      {:ok, {ip, zone}} ->
+        address = %Address{ip: ip, port: target.port, zone: zone}
+        {{:ok, %{addresses: [address], ttl: :infinity}}, nil}
 
-  defp ask(target, options) do
-    answer =
-      case hosts_file(target.host, options.nameservers) do
-        [] -> first_known(target.host, options, &Query.addresses/2)
-        ips -> {:ok, ips, nil}
-      end
-
-    with {:ok, ips, ttl} <- answer, do: {:ok, at(ips, target.host, target.port), ttl}
-  end
-
-  defp hosts_file(host, :system), do: Names.hosts_file(host)
-  defp hosts_file(_host, _servers), do: []
-
-  defp first_known(host, options, ask) do
-    query = Query.new(options.nameservers, options.timeout)
-
-    Enum.reduce_while(names(host, options.nameservers), nil, fn name, _unknown ->
-      answer = ask.(query, name)
-      if Answer.absent?(answer), do: {:cont, answer}, else: {:halt, answer}
-    end)
-  end
-
-  defp names(host, :system), do: Names.search(host)
-  defp names(host, _servers), do: [Names.relative(host)]
-
-  defp srv(query, name) do
-    with {:ok, records, ttl} <- Query.records(query, name, :srv),
-         {:ok, addresses, addresses_ttl} <- reachable(query, SRV.groups(records)) do
-      {:ok, addresses, min(ttl, addresses_ttl)}
+      ips ->
+        {:ok, found} = Found.merge([{service_of(target), [hosts: {:ok, ips, 0}]}])
+        {{:ok, %{found | ttl: nil}}, nil}
     end
   end
 
-  defp reachable(query, groups) do
-    Enum.reduce_while(groups, {:error, :no_addresses}, fn group, before ->
-      case Answer.merge([before, addresses(query, group)]) do
-        {:ok, _addresses, _ttl} = found -> {:halt, found}
-        {:error, _reason} = failed -> {:cont, failed}
-      end
+  # The name of a service is in no hosts file.
+  defp hosts_file(host, %{nameservers: :system, srv: false}), do: Names.hosts_file(host)
+  defp hosts_file(_host, _options), do: []
+
+  # An answer, and a function that waits for a fuller one, if one may come.
+  defp asked(target, options) do
+    {names, types, query} = how(target.host, options.nameservers)
+    query = Query.new(query, options.timeout)
+
+    Search.first(names, target.host, fn name ->
+      if options.srv,
+        do: service(query, types, name),
+        else: hosts(query, types, [{name, service_of(target)}])
     end)
   end
 
-  defp addresses(query, group) do
-    group
-    |> Task.async_stream(
-      fn {host, port, weight} ->
-        with {:ok, ips, ttl} <- Query.addresses(query, host) do
-          {:ok, at(ips, host, port, weight), ttl}
-        end
-      end,
-      max_concurrency: @srv_hosts_at_once,
-      timeout: :infinity
-    )
-    |> Enum.map(fn {:ok, answer} -> answer end)
-    |> Answer.merge()
+  # A name that is none of a service: its addresses weigh 1 each.
+  defp service_of(target),
+    do: %{host: Names.relative(target.host), port: target.port, weight: nil}
+
+  defp how(host, :system) do
+    conf = ResolvConf.read()
+    {Names.candidates(host, conf), conf.types, conf.query}
   end
 
-  defp at(ips, host, port, weight \\ 1) do
-    host = Names.relative(host)
-    for ip <- ips, do: %Address{ip: ip, port: port, host: host, weight: weight}
+  defp how(host, servers), do: {[Names.relative(host)], [:a, :aaaa], [nameservers: servers]}
+
+  defp service(query, types, name) do
+    case Query.records(query, name, :srv) do
+      {:ok, records, ttl} -> first_group(query, types, SRV.groups(records), ttl)
+      {:error, _reason} = error -> {error, nil}
+    end
   end
 
-  defp result({:ok, addresses, ttl}, options) do
-    addresses = addresses |> Enum.uniq() |> Enum.sort_by(&{&1.ip, &1.port, &1.host})
-    {:ok, %{addresses: addresses, ttl: ttl && clamp(ttl, options)}}
+  # The next group is for when it is known that there is nobody in this one.
+  defp first_group(_query, _types, [], _ttl), do: {{:error, :no_addresses}, nil}
+
+  defp first_group(query, types, [group | others], ttl) do
+    case hosts(query, types, for(service <- group, do: {service.host, service})) do
+      {{:ok, found}, more} ->
+        {within(found, ttl), more && fn -> more.() |> elem(1) |> within(ttl) end}
+
+      {error, _more} ->
+        if Answer.absent?(error),
+          do: first_group(query, types, others, ttl),
+          else: {error, nil}
+    end
   end
 
-  defp result({:error, _reason} = error, _options), do: error
+  defp within(found, ttl), do: {:ok, %{found | ttl: min(found.ttl, ttl)}}
 
-  defp clamp(ttl, options), do: ttl |> max(options.min_ttl) |> min(options.max_ttl)
+  # Services, each with the name to ask for.
+  defp hosts(query, types, services) do
+    lookup = Lookup.first(query, types, Enum.map(services, &elem(&1, 0)))
+
+    answer = fn lookup ->
+      Found.merge(for {name, service} <- services, do: {service, Lookup.answers(lookup, name)})
+    end
+
+    more = fn -> lookup |> Lookup.rest() |> answer.() end
+    {answer.(lookup), if(Lookup.pending?(lookup), do: more)}
+  end
+
+  defp result({:ok, %{ttl: ttl} = found}, options) when is_integer(ttl),
+    do: {:ok, %{found | ttl: ttl |> max(options.min_ttl) |> min(options.max_ttl)}}
+
+  defp result(known_or_failed, _options), do: known_or_failed
 
   defp target!(target) do
     case Target.parse!(target) do

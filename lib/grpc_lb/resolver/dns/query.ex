@@ -2,35 +2,34 @@ defmodule GrpcLb.Resolver.DNS.Query do
   # Asks name servers, with one deadline for all questions.
   @moduledoc false
 
-  alias GrpcLb.Resolver.DNS.Answer
+  alias GrpcLb.Resolver.DNS.{Answer, Names}
 
   @enforce_keys [:opts, :deadline]
   defstruct [:opts, :deadline]
 
   @opaque t :: %__MODULE__{opts: keyword(), deadline: integer()}
 
-  @doc "`timeout` is in milliseconds, and runs from now."
-  @spec new(:system | [{:inet.ip_address(), :inet.port_number()}], pos_integer()) :: t()
-  def new(servers, timeout) do
+  @doc "`opts` are those of `:inet_res`. `timeout` is in milliseconds, and runs from now."
+  @spec new(keyword(), pos_integer()) :: t()
+  def new(opts, timeout) do
     # :inet_res asks a server that says SERVFAIL twice more, after a pause each. With a pause beyond
     # the deadline it returns at once, and leaves it to the connection when to ask again.
-    opts = [servfail_retry_timeout: timeout + 1]
-    opts = if servers == :system, do: opts, else: [{:nameservers, servers} | opts]
+    opts = [{:servfail_retry_timeout, timeout + 1} | opts]
     %__MODULE__{opts: opts, deadline: now() + timeout}
   end
 
-  @doc "Asks for the A and AAAA records of a name at the same time."
-  @spec addresses(t(), String.t()) :: Answer.t(:inet.ip_address())
-  def addresses(query, name) do
-    [:a, :aaaa]
-    |> Enum.map(fn type -> Task.async(fn -> records(query, name, type) end) end)
-    |> Task.await_many(:infinity)
-    |> Answer.merge()
-  end
-
-  @doc "Asks for the records of one type and returns their data, as in `t::inet_res.dns_data/0`."
+  @doc """
+  Asks for the records of one type and returns their data, as in `t::inet_res.dns_data/0`. A name that
+  no message can hold does not exist. Whatever `:inet_res` does is an answer.
+  """
   @spec records(t(), String.t(), :a | :aaaa | :srv) :: Answer.t(term())
   def records(query, name, type) do
+    if Names.encodable?(name), do: ask(query, name, type), else: {:error, :nxdomain}
+  catch
+    kind, reason -> {:error, {kind, reason}}
+  end
+
+  defp ask(query, name, type) do
     # In OTP 27 a truncated answer is malformed unless its header counts more records than there
     # are, and not every server counts so. Over TCP nothing is truncated.
     with {:error, :formerr} <- ask(query, name, type, query.opts),

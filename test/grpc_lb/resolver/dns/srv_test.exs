@@ -13,12 +13,15 @@ defmodule GrpcLb.Resolver.DNS.SRVTest do
         ] do
       records = for weight <- given, do: {1, weight, 1, ~c"a"}
       assert [group] = SRV.groups(records)
-      assert Enum.map(group, fn {"a", 1, weight} -> weight end) == shares
+      assert Enum.map(group, fn %{host: "a", port: 1, weight: weight} -> weight end) == shares
     end
   end
 
   test "a zero in one priority changes nothing in another" do
     assert SRV.groups([{1, 7, 1, ~c"a"}, {2, 0, 1, ~c"b"}, {2, 7, 1, ~c"c"}]) ==
-             [[{"a", 1, 7}], [{"b", 1, 1}, {"c", 1, 700}]]
+             [
+               [%{host: "a", port: 1, weight: 7}],
+               [%{host: "b", port: 1, weight: 1}, %{host: "c", port: 1, weight: 700}]
+             ]
   end
 end
