@@ -355,7 +355,7 @@ defmodule GrpcLb do
   @spec run(balancer(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(balancer, fun, opts \\ []), do: Call.run(&Line.checkout(balancer, &1), fun, opts)
+  def run(balancer, fun, opts \\ []), do: Call.run(&Line.checkout(balancer, &1.key), fun, opts)
 
   @doc """
   Takes in a load report that did not come with a call, such as one from a stream of gRPC's

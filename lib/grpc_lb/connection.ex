@@ -40,7 +40,27 @@ defmodule GrpcLb.Connection do
       waits grow as if it could not be opened. They are short again after a transport that worked:
       a call through it succeeded (which `pick/1` does not know), or it was open for as long as the
       wait that was next.
-    * No transport is open: picks say `{:error, :no_backends}`, and go on when one is open again.
+    * No transport is open: picks say `{:error, :no_backends}`, or wait, see below, and go on when one is
+      open again.
+
+  ## Waiting
+
+  `pick/3`, `checkout/3` and `run/3` take `wait_for_ready:`, gRPC's [wait for
+  ready](https://github.com/grpc/grpc/blob/master/doc/wait-for-ready.md): while nothing can be picked the
+  caller waits, for so many milliseconds or `:infinity`, and says `{:error, :no_backends}` after
+  that. Nothing is polled. Those who wait are served in the order in which they came, each picks for
+  itself, and the next when the one before has; a caller that dies leaves its place. A call that finds a backend
+  at once has nothing of it.
+
+  Without the option, and so with `pick/1`, `checkout/1` and `run/2` too, calls wait in one case: the
+  connection is connecting for the first time, as one that `start_link/1` has just started. They wait
+  for `:connect_timeout` at most, and fail as soon as the state is `:transient_failure`, see `state/1`.
+  gRPC queues such calls also whenever a connection that was ready is connecting again; here those fail at once,
+  like in `:transient_failure`. `wait_for_ready: false`, or 0, never waits.
+
+  Where every backend is ejected and none may be picked, see `strict:` of `:outlier_detection`, a call
+  that waits tries again when its time is over. `GrpcLb.pick/1` and its like, which have no connection,
+  never wait.
 
   ## Its balancer
 
@@ -99,7 +119,7 @@ defmodule GrpcLb.Connection do
   """
 
   alias GrpcLb.{Call, Holder, Line, Native, Secret, Waiters}
-  alias GrpcLb.Connection.{Held, Options, Server}
+  alias GrpcLb.Connection.{Connectivity, Held, Options, Server, States, Waiting}
 
   @enforce_keys [:name, :balancer]
   defstruct [:name, :balancer]
@@ -109,6 +129,9 @@ defmodule GrpcLb.Connection do
 
   @typedoc "Any term."
   @type name :: term()
+
+  @typedoc "See `state/1`."
+  @type state :: Connectivity.state()
 
   @typedoc "A connection by its handle, its name, or its supervisor, which `start_link/1` returns. A name is looked up before a process."
   @type ref :: t() | name() | pid()
@@ -236,9 +259,12 @@ defmodule GrpcLb.Connection do
            find(connection),
          :ok <- not_in_server!(held.balancer),
          false <- closed_by_somebody?(holder, tree) do
-      ready = fn -> Enum.count(GrpcLb.info(held.balancer).backends, &(&1.state == :ready)) end
+      ready = fn ->
+        ready? = Enum.any?(GrpcLb.info(held.balancer).backends, &(&1.state == :ready))
+        if ready?, do: :ok, else: :wait
+      end
 
-      with {:error, :not_running} <- Waiters.await(held.waiters, holder, 1, timeout, ready),
+      with {:error, :not_running} <- Waiters.await(held.waiters, 1, timeout, ready),
            do: {:error, :closed}
     else
       _closed_or_none -> {:error, :closed}
@@ -255,6 +281,79 @@ defmodule GrpcLb.Connection do
     end
 
     closed?
+  end
+
+  @doc """
+  The state of a connection, as in gRPC's
+  [connectivity semantics](https://github.com/grpc/grpc/blob/master/doc/connectivity-semantics-and-api.md).
+  Reads a table and asks no process.
+
+    * `:ready` - a transport is open
+    * `:connecting` - none is, and one is on its way that has not failed since it was open, or the target
+      is being resolved for the first time
+    * `:transient_failure` - all have failed, or the target could not be resolved. It stays so while they
+      are tried again, until one is open: it does not go to and fro between the attempts.
+    * `:shutdown` - the connection has ended, or there is none
+    * `:idle` - never, as a connection does not wait for a call to connect. It is here because gRPC has it.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> GrpcLb.Connection.state(connection)
+      :ready
+      iex> GrpcLb.Connection.disconnect(connection)
+      iex> GrpcLb.Connection.state(connection)
+      :shutdown
+  """
+  @spec state(ref()) :: state()
+  def state(connection) do
+    case find(connection) do
+      {_holder, %{status: status, held: held}} when status != :closed -> States.get(held.states)
+      _closed_or_none -> :shutdown
+    end
+  end
+
+  @doc """
+  Has the calling process told when the state of a connection changes, with a message
+
+      {:grpc_lb_connection, name, state}
+
+  for each change after the state that this returns: none is missed, and none is told twice. To call it
+  again changes nothing. `name` is that of the connection, also where `connection` is a handle.
+
+    * `{:ok, state}` - the state now, see `state/1`
+    * `{:error, :closed}` - there is no such connection
+
+  It goes on when the connection's server is started again, and ends with the process, with
+  `unsubscribe/1`, and with the connection: `:shutdown` is the last message. Should a supervisor start
+  another connection under the name, subscribe to that.
+
+      iex> {:ok, connection} =
+      ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, name: :watched)
+      iex> GrpcLb.Connection.subscribe(connection)
+      {:ok, :ready}
+      iex> GrpcLb.Connection.disconnect(connection)
+      iex> receive do: (message -> message)
+      {:grpc_lb_connection, :watched, :shutdown}
+  """
+  @spec subscribe(ref()) :: {:ok, state()} | {:error, :closed}
+  def subscribe(connection) do
+    case find(connection) do
+      {_holder, %{held: held}} -> States.subscribe(held.states)
+      nil -> {:error, :closed}
+    end
+  end
+
+  @doc """
+  Ends what `subscribe/1` began. Messages that have been sent are not taken back.
+
+      iex> GrpcLb.Connection.unsubscribe(:nobody)
+      :ok
+  """
+  @spec unsubscribe(ref()) :: :ok
+  def unsubscribe(connection) do
+    case find(connection) do
+      {_holder, %{held: held}} -> States.unsubscribe(held.states)
+      nil -> :ok
+    end
   end
 
   @doc """
@@ -302,7 +401,7 @@ defmodule GrpcLb.Connection do
   known of the call that is made then.
 
     * `{:ok, value}`
-    * `{:error, :no_backends}` - no transport is open at the moment
+    * `{:error, :no_backends}` - no transport is open at the moment, see "Waiting" above
     * `{:error, :closed}` - the connection has ended
 
   Raises `ArgumentError` when `handle` is none.
@@ -315,7 +414,11 @@ defmodule GrpcLb.Connection do
       {:error, :closed}
   """
   @spec pick(t()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
-  def pick(%__MODULE__{balancer: balancer}), do: Native.pick(balancer)
+  def pick(%__MODULE__{balancer: balancer} = handle) do
+    with {:error, :no_backends} <- Native.pick(balancer),
+         do: Waiting.attempt(handle, nil, fn -> Native.pick(balancer) end)
+  end
+
   def pick(other), do: no_handle!(other)
 
   @doc """
@@ -339,8 +442,39 @@ defmodule GrpcLb.Connection do
       :ok
   """
   @spec pick(t(), key :: term()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
-  def pick(%__MODULE__{balancer: balancer}, key), do: GrpcLb.pick(balancer, key)
-  def pick(other, _key), do: no_handle!(other)
+  def pick(handle, key), do: pick(handle, key, [])
+
+  @doc """
+  As `pick/2`, with options. The key may be `nil`: none.
+
+  ## Options
+
+  #{Call.wait_docs()}
+
+  See "Waiting" at the top of this page.
+
+      iex> {:ok, _pid} =
+      ...>   GrpcLb.Connection.start_link(
+      ...>     name: :late,
+      ...>     target: "ipv4:10.0.0.1:50051",
+      ...>     transport: MyApp.Transport
+      ...>   )
+      iex> connection = GrpcLb.Connection.handle!(:late)
+      iex> GrpcLb.Connection.pick(connection, nil, wait_for_ready: 5_000)
+      {:ok, "to 10.0.0.1:50051"}
+      iex> GrpcLb.Connection.pick(connection, nil, wait_for_ready: true)
+      ** (ArgumentError) option :wait_for_ready of pick/3 must be a number of milliseconds from 0 to 4294967295, or :infinity, or false, or nil, got: true
+  """
+  @spec pick(t(), key :: term(), wait_for_ready: timeout() | false) ::
+          {:ok, value :: term()} | {:error, :no_backends | :closed}
+  def pick(%__MODULE__{balancer: balancer} = handle, key, opts) do
+    wait = Call.wait!(opts, "pick/3")
+
+    with {:error, :no_backends} <- GrpcLb.pick(balancer, key),
+         do: Waiting.attempt(handle, wait, fn -> GrpcLb.pick(balancer, key) end)
+  end
+
+  def pick(other, _key, _opts), do: no_handle!(other)
 
   @doc """
   Picks a backend for a call, counts the call as in flight, and returns a ticket to end it with, see
@@ -374,7 +508,11 @@ defmodule GrpcLb.Connection do
   @spec checkout(t()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_backends | :closed | :overloaded}
-  def checkout(%__MODULE__{balancer: balancer}), do: Native.checkout(balancer)
+  def checkout(%__MODULE__{balancer: balancer} = handle) do
+    with {:error, :no_backends} <- Native.checkout(balancer),
+         do: Waiting.attempt(handle, nil, fn -> Native.checkout(balancer) end)
+  end
+
   def checkout(other), do: no_handle!(other)
 
   @doc """
@@ -388,8 +526,28 @@ defmodule GrpcLb.Connection do
   @spec checkout(t(), key :: term()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_backends | :closed | :overloaded}
-  def checkout(%__MODULE__{balancer: balancer}, key), do: GrpcLb.checkout(balancer, key)
-  def checkout(other, _key), do: no_handle!(other)
+  def checkout(handle, key), do: checkout(handle, key, [])
+
+  @doc """
+  As `checkout/2`, with the options of `pick/3`. The key may be `nil`: none.
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> {:ok, "to 10.0.0.1:50051", _ticket} =
+      ...>   GrpcLb.Connection.checkout(connection, nil, wait_for_ready: :infinity)
+      iex> GrpcLb.Connection.disconnect(connection)
+      :ok
+  """
+  @spec checkout(t(), key :: term(), wait_for_ready: timeout() | false) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_backends | :closed | :overloaded}
+  def checkout(%__MODULE__{balancer: balancer} = handle, key, opts) do
+    wait = Call.wait!(opts, "checkout/3")
+
+    with {:error, :no_backends} <- GrpcLb.checkout(balancer, key),
+         do: Waiting.attempt(handle, wait, fn -> GrpcLb.checkout(balancer, key) end)
+  end
+
+  def checkout(other, _key, _opts), do: no_handle!(other)
 
   @doc """
   Checks out a backend, calls `fun` with its value, completes the call, and returns what `fun`
@@ -416,7 +574,7 @@ defmodule GrpcLb.Connection do
 
   ## Options
 
-  #{Call.docs()}
+  #{Call.docs_to_wait()}
 
   Raises `ArgumentError` when an argument is malformed.
 
@@ -432,8 +590,19 @@ defmodule GrpcLb.Connection do
   @spec run(t(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(%__MODULE__{balancer: balancer}, fun, opts),
-    do: Call.run(&Line.checkout(balancer, &1), fun, opts)
+  def run(%__MODULE__{balancer: balancer} = handle, fun, opts) do
+    Call.run_to_wait(
+      fn %{key: key, wait_for_ready: wait} ->
+        with {:error, :no_backends} <- Line.checkout(balancer, key),
+             # Whoever waits for room holds up nobody who waits for a backend.
+             {:error, :overloaded} <-
+               Waiting.attempt(handle, wait, fn -> GrpcLb.checkout(balancer, key) end),
+             do: Line.checkout(balancer, key)
+      end,
+      fun,
+      opts
+    )
+  end
 
   def run(other, _fun, _opts), do: no_handle!(other)
 

@@ -375,6 +375,30 @@ defmodule GrpcLb.Pool do
   def pick(other, _key), do: Handle.not_a_pool!(other)
 
   @doc """
+  As `pick/2`, with options. The key may be `nil`: none.
+
+  ## Options
+
+  #{Call.wait_docs()} By default not at all.
+
+  Those who wait are served in the order in which they came.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_wait_doc)
+      iex> GrpcLb.Pool.pick(:pick_wait_doc, nil, wait_for_ready: 10)
+      {:error, :no_members}
+      iex> waiting = Task.async(fn -> GrpcLb.Pool.pick(:pick_wait_doc, nil, wait_for_ready: 5_000) end)
+      iex> GrpcLb.Pool.join(:pick_wait_doc, value: 1)
+      iex> Task.await(waiting)
+      {:ok, 1}
+  """
+  @spec pick(name(), key :: term(), wait_for_ready: timeout() | false) ::
+          {:ok, value :: term()} | {:error, :no_members | :not_running}
+  def pick(pool, key, opts) do
+    pick = &GrpcLb.pick(&1, key)
+    pool |> in_balancer(pick) |> or_wait(pool, Call.wait!(opts, "pick/3"), pick)
+  end
+
+  @doc """
   Picks a member and returns its value, or raises `GrpcLb.Pool.NoMembersError`.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_bang_doc)
@@ -417,16 +441,29 @@ defmodule GrpcLb.Pool do
   @spec checkout(name()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_members | :not_running | :overloaded}
-  def checkout(pool), do: checkout_by(pool, &Native.checkout/1)
+  def checkout(pool), do: in_balancer(pool, &Native.checkout/1)
 
-  defp checkout_by(pool, checkout) when is_atom(pool) do
+  defp in_balancer(pool, fun) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
-      {GrpcLb.Pool, balancer, _handle} -> in_pool(checkout.(balancer))
+      {GrpcLb.Pool, balancer, _handle} -> in_pool(fun.(balancer))
       _other -> {:error, :not_running}
     end
   end
 
-  defp checkout_by(other, _checkout), do: Handle.not_a_pool!(other)
+  defp in_balancer(other, _fun), do: Handle.not_a_pool!(other)
+
+  # After all else: what need not wait has nothing of it.
+  defp or_wait({:error, :no_members}, pool, wait, fun) when wait not in [nil, false, 0] do
+    attempt = fn ->
+      with {:error, :no_members} <- in_balancer(pool, fun), do: :wait
+    end
+
+    with {:ok, handle} <- Handle.fetch(pool),
+         {:error, :timeout} <- Waiters.await(handle.waiters, 1, wait, attempt),
+         do: {:error, :no_members}
+  end
+
+  defp or_wait(found_or_error, _pool, _wait, _fun), do: found_or_error
 
   @doc """
   Checks out a member for a key: `checkout/1` with the choice of `pick/2`.
@@ -438,7 +475,22 @@ defmodule GrpcLb.Pool do
   @spec checkout(name(), key :: term()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
           | {:error, :no_members | :not_running | :overloaded}
-  def checkout(pool, key), do: checkout_by(pool, &GrpcLb.checkout(&1, key))
+  def checkout(pool, key), do: in_balancer(pool, &GrpcLb.checkout(&1, key))
+
+  @doc """
+  As `checkout/2`, with the options of `pick/3`. The key may be `nil`: none.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :checkout_wait_doc)
+      iex> GrpcLb.Pool.checkout(:checkout_wait_doc, nil, wait_for_ready: false)
+      {:error, :no_members}
+  """
+  @spec checkout(name(), key :: term(), wait_for_ready: timeout() | false) ::
+          {:ok, value :: term(), GrpcLb.ticket()}
+          | {:error, :no_members | :not_running | :overloaded}
+  def checkout(pool, key, opts) do
+    checkout = &GrpcLb.checkout(&1, key)
+    pool |> in_balancer(checkout) |> or_wait(pool, Call.wait!(opts, "checkout/3"), checkout)
+  end
 
   @doc """
   Checks out a member, calls `fun` with its value, and completes the call.
@@ -449,7 +501,7 @@ defmodule GrpcLb.Pool do
 
   ## Options
 
-  #{Call.docs()}
+  #{Call.docs_to_wait()} By default not at all.
 
   Raises `ArgumentError` when an argument is malformed, before a member is checked out.
 
@@ -467,7 +519,18 @@ defmodule GrpcLb.Pool do
           result | {:error, :no_members | :not_running | :overloaded}
         when result: term()
   def run(pool, fun, opts \\ []) do
-    Call.run(fn key -> checkout_by(pool, &Line.checkout(&1, key)) end, fun, opts)
+    Call.run_to_wait(
+      fn %{key: key, wait_for_ready: wait} ->
+        in_line = &Line.checkout(&1, key)
+
+        with {:error, :no_members} = none <- in_balancer(pool, in_line),
+             # Whoever waits for room holds up nobody who waits for a member.
+             {:error, :overloaded} <- or_wait(none, pool, wait, &GrpcLb.checkout(&1, key)),
+             do: in_balancer(pool, in_line)
+      end,
+      fun,
+      opts
+    )
   end
 
   @doc """
@@ -570,7 +633,7 @@ defmodule GrpcLb.Pool do
   defp checkout_except(pool, servers, key) do
     checkout = &Line.checkout_except(&1, servers, key)
 
-    with {:ok, server, ticket} <- checkout_by(pool, checkout) do
+    with {:ok, server, ticket} <- in_balancer(pool, checkout) do
       # A value can be a name of this process.
       if self?(server) do
         GrpcLb.complete(ticket, :cancelled)
@@ -758,7 +821,8 @@ defmodule GrpcLb.Pool do
     timeout = timeout!(timeout)
 
     with {:ok, handle} <- Handle.fetch(pool) do
-      Waiters.await(handle.waiters, handle.holder, n, timeout, fn -> Membership.count(handle) end)
+      enough = fn -> if Membership.count(handle) >= n, do: :ok, else: :wait end
+      Waiters.await(handle.waiters, n, timeout, enough)
     end
   end
 

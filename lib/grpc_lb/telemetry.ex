@@ -16,6 +16,25 @@ defmodule GrpcLb.Telemetry do
       metadata: @about
     },
     %{
+      name: [:grpc_lb, :connection, :lost],
+      doc: "A connection has no backend to pick any more, after it had one.",
+      measurements: [
+        duration: "since it had none last, or since it was started, at most since its server was"
+      ],
+      metadata: @about
+    },
+    %{
+      name: [:grpc_lb, :connection, :state],
+      doc: "A connection is in another state, see `GrpcLb.Connection.state/1`.",
+      measurements: [duration: "how long it was in the one before"],
+      metadata:
+        @about ++
+          [
+            state: "the state now",
+            previous: "the one before; at first it is `:connecting`"
+          ]
+    },
+    %{
       name: [:grpc_lb, :connection, :connect_error],
       doc: "A transport could not be opened, or a connection knows no address.",
       measurements: [duration: "how long the attempt took"],

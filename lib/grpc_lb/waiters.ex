@@ -1,79 +1,158 @@
 defmodule GrpcLb.Waiters do
   @moduledoc false
-  # Who waits until there is enough to pick. Whoever adds something looks here and tells those who
-  # have waited for it. The table is nearly always empty, and picks do not read it.
+  # Who waits until there is enough to pick, in order of arrival: one process of a connection or a pool,
+  # which ends with the holder. When it is told that there is something, those who wait try one after
+  # the other, each in its own process and the next when the one before has done so. So who came first is
+  # served first, and a crowd does not rush at the one backend that is back. Picks know nothing of it.
 
-  @type t :: :ets.table()
+  use GenServer
 
-  @doc "Makes the table. It belongs to the calling process, which waiters watch."
-  @spec new() :: t()
-  def new, do: :ets.new(__MODULE__, [:public, read_concurrency: true])
+  # `places` has who waits by number, `refs` the number and the monitor. `turn` is whose turn it is, at
+  # which number, and how many there are to pick; `told` what was heard of during that.
+  defstruct places: :gb_trees.empty(), refs: %{}, last: 0, turn: nil, told: 0
 
-  @doc "Tells those waiters for whom there are enough now. `count` counts."
-  @spec notify(t(), (() -> non_neg_integer())) :: :ok
-  def notify(table, count) do
-    case :ets.tab2list(table) do
-      [] -> :ok
-      waiters -> notify_each(table, waiters, count.())
-    end
-  rescue
-    # The owner ended just now, and the table with it.
-    ArgumentError -> :ok
+  @type t :: pid()
+  @type count :: non_neg_integer() | :infinity
+
+  @doc "Starts it, linked to the calling holder."
+  @spec start() :: t()
+  def start do
+    {:ok, pid} = GenServer.start(__MODULE__, self())
+    pid
   end
 
-  defp notify_each(table, waiters, count) do
-    Enum.each(waiters, fn {ref, pid, n} ->
-      cond do
-        # It was killed while it waited, and has left its row.
-        not Process.alive?(pid) -> :ets.delete(table, ref)
-        n <= count -> send(ref, {ref, :enough})
-        true -> :ok
-      end
-    end)
+  @doc "Has those try who wait for so many or fewer. With `:infinity` all do."
+  @spec notify(t(), count()) :: :ok
+  def notify(waiters, count) do
+    send(waiters, {:enough, count})
+    :ok
   end
 
   @doc """
-  Waits until there are `n`. `count` counts, and `owner` is the process that made the table.
+  Waits until there are `n`, at most `timeout` milliseconds. `attempt` is called in the calling process,
+  first when that stands in line, so that nothing is missed, then when it is its turn, and last when
+  the time is over. It says what to return, or `:wait`.
   """
-  @spec await(t(), pid(), non_neg_integer(), timeout(), (() -> non_neg_integer())) ::
-          :ok | {:error, :timeout | :not_running}
-  def await(table, owner, n, timeout, count) do
+  @spec await(t(), non_neg_integer(), timeout(), (() -> :wait | result)) ::
+          result | {:error, :timeout | :not_running}
+        when result: term()
+  def await(waiters, n, timeout, attempt) do
     # The alias ends with the monitor: what is sent later than that goes nowhere.
-    ref = :erlang.monitor(:process, owner, alias: :demonitor)
+    ref = :erlang.monitor(:process, waiters, alias: :demonitor)
+    send(waiters, {:enter, ref, self(), n})
 
     try do
-      # In this order: who joins after the count was taken finds the waiter in the table.
-      :ets.insert(table, {ref, self(), n})
-      if count.() >= n, do: :ok, else: wait(ref, timeout)
-    rescue
-      ArgumentError -> {:error, :not_running}
+      wait(waiters, ref, deadline(timeout), attempt)
     after
+      send(waiters, {:leave, ref})
       Process.demonitor(ref, [:flush])
-      forget(table, ref)
       flush(ref)
     end
   end
 
-  defp wait(ref, timeout) do
+  defp wait(waiters, ref, deadline, attempt) do
     receive do
-      {^ref, :enough} -> :ok
-      {:DOWN, ^ref, :process, _owner, _reason} -> {:error, :not_running}
-    after
-      timeout -> {:error, :timeout}
-    end
-  end
+      {^ref, :try} ->
+        with :wait <- attempt.() do
+          send(waiters, {:still, ref})
+          wait(waiters, ref, deadline, attempt)
+        end
 
-  defp forget(table, ref) do
-    :ets.delete(table, ref)
-  rescue
-    ArgumentError -> true
+      {:DOWN, ^ref, :process, _waiters, _reason} ->
+        {:error, :not_running}
+    after
+      left(deadline) ->
+        with :wait <- attempt.(), do: {:error, :timeout}
+    end
   end
 
   defp flush(ref) do
     receive do
-      {^ref, :enough} -> flush(ref)
+      {^ref, :try} -> flush(ref)
     after
       0 -> :ok
+    end
+  end
+
+  defp deadline(:infinity), do: :infinity
+  defp deadline(timeout), do: now() + timeout
+
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(deadline - now(), 0)
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  @impl true
+  def init(holder) do
+    # Whatever the holder ends with, this ends too, and has nothing to report.
+    Process.flag(:trap_exit, true)
+    Process.link(holder)
+    {:ok, %__MODULE__{}}
+  end
+
+  @impl true
+  def handle_info({:enter, ref, pid, n}, state) do
+    # Unless those who are ahead of it have their turn now, and it has its own after them.
+    unless match?(%{count: count} when n <= count, state.turn), do: send(ref, {ref, :try})
+
+    place = state.last + 1
+    monitor = :erlang.monitor(:process, pid, tag: {:gone, ref})
+
+    {:noreply,
+     %{
+       state
+       | places: :gb_trees.insert(place, {ref, n}, state.places),
+         refs: Map.put(state.refs, ref, {place, monitor}),
+         last: place
+     }}
+  end
+
+  def handle_info({:leave, ref}, state), do: {:noreply, left_by(state, ref)}
+
+  def handle_info({{:gone, ref}, _monitor, :process, _pid, _}, state),
+    do: {:noreply, left_by(state, ref)}
+
+  def handle_info({:still, ref}, %{turn: %{ref: ref}} = state), do: {:noreply, next(state)}
+  # It tried as it came, and nobody waits for it to do so.
+  def handle_info({:still, _ref}, state), do: {:noreply, state}
+
+  def handle_info({:enough, count}, %{turn: nil} = state), do: {:noreply, begin(state, count)}
+
+  def handle_info({:enough, count}, state),
+    do: {:noreply, %{state | told: max(state.told, count)}}
+
+  def handle_info({:EXIT, _holder, _reason}, state), do: {:stop, :normal, state}
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp left_by(state, ref) do
+    case Map.pop(state.refs, ref) do
+      {nil, _refs} ->
+        state
+
+      {{place, monitor}, refs} ->
+        Process.demonitor(monitor, [:flush])
+        state = %{state | refs: refs, places: :gb_trees.delete(place, state.places)}
+        if match?(%{ref: ^ref}, state.turn), do: next(state), else: state
+    end
+  end
+
+  defp begin(state, count),
+    do: next(%{state | turn: %{ref: nil, place: 0, count: count}, told: 0})
+
+  defp next(%{turn: %{place: place, count: count}} = state) do
+    case :gb_trees.next(:gb_trees.iterator_from(place + 1, state.places)) do
+      {place, {ref, n}, _rest} when n <= count ->
+        send(ref, {ref, :try})
+        put_in(state.turn, %{ref: ref, place: place, count: count})
+
+      {place, _waits_for_more, _rest} ->
+        next(put_in(state.turn.place, place))
+
+      :none when state.told == 0 ->
+        %{state | turn: nil}
+
+      :none ->
+        begin(state, state.told)
     end
   end
 end

@@ -666,7 +666,7 @@ defmodule GrpcLb.PoolTest do
 
     defp awaiting(pool, n) do
       {GrpcLb.Pool, _route, entry} = :persistent_term.get(pool)
-      eventually(fn -> length(:ets.tab2list(entry.waiters)) == n end)
+      eventually(fn -> map_size(:sys.get_state(entry.waiters).refs) == n end)
     end
   end
 

@@ -126,6 +126,16 @@ defmodule GrpcLb.Connection.Backends do
     end
   end
 
+  @doc "The backends that are wanted, and the states that they are in."
+  @spec states(t()) :: [{Plan.id(), Plan.state()}]
+  def states(backends) do
+    for id <- backends.ids, entry = backends.entries[id], do: {id, state(entry)}
+  end
+
+  # What was lost is opened again at once: it has not failed.
+  defp state(%{state: :backoff, wait: 0}), do: :opening
+  defp state(%{state: state}), do: state
+
   @doc "The first error, when no transport is open and none is on its way."
   @spec failure(t()) :: {:open, Plan.id(), reason :: term()} | nil
   def failure(backends) do

@@ -1,36 +1,63 @@
 defmodule GrpcLb.Connection.Held do
   @moduledoc false
-  # What the holder of a connection holds: its balancer, and who waits until that can be picked from.
+  # What the holder of a connection holds: its balancer, the state it is in and who is told of that, and
+  # who waits until it can be picked from.
 
   @behaviour GrpcLb.Holder
 
   alias GrpcLb.{Janitor, Native, Policy, Settings, Telemetry, Waiters}
+  alias GrpcLb.Connection.States
 
-  @enforce_keys [:name, :balancer, :waiters]
+  @enforce_keys [:name, :target, :holder, :balancer, :states, :waiters, :connect_timeout]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
           name: GrpcLb.Connection.name(),
+          target: term(),
+          holder: pid(),
           balancer: GrpcLb.balancer(),
-          waiters: Waiters.t()
+          states: States.t(),
+          waiters: Waiters.t(),
+          connect_timeout: pos_integer()
         }
 
   @impl true
-  def open(%{name: name, policy: policy, settings: settings}) do
+  def open(%{name: name, policy: policy, settings: settings} = options) do
     policy = Policy.to_native(policy)
     settings = Settings.to_native([owner: self()] ++ settings, policy)
     # Resolvers give addresses in any order.
     {:ok, balancer} = Native.new(policy, [], Map.put(settings, :any_order, true))
-    %__MODULE__{name: name, balancer: balancer, waiters: Waiters.new()}
+
+    %__MODULE__{
+      name: name,
+      target: options.target,
+      holder: self(),
+      balancer: balancer,
+      states: States.start(name),
+      waiters: Waiters.start(),
+      connect_timeout: options.connect_timeout
+    }
   end
 
   @impl true
-  def close(%{balancer: balancer}), do: GrpcLb.close(balancer)
+  def close(held) do
+    GrpcLb.close(held.balancer)
+
+    with {:changed, before, duration} <- States.put(held.states, :shutdown) do
+      Telemetry.execute(
+        [:grpc_lb, :connection, :state],
+        %{duration: duration},
+        %{name: held.name, target: held.target, state: :shutdown, previous: before}
+      )
+    end
+
+    Waiters.notify(held.waiters, :infinity)
+  end
 
   @impl true
-  def ended(%{balancer: balancer}, options, %{reason: reason, duration: duration}) do
+  def ended(held, options, %{reason: reason, duration: duration}) do
     # Of subchannels that were killed transports can still be open.
-    Janitor.await(balancer)
+    Janitor.await(held.balancer)
 
     Telemetry.execute(
       [:grpc_lb, :connection, :disconnected],

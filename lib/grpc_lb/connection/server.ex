@@ -7,16 +7,17 @@ defmodule GrpcLb.Connection.Server do
   use GrpcLb.Redacted, show: [:options, :ready?, :resolution]
 
   alias GrpcLb.{Holder, Names, Telemetry, Waiters}
-  alias GrpcLb.Connection.{Backends, Discovery, Options, Rotation}
+  alias GrpcLb.Connection.{Backends, Connectivity, Discovery, Options, Rotation, States}
 
   # The transports' values may be secret, and a crash is logged with this.
   @derive {Inspect, only: [:options, :ready?]}
-  @enforce_keys [:options, :holder, :waiters, :rotation, :backends, :discovery, :since]
+  @enforce_keys [:options, :holder, :states, :waiters, :rotation, :backends, :discovery, :since]
   defstruct @enforce_keys ++
               [
                 # Who waits in connect/2 and has not been told.
                 caller: nil,
                 ready?: false,
+                connectivity: %{},
                 resolution: :pending,
                 reconcile_pending?: false
               ]
@@ -37,13 +38,14 @@ defmodule GrpcLb.Connection.Server do
   def via(balancer), do: Names.via({__MODULE__, balancer})
 
   @impl true
-  def init({options, holder, %{balancer: balancer, waiters: waiters}}) do
+  def init({options, holder, %{balancer: balancer} = held}) do
     Process.flag(:trap_exit, true)
 
     state = %__MODULE__{
       options: options,
       holder: holder,
-      waiters: waiters,
+      states: held.states,
+      waiters: held.waiters,
       rotation: Rotation.new(balancer),
       backends: Backends.new(options, balancer),
       discovery: Discovery.start(options),
@@ -210,7 +212,7 @@ defmodule GrpcLb.Connection.Server do
         resolved(state, 0, duration, {:failed, reason})
         error = if reason == :no_addresses, do: :no_addresses, else: {:resolve, reason}
         emit(state, :connect_error, %{duration: duration}, %{reason: error})
-        fail(state, error)
+        state |> connectivity() |> fail(error)
 
       _last_known ->
         resolved(state, 0, duration, {:kept, reason})
@@ -236,7 +238,7 @@ defmodule GrpcLb.Connection.Server do
         reconciled(%{state | rotation: rotation})
 
       :same ->
-        if balancer_closed?(state), do: closed(state), else: {:noreply, state}
+        if balancer_closed?(state), do: closed(state), else: {:noreply, connectivity(state)}
 
       {:error, :closed} ->
         closed(state)
@@ -253,9 +255,24 @@ defmodule GrpcLb.Connection.Server do
       else: {:noreply, state}
   end
 
+  # What is said of the state, to whom, comes before those who wait go on.
+  defp connectivity(state) do
+    known = Connectivity.update(state.connectivity, Backends.states(state.backends))
+    new = Connectivity.of(known, state.resolution)
+
+    with {:changed, before, duration} <- States.put(state.states, new) do
+      emit(state, :state, %{duration: duration}, %{state: new, previous: before})
+      # Those who do not wait for more than the first attempt.
+      if new == :transient_failure, do: Waiters.notify(state.waiters, 1)
+    end
+
+    %{state | connectivity: known}
+  end
+
   defp reconciled(%{ready?: ready?, rotation: rotation} = state) do
+    state = connectivity(state)
     now_ready? = Rotation.ready?(rotation)
-    if now_ready?, do: Waiters.notify(state.waiters, fn -> 1 end)
+    if now_ready?, do: Waiters.notify(state.waiters, 1)
 
     case {ready?, now_ready?} do
       {true, true} ->
@@ -265,13 +282,17 @@ defmodule GrpcLb.Connection.Server do
         {:noreply, state}
 
       {true, false} ->
-        {:noreply, %{state | ready?: false, since: System.monotonic_time()}}
+        {:noreply, %{since(state, :lost) | ready?: false}}
 
       {false, true} ->
-        duration = System.monotonic_time() - state.since
-        emit(state, :connected, %{duration: duration}, %{})
-        {:noreply, tell_caller(%{state | ready?: true})}
+        {:noreply, tell_caller(%{since(state, :connected) | ready?: true})}
     end
+  end
+
+  defp since(state, event) do
+    now = System.monotonic_time()
+    emit(state, event, %{duration: now - state.since}, %{})
+    %{state | since: now}
   end
 
   defp tell_caller(%{caller: nil} = state), do: state

@@ -32,7 +32,7 @@ defmodule GrpcLb.Pool.Handle do
       sticky?: Policy.sticky?(options.policy),
       holder: self(),
       balancer: balancer,
-      waiters: Waiters.new(),
+      waiters: Waiters.start(),
       scope: local_name(options, :scope),
       feed: local_name(options, :feed)
     }
@@ -66,6 +66,7 @@ defmodule GrpcLb.Pool.Handle do
     erase(name, holder)
     Janitor.clean_up_with(nil)
     GrpcLb.close(handle.balancer)
+    Waiters.notify(handle.waiters, :infinity)
   end
 
   @impl true

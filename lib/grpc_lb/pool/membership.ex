@@ -78,7 +78,7 @@ defmodule GrpcLb.Pool.Membership do
     result = Native.add(handle.balancer, backends)
 
     with {:ok, %{added: added, kept: kept}} <- result do
-      Waiters.notify(handle.waiters, fn -> added + kept end)
+      Waiters.notify(handle.waiters, added + kept)
     end
 
     result

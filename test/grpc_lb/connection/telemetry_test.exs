@@ -40,6 +40,7 @@ defmodule GrpcLb.Connection.TelemetryTest do
     handle = connect!([a, b])
     await_ids(handle, [a, b])
     Loopback.become(a, :refuse)
+    Loopback.become(b, :refuse)
     events = collect(Map.keys(documented) -- [last], handle.name)
     Connection.disconnect(handle)
     events = events ++ collect([last], handle.name)
@@ -78,8 +79,12 @@ defmodule GrpcLb.Connection.TelemetryTest do
     assert {%{added: 1, removed: 0, kept: 0}, %{target: ^target}} =
              await_event(name, [:connection, :reconciled])
 
+    assert {_, %{state: :ready, previous: :connecting, target: ^target}} =
+             await_event(name, [:connection, :state])
+
     assert {_, %{target: ^target}} = await_event(name, [:connection, :connected])
     Connection.disconnect(handle)
+    assert {_, %{state: :shutdown, previous: :ready}} = await_event(name, [:connection, :state])
     assert {_, %{reason: :normal}} = await_event(name, [:connection, :disconnected])
     # On purpose is not down.
     refute_received {:event, [:grpc_lb, :backend, :down], _, %{name: ^name}}

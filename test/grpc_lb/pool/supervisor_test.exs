@@ -487,7 +487,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
   defp assert_ended(%{holder: holder} = entry) do
     eventually(fn -> GrpcLb.info(entry.balancer).closed end)
     eventually(fn -> not Process.alive?(holder) end)
-    eventually(fn -> :ets.info(entry.waiters) == :undefined end)
+    eventually(fn -> not Process.alive?(entry.waiters) end)
   end
 
   defp same?(entry, pool), do: :erts_debug.same(entry, entry(pool))
