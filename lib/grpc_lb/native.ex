@@ -44,6 +44,9 @@ defmodule GrpcLb.Native do
   @typedoc "A place in the line of those who wait for room: a reference to a NIF resource."
   @type waiter :: reference()
 
+  @typedoc "What is left of a value that has gone, see `reconcile_draining/3`."
+  @type drained :: pos_integer() | :drained | :uncounted
+
   @typedoc "A policy's name and all its options, see `GrpcLb.Policy`. Times are milliseconds."
   @type policy ::
           {:random, %{}}
@@ -415,6 +418,34 @@ defmodule GrpcLb.Native do
   def reconcile(_balancer, _backends), do: not_loaded()
 
   @doc """
+  As `reconcile/2`, where the values of the backends with the ids in `leaving` go: they are offered with
+  other values, or are not offered. Says for each of `leaving`, in its order, what became of the calls
+  that were checked out from it:
+
+    * a number - some are in flight. When the last has ended the calling process gets the message
+      `{:grpc_lb_drained, number}`
+    * `:drained` - none is in flight
+    * `:uncounted` - none ever was: its calls are not counted
+    * `nil` - it was not listed
+
+  Calls that are checked out from then on are told from these, also where the id stays. A value waits for
+  the calls of those that it has replaced, too, as long as these have not ended.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> {:ok, 1, ticket} = GrpcLb.checkout(lb)
+      iex> {:ok, %{kept: 1}, [number]} =
+      ...>   GrpcLb.Native.reconcile_draining(lb, [{:a, 2, %{}}], [:a])
+      iex> GrpcLb.complete(ticket, :ok)
+      iex> receive do
+      ...>   {:grpc_lb_drained, ^number} -> :drained
+      ...> end
+      :drained
+  """
+  @spec reconcile_draining(balancer(), [backend()], [id :: term()]) ::
+          {:ok, GrpcLb.changes(), [drained() | nil]} | {:error, :closed}
+  def reconcile_draining(_balancer, _backends, _leaving), do: not_loaded()
+
+  @doc """
   Adds backends to the list. See `GrpcLb.add/2`.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` as `new/3` does, and has changed nothing
@@ -537,6 +568,17 @@ defmodule GrpcLb.Native do
   """
   @spec close(balancer()) :: :ok
   def close(_balancer), do: not_loaded()
+
+  @doc """
+  As `close/1`. Gives a number if calls that were checked out are in flight: when the last has ended the
+  calling process gets the message `{:grpc_lb_drained, number}`.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> GrpcLb.Native.close_draining(lb)
+      {:ok, nil}
+  """
+  @spec close_draining(balancer()) :: {:ok, pos_integer() | nil}
+  def close_draining(_balancer), do: not_loaded()
 
   @doc """
   Does what is due in all balancers: updates weights, looks for outliers, lets ejected backends back

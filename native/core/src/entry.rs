@@ -5,7 +5,8 @@ use std::time::Duration;
 use triomphe::Arc;
 
 use crate::backend::Owner;
-use crate::load::cohorts::Cohort;
+use crate::drain::{Drain, Drains};
+use crate::load::cohorts::{Cohort, Generation};
 use crate::load::orca::{LoadReport, Report};
 use crate::load::reported_weight::Source;
 use crate::load::{InARow, Load, Outcome};
@@ -20,6 +21,8 @@ pub(crate) struct Row<T> {
     pub(crate) owner: Option<Owner>,
     /// Which member it is.
     pub(crate) key: u32,
+    /// Of which its calls are: the latest when it was made.
+    pub(crate) generation: Generation,
     pub(crate) entry: Arc<Entry>,
 }
 
@@ -34,6 +37,7 @@ pub(crate) struct Entry {
     /// cancelled.
     pub(crate) picks: AtomicU64,
     pub(crate) load: Load,
+    pub(crate) drains: Drains,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -55,6 +59,7 @@ impl Entry {
             shuffle_place,
             picks: AtomicU64::new(0),
             load: Load::new(&shared.measuring(), reports, now),
+            drains: Drains::default(),
             shared: Arc::clone(shared),
         }
     }
@@ -67,6 +72,27 @@ impl Entry {
             .begin(now, max, || (shared.measuring(), shared.fleet.usual()))
     }
 
+    /// Has a call that has begun be one of a row of that generation.
+    #[inline]
+    pub(crate) fn begun(&self, call: Cohort, of: Generation) -> Cohort {
+        if call.generation() == of {
+            return call;
+        }
+        self.on_late_begin(call, of)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn on_late_begin(&self, call: Cohort, of: Generation) -> Cohort {
+        self.drains.on_late_begin(of, call.generation());
+        call.of_generation(of)
+    }
+
+    /// Has `drain` wait for the calls in flight, and for those that rows of before are still given.
+    pub(crate) fn drain(&self, drain: &Arc<Drain>) {
+        self.drains.begin(drain, || self.load.begin_generation());
+    }
+
     /// Takes the first answer to a call into account.
     pub(crate) fn on_answer(&self, took: Duration, now: Time) {
         let shared = &*self.shared;
@@ -74,9 +100,9 @@ impl Entry {
             .answer(took, now, &shared.measuring(), &shared.fleet);
     }
 
-    /// Counts the end of such a call.
+    /// Counts the end of such a call. Whether somebody waited for it as the last one.
     #[inline]
-    pub(crate) fn end(&self, call: EndedCall) {
+    pub(crate) fn end(&self, call: EndedCall) -> bool {
         let shared = &*self.shared;
         if call.counted_in_total {
             shared.in_flight.leave();
@@ -88,19 +114,22 @@ impl Entry {
             now,
             ..
         } = call;
-        let failed = self.load.end(
-            outcome,
-            took,
-            cohort,
-            now,
-            &shared.measuring(),
-            &shared.fleet,
-        );
+        let latest = self.load.leave(cohort);
+        let failed = self
+            .load
+            .end(outcome, took, now, &shared.measuring(), &shared.fleet);
         match outcome {
             Outcome::Success => {}
             Outcome::Failure | Outcome::TransportFailure => self.on_failure(failed),
             Outcome::Cancelled => self.on_cancel(),
         }
+        latest != cohort.generation() && self.on_late_end(cohort.generation(), latest)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn on_late_end(&self, of: Generation, latest: Generation) -> bool {
+        self.drains.on_late_end(of, latest)
     }
 
     /// So many calls in a row have failed now.

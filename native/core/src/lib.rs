@@ -36,7 +36,7 @@
 //! | `reclaim`, `cursor`, `share`, `limit`, `line`, `live`, [`alarm`](Alarm), [`caller`](Caller) | what threads share; `reclaim` frees snapshots, and has the only `unsafe` |
 //! | [load] | measures backends |
 //! | [policy], [health] | which backend is picked, and which may be; they see loads |
-//! | [`config`](Config), `shared`, `entry` | what is kept for a balancer, and for a backend |
+//! | [`config`](Config), `shared`, `drain`, `entry` | what is kept for a balancer, and for a backend |
 //! | `rows`, `memory`, `members`, `watched`, `group`, `snapshot`, [`ticket`](Ticket) | lists of backends, and calls |
 //! | [`balancer`](Balancer) | picks, calls, changes, time, info |
 
@@ -48,6 +48,7 @@ mod balancer;
 mod caller;
 mod config;
 mod cursor;
+mod drain;
 mod entry;
 mod group;
 pub mod hash;
@@ -79,7 +80,7 @@ mod models;
 pub use alarm::Alarm;
 pub use backend::{Backend, HashKey, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
 pub use balancer::{
-    BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Info,
+    BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained, Info,
     MemberError, Summary,
 };
 pub use caller::{Caller, Drawing, Draws, Keyed};

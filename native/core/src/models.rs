@@ -13,10 +13,11 @@ use loom::thread;
 use crate::alarm::Alarm;
 use crate::caller::Number;
 use crate::cursor::{Cursor, CursorKind};
+use crate::drain::{Drain, Drains};
 use crate::health::outlier_detection::{self, ConsecutiveFailures};
 use crate::limit::InFlight;
 use crate::line::Line;
-use crate::load::cohorts::Cohorts;
+use crate::load::cohorts::{Cohort, Cohorts};
 use crate::load::latency::{Latency, Rule};
 use crate::policy::{peak_ewma, pick_first, random, Policy};
 use crate::reclaim::{Published, Reader};
@@ -422,6 +423,58 @@ fn no_more_calls_are_in_the_cohorts_than_the_bound() {
         let entered = [call(&calls, &inside), other.join().unwrap()];
         assert!(entered.contains(&true));
         assert_eq!(calls.count(), 0);
+    });
+}
+
+/// A drain that begins while a call ends and another begins on a row of before is over when both
+/// have ended, and not earlier; and it is told once.
+#[test]
+fn a_drain_is_over_when_the_last_call_before_it_has_ended() {
+    loom::model(|| {
+        let (counts, drains) = (Cohorts::new(), Drains::default());
+        let (call, _) = counts.join(Time(0), None).unwrap();
+        // Whether each call has ended, as who closes what they use is to find it.
+        let calls = Arc::new((
+            counts,
+            drains,
+            [AtomicBool::new(false), AtomicBool::new(false)],
+        ));
+        type Calls = (Cohorts, Drains, [AtomicBool; 2]);
+        fn end((counts, drains, ended): &Calls, call: Cohort, index: usize) -> u32 {
+            ended[index].store(true, Ordering::Relaxed);
+            let (of, latest) = (call.generation(), counts.leave(call));
+            let mut told = 0;
+            if of != latest && drains.on_late_end(of, latest) {
+                drains.tell(|_, _| {
+                    assert!(ended.iter().all(|ended| ended.load(Ordering::Relaxed)));
+                    told += 1;
+                });
+            }
+            told
+        }
+        let of = call.generation();
+        let late = {
+            let calls = calls.clone();
+            thread::spawn(move || {
+                let (joined, _) = calls.0.join(Time(0), None).unwrap();
+                if joined.generation() != of {
+                    calls.1.on_late_begin(of, joined.generation());
+                }
+                joined.of_generation(of)
+            })
+        };
+        let other = {
+            let calls = calls.clone();
+            thread::spawn(move || end(&calls, call, 0))
+        };
+        let drain = Drain::new(Owner(NonZeroU64::MIN), 1);
+        calls.1.begin(&drain, || calls.0.begin_generation());
+        // The pick of the late one is over.
+        let late = late.join().unwrap();
+        assert_eq!(drain.release(), Some(1));
+        let mut told = end(&calls, late, 1);
+        told += other.join().unwrap();
+        assert_eq!(told, 1);
     });
 }
 

@@ -170,6 +170,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::entry::Entry;
+    use crate::load::cohorts::Generation;
     use crate::policy::{random, Policy};
     use crate::shared::Shared;
     use crate::time::Time;
@@ -181,6 +182,7 @@ mod tests {
             value,
             owner: None,
             key: 0,
+            generation: Generation::default(),
             entry: Arc::new(Entry::new(0, &shared, Time(0))),
         }
     }

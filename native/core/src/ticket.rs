@@ -26,6 +26,8 @@ pub struct Ticket {
     /// Whether it counts among all calls in flight: not if it began while those were not limited.
     counted_in_total: bool,
     ended: AtomicBool,
+    /// Whether it was the last call for which somebody waits.
+    ended_drain: AtomicBool,
     counted: CountedCall,
 }
 
@@ -71,6 +73,7 @@ impl Ticket {
             answered: AtomicBool::new(false),
             counted_in_total,
             ended: AtomicBool::new(false),
+            ended_drain: AtomicBool::new(false),
             counted: CountedCall::begin(caller),
         }
     }
@@ -131,6 +134,20 @@ impl Ticket {
         self.entry.shared.line.tell_first(tell);
     }
 
+    /// Whether somebody waited for this call as the last one, see
+    /// [`Balancer::reconcile_draining`](crate::Balancer::reconcile_draining): to be asked when it has
+    /// ended.
+    #[inline]
+    pub fn has_ended_drain(&self) -> bool {
+        // Relaxed: the thread that has ended the call asks.
+        self.ended_drain.load(Ordering::Relaxed)
+    }
+
+    /// Tells those who waited for this call. `tell` runs under a lock, and must not use the balancer.
+    pub fn tell_drained(&self, tell: impl FnMut(Owner, u64)) {
+        self.entry.drains.tell(tell);
+    }
+
     /// Whether the call was completed.
     #[inline]
     pub fn has_ended(&self) -> bool {
@@ -157,13 +174,17 @@ impl Ticket {
             LatencySample::None => None,
             LatencySample::Given(took) => Some(took),
         };
-        self.entry.end(EndedCall {
+        let ended_drain = self.entry.end(EndedCall {
             outcome,
             took,
             cohort: self.cohort,
             now,
             counted_in_total: self.counted_in_total,
         });
+        if ended_drain {
+            // Relaxed: see `has_ended_drain`.
+            self.ended_drain.store(true, Ordering::Relaxed);
+        }
         self.counted.end();
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
 use crate::pick::{as_caller, reason, with_key};
-use crate::ticket::{tell_of_room, Ticket};
+use crate::ticket::{tell_of_end, Ticket};
 use crate::value::{Offered, Value};
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
@@ -291,7 +291,7 @@ pub(crate) fn end_call<'a>(
     };
     let latency = decode_latency(latency)?;
     let completed = ticket.complete_with(outcome, latency, report, ticket.clock().now());
-    tell_of_room(env, ticket);
+    tell_of_end(env, ticket);
     let failed = [Outcome::Failure, Outcome::TransportFailure].contains(&outcome);
     if completed.is_ok() && failed && ticket.is_urgent() {
         match ticket.clock() {

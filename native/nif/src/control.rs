@@ -10,7 +10,7 @@ use std::time::Duration;
 use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::policy::TableSize;
 use grpc_lb_core::{
-    Backend, BackendInfo, ChangeError, Changes, ConfigureError, Configured, Draws, Info,
+    Backend, BackendInfo, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, Info,
     MemberError, State, Summary,
 };
 use rustler::{Atom, Encoder, Env, Term};
@@ -23,7 +23,7 @@ use crate::line::tell_of_change;
 use crate::value::{Core, Offered, Value};
 use crate::vm::dispatch::own_object;
 use crate::vm::library::tick_all;
-use crate::vm::owner::{pid_of, Monitors};
+use crate::vm::owner::{owner_of, pid_of, Monitors};
 use crate::vm::term::{bytes, live_environments};
 use crate::vm::{Answer, Handle, Object};
 use crate::{atoms, decode, ticker};
@@ -68,6 +68,37 @@ pub(crate) fn reconcile<'a>(
     );
     follow_up(env, balancer);
     encode_changes(env, changed)
+}
+
+/// `reconcile_draining(balancer, backends, leaving) -> {:ok, changes, [number | :drained | :uncounted | nil]} | {:error, :closed}`
+pub(crate) fn reconcile_draining<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends, leaving]: [Term<'a>; 2],
+) -> Answer<'a> {
+    let backends = decode::backends(backends, 2)?;
+    none_is_itself(balancer, &backends)?;
+    let leaving = decode::ids(leaving, 3)?;
+    let changed = balancer.reconcile_draining(
+        &backends,
+        &leaving,
+        owner_of(env.pid()),
+        &Monitors::new(env, balancer),
+        balancer.clock().now(),
+    );
+    follow_up(env, balancer);
+    let (changes, drained) = match changed {
+        Ok(changed) => changed,
+        Err(error) => return not_changed(env, error),
+    };
+    let drained = drained.into_iter().map(|drained| match drained {
+        Some(Drained::Later(number)) => number.encode(env),
+        Some(Drained::Now) => atoms::drained().encode(env),
+        Some(Drained::Unknown) => atoms::uncounted().encode(env),
+        None => atoms::nil().encode(env),
+    });
+    let drained: Vec<Term> = drained.collect();
+    Ok((atoms::ok(), changes_map(env, changes), drained).encode(env))
 }
 
 /// `add(balancer, backends) -> {:ok, changes} | {:error, :closed}`
@@ -218,6 +249,22 @@ pub(crate) fn close<'a>(
     Ok(atoms::ok().encode(env))
 }
 
+/// `close_draining(balancer) -> {:ok, number | nil}`
+pub(crate) fn close_draining<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    let who = owner_of(env.pid());
+    let number = balancer.close_draining(who, &Monitors::new(env, balancer));
+    follow_up(env, balancer);
+    let number = match number {
+        Some(number) => number.encode(env),
+        None => atoms::nil().encode(env),
+    };
+    Ok((atoms::ok(), number).encode(env))
+}
+
 /// `manual_clock() -> clock`
 pub(crate) fn manual_clock<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     Ok(Handle::new(ClockReference::new()).to_term(env))
@@ -290,17 +337,26 @@ fn refused(error: ChangeError) -> ArgumentError {
 }
 
 fn encode_changes(env: Env, changed: Result<Changes, ChangeError>) -> Answer {
-    let changes = match changed {
-        Ok(changes) => changes,
-        Err(ChangeError::Closed) => return Ok((atoms::error(), atoms::closed()).encode(env)),
-        Err(error) => return Err(refused(error)),
-    };
+    match changed {
+        Ok(changes) => Ok((atoms::ok(), changes_map(env, changes)).encode(env)),
+        Err(error) => not_changed(env, error),
+    }
+}
+
+fn not_changed(env: Env, error: ChangeError) -> Answer {
+    match error {
+        ChangeError::Closed => Ok((atoms::error(), atoms::closed()).encode(env)),
+        error => Err(refused(error)),
+    }
+}
+
+fn changes_map(env: Env, changes: Changes) -> Term {
     let changes = [
         (atoms::added(), changes.added),
         (atoms::removed(), changes.removed),
         (atoms::kept(), changes.kept),
     ];
-    Ok((atoms::ok(), map(env, &changes)).encode(env))
+    map(env, &changes)
 }
 
 fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {

@@ -68,6 +68,7 @@ vm::library! {
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);
         DirtyCpu control::reconcile(Balancer, backends);
+        DirtyCpu control::reconcile_draining(Balancer, backends, leaving);
         DirtyCpu control::add(Balancer, backends);
         DirtyCpu control::remove(Balancer, ids);
         DirtyCpu control::set_state(Balancer, id, state);
@@ -77,6 +78,7 @@ vm::library! {
         DirtyCpu control::info(Balancer);
         Normal control::summary(Balancer);
         DirtyCpu control::close(Balancer);
+        DirtyCpu control::close_draining(Balancer);
         DirtyCpu control::advance(ClockReference, milliseconds);
     },
 }

@@ -5,8 +5,10 @@ use std::ops::Deref;
 use grpc_lb_core::Outcome;
 use rustler::Env;
 
+use crate::atoms;
 use crate::clock::Clock;
 use crate::line::tell;
+use crate::vm::owner::pid_of;
 use crate::vm::{Resource, ResourceType};
 
 /// The core's ticket, and the clock by which it is timed.
@@ -54,15 +56,27 @@ impl Resource for Ticket {
         if !self.has_ended() {
             // Nobody else has it.
             let _ = self.complete(Outcome::Cancelled, None, self.clock.now());
-            tell_of_room(env, &self);
+            tell_of_end(env, &self);
         }
     }
 }
 
-/// Lets the first who waits know of the room that a call has left.
+/// Lets those know who wait for the end of a call: for the room that it has left, and for itself.
 #[inline]
-pub(crate) fn tell_of_room(env: Env, ticket: &Ticket) {
+pub(crate) fn tell_of_end(env: Env, ticket: &Ticket) {
     if ticket.is_awaited() {
         ticket.tell_first(tell(env));
     }
+    if ticket.has_ended_drain() {
+        tell_drained(env, ticket);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn tell_drained(env: Env, ticket: &Ticket) {
+    ticket.tell_drained(|who, number| {
+        // Who is dead waits no more.
+        let _ = env.send(&pid_of(who), (atoms::grpc_lb_drained(), number));
+    });
 }

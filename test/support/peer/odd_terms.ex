@@ -136,6 +136,8 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       reconcile_options: fn -> Native.reconcile(lb, [{:a, :a, term}]) end,
       reconcile_owner: fn -> Native.reconcile(lb, [{:a, :a, %{owner: term}}]) end,
       reconcile_weight: fn -> Native.reconcile(lb, [{:a, :a, %{weight: term}}]) end,
+      reconcile_draining: fn -> Native.reconcile_draining(term, [], []) end,
+      reconcile_draining_ids: fn -> Native.reconcile_draining(lb, [], term) end,
       add: fn -> Native.add(term, []) end,
       add_backends: fn -> Native.add(lb, term) end,
       remove: fn -> Native.remove(term, []) end,
@@ -154,6 +156,7 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       successes: fn -> Native.successes(term, :a) end,
       info: fn -> Native.info(term) end,
       close: fn -> Native.close(term) end,
+      close_draining: fn -> Native.close_draining(term) end,
       advance: fn -> Native.advance(term, 0) end,
       advance_ms: fn -> Native.advance(Native.manual_clock(), term) end
     ]

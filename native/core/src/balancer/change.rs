@@ -172,6 +172,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         self.touched = true;
         self.exclude(key);
         let member = self.writer.members.remove(key);
+        self.writer.on_delisted(&member.entry);
         self.writer.weighted -= u32::from(member.entry.load.known_weight() != Some(1.0));
         if let Some(owner) = member.owner {
             self.writer.watched.release(owner, key);
@@ -267,6 +268,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             value: member.value.clone(),
             owner: member.owner,
             key,
+            generation: member.entry.load.generation(),
             entry: Arc::clone(&member.entry),
         };
         match member.row {

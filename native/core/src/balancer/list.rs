@@ -2,11 +2,34 @@
 
 use std::hash::Hash;
 
+use triomphe::Arc;
+
 use super::change::{Change, Gone, Scope};
-use super::results::{Changes, MemberError};
+use super::results::{Changes, Drained, MemberError};
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State};
+use crate::drain::Drain;
+use crate::entry::Entry;
+use crate::load::Ended;
 use crate::members::{Member, MemberKey};
 use crate::time::Time;
+
+/// A backend that has begun to drain, while it may be given calls still.
+pub(super) struct Draining {
+    entry: Arc<Entry>,
+    drain: Arc<Drain>,
+}
+
+impl Draining {
+    /// It is given no call more.
+    pub(super) fn release(self) -> Drained {
+        let load = &self.entry.load;
+        match self.drain.release() {
+            Some(number) => Drained::Later(number),
+            None if load.ended() == Ended::default() => Drained::Unknown,
+            None => Drained::Now,
+        }
+    }
+}
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
     pub(super) fn reconcile<B: Offer<T>>(
@@ -63,6 +86,32 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         change.read_reports(now);
         change.finish_state_change();
         Ok(())
+    }
+
+    /// Begins to drain listed backends with these ids. `None` for each that is not listed.
+    pub(super) fn drain<B: Offer<T>>(&mut self, ids: &[B], who: Owner) -> Vec<Option<Draining>> {
+        let drain = |id| {
+            let key = self.writer.members.find(id)?;
+            let entry = self.writer.entry(key);
+            let drain = self.writer.new_drain(who);
+            entry.drain(&drain);
+            Some(Draining { entry, drain })
+        };
+        ids.iter().map(drain).collect()
+    }
+
+    /// Begins to drain all backends that are listed, and those that were removed and have calls in
+    /// flight.
+    pub(super) fn drain_all(&mut self, who: Owner) -> Arc<Drain> {
+        let drain = self.writer.new_drain(who);
+        let listed = self.writer.members.iter();
+        for (_, member) in listed {
+            member.entry.drain(&drain);
+        }
+        for entry in std::mem::take(&mut self.writer.leaving) {
+            entry.drain(&drain);
+        }
+        drain
     }
 
     /// Ties the balancer to an owner.

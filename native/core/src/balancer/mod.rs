@@ -27,7 +27,10 @@ use triomphe::Arc;
 
 use self::change::{Gone, Scope};
 pub use self::info::{BackendInfo, Info, Summary};
-pub use self::results::{Busy, ChangeError, Changes, ConfigureError, Configured, MemberError};
+use self::list::Draining;
+pub use self::results::{
+    Busy, ChangeError, Changes, ConfigureError, Configured, Drained, MemberError,
+};
 use self::writer::Writer;
 use crate::backend::{Backend, Offer, Owner, Owners, State};
 use crate::caller::Caller;
@@ -265,6 +268,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             match row {
                 Ok((row, cohort)) => {
                     let entry = Arc::clone(&row.entry);
+                    let cohort = entry.begun(cohort, row.generation);
                     // Before `take`: if that panics, the ticket ends what has begun.
                     let ticket =
                         Ticket::new(entry, cohort, now, limits.counts_all, caller.number());
@@ -294,6 +298,51 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ) -> Result<Changes, ChangeError> {
         self.reject_unfit(offered)?;
         self.change_list(owners, |scope| scope.reconcile(offered, now))
+    }
+
+    /// As [`Balancer::reconcile`], where the values of the backends with the ids in `leaving` go: they
+    /// are offered with other ones, or are not offered. What became of the calls that these values
+    /// were given, in the order of `leaving`; `None` for an id that was not listed. Later calls are
+    /// told from these, also where the id stays.
+    ///
+    /// A value waits for the calls of those before it under the same id, too, as long as these have
+    /// not ended.
+    ///
+    /// ```
+    /// use std::num::NonZeroU64;
+    /// use grpc_lb_core::policy::{round_robin, Policy};
+    /// use grpc_lb_core::{Backend, Balancer, Caller, Drained, Outcome, Owner, Time, Unowned};
+    ///
+    /// let policy = Policy::RoundRobin(round_robin::Config::default());
+    /// let balancer = Balancer::new(policy, 0, Time(0));
+    /// balancer.reconcile(&[Backend::new("a", "first")], &Unowned, Time(0))?;
+    /// let (_, call) = balancer.checkout(&Caller::new(0), &Unowned, Time(0), |_| ()).unwrap();
+    ///
+    /// let (list, me) = ([Backend::new("a", "second")], Owner(NonZeroU64::MIN));
+    /// let (_, drained) = balancer.reconcile_draining(&list, &["a"], me, &Unowned, Time(0))?;
+    /// assert_eq!(drained, [Some(Drained::Later(1))]);
+    /// call.complete(Outcome::Success, None, Time(1)).unwrap();
+    /// assert!(call.has_ended_drain());
+    /// call.tell_drained(|who, number| assert_eq!((who, number), (me, 1)));
+    /// # Ok::<(), grpc_lb_core::ChangeError>(())
+    /// ```
+    pub fn reconcile_draining<O: Offer<T>>(
+        &self,
+        offered: &[Backend<O>],
+        leaving: &[O],
+        who: Owner,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<(Changes, Vec<Option<Drained>>), ChangeError> {
+        reject_duplicates(offered)?;
+        let mut draining = Vec::new();
+        let changes = self.change_list(owners, |mut scope| {
+            draining = scope.drain(leaving, who);
+            scope.reconcile(offered, now)
+        })?;
+        self.wait_for_picks(owners);
+        let release = |draining: Option<Draining>| draining.map(Draining::release);
+        Ok((changes, draining.into_iter().map(release).collect()))
     }
 
     /// Adds backends at the end of the list, without a look at those that are listed and are not
@@ -446,7 +495,22 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         let gone = self.write(owners, |scope| scope.close());
         drop(gone);
         // No later change will come by to free what a pick is holding just now.
-        let free = self.published.reclaim(Patience::long());
+        self.wait_for_picks(owners);
+    }
+
+    /// As [`Balancer::close`]. The number of the drain that is over when the last call in flight has
+    /// ended, see [`Drained::Later`]; `None`: there is none.
+    pub fn close_draining(&self, who: Owner, owners: &impl Owners<Watch = W>) -> Option<u64> {
+        let (drain, gone) = self.write(owners, |mut scope| (scope.drain_all(who), scope.close()));
+        drop(gone);
+        self.wait_for_picks(owners);
+        drain.release()
+    }
+
+    /// Waits until no pick holds a snapshot that was replaced: some microseconds nearly always, and a
+    /// tenth of a second at most.
+    fn wait_for_picks(&self, owners: &impl Owners<Watch = W>) {
+        let free = self.write(owners, |scope| reclaim(scope.published, Patience::long()));
         drop(free);
     }
 
@@ -618,12 +682,20 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         };
         // Relaxed: see `summary`.
         self.size.store(size, Ordering::Relaxed);
-        let free = self.published.reclaim(patience);
-        for snapshot in &free {
-            snapshot.add_picks();
-        }
-        free
+        reclaim(&self.published, patience)
     }
+}
+
+/// Under the writer's lock, see [`Balancer::finish`].
+fn reclaim<T>(published: &Published<Snapshot<T>>, patience: Patience) -> Vec<Snapshot<T>>
+where
+    T: Send + Sync,
+{
+    let free = published.reclaim(patience);
+    for snapshot in &free {
+        snapshot.add_picks();
+    }
+    free
 }
 
 fn is_alive(owner: Option<Owner>, owners: &impl Owners) -> bool {

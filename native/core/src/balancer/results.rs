@@ -13,6 +13,18 @@ pub struct Changes {
     pub kept: usize,
 }
 
+/// What became of the calls in flight of a backend whose value is to go, as far as they are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// There are some. When the last has ended [`Ticket::tell_drained`](crate::Ticket::tell_drained)
+    /// tells this number, which no other drain of the balancer has.
+    Later(u64),
+    /// There are none.
+    Now,
+    /// There are none, and there never were any: its calls are not counted.
+    Unknown,
+}
+
 /// Why a change of the list was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChangeError {

@@ -9,6 +9,7 @@ use super::results::MemberError;
 use super::schedule::Schedule;
 use crate::backend::{Backend, Offer, Owner};
 use crate::config::Config;
+use crate::drain::Drain;
 use crate::entry::Entry;
 use crate::health::{slow_start, Census, Health, Relief, Standing};
 use crate::load::{InARow, Load};
@@ -28,6 +29,10 @@ pub(super) struct Writer<T, W> {
     pub(super) members: Members<T>,
     /// What is known of members that were removed.
     pub(super) memory: Memory<T>,
+    /// Of members that were removed with calls in flight.
+    pub(super) leaving: Vec<Arc<Entry>>,
+    /// The number that was given last to a drain.
+    pub(super) last_drain: u64,
     /// Of the preferred members, and of the reserve.
     pub(super) census: [Census; 2],
     /// The turns of both, taken by picks while there is a share to be kept.
@@ -66,6 +71,8 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             config,
             members: Members::new(),
             memory: Memory::new(),
+            leaving: Vec::new(),
+            last_drain: 0,
             census: [Census::default(); 2],
             turns: Arc::new(AtomicU64::new(0)),
             relief: Relief::default(),
@@ -92,6 +99,20 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
 
     pub(super) fn entry(&self, key: MemberKey) -> Arc<Entry> {
         Arc::clone(&self.members.get(key).entry)
+    }
+
+    /// A wait for calls in flight, by this process.
+    pub(super) fn new_drain(&mut self, who: Owner) -> Arc<Drain> {
+        self.last_drain += 1;
+        Drain::new(who, self.last_drain)
+    }
+
+    /// Keeps hold of what has been removed for as long as it has calls in flight.
+    pub(super) fn on_delisted(&mut self, entry: &Arc<Entry>) {
+        if entry.load.in_flight() > 0 {
+            self.leaving.retain(|entry| entry.load.in_flight() > 0);
+            self.leaving.push(Arc::clone(entry));
+        }
     }
 
     /// Lists a backend that is not listed, without an owner and not in the rotation. Returns the id

@@ -26,10 +26,26 @@ use crate::time::Time;
 /// calls.leave(slow);
 /// assert_eq!(calls.oldest(), None);
 /// ```
+///
+/// A generation is begun where calls from then on are to be told from those before:
+///
+/// ```
+/// # use grpc_lb_core::testing::Cohorts;
+/// # use grpc_lb_core::Time;
+/// let calls = Cohorts::new();
+/// let (first, _) = calls.join(Time(0), None).unwrap();
+/// assert_eq!(calls.leave(first), first.generation());
+///
+/// let (second, _) = calls.join(Time(0), None).unwrap();
+/// let (generation, before) = calls.begin_generation();
+/// assert_eq!((before, second.generation().behind(generation)), (1, 1));
+/// assert_eq!(calls.leave(second), generation);
+/// ```
 #[derive(Debug, Default)]
 pub struct Cohorts {
-    /// Which cohort is joined, the highest bit, and how many are in each: 31 bits, then 32. In one
-    /// word, so that who joins learns whether that was still the younger one.
+    /// Which cohort is joined, the highest bit; the generation, 7 bits; and how many are in each
+    /// cohort, 28 bits. In one word, so that who joins learns whether that was still the younger
+    /// one, and who joins or leaves whether a generation had begun.
     counts: AtomicU64,
     /// When the older cohort was last joined, at the latest.
     turned: AtomicU64,
@@ -37,43 +53,87 @@ pub struct Cohorts {
     joined: AtomicU64,
 }
 
-/// Which cohort a call is in.
+/// Which cohort a call is in, and of which generation it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cohort(bool);
+pub struct Cohort {
+    second: bool,
+    generation: Generation,
+}
+
+/// Numbers generations, and comes round after 128 of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation(u8);
 
 const JOINS_SECOND: u64 = 1 << 63;
+const GENERATION_SHIFT: u32 = 56;
+const GENERATIONS: u64 = 0x7F;
+const SIZE_BITS: u32 = 28;
+const SIZE: u64 = (1 << SIZE_BITS) - 1;
 
 /// At least so many nanoseconds are between two turns, which write one word more.
 const TURN: u64 = 1_000_000;
 
+impl Generation {
+    #[inline]
+    fn of(counts: u64) -> Self {
+        Generation((counts >> GENERATION_SHIFT & GENERATIONS) as u8)
+    }
+
+    /// How many began after this one, up to that: right for fewer than 128.
+    pub fn behind(self, latest: Generation) -> u8 {
+        latest.0.wrapping_sub(self.0) & GENERATIONS as u8
+    }
+}
+
 impl Cohort {
+    #[inline]
     fn joined(counts: u64) -> Self {
-        Cohort(counts & JOINS_SECOND != 0)
-    }
-
-    fn other(self) -> Self {
-        Cohort(!self.0)
-    }
-
-    /// One call in it, in the word of counts.
-    fn one(self) -> u64 {
-        match self.0 {
-            false => 1,
-            true => 1 << 32,
+        Cohort {
+            second: counts & JOINS_SECOND != 0,
+            generation: Generation::of(counts),
         }
     }
 
+    /// Of which generation the call is: the one in which it began, if nothing else was said.
+    #[inline]
+    pub fn generation(self) -> Generation {
+        self.generation
+    }
+
+    /// As one of that generation.
+    pub(crate) fn of_generation(self, generation: Generation) -> Self {
+        Cohort { generation, ..self }
+    }
+
+    #[inline]
+    fn other(self) -> Self {
+        Cohort {
+            second: !self.second,
+            ..self
+        }
+    }
+
+    /// One call in it, in the word of counts.
+    #[inline]
+    fn one(self) -> u64 {
+        match self.second {
+            false => 1,
+            true => 1 << SIZE_BITS,
+        }
+    }
+
+    #[inline]
     fn size(self, counts: u64) -> u64 {
-        match self.0 {
-            false => counts & u64::from(u32::MAX),
-            true => (counts & !JOINS_SECOND) >> 32,
+        match self.second {
+            false => counts & SIZE,
+            true => counts >> SIZE_BITS & SIZE,
         }
     }
 }
 
 /// In both cohorts.
 fn count(counts: u64) -> u64 {
-    Cohort(false).size(counts) + Cohort(true).size(counts)
+    (counts & SIZE) + (counts >> SIZE_BITS & SIZE)
 }
 
 impl Cohorts {
@@ -102,21 +162,46 @@ impl Cohorts {
                 self.counts.fetch_update(new, full, enter).ok()?
             }
         };
-        if Cohort::joined(before) != cohort {
+        let joined = Cohort::joined(before);
+        if joined.second != cohort.second {
             cohort = self.change(cohort);
         }
+        let cohort = cohort.of_generation(joined.generation);
         let oldest = self.oldest_of(before);
         // Relaxed: see `oldest_of`.
         self.joined.store(now.0, Ordering::Relaxed);
         Some((cohort, oldest))
     }
 
-    /// Counts the end of a call, once.
+    /// Counts the end of a call, once. Which generation was the latest then.
     #[inline]
-    pub fn leave(&self, cohort: Cohort) {
+    pub fn leave(&self, cohort: Cohort) -> Generation {
         // SeqCst: Release, see `join`, and what `Line::awaits_room` asks for.
         let counts = self.counts.fetch_sub(cohort.one(), Ordering::SeqCst);
         debug_assert!(cohort.size(counts) > 0, "only a call that joined leaves");
+        Generation::of(counts)
+    }
+
+    /// Begins a generation. Which one, and how many calls were in flight: all that have not left
+    /// before this learn of it when they do, and all that join after it when they join.
+    pub fn begin_generation(&self) -> (Generation, u32) {
+        let next = |counts: u64| {
+            let generation = ((counts >> GENERATION_SHIFT) + 1) & GENERATIONS;
+            counts & !(GENERATIONS << GENERATION_SHIFT) | generation << GENERATION_SHIFT
+        };
+        // Relaxed: all that is asked of it is its place among the changes of the one word.
+        let order = Ordering::Relaxed;
+        let before = self
+            .counts
+            .fetch_update(order, order, |counts| Some(next(counts)));
+        let (Ok(before) | Err(before)) = before;
+        (Generation::of(next(before)), self::count(before) as u32)
+    }
+
+    /// The latest generation, for those who order themselves after its begin.
+    pub fn generation(&self) -> Generation {
+        // Relaxed: see above.
+        Generation::of(self.counts.load(Ordering::Relaxed))
     }
 
     /// How many are in flight at the moment.

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use once_cell::race::OnceBox;
 
-use self::cohorts::{Cohort, Cohorts};
+use self::cohorts::{Cohort, Cohorts, Generation};
 use self::fleet::Fleet;
 use self::latency::{Bound, Decay, Latency, Rule, UNKNOWN};
 use self::streak::{Says, Streak};
@@ -228,19 +228,33 @@ impl Load {
         }
     }
 
-    /// Counts the end of a call that took so long, if that says anything. How many have
+    /// Counts a call as no longer in flight. See [`Cohorts::leave`].
+    #[inline]
+    pub(crate) fn leave(&self, cohort: Cohort) -> Generation {
+        self.cohorts.leave(cohort)
+    }
+
+    /// See [`Cohorts::begin_generation`].
+    pub(crate) fn begin_generation(&self) -> (Generation, u32) {
+        self.cohorts.begin_generation()
+    }
+
+    /// See [`Cohorts::generation`].
+    pub(crate) fn generation(&self) -> Generation {
+        self.cohorts.generation()
+    }
+
+    /// Counts the outcome of a call that took so long, if that says anything. How many have
     /// failed in a row now.
     #[inline]
     pub(crate) fn end(
         &self,
         outcome: Outcome,
         took: Option<Duration>,
-        cohort: Cohort,
         now: Time,
         measuring: &Measuring,
         fleet: &Fleet,
     ) -> InARow {
-        self.cohorts.leave(cohort);
         match outcome {
             Outcome::Success => {
                 self.successes.fetch_add(1, Ordering::Relaxed);
