@@ -9,6 +9,7 @@ defmodule GrpcLb.Test.ScriptedAdapter do
     * `:test` - the process that is told of everything: `{:connecting, {host, port}}`, `{:connected,
       {host, port}, conn_pid}`, `{:disconnected, {host, port}}`, `{:sent, what, {host, port}, opts}`
     * `:refused` - an ETS table: `connect/2` fails as long as it has the port as a key
+    * `:hold` - a process that is told `{:held, pid}`: `connect/2` does not return
     * `:process?` - `false` for connections without a process
   """
 
@@ -18,6 +19,7 @@ defmodule GrpcLb.Test.ScriptedAdapter do
   def connect(channel, opts) do
     test = Keyword.fetch!(opts, :test)
     send(test, {:connecting, address(channel)})
+    if opts[:hold], do: send(opts[:hold], {:held, self()}) && Process.sleep(:infinity)
 
     if opts[:refused] && :ets.member(opts[:refused], channel.port) do
       {:error, :econnrefused}
@@ -93,6 +95,8 @@ defmodule GrpcLb.Test.ScriptedAdapter do
   defp connection do
     receive do
       {:alive?, from, monitor} -> send(from, {monitor, :alive})
+      # As a GenServer is stopped.
+      {:system, _from, {:terminate, reason}} -> exit(reason)
     end
 
     connection()

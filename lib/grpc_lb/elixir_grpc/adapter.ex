@@ -40,8 +40,8 @@ defmodule GrpcLb.ElixirGrpc.Adapter do
   `:max_requests_per_backend` are reached. The caller does not exit.
 
   With `{:weighted_round_robin, weights: :reported}` the load reports that servers put into their
-  trailers (gRFC A51) are taken in. Trailers of calls that fail are not seen: the adapters of
-  elixir-grpc keep them.
+  trailers (gRFC A51) are taken in. Those of calls that fail are with Gun alone: Mint's adapter keeps the
+  trailers.
 
   ## Connections
 
@@ -51,9 +51,17 @@ defmodule GrpcLb.ElixirGrpc.Adapter do
   lost:
 
     * its process, `conn_pid` in the adapter's payload, has ended
-    * Gun says so. Options of Gun may be given as ever; `retry` is 0 by default, so that this adapter,
-      not Gun, connects again
+    * Gun says so, or has crashed. Options of Gun may be given as ever; `retry` is 0 by default, so that
+      this adapter, not Gun, connects again
     * Mint's adapter says so
+
+  A server that goes away (HTTP/2's GOAWAY) is connected to anew beside the old connection, which stays
+  open for the calls that it has. Gun tells nobody of a GOAWAY: it refuses the next call, which is made
+  elsewhere, and no further one is sent there. One whose request is a stream cannot be made again, and
+  fails. Mint's adapter ends all calls of the connection at the GOAWAY.
+
+  When a process of elixir-grpc is killed, a supervisor starts another in its place, which may know
+  less: addresses that it has not asked for within a minute are removed, unless it has none.
 
   Where an adapter has no process that ends, nobody finds out: take outlier detection.
   """
@@ -73,7 +81,7 @@ defmodule GrpcLb.ElixirGrpc.Adapter do
   @spec disconnect(channel :: map()) :: {:ok, channel :: map()}
   def disconnect(%{adapter_payload: payload} = channel) do
     with %{conn_pid: subchannel} when is_pid(subchannel) <- payload do
-      Holder.disconnect(channel.ref, subchannel)
+      Holder.disconnect(channel.ref, {channel.host, channel.port})
     end
 
     {:ok, %{channel | adapter_payload: %{conn_pid: nil}}}

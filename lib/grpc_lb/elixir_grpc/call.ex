@@ -4,7 +4,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
   # callback to the next carries it in its channel, in place of the payload of the inner adapter.
 
   alias GrpcLb.Line
-  alias GrpcLb.ElixirGrpc.{Answers, Outcome}
+  alias GrpcLb.ElixirGrpc.{Answers, Holder, Outcome, Subchannel}
 
   @load_report "endpoint-load-metrics-bin"
 
@@ -17,6 +17,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
   """
   @type connection :: %{
           balancer: GrpcLb.balancer(),
+          holder: pid(),
           adapter: module(),
           classify: (error :: term() -> GrpcLb.outcome()),
           hash_key: {:header, String.t()} | nil,
@@ -67,13 +68,18 @@ defmodule GrpcLb.ElixirGrpc.Call do
 
         case guarded(call, fn -> send.(%{stream | channel: channel}) end) do
           {:ok, sent} -> carry(sent, if(repeatable?, do: call, else: %{call | again: nil}))
-          {:exit, {:noproc, _call}} when again != nil -> again.()
-          {:exit, reason} -> fail(stream, lost(reason))
+          {:exit, reason} -> not_sent(stream, reason, again)
         end
 
       {:error, reason} ->
         fail(stream, not_picked(reason))
     end
+  end
+
+  defp not_sent(stream, reason, again) do
+    if again != nil and Subchannel.unsent?(reason),
+      do: again.(),
+      else: fail(stream, lost(reason))
   end
 
   @doc "The stream of a call that cannot be made: its answer is the error."
@@ -137,6 +143,8 @@ defmodule GrpcLb.ElixirGrpc.Call do
     case guarded(call, fn -> adapter.receive_data(inner(stream, call), asking) end) do
       {:ok, {:error, error}} ->
         complete(call, {:error, error})
+        # Before it is made again, lest the same connection is picked.
+        if Outcome.going_away?(error), do: going_away(call)
 
         if call.again != nil and Outcome.unsent?(error) do
           receive_data(call.again.(), opts)
@@ -155,6 +163,11 @@ defmodule GrpcLb.ElixirGrpc.Call do
         {:error, lost(reason)}
     end
   end
+
+  defp going_away(%{channel: %{adapter_payload: %{conn_pid: pid}}} = call) when is_pid(pid),
+    do: Holder.going_away(call.connection.holder, pid)
+
+  defp going_away(_call), do: :ok
 
   # The headers came, which is an answer. A list is the empty one of a server that sent nothing else.
   defp answered(%{server_stream: true}, answers, _meta, asked?, call) when not is_list(answers) do

@@ -1,26 +1,30 @@
 defmodule GrpcLb.ElixirGrpc.Holder do
   @moduledoc false
   # Holds the balancer of one connection of elixir-grpc, under the connection's name, and starts a
-  # subchannel for every address. Ends with the last address, or when the connection is gone.
+  # subchannel for every address, again when it is killed. Ends with the last address, or when the
+  # connection is gone.
 
   use GenServer, restart: :temporary
   use GrpcLb.Redacted, show: [:name, :addresses]
 
-  alias GrpcLb.ElixirGrpc.{Adapter, Call, Subchannel}
+  alias GrpcLb.ElixirGrpc.{Adapter, Call, Owner, Subchannel}
   alias GrpcLb.Secret
 
   @supervisor GrpcLb.ElixirGrpc.Holders
 
-  # A supervisor that starts a killed connection anew does that at once.
-  @grace_ms 1_000
+  # A process of elixir-grpc that was started anew has resolved again by then: every 30 seconds.
+  @forget_ms 60_000
 
   # How long an adapter may take to disconnect.
   @stop_ms 3_000
 
   # A crash is logged with this, and there may be credentials in the options.
   @derive {Inspect, only: [:name, :addresses]}
-  @enforce_keys [:name, :options, :balancer]
-  defstruct @enforce_keys ++ [:watched, :monitor, addresses: %{}, subchannels: %{}]
+  @enforce_keys [:name, :options, :balancer, :owner]
+  defstruct @enforce_keys ++ [:channel, :opts, addresses: %{}, subchannels: %{}]
+
+  @typedoc "Host and port, as the channel has them: the id of the backend."
+  @type address :: {host :: term(), port :: term()}
 
   @doc "The supervisor of all holders, for the application."
   @spec supervisor() :: Supervisor.child_spec()
@@ -70,11 +74,11 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     :exit, {reason, _call} -> {:error, reason}
   end
 
-  @doc "Removes the address of a subchannel. The holder has ended when it was the last."
-  @spec disconnect(name :: term(), subchannel :: pid()) :: :ok
-  def disconnect(name, subchannel) do
+  @doc "Removes an address. The holder has ended when it was the last."
+  @spec disconnect(name :: term(), address()) :: :ok
+  def disconnect(name, address) do
     with [{holder, _connection}] <- Registry.lookup(GrpcLb.Registry, {Adapter, name}) do
-      GenServer.call(holder, {:disconnect, subchannel}, :infinity)
+      GenServer.call(holder, {:disconnect, address}, :infinity)
     end
 
     :ok
@@ -82,6 +86,18 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     # The application is not running.
     ArgumentError -> :ok
   catch
+    :exit, {_reason, _call} -> :ok
+  end
+
+  @doc """
+  The connection of this process takes no more calls: none is sent there from now on, and its subchannel
+  connects anew.
+  """
+  @spec going_away(holder :: pid(), process :: pid()) :: :ok
+  def going_away(holder, process) do
+    GenServer.call(holder, {:going_away, process}, :infinity)
+  catch
+    # Nor are there others.
     :exit, {_reason, _call} -> :ok
   end
 
@@ -95,6 +111,11 @@ defmodule GrpcLb.ElixirGrpc.Holder do
           process: pid() | nil
         }) :: :ok
   def up(holder, subchannel, up), do: GenServer.cast(holder, {:up, subchannel, up})
+
+  @doc "A subchannel has a load report."
+  @spec report(holder :: pid(), subchannel :: pid(), report :: binary()) :: :ok
+  def report(holder, subchannel, report),
+    do: GenServer.cast(holder, {:report, subchannel, report})
 
   @doc "A subchannel has lost its connection."
   @spec down(holder :: pid(), subchannel :: pid()) :: :ok
@@ -115,52 +136,73 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     connection =
       options
       |> Map.take([:adapter, :classify, :hash_key, :retry_unsent, :reports?])
-      |> Map.put(:balancer, balancer)
+      |> Map.merge(%{balancer: balancer, holder: self()})
 
     Registry.update_value(GrpcLb.Registry, {Adapter, name}, fn _ -> connection end)
-    {:ok, %__MODULE__{name: name, options: options, balancer: balancer}}
+    owner = %Owner{name: name}
+    {:ok, %__MODULE__{name: name, options: options, balancer: balancer, owner: owner}}
   end
 
   @impl true
   def handle_call({:connect, channel, opts}, {caller, _tag} = from, state) do
-    state = watch(state, process_of_elixir_grpc(state.name) || caller)
+    # Those of all addresses are the same, but for the address.
+    state = %{state | channel: state.channel || channel, opts: state.opts || opts}
+    state = %{state | owner: Owner.watch(state.owner, caller)}
     address = {channel.host, channel.port}
+    # Before there is a process of elixir-grpc, its first addresses are connected to for it.
+    by = Owner.find(state.name)
 
     case state.addresses do
-      %{^address => %{waiting: nil, subchannel: subchannel} = known} ->
-        {:reply, {:ok, subchannel}, put_address(state, address, %{known | leaving?: false})}
+      %{^address => %{waiting: nil} = known} ->
+        known = %{known | leaving?: false, by: by}
+        {:reply, {:ok, known.subchannel}, put_address(state, address, known)}
 
       %{^address => known} ->
-        {:noreply, put_address(state, address, %{known | waiting: [from | known.waiting]})}
+        {:noreply,
+         put_address(state, address, %{known | waiting: [from | known.waiting], by: by})}
 
       _new ->
-        {:ok, subchannel} = start_subchannel(channel, opts, state.options)
-        state = put_in(state.subchannels[subchannel], %{address: address, process: nil})
-        known = %{subchannel: subchannel, waiting: [from], leaving?: false}
-        {:noreply, put_address(state, address, known)}
+        known = %{subchannel: nil, process: nil, waiting: [from], leaving?: false, by: by}
+        {:noreply, state |> put_address(address, known) |> start_subchannel(address, :first)}
     end
   end
 
-  def handle_call({:disconnect, subchannel}, _from, state) do
-    with {:ok, address} <- listed(state, subchannel),
-         true <-
-           Enum.all?(state.addresses, fn {other, known} -> other == address or known.leaving? end),
-         pid when pid != nil <- process_of_elixir_grpc(state.name) do
+  def handle_call({:disconnect, address}, {caller, _tag}, state) do
+    others = Map.delete(state.addresses, address)
+
+    cond do
+      not is_map_key(state.addresses, address) ->
+        {:reply, :ok, state}
+
+      not Enum.all?(others, fn {_address, known} -> known.leaving? end) ->
+        {:reply, :ok, remove(state, address)}
+
+      Owner.find(state.name) == nil ->
+        {:stop, :normal, :ok, state}
+
       # New addresses take the place of all old ones, and elixir-grpc connects to them last; or else
       # its process ends now.
-      known = %{state.addresses[address] | leaving?: true}
-      {:reply, :ok, state |> watch(pid) |> put_address(address, known)}
-    else
-      :error -> {:reply, :ok, state}
-      false -> {:reply, :ok, remove(state, elem(listed(state, subchannel), 1))}
-      nil -> {:stop, :normal, :ok, state}
+      true ->
+        state = put_in(state.addresses[address].leaving?, true)
+        {:reply, :ok, %{state | owner: Owner.watch(state.owner, caller)}}
     end
+  end
+
+  def handle_call({:going_away, process}, _from, state) do
+    case Enum.find(state.addresses, fn {_address, known} -> known.process == process end) do
+      {address, known} ->
+        GrpcLb.set_state(state.balancer, address, :draining)
+        Subchannel.replace(known.subchannel, process)
+
+      nil ->
+        :ok
+    end
+
+    {:reply, :ok, state}
   end
 
   @impl true
   def handle_cast({:up, subchannel, up}, state) do
-    state = put_in(state.subchannels[subchannel].process, up.process)
-
     case listed(state, subchannel) do
       {:ok, address} ->
         # Connected to again it is a new server, of which nothing is known.
@@ -170,7 +212,8 @@ defmodule GrpcLb.ElixirGrpc.Holder do
           {:ok, _changes} ->
             known = state.addresses[address]
             for from <- known.waiting || [], do: GenServer.reply(from, {:ok, subchannel})
-            {:noreply, state |> put_address(address, %{known | waiting: nil}) |> remove_leaving()}
+            known = %{known | waiting: nil, process: up.process}
+            {:noreply, state |> put_address(address, known) |> remove_leaving()}
 
           # By somebody who had it from `GrpcLb.ElixirGrpc.Adapter.balancer/1`.
           {:error, :closed} ->
@@ -183,48 +226,63 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   end
 
   def handle_cast({:down, subchannel}, state) do
-    with {:ok, address} <- listed(state, subchannel) do
-      GrpcLb.set_state(state.balancer, address, :transient_failure)
-    end
+    with {:ok, address} <- listed(state, subchannel),
+         do: GrpcLb.set_state(state.balancer, address, :transient_failure)
+
+    {:noreply, state}
+  end
+
+  def handle_cast({:report, subchannel, report}, state) do
+    with {:ok, address} <- listed(state, subchannel),
+         do: GrpcLb.report(state.balancer, address, report)
 
     {:noreply, state}
   end
 
   @impl true
   def handle_info({:EXIT, pid, reason}, state) when is_map_key(state.subchannels, pid) do
-    {%{process: process}, subchannels} = Map.pop(state.subchannels, pid)
-    # One that was killed has not disconnected.
-    if process, do: Process.exit(process, :shutdown)
+    listed = listed(state, pid)
+    state = %{state | subchannels: Map.delete(state.subchannels, pid)}
 
-    address = listed(state, pid)
-    state = %{state | subchannels: subchannels}
-
-    with {:ok, address} <- address do
-      GrpcLb.remove(state.balancer, [address])
-      {known, addresses} = Map.pop(state.addresses, address)
-      # Whoever is told that there is no connection finds none.
-      if addresses == %{}, do: unregister(state)
-      for from <- known.waiting || [], do: GenServer.reply(from, {:error, why(reason)})
-      go_on(%{state | addresses: addresses})
-    else
+    case listed do
+      {:ok, address} -> subchannel_ended(state, address, state.addresses[address], reason)
       :error -> {:noreply, state}
     end
   end
 
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, %{monitor: monitor} = state) do
+  def handle_info(
+        {:DOWN, monitor, :process, _pid, _reason},
+        %{owner: %{monitor: monitor}} = state
+      ) do
     if Enum.all?(state.addresses, fn {_address, known} -> known.leaving? end) do
       {:stop, :normal, state}
     else
-      Process.send_after(self(), :look_for_connection, @grace_ms)
-      {:noreply, %{state | watched: nil, monitor: nil}}
+      Process.send_after(self(), :forget, @forget_ms)
+      {:noreply, %{state | owner: Owner.ended(state.owner)}}
     end
   end
 
-  def handle_info(:look_for_connection, state) do
-    case process_of_elixir_grpc(state.name) do
-      nil when state.watched == nil -> {:stop, :normal, state}
-      nil -> {:noreply, state}
-      pid -> {:noreply, watch(state, pid)}
+  def handle_info(:look_for_owner, state) do
+    case Owner.look(state.owner) do
+      {:ok, owner} -> {:noreply, %{state | owner: owner}}
+      :gone -> {:stop, :normal, state}
+    end
+  end
+
+  # What the process knew that was killed, and the one in its place has not asked for since. As long as
+  # that has none, all is kept: it may be that it cannot resolve.
+  def handle_info(:forget, state) do
+    {kept, forgotten} =
+      Enum.split_with(state.addresses, fn {_address, known} ->
+        known.by in [nil, state.owner.pid]
+      end)
+
+    if kept == [] do
+      Process.send_after(self(), :forget, @forget_ms)
+      {:noreply, state}
+    else
+      {:noreply,
+       Enum.reduce(forgotten, state, fn {address, _known}, state -> remove(state, address) end)}
     end
   end
 
@@ -246,13 +304,30 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     end
   end
 
+  # It was killed.
+  defp subchannel_ended(state, address, %{waiting: nil}, _reason) do
+    GrpcLb.set_state(state.balancer, address, :transient_failure)
+    {:noreply, start_subchannel(state, address, :again)}
+  end
+
+  defp subchannel_ended(state, address, known, reason) do
+    addresses = Map.delete(state.addresses, address)
+    # Whoever is told that there is no connection finds none.
+    if addresses == %{}, do: unregister(state)
+    for from <- known.waiting, do: GenServer.reply(from, {:error, why(reason)})
+    go_on(%{state | addresses: addresses})
+  end
+
   defp go_on(%{addresses: none} = state) when none == %{}, do: {:stop, :normal, state}
   defp go_on(state), do: {:noreply, state}
 
   defp unregister(state), do: Registry.unregister(GrpcLb.Registry, {Adapter, state.name})
 
-  defp start_subchannel(channel, opts, options) do
-    Subchannel.start_link(self(), channel, options.adapter, opts, options.backoff)
+  defp start_subchannel(state, {host, port} = address, how) do
+    channel = %{state.channel | host: host, port: port}
+    {:ok, pid} = Subchannel.start_link(self(), channel, state.opts, state.options, how)
+    state = put_in(state.subchannels[pid], address)
+    update_in(state.addresses[address], &%{&1 | subchannel: pid, process: nil})
   end
 
   defp remove_leaving(state) do
@@ -271,7 +346,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
 
   # One that drains has an address that is listed no longer, or has another subchannel.
   defp listed(state, subchannel) do
-    with %{address: address} <- state.subchannels[subchannel],
+    with %{^subchannel => address} <- state.subchannels,
          %{^address => %{subchannel: ^subchannel}} <- state.addresses do
       {:ok, address}
     else
@@ -281,27 +356,4 @@ defmodule GrpcLb.ElixirGrpc.Holder do
 
   defp why({:shutdown, {:not_connected, reason}}), do: reason
   defp why(reason), do: reason
-
-  # elixir-grpc connects in its own process, or, before there is one, in that of the caller: then it
-  # is looked for later.
-  defp watch(%{watched: watched} = state, watched), do: state
-
-  defp watch(state, pid) do
-    if state.monitor, do: Process.demonitor(state.monitor, [:flush])
-
-    if process_of_elixir_grpc(state.name) != pid do
-      Process.send_after(self(), :look_for_connection, @grace_ms)
-    end
-
-    %{state | watched: pid, monitor: Process.monitor(pid)}
-  end
-
-  defp process_of_elixir_grpc(name) do
-    with registry when registry != nil <- Process.whereis(GRPC.Client.Registry),
-         [{pid, _value}] <- Registry.lookup(GRPC.Client.Registry, {GRPC.Client.Connection, name}) do
-      pid
-    else
-      _none -> nil
-    end
-  end
 end

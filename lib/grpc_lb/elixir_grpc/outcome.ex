@@ -26,16 +26,17 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
     15 => {:error, :data_loss}
   }
 
+  # How Gun's adapter begins the message of a call on a connection that takes no more calls.
+  @going_away [":stream_error: :closing", ":stream_error: {:goaway,"]
+
   # How the adapters of elixir-grpc begin the message of a call that no server has begun to serve:
-  # Gun's, of a connection that takes no more calls or that the server refused one more call on, and
-  # Mint's, of a request that could not be written.
-  @unsent [
-    ":stream_error: :closing",
-    ":stream_error: {:goaway,",
-    ":stream_error: {:stream_error, :refused_stream,",
-    ":stream_error: {:stream_error, :too_many_streams,",
-    "error occurred while receiving data: {:error,"
-  ]
+  # Gun's, also of one that the server refused, and Mint's, of a request that could not be written.
+  @unsent @going_away ++
+            [
+              ":stream_error: {:stream_error, :refused_stream,",
+              ":stream_error: {:stream_error, :too_many_streams,",
+              "error occurred while receiving data: {:error,"
+            ]
 
   # And that of a call whose connection was lost: Gun's.
   @lost [":stream_error: :closed", ":stream_error: {:closed,", ":connection_error:"]
@@ -60,16 +61,12 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
       {:error, {:transport, "the connection is closed"}}
   """
   @spec of(error :: term()) :: GrpcLb.outcome()
-  def of(%{__struct__: GRPC.RPCError, status: status, message: message})
-      when status in [2, 13] and is_binary(message) do
-    if String.starts_with?(message, @unsent ++ @lost) do
-      {:error, {:transport, :connection_lost}}
-    else
-      @outcomes[status]
-    end
+  def of(%{__struct__: GRPC.RPCError, status: status} = error) do
+    if begins?(error, @unsent ++ @lost),
+      do: {:error, {:transport, :connection_lost}},
+      else: Map.get(@outcomes, status, :ok)
   end
 
-  def of(%{__struct__: GRPC.RPCError, status: status}), do: Map.get(@outcomes, status, :ok)
   def of(other), do: {:error, {:transport, other}}
 
   @doc """
@@ -84,9 +81,21 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
       false
   """
   @spec unsent?(error :: term()) :: boolean()
-  def unsent?(%{__struct__: GRPC.RPCError, status: status, message: message})
-      when status in [2, 13] and is_binary(message),
-      do: String.starts_with?(message, @unsent)
+  def unsent?(error), do: begins?(error, @unsent)
 
-  def unsent?(_other), do: false
+  @doc """
+  Whether the connection takes no more calls, as the server has said that it goes away (HTTP/2's GOAWAY).
+
+      iex> error = struct!(GRPC.RPCError, status: 13, message: ":stream_error: :closing")
+      iex> GrpcLb.ElixirGrpc.Outcome.going_away?(error)
+      true
+  """
+  @spec going_away?(error :: term()) :: boolean()
+  def going_away?(error), do: begins?(error, @going_away)
+
+  defp begins?(%{__struct__: GRPC.RPCError, status: status, message: message}, beginnings)
+       when status in [2, 13] and is_binary(message),
+       do: String.starts_with?(message, beginnings)
+
+  defp begins?(_other, _beginnings), do: false
 end

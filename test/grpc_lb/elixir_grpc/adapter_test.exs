@@ -7,7 +7,11 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
   alias GrpcLb.ElixirGrpc.{Adapter, Outcome}
   alias GrpcLb.Test.ScriptedAdapter
 
-  @unsent %GRPC.RPCError{status: 13, message: ":stream_error: :closing"}
+  @unsent %GRPC.RPCError{
+    status: 13,
+    message: ":stream_error: {:stream_error, :refused_stream, :'Stream reset by server.'}"
+  }
+  @going_away %GRPC.RPCError{status: 13, message: ":stream_error: :closing"}
 
   setup do
     %{name: make_ref(), refused: :ets.new(:refused, [:public])}
@@ -145,8 +149,10 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       send(subchannel, {:elixir_grpc, :connection_down, pid})
       assert_receive {:connected, _address, new}, 10_000
       assert new != pid
-      # Whoever waits there is told by its end.
-      eventually(fn -> not Process.alive?(pid) end)
+      # What was answered can be read, and whoever waits in vain is told by its end.
+      assert Process.alive?(pid)
+      monitor = Process.monitor(pid)
+      assert_receive {:DOWN, ^monitor, _, _, {:shutdown, :gone}}, 10_000
     end
 
     test "does not come back once its address is gone", context do
@@ -188,24 +194,78 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
     end
 
     test "of a subchannel that is killed: nothing", context do
-      [first, second] = connect(context, [1, 2])
+      [first, second] = connect(context, [1, 2], drain_timeout: 1)
       assert_received {:connected, {"10.0.0.1", 1}, pid}
       kill([first.adapter_payload.conn_pid])
-      eventually(fn -> Map.keys(states(second)) == [2] end)
       eventually(fn -> not Process.alive?(pid) end)
+      assert_receive {:connected, {"10.0.0.1", 1}, again}, 10_000
+      eventually(fn -> states(second) == %{1 => :ready, 2 => :ready} end)
 
       # elixir-grpc finds its channel dead, and connects again.
       {:ok, _} = Adapter.disconnect(first)
+      eventually(fn -> not Process.alive?(again) end)
       [_again] = connect(context, [1])
-      assert Map.keys(states(second)) == [1, 2]
+      assert states(second) == %{1 => :ready, 2 => :ready}
+    end
+
+    test "of the only subchannel when it is killed: the address, which is connected to",
+         context do
+      [channel] = connect(context, [1])
+      kill([channel.adapter_payload.conn_pid])
+      eventually(fn -> call(channel, {:ok, 1}) == {:ok, 1} end)
+
+      # Also with the channel that elixir-grpc still has.
+      {:ok, _} = Adapter.disconnect(channel)
+      assert Adapter.balancer(channel) == {:error, :closed}
+    end
+
+    test "of a subchannel that is killed before it has connected: nothing", context do
+      slow = self()
+      connecting = Task.async(fn -> connect_one(context, 1, [], hold: slow) end)
+      assert_receive {:held, subchannel}
+      kill([subchannel])
+      assert Task.await(connecting) == {:error, :killed}
+      assert Adapter.balancer(%{ref: context.name}) == {:error, :closed}
+    end
+
+    test "of a process of elixir-grpc that is killed: what the next one knows", context do
+      start_supervised!({Registry, keys: :unique, name: GRPC.Client.Registry})
+      first = connection_of_elixir_grpc(context, [1, 2, 3])
+      channel = %{ref: context.name}
+      assert Map.keys(states(channel)) == [1, 2, 3]
+      kill([first])
+      second = connection_of_elixir_grpc(context, [])
+      holder = holder(context)
+      send(holder, :look_for_owner)
+
+      # As long as that knows none, nothing is forgotten.
+      send(holder, :forget)
+      assert Map.keys(states(channel)) == [1, 2, 3]
+
+      send(second, {:connect, [2, 4]})
+      assert_receive {:connected_as_asked, ^second}
+      assert Map.keys(states(channel)) == [1, 2, 3, 4]
+      send(holder, :forget)
+      :sys.get_state(holder)
+      assert Map.keys(states(channel)) == [2, 4]
+    end
+
+    test "of addresses from before there was a process of elixir-grpc: all", context do
+      start_supervised!({Registry, keys: :unique, name: GRPC.Client.Registry})
+      [channel] = connect(context, [1])
+      first = connection_of_elixir_grpc(context, [2])
+      kill([first])
+      connection_of_elixir_grpc(context, [])
+      for message <- [:look_for_owner, :forget], do: send(holder(context), message)
+      :sys.get_state(holder(context))
+      assert Map.keys(states(channel)) == [1]
     end
 
     @tag :capture_log
     test "of a holder that is killed: nothing, and it can be connected to again", context do
       [first, second] = connect(context, [1, 2])
       assert_received {:connected, {"10.0.0.1", 1}, pid}
-      [{holder, _connection}] = Registry.lookup(GrpcLb.Registry, {Adapter, context.name})
-      kill([holder])
+      kill([holder(context)])
       eventually(fn -> not Process.alive?(pid) end)
       for channel <- [first, second], do: eventually(fn -> not alive?(channel) end)
       assert {:error, %GRPC.RPCError{status: 14}} = call(first, {:ok, 1})
@@ -337,6 +397,18 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
   end
 
   describe "a call that was not sent" do
+    test "as its connection's process ended before it is made on another", context do
+      [channel, _] = connect(context, [1, 2])
+      assert_received {:connected, {"10.0.0.1", 1}, pid}
+      :erlang.suspend_process(pid)
+      send(pid, {:system, {self(), make_ref()}, {:terminate, {:shutdown, :gone}}})
+      callers = for _ <- 1..2, do: Task.async(fn -> call(channel, &port_of/2) end)
+      # One of the calls is behind the order to end.
+      eventually(fn -> Process.info(pid, :message_queue_len) == {:message_queue_len, 2} end)
+      :erlang.resume_process(pid)
+      assert Enum.map(callers, &Task.await/1) == [ok: 2, ok: 2]
+    end
+
     test "as its connection's process is gone is made on another", context do
       [channel, _] = connect(context, [1, 2])
       assert_received {:connected, {"10.0.0.1", 1}, pid}
@@ -379,6 +451,108 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       stream = Adapter.send_data(stream, fn _channel, _opts -> {:error, @unsent} end, [])
       assert Adapter.receive_data(stream, []) == {:error, @unsent}
       assert counts(channel) == %{1 => {0, 1, 0}}
+    end
+  end
+
+  describe "a connection that goes away" do
+    test "gets no more calls, and ends those that it has, beside its successor", context do
+      [channel, _] = connect(context, [1, 2], drain_timeout: 1)
+      assert_received {:connected, {"10.0.0.1", 1}, old}
+      in_flight = request(channel, {:ok, :old})
+      {:ok, answers} = call(channel, {:ok, 2})
+      assert answers == 2
+
+      # Held, so that the next calls meet no successor yet.
+      :sys.suspend(channel.adapter_payload.conn_pid)
+      answer = refusing(1)
+      assert for(_ <- 1..6, do: call(channel, answer)) == for(_ <- 1..6, do: {:ok, 2})
+      assert states(channel) == %{1 => :draining, 2 => :ready}
+      assert_received {:refused, 1}
+      refute_received {:refused, 1}
+
+      :sys.resume(channel.adapter_payload.conn_pid)
+      assert_receive {:connected, {"10.0.0.1", 1}, new}, 10_000
+      eventually(fn -> states(channel) == %{1 => :ready, 2 => :ready} end)
+      assert Process.alive?(old)
+      assert Adapter.receive_data(in_flight, []) == {:ok, :old}
+
+      assert Enum.sort(for _ <- 1..4, do: call(channel, &port_of/2)) == [
+               ok: 1,
+               ok: 1,
+               ok: 2,
+               ok: 2
+             ]
+
+      # The end of the old one is none of the new one.
+      kill([old])
+      :sys.get_state(channel.adapter_payload.conn_pid)
+      assert states(channel) == %{1 => :ready, 2 => :ready}
+      {:ok, _} = Adapter.disconnect(channel)
+      eventually(fn -> not Process.alive?(new) end)
+    end
+
+    test "is connected to again after a wait when nobody is there yet", context do
+      [channel] = connect(context, [1])
+      assert_received {:connected, {"10.0.0.1", 1}, _old}
+      :ets.insert(context.refused, {1})
+      assert {:error, %GRPC.RPCError{status: 14}} = call(channel, {:error, @going_away})
+      for _ <- 1..2, do: assert_receive({:connecting, {"10.0.0.1", 1}}, 10_000)
+      :ets.delete(context.refused, 1)
+      eventually(fn -> call(channel, {:ok, 1}) == {:ok, 1} end)
+    end
+
+    test "is closed with its successor, however often it went", context do
+      [channel] = connect(context, [1])
+
+      pids =
+        for _ <- 1..3 do
+          assert_receive {:connected, {"10.0.0.1", 1}, pid}, 10_000
+          eventually(fn -> states(channel) == %{1 => :ready} end)
+          call(channel, {:error, @going_away})
+          pid
+        end
+
+      assert Enum.all?(pids, &Process.alive?/1)
+      eventually(fn -> states(channel) == %{1 => :ready} end)
+      {:ok, _} = Adapter.disconnect(channel)
+      for pid <- pids, do: eventually(fn -> not Process.alive?(pid) end)
+    end
+
+    test "and whose address is gone has its time for the calls that it has", context do
+      [channel, _] = connect(context, [1, 2], drain_timeout: 60_000)
+      assert_received {:connected, {"10.0.0.1", 1}, old}
+      subchannel = channel.adapter_payload.conn_pid
+      :ets.insert(context.refused, {1})
+      for _ <- 1..2, do: call(channel, refusing(1))
+      eventually(fn -> states(channel)[1] == :draining end)
+      {:ok, _} = Adapter.disconnect(channel)
+      :sys.get_state(subchannel)
+      assert Process.alive?(old)
+      monitor = Process.monitor(subchannel)
+      kill([old])
+      assert_receive {:DOWN, ^monitor, _, _, :normal}
+    end
+
+    # What Gun says when it has no stream left, long before its process at the adapter ends.
+    test "has gone when Gun says so", context do
+      [channel] = connect(context, [1])
+      assert_received {:connected, {"10.0.0.1", 1}, old}
+      subchannel = channel.adapter_payload.conn_pid
+      mark = :sys.get_state(subchannel).connection.mark
+      call(channel, {:error, @going_away})
+      eventually(fn -> states(channel) == %{1 => :ready} end)
+      send(subchannel, {:gun_disconnected, mark})
+      eventually(fn -> not Process.alive?(old) end)
+      assert states(channel) == %{1 => :ready}
+    end
+
+    defp refusing(port) do
+      test = self()
+
+      fn
+        %{port: ^port}, _opts -> send(test, {:refused, port}) && {:error, @going_away}
+        channel, _opts -> {:ok, channel.port}
+      end
     end
   end
 
@@ -579,6 +753,15 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       assert info(channel).malformed_reports == 2
     end
 
+    test "that Gun has seen of calls that failed are those of the backend", context do
+      {channel, _trailers} = reported(context, @report)
+      subchannel = channel.adapter_payload.conn_pid
+      mark = :sys.get_state(subchannel).connection.mark
+      send(subchannel, {:gun_report, make_ref(), "of another connection"})
+      send(subchannel, {:gun_report, mark, "nothing that can be decoded"})
+      eventually(fn -> info(channel).malformed_reports == 1 end)
+    end
+
     test "are not asked for when nobody looks at them", context do
       [channel] = connect(context, [1])
       test = self()
@@ -599,6 +782,40 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
     kill([pid])
     [%{value: fields} | _] = info(channel).backends
     {:ok, _} = GrpcLb.add(balancer, [{{"10.0.0.1", 1}, fields}])
+  end
+
+  defp holder(context) do
+    [{holder, _connection}] = Registry.lookup(GrpcLb.Registry, {Adapter, context.name})
+    holder
+  end
+
+  # The process of a connection of elixir-grpc, which connects when it begins and when it is told to.
+  defp connection_of_elixir_grpc(context, ports) do
+    test = self()
+
+    pid =
+      spawn(fn ->
+        # One that was killed is in the registry for a moment.
+        eventually(fn ->
+          match?({:ok, _}, Registry.register(GRPC.Client.Registry, key(context), nil))
+        end)
+
+        connect_as_told(context, test, ports)
+      end)
+
+    assert_receive {:connected_as_asked, ^pid}
+    pid
+  end
+
+  defp key(context), do: {GRPC.Client.Connection, context.name}
+
+  defp connect_as_told(context, test, ports) do
+    connect(context, ports, [], test: test)
+    send(test, {:connected_as_asked, self()})
+
+    receive do
+      {:connect, ports} -> connect_as_told(context, test, ports)
+    end
   end
 
   defp alive?(channel), do: Process.alive?(channel.adapter_payload.conn_pid)
