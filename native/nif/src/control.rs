@@ -76,7 +76,7 @@ pub(crate) fn reconcile_draining<'a>(
     balancer: &Object<Balancer>,
     [backends, leaving]: [Term<'a>; 2],
 ) -> Answer<'a> {
-    let backends = decode::backends(backends, 2)?;
+    let backends = decode::backends(backends, 2, balancer.hashes())?;
     none_is_itself(balancer, &backends)?;
     let leaving = decode::ids(leaving, 3)?;
     let changed = balancer.reconcile_draining(
