@@ -27,7 +27,7 @@ use crate::error::ArgumentError;
 pub(super) const SAFE_SINCE: u32 = 27;
 
 /// The words that an argument may take, or an element of one that is a list.
-const ONE: usize = 1 << 22;
+const ONE: usize = 1 << 24;
 
 /// The words that all arguments may take.
 const ALL: usize = 1 << 27;

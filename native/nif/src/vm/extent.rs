@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::slice;
 
 use rustler::sys::{enif_get_tuple, ErlNifTerm};
-use rustler::{MapIterator, Term};
+use rustler::{Env, MapIterator, Term};
 
 use super::term::{bytes, Immediate};
 
@@ -35,9 +35,9 @@ const OPAQUE: usize = 8;
 
 /// The parts of a term that have not been measured yet.
 enum Parts<'a> {
-    Tuple(slice::Iter<'a, ErlNifTerm>, Term<'a>),
-    Map(MapIterator<'a>),
+    Tuple(&'a [ErlNifTerm], Env<'a>),
     List(Term<'a>),
+    Map(Box<MapIterator<'a>>),
 }
 
 impl Extent {
@@ -57,36 +57,40 @@ impl Extent {
     }
 
     fn take_all<'a>(&mut self, mut open: Vec<Parts<'a>>) -> Option<()> {
-        while let Some(parts) = open.last_mut() {
+        while let Some(parts) = open.pop() {
+            // What is left of it goes below the next part: a term that is deep is no deeper here, as
+            // long as it is so in its last parts.
             match parts {
-                Parts::Tuple(rest, tuple) => match rest.next() {
-                    Some(element) => {
-                        // SAFETY: an element belongs to the environment of its tuple.
-                        let element = unsafe { Term::new(tuple.get_env(), *element) };
-                        self.measure(element, &mut open)?;
+                Parts::Tuple(elements, env) => {
+                    let Some((element, rest)) = elements.split_first() else {
+                        continue;
+                    };
+                    if !rest.is_empty() {
+                        open.push(Parts::Tuple(rest, env));
                     }
-                    None => drop(open.pop()),
-                },
-                Parts::Map(rest) => match rest.next() {
-                    Some((key, value)) => {
+                    // SAFETY: an element belongs to the environment of its tuple.
+                    let element = unsafe { Term::new(env, *element) };
+                    self.measure(element, &mut open)?;
+                }
+                Parts::List(list) => {
+                    let Ok((head, tail)) = list.list_get_cell() else {
+                        // What an improper list ends with.
+                        self.measure(list, &mut open)?;
+                        continue;
+                    };
+                    self.spend(2)?;
+                    if !tail.is_empty_list() {
+                        open.push(Parts::List(tail));
+                    }
+                    self.measure(head, &mut open)?;
+                }
+                Parts::Map(mut rest) => {
+                    if let Some((key, value)) = rest.next() {
+                        open.push(Parts::Map(rest));
                         self.measure(key, &mut open)?;
                         self.measure(value, &mut open)?;
                     }
-                    None => drop(open.pop()),
-                },
-                Parts::List(rest) => match rest.list_get_cell() {
-                    Ok((head, tail)) => {
-                        *rest = tail;
-                        self.spend(2)?;
-                        self.measure(head, &mut open)?;
-                    }
-                    Err(_) => {
-                        let tail = *rest;
-                        open.pop();
-                        // That of an improper list, or the empty list.
-                        self.measure(tail, &mut open)?;
-                    }
-                },
+                }
             }
         }
         Some(())
@@ -107,12 +111,12 @@ impl Extent {
         }
         if let Some(elements) = elements(term) {
             self.spend(elements.len() + 1)?;
-            open.push(Parts::Tuple(elements.iter(), term));
+            open.push(Parts::Tuple(elements, term.get_env()));
             return Some(());
         }
         if let Ok(size) = term.map_size() {
             self.spend(OPAQUE + 2 * size)?;
-            open.push(Parts::Map(MapIterator::new(term)?));
+            open.push(Parts::Map(Box::new(MapIterator::new(term)?)));
             return Some(());
         }
         self.spend(OPAQUE)
