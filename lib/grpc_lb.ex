@@ -41,8 +41,19 @@ defmodule GrpcLb do
           generation: pos_integer(),
           closed: boolean(),
           malformed_reports: non_neg_integer(),
+          layers: [layer_info()],
           table: %{entries: pos_integer(), bytes: pos_integer()} | nil,
           backends: [backend_info()]
+        }
+
+  @typedoc "The backends of one locality of one priority, see `info/1`."
+  @type layer_info :: %{
+          priority: non_neg_integer(),
+          locality: String.t() | nil,
+          share: float(),
+          backends: pos_integer(),
+          healthy: non_neg_integer(),
+          panics: boolean()
         }
 
   @typedoc "A backend as it is at one moment, see `info/1`."
@@ -51,6 +62,8 @@ defmodule GrpcLb do
           value: term(),
           state: state() | :down,
           owner: pid() | nil,
+          priority: non_neg_integer(),
+          locality: String.t() | nil,
           weight: non_neg_integer(),
           current_weight: float() | nil,
           in_flight: non_neg_integer(),
@@ -498,6 +511,12 @@ defmodule GrpcLb do
     * `:generation` - how often the list that picks see was replaced; 1 after `new/3`
     * `:closed` - whether it was closed
     * `:malformed_reports` - how many load reports could not be decoded
+    * `:layers` - a map for each locality of each priority that has a backend, by priority, with
+      * `:priority`, `:locality`
+      * `:share` - which part of the picks it has, 0.0 to 1.0. Where all are full or dead that serve,
+        others have picks, too
+      * `:backends`, `:healthy` - how many are listed; and how many of them are ready, and not ejected
+      * `:panics` - whether so few are healthy that those are picked that are not, see `:panic_threshold`
     * `:table` - of a policy that hashes the `:entries` of its table, and the `:bytes` that it takes; `nil`
       with any other
     * `:backends` - a map for each backend, in the order of the list, with
@@ -507,6 +526,7 @@ defmodule GrpcLb do
         lives
       * `:owner` - the pid whose death takes it out of the rotation; `nil` if there is none, and
         once it is dead
+      * `:priority`, `:locality` - as they were given
       * `:weight` - the integer that was given
       * `:current_weight` - the float that picks go by: the given weight or the one made from load
         reports, and less in a slow start. `nil` while reports are awaited; 0.0 for the weight 0.
@@ -541,6 +561,9 @@ defmodule GrpcLb do
         generation: 1,
         closed: false,
         malformed_reports: 0,
+        layers: [
+          %{priority: 0, locality: nil, share: 1.0, backends: 1, healthy: 1, panics: false}
+        ],
         table: nil,
         backends: [
           %{
@@ -548,6 +571,8 @@ defmodule GrpcLb do
             value: 1,
             state: :ready,
             owner: nil,
+            priority: 0,
+            locality: nil,
             weight: 1,
             current_weight: 1.0,
             in_flight: 0,
@@ -578,6 +603,7 @@ defmodule GrpcLb do
       calls that end from now on.
     * `:slow_start`
     * `:panic_threshold` - 0 is off
+    * `:overprovisioning_factor`, `:locality_weights` - `%{}` has all weigh 1
     * `:max_requests`, `:max_requests_per_backend` - for calls that begin after this returns; those
       in flight go on. `:max_requests` counts the calls that began under such a limit.
     * `:checkout_wait` - for those who begin to wait after this returns

@@ -27,7 +27,7 @@ defmodule GrpcLbTest do
             {[:a | :b], "backends must be a proper list"},
             {[:a, {:b, 1, :c}], "options of backend 1 must be a keyword list, got: :c"},
             {[{:b, 1, color: :red}],
-             "unknown option :color of backend 0, expected :owner or :weight or :state"},
+             "unknown option :color of backend 0, expected :owner or :weight or :priority or :locality or :state"},
             {[{:b, 1, weight: -1}],
              "option :weight of backend 0 must be an integer from 0 to 4294967295"},
             {[{:b, 1, weight: 0x100000000}], "option :weight of backend 0 must be an integer"},
@@ -248,6 +248,9 @@ defmodule GrpcLbTest do
                generation: 1,
                closed: false,
                malformed_reports: 0,
+               layers: [
+                 %{priority: 0, locality: nil, share: 1.0, backends: 1, healthy: 1, panics: false}
+               ],
                table: nil,
                backends: [
                  %{
@@ -255,6 +258,8 @@ defmodule GrpcLbTest do
                    value: "x",
                    state: :ready,
                    owner: nil,
+                   priority: 0,
+                   locality: nil,
                    weight: 3,
                    current_weight: 3.0,
                    in_flight: 0,

@@ -25,6 +25,25 @@ defmodule GrpcLb.Backend do
       pick from, they are picked as if each had weight 1.
       """
     ],
+    priority: [
+      type: {:integer, from: 0, to: 0xFFFFFFFF},
+      default: 0,
+      doc: """
+      an integer from 0 to 4294967295, the first to serve the lowest: as long as a backend of the first
+      priority can be picked, none of the others is (gRFC A56, without the timer, which is for who
+      connects). A call for which no backend of it has room goes to the next. With
+      `:overprovisioning_factor` of `GrpcLb.new/3` the next one helps out before that.
+      """
+    ],
+    locality: [
+      type: {:or, {:reader, "a string of 1 to 255 bytes", &__MODULE__.locality/1}, nil},
+      default: nil,
+      doc: """
+      where it is, a zone for example: a string of 1 to 255 bytes. The localities of one priority share
+      its picks as `:locality_weights` of `GrpcLb.new/3` says, however many backends each has. Backends
+      without one are one locality, too.
+      """
+    ],
     state: [
       type: {:or, {:one_of, [:ready, :connecting, :transient_failure, :draining]}, nil},
       default: nil,
@@ -79,13 +98,24 @@ defmodule GrpcLb.Backend do
   """
 
   @enforce_keys [:id, :value]
-  defstruct [:id, :value, owner: nil, weight: 1, state: nil, hash_key: nil]
+  defstruct [
+    :id,
+    :value,
+    owner: nil,
+    weight: 1,
+    priority: 0,
+    locality: nil,
+    state: nil,
+    hash_key: nil
+  ]
 
   @type t :: %__MODULE__{
           id: term(),
           value: term(),
           owner: pid() | nil,
           weight: non_neg_integer(),
+          priority: non_neg_integer(),
+          locality: String.t() | nil,
           state: GrpcLb.state() | nil,
           hash_key: binary() | nil
         }
@@ -99,6 +129,14 @@ defmodule GrpcLb.Backend do
   @spec options() :: Options.specs()
   def options, do: @options
 
+  @doc false
+  @spec locality(term()) :: {:ok, String.t()} | :error
+  def locality(name) do
+    if is_binary(name) and byte_size(name) in 1..255 and String.valid?(name),
+      do: {:ok, name},
+      else: :error
+  end
+
   @doc """
   Turns a list of backends in any form into what `GrpcLb.Native` takes.
 
@@ -107,7 +145,7 @@ defmodule GrpcLb.Backend do
   Raises `ArgumentError`, naming the position in the list, when one is malformed.
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2}, {:c, 3, weight: 5}])
-      [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, state: nil, hash_key: nil}}]
+      [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, priority: 0, locality: nil, state: nil, hash_key: nil}}]
 
       iex> GrpcLb.Backend.to_native(["10.0.0.1", {[], 2}], hashed?: true)
       [{"10.0.0.1", "10.0.0.1", %{}}, {[], 2, %{hash_key: <<131, 106>>}}]
@@ -140,7 +178,7 @@ defmodule GrpcLb.Backend do
   end
 
   defp one_to_native(%__MODULE__{id: id, value: value} = backend, position) do
-    opts = Map.take(backend, [:owner, :weight, :state, :hash_key])
+    opts = Map.take(backend, Keyword.keys(@options))
     with_options(id, value, Map.to_list(opts), position)
   end
 

@@ -90,8 +90,7 @@ defmodule GrpcLb.Native do
         }
 
   @typedoc """
-  A backend, and what is given of its options, see `GrpcLb.Backend`. `:reserve` is for pools: such
-  backends stand back for the others as `:preferred_share` of the balancer says.
+  A backend, and what is given of its options, see `GrpcLb.Backend`.
   """
   @type backend ::
           {id :: term(), value :: term(),
@@ -100,7 +99,8 @@ defmodule GrpcLb.Native do
              optional(:weight) => non_neg_integer(),
              optional(:state) => GrpcLb.state() | nil,
              optional(:hash_key) => binary() | nil,
-             optional(:reserve) => boolean()
+             optional(:priority) => non_neg_integer(),
+             optional(:locality) => String.t() | nil
            }}
 
   @typedoc """
@@ -110,11 +110,12 @@ defmodule GrpcLb.Native do
   @type settings :: %{
           optional(:owner) => pid() | nil,
           optional(:on_owner_death) => :keep | :remove,
-          optional(:preferred_share) => float(),
           optional(:any_order) => boolean(),
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
+          optional(:overprovisioning_factor) => pos_integer() | nil,
+          optional(:locality_weights) => %{(locality :: String.t()) => float()},
           optional(:max_requests) => non_neg_integer() | nil,
           optional(:max_requests_per_backend) => non_neg_integer() | nil,
           optional(:seed) => non_neg_integer() | nil,
@@ -129,6 +130,8 @@ defmodule GrpcLb.Native do
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
+          optional(:overprovisioning_factor) => pos_integer() | nil,
+          optional(:locality_weights) => %{(locality :: String.t()) => float()},
           optional(:max_requests) => non_neg_integer() | nil,
           optional(:max_requests_per_backend) => non_neg_integer() | nil,
           optional(:checkout_wait) => non_neg_integer(),
@@ -551,7 +554,7 @@ defmodule GrpcLb.Native do
 
       iex> {:ok, lb} = GrpcLb.new(:random, [])
       iex> GrpcLb.Native.info(lb)
-      %{policy: :random, generation: 1, closed: false, malformed_reports: 0, table: nil, backends: []}
+      %{policy: :random, generation: 1, closed: false, malformed_reports: 0, layers: [], table: nil, backends: []}
   """
   @spec info(balancer()) :: GrpcLb.info()
   def info(_balancer), do: not_loaded()

@@ -2,7 +2,7 @@ defmodule GrpcLb.Settings do
   # The options of GrpcLb.new/3, as data.
   @moduledoc false
 
-  alias GrpcLb.{Native, Options, Policy}
+  alias GrpcLb.{Backend, Native, Options, Policy}
 
   @percent {:integer, from: 0, to: 100}
   @count {:integer, from: 0, to: 0xFFFFFFFF}
@@ -221,7 +221,38 @@ defmodule GrpcLb.Settings do
       below this share of healthy backends, in percent, picks take those that are ejected or in
       `:transient_failure`, too, as Envoy does: the few healthy ones would be overrun, and that so many
       are bad may be a mistake. Those that are connecting or draining, or whose owner is dead, stay out
-      and do not count. 0 is off. With all policies but `:pick_first`.
+      and do not count. All are judged together, whatever their `:priority`; see
+      `:overprovisioning_factor` for the other way. 0 is off. With all policies but `:pick_first`.
+      """
+    ],
+    overprovisioning_factor: [
+      type: {:or, {:integer, from: 1, to: 0xFFFFFFFF}, nil},
+      default: nil,
+      doc: """
+      how the share of a `:priority` goes down that is partly unhealthy, in percent, as Envoy does, whose
+      default is 140. A priority whose share of healthy backends times this is 100 percent or more has
+      all picks; else those after it take over what is missing, in their order. With 140 half of the
+      backends take 70 percent. Localities of one priority are left their share in the same way. While
+      all priorities together have 100 percent none panics; else each with fewer healthy backends than
+      `:panic_threshold` does so for itself, and when all do they have picks by how many backends each
+      has. Connecting and draining backends, and those whose owner is dead, do not count. Shares are
+      whole percents, by turns as those of localities and not at random as Envoy's. By default none, as in
+      gRPC: the first priority with a backend to pick has all picks, and panic is judged over all.
+      """
+    ],
+    locality_weights: [
+      type:
+        {:reader, "a map of localities to numbers from 0 to 4294967295",
+         &__MODULE__.locality_weights/1},
+      default: %{},
+      doc: """
+      how the localities of one priority share its picks, see `GrpcLb.Backend`: a map such as
+      `%{"zone a" => 3, "zone b" => 1}`, in which `nil` is the backends without a locality. One that is
+      not in it weighs 1, and one of weight 0 is picked while no other can be. Localities without a
+      healthy backend are left out, as in gRPC and Envoy; in a panic all backends are alike, wherever
+      they are, as in Envoy. By turns and not at random: all picks are numbered for that while several
+      localities serve, so that callers on many schedulers wait for this one number and
+      `cursor: :per_scheduler` gains nothing.
       """
     ],
     max_requests: [
@@ -286,8 +317,9 @@ defmodule GrpcLb.Settings do
     | Keyword.drop(@options, [:owner, :on_owner_death, :seed, :clock])
   ]
 
-  # A connection or a pool decides itself who owns its balancer.
-  @balancer_options for {option, _spec} <- Keyword.drop(@options, [:owner, :on_owner_death]),
+  # A connection or a pool decides itself who owns its balancer, and where its backends are.
+  @own [:owner, :on_owner_death, :locality_weights]
+  @balancer_options for {option, _spec} <- Keyword.drop(@options, @own),
                         do:
                           {option,
                            type: :any, default: nil, doc: "the balancer's, see `GrpcLb.new/3`."}
@@ -362,6 +394,33 @@ defmodule GrpcLb.Settings do
     do: {:ok, Options.validate!(opts, @consecutive_failures, :consecutive_failures)}
 
   def consecutive_failures(_other), do: :error
+
+  @doc """
+  Reads the option `:locality_weights`: weights by name, as floats.
+
+      iex> GrpcLb.Settings.locality_weights(%{"a" => 3, nil => 0.5})
+      {:ok, %{"a" => 3.0, "" => 0.5}}
+
+      iex> GrpcLb.Settings.locality_weights(%{"a" => -1})
+      :error
+  """
+  @spec locality_weights(term()) :: {:ok, %{String.t() => float()}} | :error
+  def locality_weights(%{} = weights) do
+    Enum.reduce_while(weights, {:ok, %{}}, fn {locality, weight}, {:ok, read} ->
+      with {:ok, name} <- locality_name(locality),
+           true <- is_number(weight) and weight >= 0 and weight <= 0xFFFFFFFF do
+        {:cont, {:ok, Map.put(read, name, weight / 1)}}
+      else
+        _malformed -> {:halt, :error}
+      end
+    end)
+  end
+
+  def locality_weights(_other), do: :error
+
+  # Those of backends that have none. No locality has an empty name.
+  defp locality_name(nil), do: {:ok, ""}
+  defp locality_name(name), do: Backend.locality(name)
 
   defp same_policy!(policy, name) do
     with {other, _options} when other != name <- Policy.to_native(policy) do

@@ -19,6 +19,16 @@ defmodule GrpcLb.BackendTest do
 
   test "takes the first of an option that is given twice" do
     assert GrpcLb.Backend.to_native([{:a, 1, weight: 2, owner: self(), weight: 3, owner: nil}]) ==
-             [{:a, 1, %{owner: self(), weight: 2, state: nil, hash_key: nil}}]
+             [
+               {:a, 1,
+                %{
+                  owner: self(),
+                  weight: 2,
+                  priority: 0,
+                  locality: nil,
+                  state: nil,
+                  hash_key: nil
+                }}
+             ]
   end
 end

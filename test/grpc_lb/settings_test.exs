@@ -26,6 +26,8 @@ defmodule GrpcLb.SettingsTest do
                outlier_detection: nil,
                slow_start: nil,
                panic_threshold: 0,
+               overprovisioning_factor: nil,
+               locality_weights: %{},
                max_requests: nil,
                max_requests_per_backend: nil,
                seed: nil,

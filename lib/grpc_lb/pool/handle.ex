@@ -7,7 +7,7 @@ defmodule GrpcLb.Pool.Handle do
   @behaviour GrpcLb.Holder
 
   alias GrpcLb.{Janitor, Native, Policy, Settings, Waiters}
-  alias GrpcLb.Pool.Options
+  alias GrpcLb.Pool.{Options, Preference}
 
   @enforce_keys [:options, :sticky?, :holder, :balancer, :waiters, :scope, :feed]
   defstruct @enforce_keys
@@ -47,10 +47,13 @@ defmodule GrpcLb.Pool.Handle do
     policy = Policy.to_native(options.policy)
 
     settings =
-      [owner: self(), on_owner_death: :remove]
+      [
+        owner: self(),
+        on_owner_death: :remove,
+        locality_weights: Preference.weights(options.local_share)
+      ]
       |> Kernel.++(options.settings)
       |> Settings.to_native(policy)
-      |> Map.put(:preferred_share, (options.local_share || 1) / 1)
       |> Map.put(:any_order, true)
 
     {:ok, balancer} = Native.new(policy, [], settings)

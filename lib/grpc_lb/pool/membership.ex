@@ -7,7 +7,7 @@ defmodule GrpcLb.Pool.Membership do
   # feed is down a change is made by its caller. That is as good: the next feed starts from what
   # the balancer lists. It can have looked just before the change, so it is asked once more.
 
-  alias GrpcLb.Pool.{Feed, Handle}
+  alias GrpcLb.Pool.{Feed, Handle, Preference}
   alias GrpcLb.{Key, Native, Waiters}
 
   @typedoc "A member: its pid, what a pick returns, its weight."
@@ -60,9 +60,8 @@ defmodule GrpcLb.Pool.Membership do
   @doc "Lists members of other nodes; their nodes' scopes watch them."
   @spec add_remote(Handle.t(), [member()]) :: result()
   def add_remote(%Handle{options: options} = handle, members) do
-    # Only with a preference do they stand back.
-    reserve = options.local_share != nil
-    add(handle, Enum.map(members, &backend(handle, &1, %{reserve: reserve})))
+    elsewhere = Preference.elsewhere(options.local_share)
+    add(handle, Enum.map(members, &backend(handle, &1, elsewhere)))
   end
 
   # The external form of a pid is the same on all nodes.
@@ -106,7 +105,7 @@ defmodule GrpcLb.Pool.Membership do
 
   defp ready(backends) do
     for %{state: :ready, id: pid} = backend <- backends do
-      backend |> Map.drop([:id, :state, :owner]) |> Map.put(:pid, pid)
+      backend |> Map.drop([:id, :state, :owner, :priority, :locality]) |> Map.put(:pid, pid)
     end
   end
 end

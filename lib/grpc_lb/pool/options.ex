@@ -117,8 +117,9 @@ defmodule GrpcLb.Pool.Options do
         default: nil,
         only_with: {:scope, :cluster},
         doc: """
-        `:local` picks members of this node while one of them is healthy, then those of other nodes. By
-        default all members are alike.
+        `:local` picks members of this node while one of them is healthy, then those of other nodes, which
+        are of the next priority: with an `:overprovisioning_factor` they help out before that. By default
+        all members are alike.
         """
       ],
       local_share: [
@@ -170,7 +171,14 @@ defmodule GrpcLb.Pool.Options do
 
   @doc "Refuses changes that a balancer could be given, and a pool's cannot."
   @spec changes!(term()) :: :ok
-  def changes!(opts), do: per_call!(Keyword.keyword?(opts) && opts[:policy])
+  def changes!(opts) do
+    if Keyword.keyword?(opts) do
+      per_call!(opts[:policy])
+      weights!(opts)
+    end
+
+    :ok
+  end
 
   @doc "The options of a member as a Markdown list."
   @spec member_docs() :: String.t()
@@ -225,6 +233,13 @@ defmodule GrpcLb.Pool.Options do
   end
 
   defp per_call!(_policy), do: :ok
+
+  defp weights!(opts) do
+    if Keyword.has_key?(opts, :locality_weights) do
+      raise ArgumentError,
+            "option :locality_weights is not for a pool, whose :local_share is set when it starts"
+    end
+  end
 
   defp scope!(%{scope: :node}), do: :ok
 

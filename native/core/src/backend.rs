@@ -23,9 +23,13 @@ pub struct Backend<O> {
     pub weight: u32,
     /// Its state from now on. `None` keeps what was said of its id before; a new one is ready.
     pub state: Option<State>,
-    /// Whether it stands back for those that are not: see
-    /// [`Config::preferred_share`](crate::Config::preferred_share).
-    pub reserve: bool,
+    /// The lower, the earlier: the backends of one priority stand back as long as those of an earlier
+    /// one can be picked. See
+    /// [`Config::overprovisioning_factor`](crate::Config::overprovisioning_factor).
+    pub priority: u32,
+    /// Where it is. The localities of one priority share its picks by
+    /// [weight](crate::Config::locality_weights). Those without are one locality, too.
+    pub locality: Option<Box<str>>,
     /// Its text among the entries of a policy that hashes, which needs it.
     pub hash_key: Option<HashKey>,
 }
@@ -39,7 +43,8 @@ impl<O> Backend<O> {
             owner: None,
             weight: 1,
             state: None,
-            reserve: false,
+            priority: 0,
+            locality: None,
             hash_key: None,
         }
     }

@@ -1,5 +1,7 @@
 //! Configuration of a balancer: everything but its backends.
 
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use crate::backend::OnOwnerDeath;
@@ -22,9 +24,15 @@ pub struct Config {
     /// Below so many percent of healthy backends, those that are not healthy are picked, too
     /// (Envoy). 0 is never.
     pub panic_threshold: u32,
-    /// Which part of the picks goes to backends that are no [reserve](crate::Backend::reserve), from 0
-    /// to 1, as long as some of both are healthy. While none of one kind is, the other kind is picked.
-    pub preferred_share: f64,
+    /// In percent (Envoy). Without it the first priority with a healthy backend has all picks, as in
+    /// gRPC. With it a priority has them as long as its share of healthy backends times this is 100
+    /// percent, and then those after it take over what is missing; localities are left picks in the
+    /// same way; and each priority panics for itself.
+    pub overprovisioning_factor: Option<NonZeroU32>,
+    /// How the localities of one priority share its picks: numbers from 0. One that is not among them
+    /// weighs 1; one of weight 0 is picked while no other can be. The key of those backends that have
+    /// no locality is empty.
+    pub locality_weights: BTreeMap<Box<str>, f64>,
     /// Whether others have the same list in another order: then what follows from the order must be the
     /// same for all of them. grpc-go sorts a ring's backends for it; C-core and Envoy take them as they
     /// come.
@@ -69,7 +77,8 @@ impl From<Policy> for Config {
             outlier_detection: None,
             slow_start: None,
             panic_threshold: 0,
-            preferred_share: 1.0,
+            overprovisioning_factor: None,
+            locality_weights: BTreeMap::new(),
             any_order: false,
             max_requests: None,
             max_requests_per_backend: None,

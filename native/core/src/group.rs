@@ -62,6 +62,14 @@ impl Search {
             Search::Thorough => usize::MAX,
         }
     }
+
+    /// How many groups are looked through after the first.
+    pub(crate) fn groups(self) -> usize {
+        match self {
+            Search::Brief => 8,
+            Search::Thorough => usize::MAX,
+        }
+    }
 }
 
 impl<T> Group<T> {

@@ -81,7 +81,7 @@ pub use alarm::Alarm;
 pub use backend::{Backend, HashKey, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
 pub use balancer::{
     BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained, Info,
-    MemberError, Summary,
+    LayerInfo, MemberError, Summary,
 };
 pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;

@@ -32,7 +32,8 @@ pub(crate) struct Member<T> {
     /// The process that is watched for it. `None` once it has died.
     pub(crate) owner: Option<Owner>,
     pub(crate) weight: u32,
-    pub(crate) reserve: bool,
+    /// The index of its [layer](crate::Backend::priority).
+    pub(crate) layer: u32,
     /// Given with a policy that hashes, which needs it.
     pub(crate) hash_key: Option<HashKey>,
     /// As its user says.
@@ -106,11 +107,13 @@ impl<T: Clone + Eq + Hash> Members<T> {
         &mut self.members[key as usize]
     }
 
-    /// The index of a backend's row, if it is listed and has one.
-    pub(crate) fn row_of(&self, row: &Row<T>) -> Option<usize> {
+    /// The index of a backend's row in this layer, if it is listed and has one there.
+    pub(crate) fn row_of(&self, row: &Row<T>, layer: u32) -> Option<usize> {
         // Its key may be another's by now.
         let member = self.members.get(row.key as usize);
-        let member = member.filter(|member| Arc::ptr_eq(&member.entry, &row.entry));
+        let is_it =
+            |member: &&Member<T>| member.layer == layer && Arc::ptr_eq(&member.entry, &row.entry);
+        let member = member.filter(is_it);
         member?.row.map(|row| row as usize)
     }
 
@@ -131,6 +134,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
     pub(crate) fn insert<O: Offer<T>>(
         &mut self,
         offered: &Backend<O>,
+        layer: u32,
         known: Known,
         now: Time,
     ) -> MemberKey {
@@ -143,7 +147,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             value,
             owner: None,
             weight: offered.weight,
-            reserve: offered.reserve,
+            layer,
             hash_key: offered.hash_key.clone(),
             state: offered.state.unwrap_or_default(),
             owner_dead: false,
@@ -169,7 +173,6 @@ impl<T: Clone + Eq + Hash> Members<T> {
     ) -> Option<[T; 2]> {
         let member = self.get_mut(key);
         member.weight = offered.weight;
-        member.reserve = offered.reserve;
         member.hash_key.clone_from(&offered.hash_key);
         member.state = offered.state.unwrap_or(member.state);
         if offered.value.equivalent(&member.value) {

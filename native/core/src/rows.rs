@@ -87,18 +87,16 @@ enum Chunk<T> {
     Own(Vec<Row<T>>),
 }
 
-impl<T> Default for Draft<T> {
-    fn default() -> Self {
-        Draft::new()
-    }
-}
-
 impl<T> Draft<T> {
     pub(crate) fn new() -> Self {
         Draft {
             chunks: Vec::new(),
             len: 0,
         }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
     }
 
     pub(crate) fn finish(self) -> Rows<T> {

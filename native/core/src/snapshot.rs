@@ -16,26 +16,110 @@ use crate::sync::Ordering;
 use crate::time::Time;
 
 pub(crate) struct Snapshot<T> {
-    preferred: Group<T>,
-    /// Only of a balancer that has had such backends.
-    reserve: Option<Box<Reserve<T>>>,
+    groups: Groups<T>,
     limits: Limits,
     closed: bool,
     _counted: Counted<Snapshots>,
 }
 
-/// The backends that stand in for the preferred ones, or have a share of the picks beside them.
-pub(crate) struct Reserve<T> {
-    pub(crate) group: Group<T>,
-    pub(crate) order: Order,
+/// The backends of each priority and locality.
+pub(crate) enum Groups<T> {
+    /// Most balancers have no more.
+    One(Group<T>),
+    Many(Box<Layered<T>>),
 }
 
-/// Which group is tried first.
+pub(crate) struct Layered<T> {
+    groups: Box<[Group<T>]>,
+    order: Order,
+}
+
+/// Which group is tried first, and which are tried after it, in this order.
 #[derive(Clone, Debug)]
-pub(crate) enum Order {
-    PreferredFirst,
-    ReserveFirst,
+pub(crate) struct Order {
+    first: First,
+    rest: Box<[u32]>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum First {
+    Always(u32),
     ByTurns(Turns),
+}
+
+impl Order {
+    pub(crate) fn new(first: First, rest: Box<[u32]>) -> Self {
+        Order { first, rest }
+    }
+
+    #[inline]
+    fn first(&self) -> usize {
+        match &self.first {
+            First::Always(group) => *group as usize,
+            First::ByTurns(turns) => turns.take(),
+        }
+    }
+}
+
+impl<T> Groups<T> {
+    /// The groups, of which there is one at least; the order says nothing where it is the only one.
+    pub(crate) fn new(mut groups: Vec<Group<T>>, order: Order) -> Self {
+        match groups.len() {
+            1 => Groups::One(groups.remove(0)),
+            _ => Groups::Many(Box::new(Layered {
+                groups: groups.into(),
+                order,
+            })),
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Group<T>] {
+        match self {
+            Groups::One(group) => std::slice::from_ref(group),
+            Groups::Many(layered) => &layered.groups,
+        }
+    }
+}
+
+impl<T> Layered<T> {
+    /// What the first group finds, or else one after it.
+    #[inline]
+    fn find<'a, F>(
+        &'a self,
+        search: Search,
+        find: impl Fn(&'a Group<T>) -> Result<F, Unavailable>,
+    ) -> Result<F, Unavailable> {
+        let first = self.order.first();
+        match find(&self.groups[first]) {
+            Err(reason @ (Unavailable::NoBackends | Unavailable::Overloaded)) => {
+                self.find_after(first, reason, search, find)
+            }
+            found => found,
+        }
+    }
+
+    #[cold]
+    fn find_after<'a, F>(
+        &'a self,
+        first: usize,
+        mut reason: Unavailable,
+        search: Search,
+        find: impl Fn(&'a Group<T>) -> Result<F, Unavailable>,
+    ) -> Result<F, Unavailable> {
+        let rest = self.order.rest.iter().map(|group| *group as usize);
+        let mut rest = rest.filter(|group| *group != first);
+        for group in rest.by_ref().take(search.groups()) {
+            match find(&self.groups[group]) {
+                Err(Unavailable::NoBackends) => {}
+                Err(Unavailable::Overloaded) => reason = Unavailable::Overloaded,
+                found => return found,
+            }
+        }
+        match rest.next() {
+            Some(_) => Err(Unavailable::Unfinished),
+            None => Err(reason),
+        }
+    }
 }
 
 impl<T> Snapshot<T> {
@@ -45,18 +129,12 @@ impl<T> Snapshot<T> {
         T: Clone,
     {
         let group = Group::new(Draft::new().finish(), Picker::unstarted());
-        Snapshot::new(group, None, limits, false)
+        Snapshot::new(Groups::One(group), limits, false)
     }
 
-    pub(crate) fn new(
-        preferred: Group<T>,
-        reserve: Option<Box<Reserve<T>>>,
-        limits: Limits,
-        closed: bool,
-    ) -> Self {
+    pub(crate) fn new(groups: Groups<T>, limits: Limits, closed: bool) -> Self {
         Snapshot {
-            preferred,
-            reserve,
+            groups,
             limits,
             closed,
             _counted: Counted::new(),
@@ -65,9 +143,9 @@ impl<T> Snapshot<T> {
 
     #[inline]
     pub(crate) fn pick(&self, caller: &Caller) -> Result<&Row<T>, Unavailable> {
-        match &self.reserve {
-            None => self.preferred.pick(caller).map_err(|none| self.said(none)),
-            Some(reserve) => self.pick_in_order(reserve, caller),
+        match &self.groups {
+            Groups::One(group) => group.pick(caller).map_err(|none| self.said(none)),
+            Groups::Many(layered) => self.pick_in_order(layered, caller),
         }
     }
 
@@ -76,10 +154,11 @@ impl<T> Snapshot<T> {
     #[inline(never)]
     fn pick_in_order<'a>(
         &'a self,
-        reserve: &'a Reserve<T>,
+        layered: &'a Layered<T>,
         caller: &Caller,
     ) -> Result<&'a Row<T>, Unavailable> {
-        self.in_order(reserve, |group| group.pick(caller))
+        let found = layered.find(Search::Brief, |group| group.pick(caller));
+        found.map_err(|none| self.said(none))
     }
 
     /// As `pick`, while there are rows that must not be picked.
@@ -91,10 +170,11 @@ impl<T> Snapshot<T> {
         usable: impl Fn(&Row<T>) -> bool,
     ) -> Result<&Row<T>, Unavailable> {
         let pick = |group| Group::pick_where(group, caller, search, &usable);
-        match &self.reserve {
-            None => pick(&self.preferred).map_err(|none| self.said(none)),
-            Some(reserve) => self.in_order(reserve, pick),
-        }
+        let found = match &self.groups {
+            Groups::One(group) => pick(group),
+            Groups::Many(layered) => layered.find(search, pick),
+        };
+        found.map_err(|none| self.said(none))
     }
 
     /// As `pick`, and counts a call as in flight. A backend that has too many of them, or must not
@@ -109,12 +189,12 @@ impl<T> Snapshot<T> {
     ) -> Result<(&Row<T>, Cohort), Unavailable> {
         let max = self.limits.max_requests_per_backend;
         let enter = |row: &Row<T>| row.entry.begin(now, max);
-        match &self.reserve {
-            None => {
-                let begun = self.preferred.begin(caller, search, usable, enter);
+        match &self.groups {
+            Groups::One(group) => {
+                let begun = group.begin(caller, search, usable, enter);
                 begun.map_err(|none| self.said(none))
             }
-            Some(reserve) => self.begin_in_order(reserve, caller, search, usable, enter),
+            Groups::Many(layered) => self.begin_in_order(layered, caller, search, usable, enter),
         }
     }
 
@@ -122,50 +202,23 @@ impl<T> Snapshot<T> {
     #[inline(never)]
     fn begin_in_order<'a>(
         &'a self,
-        reserve: &'a Reserve<T>,
+        layered: &'a Layered<T>,
         caller: &Caller,
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
         enter: impl Fn(&Row<T>) -> Option<Cohort>,
     ) -> Result<(&'a Row<T>, Cohort), Unavailable> {
-        self.in_order(reserve, |group| {
-            group.begin(caller, search, &usable, &enter)
-        })
+        let begun = layered.find(search, |group| group.begin(caller, search, &usable, &enter));
+        begun.map_err(|none| self.said(none))
     }
 
     /// The answer to a call for which there is no room in the balancer.
     #[cold]
     pub(crate) fn overloaded(&self) -> Unavailable {
-        match self.groups().all(Group::is_empty) {
+        match self.groups().iter().all(Group::is_empty) {
             true => self.none(),
             false => Unavailable::Overloaded,
         }
-    }
-
-    /// What the first group finds, or else the other one.
-    fn in_order<'a, F>(
-        &'a self,
-        reserve: &'a Reserve<T>,
-        find: impl Fn(&'a Group<T>) -> Result<F, Unavailable>,
-    ) -> Result<F, Unavailable> {
-        let preferred_first = match &reserve.order {
-            Order::PreferredFirst => true,
-            Order::ReserveFirst => false,
-            Order::ByTurns(turns) => turns.take(),
-        };
-        let [one, other] = match preferred_first {
-            true => [&self.preferred, &reserve.group],
-            false => [&reserve.group, &self.preferred],
-        };
-        let found = match find(one) {
-            Err(reason @ (Unavailable::NoBackends | Unavailable::Overloaded)) => find(other)
-                .map_err(|none| match none {
-                    Unavailable::NoBackends => reason,
-                    other => other,
-                }),
-            found => found,
-        };
-        found.map_err(|none| self.said(none))
     }
 
     /// A group says that there is none, and does not know whether the balancer is closed.
@@ -189,21 +242,17 @@ impl<T> Snapshot<T> {
         &self.limits
     }
 
-    pub(crate) fn preferred(&self) -> &Group<T> {
-        &self.preferred
-    }
-
-    pub(crate) fn reserve(&self) -> Option<&Group<T>> {
-        self.reserve.as_ref().map(|reserve| &reserve.group)
-    }
-
-    fn groups(&self) -> impl Iterator<Item = &Group<T>> {
-        [&self.preferred].into_iter().chain(self.reserve())
+    /// One at least.
+    pub(crate) fn groups(&self) -> &[Group<T>] {
+        self.groups.as_slice()
     }
 
     /// How large the tables of a policy that hashes are together.
     pub(crate) fn table(&self) -> Option<TableSize> {
-        let tables = self.groups().filter_map(|group| group.picker().table());
+        let tables = self
+            .groups()
+            .iter()
+            .filter_map(|group| group.picker().table());
         tables.reduce(|one, other| TableSize {
             entries: one.entries + other.entries,
             bytes: one.bytes + other.bytes,
@@ -213,8 +262,9 @@ impl<T> Snapshot<T> {
     /// Shows each backend that was picked through this snapshot and how often, possibly in parts,
     /// for policies that count. Takes no more steps than there were picks.
     pub(crate) fn for_each_picked(&self, mut add: impl FnMut(&Arc<Entry>, u64)) {
-        self.groups()
-            .for_each(|group| group.for_each_picked(&mut add));
+        for group in self.groups() {
+            group.for_each_picked(&mut add);
+        }
     }
 
     /// Adds this snapshot's picks to its backends. Once, when no pick can come any more.

@@ -6,6 +6,7 @@ pub use crate::health::ejection::{
     eject_failing, mean_and_stdev, success_rate_threshold, sweep, Ejection, Streak, Subject,
 };
 pub use crate::health::panic::panics;
+pub use crate::health::priority::{loads as priority_loads, Level};
 pub use crate::limit::InFlight;
 pub use crate::load::cohorts::{Cohort, Cohorts};
 pub use crate::load::latency::{gain, Decay, Latency, Rule};

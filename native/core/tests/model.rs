@@ -53,7 +53,9 @@ fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
             owner,
             weight,
             state,
-            reserve: false,
+            priority: 0,
+            locality: None,
+            hash_key: None,
         },
     );
     prop::collection::vec(backend, 0..5)
@@ -640,6 +642,7 @@ impl Naive {
             value,
             owner,
             weight,
+            priority,
             ..
         } = member.offered;
         let counts = self.counts[member.counts];
@@ -652,6 +655,8 @@ impl Naive {
             state: member.state,
             owner_dead: member.owner_dead,
             owner,
+            priority,
+            locality: None,
             weight,
             // Nobody ever reports.
             current_weight: (!self.config.is_timed()).then_some(f64::from(weight)),

@@ -11,7 +11,7 @@ use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::policy::TableSize;
 use grpc_lb_core::{
     Backend, BackendInfo, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, Info,
-    MemberError, State, Summary,
+    LayerInfo, MemberError, State, Summary,
 };
 use rustler::{Atom, Encoder, Env, Term};
 
@@ -364,6 +364,8 @@ fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {
 }
 
 fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, clock: &Clock) -> Term<'a> {
+    let layers = info.layers.iter().map(|layer| encode_layer(env, layer));
+    let layers = layers.collect::<Vec<Term>>();
     let backends = info
         .backends
         .iter()
@@ -380,11 +382,24 @@ fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, clock: &Clock) -> Term<'a> 
             atoms::malformed_reports(),
             info.malformed_reports.encode(env),
         ),
+        (atoms::layers(), layers.encode(env)),
         (
             atoms::table(),
             info.table.map(|table| encode_table(env, table)).encode(env),
         ),
         (atoms::backends(), backends.encode(env)),
+    ];
+    map(env, &fields)
+}
+
+fn encode_layer<'a>(env: Env<'a>, layer: &LayerInfo) -> Term<'a> {
+    let fields = [
+        (atoms::priority(), layer.priority.encode(env)),
+        (atoms::locality(), layer.locality.as_deref().encode(env)),
+        (atoms::share(), layer.share.encode(env)),
+        (atoms::backends(), layer.backends.encode(env)),
+        (atoms::healthy(), layer.healthy.encode(env)),
+        (atoms::panics(), layer.panics.encode(env)),
     ];
     map(env, &fields)
 }
@@ -408,6 +423,8 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock)
         (atoms::value(), backend.value.to_term(env)),
         (atoms::state(), encode_state(backend).encode(env)),
         (atoms::owner(), backend.owner.map(pid_of).encode(env)),
+        (atoms::priority(), backend.priority.encode(env)),
+        (atoms::locality(), backend.locality.as_deref().encode(env)),
         (atoms::weight(), backend.weight.encode(env)),
         (atoms::current_weight(), backend.current_weight.encode(env)),
         (atoms::picks(), backend.picks.encode(env)),

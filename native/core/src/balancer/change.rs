@@ -16,7 +16,7 @@ use crate::memory::Known;
 use crate::policy::{Build, CandidateList, Candidates, Cause, Listed};
 use crate::reclaim::Published;
 use crate::rows::{Draft, Rows};
-use crate::snapshot::{Reserve, Snapshot};
+use crate::snapshot::{Groups, Snapshot};
 use crate::time::Time;
 
 /// Of so many backends that were removed something is remembered, or of as many as are listed.
@@ -33,8 +33,8 @@ pub(super) struct Change<'a, T, O: Owners> {
     pub(super) writer: &'a mut Writer<T, O::Watch>,
     published: &'a Published<Snapshot<T>>,
     pub(super) owners: &'a O,
-    /// Of the preferred members, and of the reserve.
-    rows: [Draft<T>; 2],
+    /// Of each layer.
+    rows: Vec<Draft<T>>,
     /// Whether what is offered is the whole list, or is added to the one there is.
     whole: bool,
     /// Whether there is something new to publish.
@@ -54,10 +54,9 @@ pub(super) type Gone<T> = Vec<T>;
 impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// A change of some backends of the list.
     pub(super) fn begin(scope: Scope<'a, T, O>) -> Self {
-        let rows = scope.published.inspect(|last| {
-            let reserve = last.reserve().map(|group| group.rows().edit());
-            [last.preferred().rows().edit(), reserve.unwrap_or_default()]
-        });
+        let edit = |group: &Group<T>| group.rows().edit();
+        let rows = |last: &Snapshot<T>| last.groups().iter().map(edit).collect();
+        let rows = scope.published.inspect(rows);
         Self::with_rows(scope, rows)
     }
 
@@ -73,11 +72,11 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         Change {
             whole: true,
             touched: true,
-            ..Self::with_rows(scope, Default::default())
+            ..Self::with_rows(scope, Vec::new())
         }
     }
 
-    fn with_rows(scope: Scope<'a, T, O>, rows: [Draft<T>; 2]) -> Self {
+    fn with_rows(scope: Scope<'a, T, O>, rows: Vec<Draft<T>>) -> Self {
         Change {
             before: scope.writer.members.len(),
             writer: scope.writer,
@@ -103,9 +102,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let listed = self.writer.members.find(&offered.id);
         let key = match listed {
             Some(key) => {
-                if self.writer.members.get(key).reserve != offered.reserve {
-                    self.exclude(key);
-                }
+                self.place(key, offered);
                 let counted = self.writer.members.get(key).weighs_in_rotation();
                 let replaced = self.writer.members.update(key, offered);
                 self.gone.extend(replaced.into_iter().flatten());
@@ -141,6 +138,20 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         }
     }
 
+    /// Has a listed member in the layer that is offered.
+    fn place<B>(&mut self, key: MemberKey, offered: &Backend<B>) {
+        let (before, after) = (
+            self.writer.members.get(key).layer,
+            self.writer.layers.find_or_add(offered),
+        );
+        if before != after {
+            self.exclude(key);
+            self.writer.layers.count(before, false);
+            self.writer.layers.count(after, true);
+            self.writer.members.get_mut(key).layer = after;
+        }
+    }
+
     /// Takes a member off the list, and forgets what is known of it.
     pub(super) fn remove(&mut self, key: MemberKey) {
         let member = self.delist(key);
@@ -173,6 +184,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         self.exclude(key);
         let member = self.writer.members.remove(key);
         self.writer.on_delisted(&member.entry);
+        self.writer.layers.count(member.layer, false);
         self.writer.weighted -= u32::from(member.entry.load.known_weight() != Some(1.0));
         if let Some(owner) = member.owner {
             self.writer.watched.release(owner, key);
@@ -183,9 +195,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Has a member no longer counted, and takes it out of the rotation.
     pub(super) fn exclude(&mut self, key: MemberKey) {
-        let member = self.writer.members.get_mut(key);
-        let before = std::mem::take(&mut member.standing);
-        self.writer.shift(key, before, Standing::Excluded);
+        self.set_standing(key, Standing::Excluded);
         self.remove_from_rotation(key);
     }
 
@@ -214,19 +224,27 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Counts a member by its current standing, and has it in the rotation accordingly.
     pub(super) fn update_standing(&mut self, key: MemberKey, now: Time) {
-        let member = self.writer.members.get_mut(key);
-        let before = member.standing;
-        let standing = member.current_standing();
-        if standing != before {
-            member.standing = standing;
-            self.writer.shift(key, before, standing);
-            // In a panic no row changes, and which group is tried first can.
-            self.touched |= self.published.inspect(|last| last.reserve().is_some());
-            if standing == Standing::Healthy {
-                self.on_healthy(key, now);
-            }
+        let standing = self.writer.members.get(key).current_standing();
+        if self.set_standing(key, standing) && standing == Standing::Healthy {
+            self.on_healthy(key, now);
         }
         self.update_rotation(key);
+    }
+
+    /// Counts a member by this standing, and says whether it had another.
+    fn set_standing(&mut self, key: MemberKey, standing: Standing) -> bool {
+        let Writer {
+            members, layers, ..
+        } = &mut *self.writer;
+        let member = members.get_mut(key);
+        let before = std::mem::replace(&mut member.standing, standing);
+        if before == standing {
+            return false;
+        }
+        layers.shift(member.layer, before, standing);
+        // Where no row changes, which layers serve can.
+        self.touched |= layers.len() > 1;
+        true
     }
 
     /// A member has become healthy: it warms up, and its load reports count from now on.
@@ -250,8 +268,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Has a member in the rotation, or not, as its standing asks for.
     fn update_rotation(&mut self, key: MemberKey) {
         let member = self.writer.members.get(key);
-        let wanted = self.writer.relief.picks(member.standing)
-            && (member.weight > 0 || self.writer.weightless);
+        let relief = self.writer.layers.get(member.layer).relief;
+        let wanted = relief.picks(member.standing) && (member.weight > 0 || self.writer.weightless);
         match (member.row, wanted) {
             (None, true) => self.add_to_rotation(key),
             (Some(_), false) => self.remove_from_rotation(key),
@@ -263,7 +281,11 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     fn add_to_rotation(&mut self, key: MemberKey) {
         self.touched = true;
         let member = self.writer.members.get_mut(key);
-        let rows = &mut self.rows[usize::from(member.reserve)];
+        let layer = member.layer as usize;
+        if layer >= self.rows.len() {
+            self.rows.resize_with(layer + 1, Draft::new);
+        }
+        let rows = &mut self.rows[layer];
         let row = Row {
             value: member.value.clone(),
             owner: member.owner,
@@ -287,9 +309,9 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         } = &mut *self.writer;
         let member = members.get_mut(key);
         *weighing -= u32::from(member.weighs_in_rotation());
-        let rows = &mut self.rows[usize::from(member.reserve)];
         if let Some(index) = member.row.take() {
             self.touched = true;
+            let rows = &mut self.rows[member.layer as usize];
             if let Some(moved) = rows.swap_remove(index as usize) {
                 members.get_mut(moved.key).row = Some(index);
             }
@@ -307,7 +329,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     fn settle(&mut self) {
         self.update_relief();
         self.update_weightless();
-        let healthy = self.writer.census().healthy();
+        let healthy = self.writer.layers.census().healthy();
         if self.writer.held_back.is_some_and(|then| healthy > then) {
             // With one more to pick, another may be let go.
             self.writer.held_back = None;
@@ -350,7 +372,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Publishes an empty list for good.
     pub(super) fn close(mut self) -> Gone<T> {
         self.writer.closed = true;
-        self.rows = Default::default();
+        self.rows = Vec::new();
         self.touched = true;
         self.publish_if_touched(Cause::StateChange);
         let mut released: Vec<Owner> = self.writer.owner.take().into_iter().collect();
@@ -373,17 +395,15 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Has others picked beside the healthy ones, or not, as the census says.
     fn update_relief(&mut self) {
-        let config = &self.writer.config;
-        let detection = config.outlier_detection.as_ref();
-        let strict = detection.is_some_and(|detection| detection.strict);
-        let relief = self.writer.census().relief(config.panic_threshold, strict);
-        if relief == self.writer.relief {
+        let Writer { layers, config, .. } = &mut *self.writer;
+        let changed = layers.update_relief(config);
+        if changed.is_empty() {
             return;
         }
-        self.writer.relief = relief;
         let members = self.writer.members.iter();
         let others = members.filter(|(_, member)| {
-            [Standing::Ejected, Standing::Unhealthy].contains(&member.standing)
+            changed.contains(&member.layer)
+                && [Standing::Ejected, Standing::Unhealthy].contains(&member.standing)
         });
         let keys: Vec<MemberKey> = others.map(|(key, _)| key).collect();
         for key in keys {
@@ -424,17 +444,21 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Builds the snapshot of the rows, and publishes it.
     fn publish(&mut self, cause: Cause) {
-        let [preferred, reserve] = std::mem::take(&mut self.rows).map(Draft::finish);
-        let (order, published) = (self.writer.order(), self.published);
+        let Writer { layers, config, .. } = &mut *self.writer;
+        layers.trim();
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.resize_with(layers.len().max(1), Draft::new);
+        let pickable: Vec<usize> = rows.iter().map(Draft::len).collect();
+        let order = layers.order(config, &pickable);
+        let published = self.published;
         let next = published.inspect(|last| {
-            let preferred = self.group(preferred, Some(last.preferred()), cause, false);
-            let has_reserve = reserve.len() > 0 || last.reserve().is_some();
-            let reserve = has_reserve.then(|| {
-                let group = self.group(reserve, last.reserve(), cause, true);
-                Box::new(Reserve { group, order })
+            let groups = (0..).zip(rows).map(|(layer, rows)| {
+                let last = last.groups().get(layer as usize);
+                self.group(layer, rows.finish(), last, cause)
             });
+            let groups = Groups::new(groups.collect(), order);
             let limits = self.writer.config.limits();
-            Snapshot::new(preferred, reserve, limits, self.writer.closed)
+            Snapshot::new(groups, limits, self.writer.closed)
         });
         self.writer.generation += 1;
         self.published.publish(next);
@@ -443,10 +467,10 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// A group of these rows, with a picker that takes over from the last one.
     fn group(
         &mut self,
+        layer: u32,
         rows: Rows<T>,
         last: Option<&Group<T>>,
         cause: Cause,
-        reserve: bool,
     ) -> Group<T> {
         let Writer {
             config,
@@ -459,8 +483,8 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let list = List {
             rows: &rows,
             last: last.map_or(&none, Group::rows),
+            layer,
             members,
-            reserve,
         };
         let with = Build {
             last: last.map(Group::picker),
@@ -479,9 +503,8 @@ struct List<'a, T> {
     rows: &'a Rows<T>,
     /// Of the snapshot before it.
     last: &'a Rows<T>,
+    layer: u32,
     members: &'a Members<T>,
-    /// Which of the two groups they are.
-    reserve: bool,
 }
 
 impl<T> Candidates for List<'_, T> {
@@ -512,14 +535,13 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
         const FAR: usize = 256;
         let indices = (last_index..self.last.len()).chain(0..last_index);
         let rows = indices.take(FAR).map(|index| self.last.get(index));
-        let mut followers = rows.filter_map(|row| self.members.row_of(row));
-        // One that has gone over to the other group has its row there.
-        followers.find(|index| *index < self.len()).unwrap_or(0)
+        let mut followers = rows.filter_map(|row| self.members.row_of(row, self.layer));
+        followers.next().unwrap_or(0)
     }
 
     fn listed(&self) -> Vec<Listed<'_>> {
         let members = self.members.in_order().into_iter();
-        let members = members.filter(|member| member.reserve == self.reserve);
+        let members = members.filter(|member| member.layer == self.layer);
         let listed = members.map(|member| Listed {
             hash_key: member.hash_key.as_ref().expect("the policy hashes"),
             weight: member.weight,

@@ -5,9 +5,11 @@ use std::hash::Hash;
 use hashbrown::HashMap;
 use triomphe::Arc;
 
+use super::layers::Layer;
 use super::writer::Writer;
 use crate::backend::{Owner, State};
 use crate::entry::Entry;
+use crate::health::Relief;
 use crate::members::Member;
 use crate::policy::TableSize;
 use crate::reclaim::Published;
@@ -26,10 +28,29 @@ pub struct Info<T> {
     pub closed: bool,
     /// How many load reports were malformed.
     pub malformed_reports: u64,
+    /// Those that have a backend, by priority, and by locality in one priority.
+    pub layers: Vec<LayerInfo>,
     /// The tables of a policy that hashes, together; `None` with any other.
     pub table: Option<TableSize>,
     /// All that are listed, in the order of the list.
     pub backends: Vec<BackendInfo<T>>,
+}
+
+/// The backends of one locality of one priority, as they are at one moment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerInfo {
+    /// See [`Backend::priority`](crate::Backend::priority).
+    pub priority: u32,
+    /// See [`Backend::locality`](crate::Backend::locality).
+    pub locality: Option<Box<str>>,
+    /// Which part of the picks it has, 0 to 1. All have 1 together, unless nothing can be picked.
+    pub share: f64,
+    /// How many are listed.
+    pub backends: u32,
+    /// How many are ready and not ejected.
+    pub healthy: u32,
+    /// Whether it is in a panic, and its ejected and unhealthy backends are picked, too.
+    pub panics: bool,
 }
 
 /// What can be said of a balancer without its lock.
@@ -57,6 +78,10 @@ pub struct BackendInfo<T> {
     pub owner_dead: bool,
     /// The process whose death takes it out of the rotation. `None` also once that is dead.
     pub owner: Option<Owner>,
+    /// As given with it.
+    pub priority: u32,
+    /// As given with it.
+    pub locality: Option<Box<str>>,
     /// Its share beside the others, as given with it.
     pub weight: u32,
     /// Its share as it is now: as given, or as its load reports say, and less than that in a slow
@@ -82,6 +107,19 @@ pub struct BackendInfo<T> {
     pub times_ejected: u64,
 }
 
+impl Layer {
+    fn describe(&self) -> LayerInfo {
+        LayerInfo {
+            priority: self.priority,
+            locality: self.locality.clone(),
+            share: self.share,
+            backends: self.listed,
+            healthy: self.census.healthy(),
+            panics: self.relief == Relief::All,
+        }
+    }
+}
+
 impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
     pub(super) fn info(&self, published: &Published<Snapshot<T>>) -> Info<T> {
         let mut recent: HashMap<*const Entry, u64> = HashMap::new();
@@ -104,6 +142,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             generation: self.generation,
             closed: self.closed,
             malformed_reports: self.shared.malformed_reports(),
+            layers: self.layers.in_order().map(Layer::describe).collect(),
             table: published.inspect(|snapshot| snapshot.table()),
             backends: self
                 .members
@@ -117,6 +156,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
     fn describe(&self, member: &Member<T>, turns: u64) -> BackendInfo<T> {
         let config = &self.config;
         let load = &member.entry.load;
+        let layer = self.layers.get(member.layer);
         let (in_flight, ended) = (load.in_flight(), load.ended());
         let checkouts = u64::from(in_flight) + ended.successes + ended.failures;
         let current_weight = match member.weight {
@@ -134,6 +174,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             state: member.state,
             owner_dead: member.owner_dead,
             owner: member.owner,
+            priority: layer.priority,
+            locality: layer.locality.clone(),
             weight: member.weight,
             current_weight,
             picks: match config.policy.counts_picks() {

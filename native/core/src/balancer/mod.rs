@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `results` | answers to changes |
 //! | `schedule` | when there is work that time drives |
+//! | `layers` | the backends of each priority and locality, and which of them serve |
 //! | `writer` | the state under the lock |
 //! | `change` | a change while it is made, up to the new snapshot |
 //! | `list`, `timed`, `configure` | the changes: by users and deaths, by time, of the configuration |
@@ -12,6 +13,7 @@
 mod change;
 mod configure;
 mod info;
+mod layers;
 mod list;
 mod results;
 mod schedule;
@@ -26,7 +28,7 @@ use hashbrown::HashMap;
 use triomphe::Arc;
 
 use self::change::{Gone, Scope};
-pub use self::info::{BackendInfo, Info, Summary};
+pub use self::info::{BackendInfo, Info, LayerInfo, Summary};
 use self::list::Draining;
 pub use self::results::{
     Busy, ChangeError, Changes, ConfigureError, Configured, Drained, MemberError,

@@ -78,7 +78,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
                 self.update_standing(key, now);
             }
         }
-        let healthy = self.writer.census().healthy();
+        let healthy = self.writer.layers.census().healthy();
         let Writer {
             members,
             schedule,
@@ -123,7 +123,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let mut streaks: Vec<Streak> = streaks.collect();
         ejection::eject_failing(config, &mut streaks, now);
         let held_back = streaks.iter().any(|streak| streak.is_held_back(config));
-        self.held_back = held_back.then(|| self.census().healthy());
+        self.held_back = held_back.then(|| self.layers.census().healthy());
     }
 
     fn sweep(&mut self, now: Time) {

@@ -5,20 +5,18 @@ use std::sync;
 
 use triomphe::Arc;
 
+use super::layers::Layers;
 use super::results::MemberError;
 use super::schedule::Schedule;
 use crate::backend::{Backend, Offer, Owner};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::entry::Entry;
-use crate::health::{slow_start, Census, Health, Relief, Standing};
+use crate::health::{slow_start, Health};
 use crate::load::{InARow, Load};
 use crate::members::{MemberKey, Members};
 use crate::memory::{Known, Memory};
-use crate::share::Turns;
 use crate::shared::Shared;
-use crate::snapshot::Order;
-use crate::sync::AtomicU64;
 use crate::time::Time;
 use crate::watched::Watched;
 
@@ -33,12 +31,7 @@ pub(super) struct Writer<T, W> {
     pub(super) leaving: Vec<Arc<Entry>>,
     /// The number that was given last to a drain.
     pub(super) last_drain: u64,
-    /// Of the preferred members, and of the reserve.
-    pub(super) census: [Census; 2],
-    /// The turns of both, taken by picks while there is a share to be kept.
-    pub(super) turns: Arc<AtomicU64>,
-    /// Who is picked beside the healthy members.
-    pub(super) relief: Relief,
+    pub(super) layers: Layers,
     /// How many members weigh something else than 1.
     pub(super) weighted: u32,
     /// How many members in the rotation weigh something.
@@ -73,9 +66,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             memory: Memory::new(),
             leaving: Vec::new(),
             last_drain: 0,
-            census: [Census::default(); 2],
-            turns: Arc::new(AtomicU64::new(0)),
-            relief: Relief::default(),
+            layers: Layers::new(),
             weighted: 0,
             weighing: 0,
             weightless: false,
@@ -132,7 +123,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         };
         let known = self.up_to_date(known);
         self.weighted += u32::from(known.entry.load.known_weight() != Some(1.0));
-        (self.members.insert(offered, known, now), id)
+        let layer = self.layers.find_or_add(offered);
+        self.layers.count(layer, true);
+        (self.members.insert(offered, layer, known, now), id)
     }
 
     /// What is known of a backend that is to be listed, under the present configuration.
@@ -157,30 +150,6 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             }
         }
         known
-    }
-
-    /// Counts a member that goes from one standing to another.
-    pub(super) fn shift(&mut self, key: MemberKey, from: Standing, to: Standing) {
-        let group = usize::from(self.members.get(key).reserve);
-        self.census[group].shift(from, to);
-    }
-
-    /// Of all members.
-    pub(super) fn census(&self) -> Census {
-        let [preferred, reserve] = self.census;
-        preferred.with(reserve)
-    }
-
-    /// Which of two groups is tried first. One without a healthy member stands back, also in a panic.
-    pub(super) fn order(&self) -> Order {
-        let share = self.config.preferred_share;
-        match self.census.map(Census::has_healthy) {
-            [true, false] => Order::PreferredFirst,
-            [false, true] => Order::ReserveFirst,
-            _ if share >= 1.0 => Order::PreferredFirst,
-            _ if share <= 0.0 => Order::ReserveFirst,
-            _ => Order::ByTurns(Turns::new(&self.turns, share)),
-        }
     }
 
     /// Brings the weight of a member up to date, and says whether it has changed.

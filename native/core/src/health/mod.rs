@@ -4,11 +4,13 @@
 //! | --- | --- |
 //! | [`outlier_detection`], `ejection` | which backends are left out for how their calls end (gRFC A50) |
 //! | [`slow_start`] | how fast one that has become ready comes to its full weight (Envoy) |
+//! | [`priority`] | which priority has which part of the picks (Envoy) |
 //! | `panic` | when so few are healthy that all are picked (Envoy) |
 
 pub(crate) mod ejection;
 pub mod outlier_detection;
 pub(crate) mod panic;
+pub mod priority;
 pub mod slow_start;
 
 use self::ejection::Ejection;
@@ -80,8 +82,7 @@ impl Census {
     /// Who is picked beside the healthy ones, where so few of all are healthy. `strict` is that of
     /// outlier detection.
     pub(crate) fn relief(&self, panic_threshold: u32, strict: bool) -> Relief {
-        let healthy = self.healthy as usize;
-        let all = healthy + self.ejected as usize + self.unhealthy as usize;
+        let (healthy, all) = (self.healthy as usize, self.counted() as usize);
         if panic::panics(panic_threshold, healthy, all) {
             Relief::All
         } else if strict && healthy == 0 {
@@ -91,21 +92,17 @@ impl Census {
         }
     }
 
-    /// Of both together.
-    pub(crate) fn with(self, other: Census) -> Census {
-        Census {
-            unhealthy: self.unhealthy + other.unhealthy,
-            ejected: self.ejected + other.ejected,
-            healthy: self.healthy + other.healthy,
-        }
-    }
-
     pub(crate) fn has_healthy(self) -> bool {
         self.healthy > 0
     }
 
     pub(crate) fn healthy(self) -> u32 {
         self.healthy
+    }
+
+    /// All of them.
+    pub(crate) fn counted(self) -> u32 {
+        self.healthy + self.ejected + self.unhealthy
     }
 }
 

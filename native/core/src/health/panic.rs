@@ -5,8 +5,8 @@
 
 /// Whether less than `threshold_percent` of all backends are healthy, so that all may be picked.
 ///
-/// A threshold of 0 never panics, and one above 100 counts as 100. Envoy moves load to backends of
-/// lower priority before it panics; here every backend has the same priority.
+/// A threshold of 0 never panics, and one above 100 counts as 100. For priorities that panic each for
+/// itself, see [`priority`](super::priority).
 ///
 /// ```
 /// use grpc_lb_core::testing::panics;

@@ -19,8 +19,9 @@ use grpc_lb_core::{
 
 mod configure;
 mod latency;
+mod layers;
 mod memory;
-mod reserve;
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -157,8 +157,12 @@ fn backend<'a>(
     if options.given(atoms::owner()).is_some() {
         backend.owner = options.owner(atoms::owner())?;
     }
-    if options.given(atoms::reserve()).is_some() {
-        backend.reserve = options.get(atoms::reserve())?;
+    if options.given(atoms::priority()).is_some() {
+        backend.priority = options.get(atoms::priority())?;
+    }
+    if options.given(atoms::locality()).is_some() {
+        let locality: Option<&str> = options.get(atoms::locality())?;
+        backend.locality = locality.map(Box::from);
     }
     if options.given(atoms::weight()).is_some() {
         backend.weight = options.get(atoms::weight())?;

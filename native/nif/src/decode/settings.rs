@@ -1,5 +1,6 @@
 //! What a balancer is made of beside its policy and its backends.
 
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,10 +45,6 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
         settings.one_of(name, &on_owner_death)
     })?;
     config.on_owner_death = given.unwrap_or_default();
-    let share = settings.if_given(atoms::preferred_share(), |settings, name| {
-        settings.within(name, 0.0..=1.0)
-    })?;
-    config.preferred_share = share.unwrap_or(config.preferred_share);
     let any_order = settings.if_given(atoms::any_order(), Fields::get)?;
     config.any_order = any_order.unwrap_or(config.any_order);
     let owner = settings.if_given(atoms::owner(), Fields::owner)?;
@@ -77,6 +74,8 @@ pub(crate) struct Changes {
     outlier_detection: Option<Option<outlier_detection::Config>>,
     slow_start: Option<Option<slow_start::Config>>,
     panic_threshold: Option<u32>,
+    overprovisioning_factor: Option<Option<NonZeroU32>>,
+    locality_weights: Option<BTreeMap<Box<str>, f64>>,
     max_requests: Option<Option<u32>>,
     max_requests_per_backend: Option<Option<u32>>,
     checkout_wait: Option<Duration>,
@@ -107,6 +106,14 @@ impl Changes {
             panic_threshold: settings.if_given(atoms::panic_threshold(), |settings, name| {
                 settings.within(name, ..=100)
             })?,
+            overprovisioning_factor: settings.if_given(
+                atoms::overprovisioning_factor(),
+                |settings, name| {
+                    let factor: Option<u32> = settings.get(name)?;
+                    factor.map(|_| count(settings, name)).transpose()
+                },
+            )?,
+            locality_weights: settings.if_given(atoms::locality_weights(), locality_weights)?,
             max_requests: settings.if_given(atoms::max_requests(), Fields::get)?,
             max_requests_per_backend: settings
                 .if_given(atoms::max_requests_per_backend(), Fields::get)?,
@@ -132,6 +139,11 @@ impl Changes {
         let slow_start = self.slow_start.map(|given| given.map(Box::new));
         replace(&mut config.slow_start, slow_start);
         replace(&mut config.panic_threshold, self.panic_threshold);
+        replace(
+            &mut config.overprovisioning_factor,
+            self.overprovisioning_factor,
+        );
+        replace(&mut config.locality_weights, self.locality_weights);
         replace(&mut config.max_requests, self.max_requests);
         replace(
             &mut config.max_requests_per_backend,
@@ -139,6 +151,22 @@ impl Changes {
         );
         replace(&mut config.checkout_wait, self.checkout_wait);
         replace(&mut config.remember, self.remember);
+    }
+}
+
+/// A map of names to numbers from 0.
+fn locality_weights<'a>(
+    settings: Fields<'a>,
+    name: Atom,
+) -> Result<BTreeMap<Box<str>, f64>, Malformed<'a>> {
+    let weights: HashMap<&str, f64> = settings.get(name)?;
+    let can_have = |weight: &f64| (0.0..=f64::from(u32::MAX)).contains(weight);
+    match weights.values().all(can_have) {
+        true => Ok(weights
+            .into_iter()
+            .map(|(name, weight)| (name.into(), weight))
+            .collect()),
+        false => Err(settings.malformed(name)),
     }
 }
 
