@@ -165,8 +165,9 @@ defmodule GrpcLb.Address do
   @doc """
   The address as text: the id of its backend. Host, weight and alternatives are no part of it.
 
-  Where one address is listed under two host names, these are two endpoints. The id of the first is
-  this text, that of others has the host name after it: `"10.0.0.1:50051/b.example"`.
+  Where a connection knows one address under two host names, these are two endpoints. The id of the
+  first is this text, that of others has the host name behind it: `"10.0.0.1:50051/b.example"`. An
+  endpoint keeps its id for as long as the connection knows it.
 
       iex> GrpcLb.Address.id(GrpcLb.Address.new!("10.0.0.1:50051"))
       "10.0.0.1:50051"

@@ -29,11 +29,20 @@ defmodule GrpcLb.Connection do
 
     * A new resolution: what is new is opened, all at once; what is gone leaves the rotation first
       and is closed after `:drain_timeout`; what stays is not touched. The backends are listed in the
-      order of the resolution. An address that is in it twice is listed once, with both weights.
-    * A resolution that fails or is empty: the last known backends stay, and it is tried again after a
-      backoff.
+      order of the resolution. An endpoint that is in it twice is listed once, with both weights.
+    * The host name is part of an endpoint: the same address under another name is opened anew, as a
+      backend with an id of its own, and the one before drains.
+    * What an answer with a TTL leaves out is held for a while, as long as its transport is open, see
+      `:hold_obsolete`: many name servers list a part of what there is, and another part the next time.
+    * A resolution that knows a part of the answer, see `t:GrpcLb.Resolver.resolution/0`: what it does
+      not know stays as it was. One SERVFAIL takes no backends out.
+    * A resolution that fails: the last known backends stay, and it is tried again after a backoff. The
+      same after one that is empty, unless `:on_empty` says to drop them.
+    * A TTL is over: the target is resolved again, a tenth of it sooner or later, so that clients which
+      were started together do not ask together.
     * A transport goes down: it leaves the rotation at once, is opened again, and the target is resolved
-      again. The first attempt comes at once, and when that fails the waits of `:backoff` begin. What is known of the backend, its counts, its latency, an ejection,
+      again, unless its resolver is in a backoff of its own. The first attempt comes at once, and when
+      that fails the waits of `:backoff` begin. What is known of the backend, its counts, its latency, an ejection,
       stays with it for as long as the target has its address: who fails and crashes does not come
       back as if it was new.
     * A transport is opened and lost again and again, as behind a proxy that accepts and hangs up: the
@@ -66,7 +75,8 @@ defmodule GrpcLb.Connection do
 
   The field `balancer` of a handle is for what this module has no function for: `GrpcLb.info/1` says
   what is counted for each backend, `GrpcLb.report/3` takes load reports that did not come with a call.
-  A backend's id is that of its address, see `GrpcLb.Address.id/1`. One whose transport is down is
+  A backend's id is that of its address, see `GrpcLb.Address.id/1`, with the host name behind it where
+  two names lead to one address: `"10.0.0.1:50051/b.example"`. One whose transport is down is
   listed as `:connecting` or `:down`, and has no value once the connection knows.
 
   Leave the list and the states to the connection. It makes both with `GrpcLb.reconcile/2` and

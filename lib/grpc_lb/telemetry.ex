@@ -87,9 +87,14 @@ defmodule GrpcLb.Telemetry do
         @about ++
           [
             result: """
-            `:ok`, `{:kept, reason}` when it failed and the last known addresses were kept, or
+            `:ok`, `{:kept, reason}` when it failed or was empty and the last known addresses were kept,
+            `{:dropped, reason}` when it was empty and they were dropped, as with `on_empty: :drop`, or
             `{:failed, reason}` when none were known. A reason is the resolver's, or
             `:no_addresses`
+            """,
+            unknown: """
+            the parts of which nothing was found out, see `t:GrpcLb.Resolver.part/0`; `[]` when all is
+            known
             """
           ]
     },

@@ -15,6 +15,8 @@ defmodule GrpcLb.Test.Connections do
     backoff: [initial: 5, max: 50],
     check_interval: :infinity,
     drain_timeout: 5,
+    # What an answer leaves out is gone, with a TTL too.
+    hold_obsolete: 0,
     min_resolve_interval: 1
   ]
 

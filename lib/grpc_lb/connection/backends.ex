@@ -60,8 +60,7 @@ defmodule GrpcLb.Connection.Backends do
   @spec adopt(t(), [Address.t()]) :: t()
   def adopt(backends, addresses) do
     adopted =
-      for {pid, address, state} <- Subchannel.all(backends.balancer), into: %{} do
-        id = Address.id(address)
+      for {pid, id, address, state} <- Subchannel.all(backends.balancer), into: %{} do
         {id, adopted(backends, id, address, pid, state)}
       end
 
@@ -91,7 +90,8 @@ defmodule GrpcLb.Connection.Backends do
   @doc "Makes these the addresses that are wanted."
   @spec update(t(), [Address.t()]) :: t()
   def update(backends, addresses) do
-    {ids, addresses} = Plan.by_id(addresses)
+    known = Map.new(backends.entries, fn {id, entry} -> {id, entry.address} end)
+    {ids, addresses} = Plan.by_id(addresses, known)
     backends = %{backends | ids: ids, addresses: addresses}
     plan = Plan.diff(ids, Map.new(backends.entries, fn {id, entry} -> {id, entry.state} end))
 
@@ -135,6 +135,12 @@ defmodule GrpcLb.Connection.Backends do
   # What was lost is opened again at once: it has not failed.
   defp state(%{state: :backoff, wait: 0}), do: :opening
   defp state(%{state: state}), do: state
+
+  @doc "The endpoints of those whose transport is open and is not to be closed."
+  @spec healthy(t()) :: MapSet.t(Plan.endpoint())
+  def healthy(%{entries: entries}),
+    do:
+      for({_id, %{state: :up} = up} <- entries, into: MapSet.new(), do: Plan.endpoint(up.address))
 
   @doc "The first error, when no transport is open and none is on its way."
   @spec failure(t()) :: {:open, Plan.id(), reason :: term()} | nil
@@ -293,7 +299,7 @@ defmodule GrpcLb.Connection.Backends do
   defp open(id, backends) do
     %{options: options, addresses: %{^id => address}} = backends
     entry = Map.get_lazy(backends.entries, id, fn -> entry(backends, address) end)
-    pid = Subchannel.start(backends.balancer, options.transport, address)
+    pid = Subchannel.start(backends.balancer, options.transport, id, address)
     monitor(id, pid)
     Subchannel.open(pid)
 

@@ -24,7 +24,10 @@ defmodule GrpcLb.Connection.Discovery do
     due: nil,
     # When the resolution began, in native time units.
     since: nil,
-    again?: false,
+    # Whether to resolve once more after this: :no, :if_resolved or :anyway.
+    again: :no,
+    # Whether it has failed last.
+    failing?: false,
     killed: nil
   ]
 
@@ -44,7 +47,7 @@ defmodule GrpcLb.Connection.Discovery do
   @doc "Asks for a resolution as soon as `:min_resolve_interval` allows."
   @spec request(t()) :: t()
   # What is being found out now may be older than the reason to ask.
-  def request(%{phase: :resolving} = discovery), do: %{discovery | again?: true}
+  def request(%{phase: :resolving} = discovery), do: %{discovery | again: :anyway}
 
   def request(discovery) do
     due = discovery.last + discovery.options.min_resolve_interval
@@ -53,6 +56,19 @@ defmodule GrpcLb.Connection.Discovery do
       do: wait(discovery, max(due - now(), 0)),
       else: discovery
   end
+
+  @doc """
+  Says that a backend has failed: asks for a resolution, but for one whose backoff goes on. Backends
+  that fail must not have a name server that fails be asked all the time.
+  """
+  @spec suggest(t()) :: t()
+  def suggest(%{phase: :resolving, again: :no} = discovery),
+    do: %{discovery | again: :if_resolved}
+
+  def suggest(%{phase: :resolving} = discovery), do: discovery
+  def suggest(%{phase: :restarting} = discovery), do: discovery
+  def suggest(%{failing?: true} = discovery), do: discovery
+  def suggest(discovery), do: request(discovery)
 
   @doc "The worker has a result. Says how long it took, in native time units."
   @spec resolved(t(), pid(), Resolver.result()) :: {:ok, duration :: integer(), t()} | :stale
@@ -63,14 +79,31 @@ defmodule GrpcLb.Connection.Discovery do
 
   def resolved(_discovery, _worker_of_before, _result), do: :stale
 
-  @doc "A linked process has ended. Says why, and how long it had resolved, if it was the worker."
+  @doc "The worker has a fuller result of the last resolution."
+  @spec completed(t(), pid(), Resolver.result()) :: {:ok, t()} | :stale
+  def completed(%{worker: worker, phase: :idle} = discovery, worker, result),
+    do: {:ok, after_result(discovery, result)}
+
+  # Another one has begun, which says when the next one is due.
+  def completed(%{worker: worker} = discovery, worker, _result), do: {:ok, discovery}
+  def completed(_discovery, _worker_of_before, _result), do: :stale
+
+  @doc """
+  A linked process has ended. If it was the worker, says why, and how long it had resolved, or `:again`
+  if it has only stopped to watch.
+  """
   @spec ended(t(), pid(), reason :: term()) ::
-          {:ok, reason :: term(), duration :: integer(), t()} | :other
+          {:ok, reason :: term(), duration :: integer(), t()} | {:again, t()} | :other
+  def ended(%{worker: worker, killed: nil} = discovery, worker, reason)
+      when reason in [:shutdown, {:shutdown, :watch_ended}] do
+    {:again, back_off(%{discovery | last: now(), worker: nil, phase: :restarting})}
+  end
+
   def ended(%{worker: worker} = discovery, worker, reason) do
     duration =
       if discovery.phase == :resolving, do: System.monotonic_time() - discovery.since, else: 0
 
-    discovery = %{discovery | last: now(), worker: nil, phase: :restarting}
+    discovery = %{discovery | last: now(), worker: nil, phase: :restarting, failing?: true}
     {:ok, discovery.killed || plain(reason), duration, back_off(discovery)}
   end
 
@@ -104,34 +137,63 @@ defmodule GrpcLb.Connection.Discovery do
   end
 
   defp resolving(discovery) do
-    %{discovery | phase: :resolving, since: System.monotonic_time(), again?: false, due: nil}
+    %{discovery | phase: :resolving, since: System.monotonic_time(), again: :no, due: nil}
     |> timer(discovery.options.connect_timeout)
   end
 
   defp after_result(%{options: options} = discovery, {:ok, %{addresses: [_ | _], ttl: ttl}}) do
-    discovery = %{discovery | backoff: Backoff.reset(discovery.backoff)}
+    discovery = %{discovery | backoff: Backoff.reset(discovery.backoff), failing?: false}
 
     cond do
-      discovery.again? ->
-        wait(discovery, options.min_resolve_interval)
-
-      ttl == :infinity ->
-        wait(discovery, :infinity)
-
-      ttl ->
-        wait(discovery, Enum.max([ttl * 1_000, options.min_resolve_interval, @shortest_ttl_ms]))
-
-      true ->
-        wait(discovery, options.resolve_interval)
+      discovery.again != :no -> wait(discovery, options.min_resolve_interval)
+      ttl == :infinity -> wait(discovery, :infinity)
+      ttl -> wait(discovery, ttl_ms(options, jitter(ttl * 1_000)))
+      true -> wait(discovery, options.resolve_interval)
     end
   end
 
-  defp after_result(discovery, _failed_or_empty), do: back_off(discovery)
+  defp after_result(discovery, _failed_or_empty), do: back_off(%{discovery | failing?: true})
+
+  @doc """
+  Until when what an answer leaves out is held, in milliseconds of monotonic time, by the option
+  `:hold_obsolete`; `nil` if it is not.
+  """
+  @spec hold_until(Options.t(), Resolver.resolution(), :resolved | :pushed) :: integer() | nil
+  def hold_until(options, answer, source) do
+    case hold_ms(options, answer, source) do
+      0 -> nil
+      ms -> now() + ms
+    end
+  end
+
+  defp hold_ms(%{hold_obsolete: ms}, _answer, _source) when is_integer(ms), do: ms
+
+  defp hold_ms(options, %{ttl: ttl}, :resolved) when is_integer(ttl),
+    do: 2 * ttl_ms(options, ttl * 1_000)
+
+  defp hold_ms(_options, _answer, _source), do: 0
+
+  # A time after which to ask again, as long as it may be asked for.
+  defp ttl_ms(options, ms),
+    do: min(Enum.max([round(ms), options.min_resolve_interval, @shortest_ttl_ms]), @longest_ms)
+
+  @doc """
+  A time that is longer or shorter by up to a tenth, so that many clients which have got an answer
+  together do not ask for the next one together. `random` is a number from 0 to 1.
+
+      iex> GrpcLb.Connection.Discovery.jitter(1_000, 0.0)
+      900.0
+
+      iex> GrpcLb.Connection.Discovery.jitter(1_000, 1.0)
+      1100.0
+  """
+  @spec jitter(number(), random :: float()) :: float()
+  def jitter(ms, random \\ :rand.uniform()), do: ms * (0.9 + 0.2 * random)
 
   defp back_off(%{options: options} = discovery) do
     {wait, backoff} = Backoff.next(discovery.backoff)
-    wait = if discovery.again?, do: min(wait, options.min_resolve_interval), else: wait
-    wait(%{discovery | backoff: backoff, again?: false}, wait)
+    wait = if discovery.again == :anyway, do: min(wait, options.min_resolve_interval), else: wait
+    wait(%{discovery | backoff: backoff, again: :no}, wait)
   end
 
   defp wait(discovery, :infinity), do: %{stop_timer(discovery) | due: nil}

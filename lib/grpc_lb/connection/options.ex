@@ -79,6 +79,28 @@ defmodule GrpcLb.Connection.Options do
       for. What is asked for earlier is done when it is over.
       """
     ],
+    hold_obsolete: [
+      type: {:or, {:ms, 0}, :auto},
+      default: :auto,
+      doc: """
+      how long a backend stays in the rotation that an answer has left out, while its transport is
+      open, so that name servers which answer with another part of their list each time do not have
+      transports closed and opened. `:auto` is two TTLs of the answer that has left it out, no shorter
+      than two `:min_resolve_interval`, for an answer of the resolver that has a TTL in seconds, as
+      those of DNS. One without a TTL, or with `:infinity`, and one that is pushed, are taken at their
+      word: what they leave out is gone. A number goes for every answer; with 0 all are taken so.
+      """
+    ],
+    on_empty: [
+      type: {:one_of, [:keep, :drop]},
+      default: :keep,
+      doc: """
+      what an answer does that there are no addresses: an empty list, or the error `:no_addresses` or
+      `:nxdomain`. `:keep`: nothing, as with any failure, and the last known backends stay. `:drop`:
+      all backends leave at once, as is right for a service that is scaled to zero. `:resolved` of
+      `GrpcLb.Telemetry` says which.
+      """
+    ],
     backoff: [
       type: {:options, Backoff.options()},
       default: [],
@@ -111,6 +133,8 @@ defmodule GrpcLb.Connection.Options do
           check_interval: pos_integer() | :infinity,
           resolve_interval: pos_integer() | :infinity,
           min_resolve_interval: non_neg_integer(),
+          hold_obsolete: non_neg_integer() | :auto,
+          on_empty: :keep | :drop,
           backoff: Backoff.t(),
           caller: %{pid: pid(), reply_to: reference(), told: :atomics.atomics_ref()} | nil
         }

@@ -16,6 +16,7 @@ defmodule GrpcLb.Connection.Plan do
   @max_weight 0xFFFFFFFF
 
   @type id :: String.t()
+  @opaque endpoint :: {tuple(), :inet.port_number(), String.t() | nil, String.t() | nil}
   @type state :: :opening | :up | :backoff | :draining | :closing
 
   @typedoc """
@@ -33,36 +34,80 @@ defmodule GrpcLb.Connection.Plan do
   @type t :: %{open: [id()], restore: [id()], drain: [id()], abort: [id()], forget: [id()]}
 
   @doc """
+  What makes an address the one that it is: where it is, and the host name, which TLS verifies.
+
+      iex> a = %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 1, host: "A.example"}
+      iex> GrpcLb.Connection.Plan.endpoint(a) == GrpcLb.Connection.Plan.endpoint(%{a | weight: 5})
+      true
+      iex> GrpcLb.Connection.Plan.endpoint(a) == GrpcLb.Connection.Plan.endpoint(%{a | host: nil})
+      false
+  """
+  @spec endpoint(Address.t()) :: endpoint()
+  def endpoint(%Address{} = address),
+    do: {address.ip, address.port, address.zone, host(address.host)}
+
+  @doc """
+  Whether two host names are one: those of DNS know no case.
+
+      iex> GrpcLb.Connection.Plan.same_host?("a.example", "A.Example")
+      true
+  """
+  @spec same_host?(String.t() | nil, String.t() | nil) :: boolean()
+  def same_host?(one, other), do: host(one) == host(other)
+
+  defp host(nil), do: nil
+  defp host(name), do: String.downcase(name, :ascii)
+
+  @doc """
   The addresses of a resolution by id, and the ids in order.
 
-  An address that is given more than once stands where it was given first, and with the sum of its
-  weights, 4294967295 at most.
+  An endpoint that is given more than once stands where it was given first, and with the sum of its
+  weights, 4294967295 at most. Its id is the one by which it is `known`, or else that of its address,
+  or, if another endpoint has this one, that with the host name behind it.
 
       iex> [a, b] = for port <- 1..2, do: %GrpcLb.Address{ip: {10, 0, 0, 1}, port: port}
-      iex> {ids, addresses} = GrpcLb.Connection.Plan.by_id([a, b, %{a | weight: 5}])
+      iex> {ids, addresses} = GrpcLb.Connection.Plan.by_id([a, b, %{a | weight: 5}, %{a | host: "h"}])
       iex> ids
-      ["10.0.0.1:1", "10.0.0.1:2"]
+      ["10.0.0.1:1", "10.0.0.1:2", "10.0.0.1:1/h"]
       iex> addresses["10.0.0.1:1"].weight
       6
+
+      iex> a = %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 1, host: "a"}
+      iex> {ids, _addresses} = GrpcLb.Connection.Plan.by_id([%{a | host: "b"}], %{"10.0.0.1:1" => a})
+      iex> ids
+      ["10.0.0.1:1/b"]
   """
-  @spec by_id([Address.t()]) :: {[id()], %{id() => Address.t()}}
-  def by_id(addresses) do
-    {ids, by_id} =
-      Enum.reduce(addresses, {[], %{}}, fn address, {ids, by_id} ->
-        id = Address.id(address)
-
-        case by_id do
-          %{^id => %{weight: weight} = first} ->
-            weight = min(weight + address.weight, @max_weight)
-            {ids, %{by_id | id => %{first | weight: weight}}}
-
-          _new ->
-            {[id | ids], Map.put(by_id, id, address)}
-        end
-      end)
-
+  @spec by_id([Address.t()], known :: %{id() => Address.t()}) :: {[id()], %{id() => Address.t()}}
+  def by_id(addresses, known \\ %{}) do
+    names = Map.new(known, fn {id, address} -> {endpoint(address), id} end)
+    {ids, by_id, _names} = Enum.reduce(addresses, {[], %{}, names}, &add(&1, &2, known))
     {Enum.reverse(ids), by_id}
   end
+
+  defp add(address, {ids, by_id, names}, known) do
+    endpoint = endpoint(address)
+
+    case names do
+      %{^endpoint => id} when is_map_key(by_id, id) ->
+        sum = &min(&1 + address.weight, @max_weight)
+        {ids, update_in(by_id[id].weight, sum), names}
+
+      %{^endpoint => id} ->
+        {[id | ids], Map.put(by_id, id, address), names}
+
+      _new ->
+        id = new_id(address, &(is_map_key(by_id, &1) or is_map_key(known, &1)))
+        {[id | ids], Map.put(by_id, id, address), Map.put(names, endpoint, id)}
+    end
+  end
+
+  defp new_id(address, taken?) do
+    id = Address.id(address)
+    if taken?.(id), do: free(id <> "/#{address.host}", taken?), else: id
+  end
+
+  # Only a path that looks like another one and its host can have it already.
+  defp free(id, taken?), do: if(taken?.(id), do: free(id <> "/", taken?), else: id)
 
   @doc """
   Compares the ids that are wanted with those that are there.

@@ -1,16 +1,31 @@
 defmodule GrpcLb.Connection.ResolverWorker do
   @moduledoc false
   # Runs a connection's resolver, linked to the server. Starts `watch/3` if exported, resolves once,
-  # then on request. Checks every result: it sends nothing but resolutions and errors.
+  # then on request. Checks every result: it sends nothing but resolutions and errors. It ends with
+  # the watching process: its successor watches again, and resolves for what has changed meanwhile.
 
   use GenServer
 
   alias GrpcLb.Connection.Callback
   alias GrpcLb.{Resolver, Secret}
 
+  @enforce_keys [:server, :module, :opts, :target]
+  defstruct @enforce_keys ++
+              [
+                # Of the process that watches.
+                monitor: nil,
+                # Of the last resolution, of which more may come.
+                asked: nil
+              ]
+
   @doc """
-  Starts it. It sends `{:resolved, pid, result}` and, when the resolver pushes, `{:pushed, pid,
-  result}` to the calling process.
+  Starts it. It sends these messages to the calling process:
+
+    * `{:resolved, pid, result}` for each resolution
+    * `{:completed, pid, result}` when the last one has become a fuller one
+    * `{:pushed, pid, result}` when what watches has pushed
+
+  It exits with `{:shutdown, :watch_ended}` when watching has ended in order.
   """
   @spec start_link({module(), Secret.t()}, target :: term()) :: pid()
   def start_link(resolver, target) do
@@ -24,7 +39,7 @@ defmodule GrpcLb.Connection.ResolverWorker do
 
   @impl true
   def init({server, {module, opts}, target}) do
-    state = %{server: server, module: module, opts: opts, target: target}
+    state = %__MODULE__{server: server, module: module, opts: opts, target: target}
     {:ok, state, {:continue, :begin}}
   end
 
@@ -32,58 +47,76 @@ defmodule GrpcLb.Connection.ResolverWorker do
   @impl true
   def handle_continue(:begin, state) do
     case watch(state) do
-      :ok ->
-        resolve_now(state)
-        {:noreply, state}
-
-      {:error, reason} ->
-        {:stop, {:shutdown, {:watch, reason}}, state}
+      {:ok, state} -> {:noreply, resolve_now(state)}
+      {:error, reason} -> {:stop, {:shutdown, {:watch, reason}}, state}
     end
   end
 
   @impl true
-  def handle_cast(:resolve, state) do
-    resolve_now(state)
-    {:noreply, state}
-  end
+  def handle_cast(:resolve, state), do: {:noreply, resolve_now(state)}
 
   # Pushes pass through here, so that the answer of a resolution, which may be older, does not undo one
   # that came during it.
   @impl true
   def handle_info({__MODULE__, :pushed, result}, state) do
-    send(state.server, {:pushed, self(), Resolver.check(result)})
+    tell(state, :pushed, result)
     {:noreply, state}
+  end
+
+  def handle_info({__MODULE__, :completed, asked, result}, %{asked: asked} = state) do
+    tell(state, :completed, result)
+    {:noreply, state}
+  end
+
+  # That it was not there to be monitored: had it crashed, the link would have said so.
+  def handle_info({:DOWN, monitor, :process, _pid, reason}, %{monitor: monitor} = state) do
+    if reason in [:normal, :noproc],
+      do: {:stop, {:shutdown, :watch_ended}, state},
+      else: {:stop, {:shutdown, {:watch, reason}}, state}
   end
 
   def handle_info(_other, state), do: {:noreply, state}
 
   defp watch(state) do
     if function_exported?(state.module, :watch, 3) do
-      worker = self()
-
-      push = fn result ->
-        send(worker, {__MODULE__, :pushed, result})
-        :ok
-      end
+      push = pushing(&{__MODULE__, :pushed, &1})
 
       case Callback.call(state.module, :watch, [state.target, Secret.reveal(state.opts), push]) do
-        {:ok, {:ok, pid}} when is_pid(pid) -> :ok
+        {:ok, {:ok, pid}} when is_pid(pid) -> {:ok, %{state | monitor: Process.monitor(pid)}}
         {:ok, {:error, reason}} -> {:error, reason}
         {:ok, other} -> {:error, {:bad_return, other}}
         {:error, reason} -> {:error, reason}
       end
     else
-      :ok
+      {:ok, state}
     end
   end
 
   defp resolve_now(state) do
-    result =
-      with {:ok, result} <-
-             Callback.call(state.module, :resolve, [state.target, Secret.reveal(state.opts)]) do
-        Resolver.check(result)
-      end
+    asked = make_ref()
+    arguments = [state.target, Secret.reveal(state.opts)]
 
-    send(state.server, {:resolved, self(), result})
+    arguments =
+      if function_exported?(state.module, :resolve, 3),
+        do: arguments ++ [pushing(&{__MODULE__, :completed, asked, &1})],
+        else: arguments
+
+    case Callback.call(state.module, :resolve, arguments) do
+      {:ok, result} -> tell(state, :resolved, result)
+      {:error, _reason} = error -> tell(state, :resolved, error)
+    end
+
+    %{state | asked: asked}
   end
+
+  defp pushing(message) do
+    worker = self()
+
+    fn result ->
+      send(worker, message.(result))
+      :ok
+    end
+  end
+
+  defp tell(state, what, result), do: send(state.server, {what, self(), Resolver.check(result)})
 end

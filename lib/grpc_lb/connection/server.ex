@@ -7,7 +7,17 @@ defmodule GrpcLb.Connection.Server do
   use GrpcLb.Redacted, show: [:options, :ready?, :resolution]
 
   alias GrpcLb.{Holder, Names, Telemetry, Waiters}
-  alias GrpcLb.Connection.{Backends, Connectivity, Discovery, Options, Rotation, States}
+
+  alias GrpcLb.Connection.{
+    Backends,
+    Connectivity,
+    Discovery,
+    Known,
+    Options,
+    Plan,
+    Rotation,
+    States
+  }
 
   # The transports' values may be secret, and a crash is logged with this.
   @derive {Inspect, only: [:options, :ready?]}
@@ -18,6 +28,7 @@ defmodule GrpcLb.Connection.Server do
                 caller: nil,
                 ready?: false,
                 connectivity: %{},
+                known: %Known{},
                 resolution: :pending,
                 reconcile_pending?: false
               ]
@@ -55,20 +66,23 @@ defmodule GrpcLb.Connection.Server do
     state =
       case Holder.noted(holder) do
         nil -> state
-        addresses -> take_over(state, addresses)
+        known -> take_over(state, known)
       end
 
     {:ok, publish_or_watch_caller(state)}
   end
 
-  defp take_over(state, addresses) do
-    backends = Backends.adopt(state.backends, addresses)
+  defp take_over(state, known) do
+    backends = Backends.adopt(state.backends, known.addresses)
     rotation = Rotation.adopt(state.rotation.balancer)
     ready? = Enum.any?(Backends.wanted(backends), fn {_id, up, _weight} -> up != :not_up end)
 
+    wake_up_for(known)
+
     reconcile_soon(%{
       state
-      | backends: backends,
+      | known: known,
+        backends: backends,
         rotation: rotation,
         ready?: ready?,
         resolution: :ok
@@ -115,14 +129,21 @@ defmodule GrpcLb.Connection.Server do
   def handle_info({:resolved, worker, result}, state) do
     case Discovery.resolved(state.discovery, worker, result) do
       {:ok, duration, discovery} ->
-        resolution(%{state | discovery: discovery}, result, duration)
+        resolution(%{state | discovery: discovery}, result, :resolved, duration)
 
       :stale ->
         {:noreply, state}
     end
   end
 
-  def handle_info({:pushed, _worker, result}, state), do: resolution(state, result, 0)
+  def handle_info({:completed, worker, result}, state) do
+    case Discovery.completed(state.discovery, worker, result) do
+      {:ok, discovery} -> resolution(%{state | discovery: discovery}, result, :resolved, 0)
+      :stale -> {:noreply, state}
+    end
+  end
+
+  def handle_info({:pushed, _worker, result}, state), do: resolution(state, result, :pushed, 0)
 
   def handle_info({:backend_up, id, pid, value, owner}, state) do
     backends = Backends.up(state.backends, id, pid, value, owner)
@@ -149,6 +170,8 @@ defmodule GrpcLb.Connection.Server do
     {:noreply, %{state | discovery: Discovery.timeout(state.discovery, timer)}}
   end
 
+  def handle_info(:hold_is_over, state), do: state |> release() |> reconcile()
+
   def handle_info(:reconcile, state), do: reconcile(%{state | reconcile_pending?: false})
 
   # Watched to its end, because only the caller knows that it has got its handle.
@@ -161,7 +184,10 @@ defmodule GrpcLb.Connection.Server do
   def handle_info({:EXIT, pid, reason}, state) do
     case Discovery.ended(state.discovery, pid, reason) do
       {:ok, reason, duration, discovery} ->
-        resolution(%{state | discovery: discovery}, {:error, reason}, duration)
+        resolution(%{state | discovery: discovery}, {:error, reason}, :resolved, duration)
+
+      {:again, discovery} ->
+        {:noreply, %{state | discovery: discovery}}
 
       :other ->
         {:noreply, state}
@@ -185,40 +211,76 @@ defmodule GrpcLb.Connection.Server do
   defp on_purpose?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
   defp perhaps_lost({:lost, backends}, state) do
-    discovery = Discovery.request(state.discovery)
-    fail_if_hopeless(reconcile_soon(%{state | backends: backends, discovery: discovery}))
+    discovery = Discovery.suggest(state.discovery)
+    state = release(%{state | backends: backends, discovery: discovery})
+    state |> reconcile_soon() |> fail_if_hopeless()
   end
 
   defp perhaps_lost({:expected, backends}, state), do: {:noreply, %{state | backends: backends}}
 
-  defp resolution(state, {:ok, %{addresses: [_ | _] = addresses}}, duration) do
-    Holder.note(state.holder, addresses)
-    backends = Backends.update(state.backends, addresses)
-    resolved(state, length(backends.ids), duration, :ok)
-    reconcile(%{state | backends: backends, resolution: :ok})
-  end
-
-  defp resolution(state, failed_or_empty, duration) do
-    reason =
-      case failed_or_empty do
-        {:ok, %{addresses: []}} -> :no_addresses
-        {:error, reason} -> reason
-      end
-
-    state = %{state | resolution: {:error, reason}}
-
-    case state.backends.ids do
-      [] ->
-        resolved(state, 0, duration, {:failed, reason})
-        error = if reason == :no_addresses, do: :no_addresses, else: {:resolve, reason}
-        emit(state, :connect_error, %{duration: duration}, %{reason: error})
-        state |> connectivity() |> fail(error)
-
-      _last_known ->
-        resolved(state, 0, duration, {:kept, reason})
-        {:noreply, state}
+  defp resolution(state, result, source, duration) do
+    with {:ok, answer} <- result,
+         until = Discovery.hold_until(state.options, answer, source),
+         %{addresses: [_ | _]} = known <- merge(state, answer, until) do
+      addresses = answer.addresses |> Enum.uniq_by(&Plan.endpoint/1) |> length()
+      resolved(state, addresses, duration, :ok, Map.get(answer, :unknown, []))
+      reconcile(%{know(state, known) | resolution: :ok})
+    else
+      {:error, reason} -> without_addresses(state, reason, duration)
+      _empty -> without_addresses(state, :no_addresses, duration)
     end
   end
+
+  # An answer without addresses that knows everything says that there are none, and nothing is held.
+  defp merge(_state, %{addresses: []} = answer, _until) when not is_map_key(answer, :unknown),
+    do: %Known{}
+
+  defp merge(state, answer, until),
+    do: Known.merge(state.known, answer, until, Backends.healthy(state.backends))
+
+  defp without_addresses(%{options: options} = state, reason, duration) do
+    drop? = options.on_empty == :drop and reason in [:no_addresses, :nxdomain]
+    failed = %{state | resolution: {:error, reason}}
+
+    case {state.backends.ids, drop?} do
+      {[], _nothing_to_drop} ->
+        resolved(failed, 0, duration, {:failed, reason}, [])
+        error = if reason == :no_addresses, do: :no_addresses, else: {:resolve, reason}
+        emit(failed, :connect_error, %{duration: duration}, %{reason: error})
+        failed |> connectivity() |> fail(error)
+
+      {_last_known, true} ->
+        resolved(failed, 0, duration, {:dropped, reason}, [])
+        failed |> know(%Known{}) |> reconcile()
+
+      {_last_known, false} ->
+        resolved(failed, 0, duration, {:kept, reason}, [])
+        {:noreply, failed}
+    end
+  end
+
+  defp know(state, known) do
+    Holder.note(state.holder, known)
+    wake_up_for(known)
+    %{state | known: known, backends: Backends.update(state.backends, known.addresses)}
+  end
+
+  # One that is late or was not needed finds nothing to do.
+  defp wake_up_for(known) do
+    if due = Known.due(known), do: Process.send_after(self(), :hold_is_over, due, abs: true)
+  end
+
+  # What the answers have left out, and was held.
+  defp release(%{known: %{held: held}} = state) when held == %{}, do: state
+
+  defp release(state) do
+    case Known.release(state.known, now(), Backends.healthy(state.backends)) do
+      known when known == state.known -> state
+      known -> know(state, known)
+    end
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   # What is in the mailbox already is reconciled together.
   defp reconcile_soon(%{reconcile_pending?: true} = state), do: state
@@ -320,11 +382,11 @@ defmodule GrpcLb.Connection.Server do
     {:stop, {:shutdown, :connect_error}, state}
   end
 
-  defp resolved(state, addresses, duration, result) do
+  defp resolved(state, addresses, duration, result, unknown) do
     Telemetry.execute(
       [:grpc_lb, :resolver, :resolved],
       %{addresses: addresses, duration: duration},
-      Map.put(about(state.options), :result, result)
+      Map.merge(about(state.options), %{result: result, unknown: unknown})
     )
   end
 

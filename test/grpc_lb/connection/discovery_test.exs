@@ -18,6 +18,8 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     end
   end
 
+  doctest Discovery
+
   @address %Address{ip: {10, 0, 0, 1}, port: 1}
   # Far longer than a test runs: what happens before it is over happens for another reason.
   @never 3_600_000
@@ -80,7 +82,7 @@ defmodule GrpcLb.Connection.DiscoveryTest do
 
   test "goes by the TTL, but for the least interval" do
     discovery = start(resolve_interval: 1, min_resolve_interval: 0) |> answer(resolution(1_000))
-    assert left(discovery) in 900_000..1_000_000
+    assert left(discovery) in 890_000..1_100_000
     discovery = start(resolve_interval: 1, min_resolve_interval: 50_000) |> answer(resolution(1))
     assert left(discovery) in 40_000..50_000
     # A TTL of 0 is no reason to do nothing else.
@@ -95,6 +97,89 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     # No timer takes as much.
     discovery = start([]) |> answer(resolution(Integer.pow(10, 30)))
     assert left(discovery) in 4_000_000_000..0xFFFFFFFF
+  end
+
+  test "comes up to a tenth before or after the end of the TTL, for each at another time" do
+    lefts =
+      for _ <- 1..50, do: start(min_resolve_interval: 0) |> answer(resolution(1_000)) |> left()
+
+    assert Enum.all?(lefts, &(&1 in 890_000..1_100_000))
+    # By chance, one in 2 ^ 50 that all are on one side.
+    assert Enum.min(lefts) < 1_000_000 and Enum.max(lefts) > 1_000_000
+  end
+
+  test "a backend that fails asks for one, but does not cut the backoff short" do
+    opts = [min_resolve_interval: 0, backoff: [initial: 100_000, jitter: 0, max: 1_000_000]]
+    discovery = start(opts) |> answer(resolution(nil)) |> Discovery.suggest()
+    assert left(discovery) == 0 or left(discovery) == false
+    discovery = tick(discovery) |> answer({:error, :no})
+    assert left(Discovery.suggest(discovery)) in 90_000..100_000
+    # Also one that has failed meanwhile.
+    discovery = Discovery.timeout(discovery, discovery.timer) |> Discovery.suggest()
+    discovery = answer(discovery, {:error, :no})
+    assert left(discovery) in 150_000..160_000
+    # Whoever asks for it gets it.
+    discovery = Discovery.request(discovery)
+    assert left(discovery) in [0, false]
+    # When it has answered again, what has failed meanwhile counts.
+    discovery = discovery |> tick() |> Discovery.suggest()
+    discovery = answer(discovery, resolution(nil))
+    assert left(discovery) in [0, false]
+    # And not for ever.
+    discovery = tick(discovery) |> answer(resolution(nil))
+    assert left(discovery) > 3_000_000
+  end
+
+  test "a worker that ends with what it watches is started again, and that is no failure" do
+    for reason <- [:shutdown, {:shutdown, :watch_ended}] do
+      discovery = start([]) |> answer(resolution(nil))
+      worker = discovery.worker
+      Process.exit(worker, :kill)
+      assert_receive {:EXIT, ^worker, :killed}, 10_000
+      assert {:again, discovery} = Discovery.ended(discovery, worker, reason)
+      assert Discovery.suggest(discovery) == discovery
+      discovery = discovery |> tick() |> answer(resolution(nil))
+      assert discovery.worker != worker
+    end
+
+    discovery = start([]) |> answer(resolution(nil))
+    worker = discovery.worker
+    assert {:ok, :crash, 0, _discovery} = Discovery.ended(discovery, worker, {:shutdown, :crash})
+    Process.exit(worker, :kill)
+  end
+
+  test "a fuller result says anew when the next one is due" do
+    discovery = start(min_resolve_interval: 0) |> answer(resolution(5))
+    assert left(discovery) < 6_000
+    {:ok, discovery} = Discovery.completed(discovery, discovery.worker, resolution(1_000))
+    assert left(discovery) in 890_000..1_100_000
+    assert discovery.phase == :idle
+    assert Discovery.completed(discovery, self(), resolution(1)) == :stale
+    # While another one is under way that one says it.
+    discovery = Discovery.timeout(discovery, discovery.timer)
+    assert {:ok, ^discovery} = Discovery.completed(discovery, discovery.worker, resolution(1))
+  end
+
+  test "what an answer leaves out is held for two TTLs, or as the option says" do
+    options = &Options.new!("a.example", [transport: MyApp.Transport] ++ &1)
+    now = System.monotonic_time(:millisecond)
+
+    for {opts, ttl, source, ms} <- [
+          {[], 30, :resolved, 60_000},
+          {[], 1, :resolved, 10_000},
+          {[min_resolve_interval: 0], 0, :resolved, 2_000},
+          {[], Integer.pow(10, 30), :resolved, 2 * 0xFFFFFFFF},
+          {[], nil, :resolved, nil},
+          {[], :infinity, :resolved, nil},
+          {[], 30, :pushed, nil},
+          {[hold_obsolete: 0], 30, :resolved, nil},
+          {[hold_obsolete: 7_000], 30, :resolved, 7_000},
+          {[hold_obsolete: 7_000], nil, :resolved, 7_000},
+          {[hold_obsolete: 7_000], :infinity, :pushed, 7_000}
+        ] do
+      until = Discovery.hold_until(options.(opts), %{addresses: [], ttl: ttl}, source)
+      if ms, do: assert((until - now) in ms..(ms + 10_000)), else: assert(until == nil)
+    end
   end
 
   test "is asked for as often as one likes, and done once the least interval is over" do

@@ -72,16 +72,57 @@ defmodule GrpcLb.Connection.PlanTest do
       assert Plan.by_id([]) == {[], %{}}
     end
 
-    test "has an address once, where it came first, with all of its weight" do
+    test "has an endpoint once, where it came first, with all of its weight" do
       {ids, addresses} =
         Plan.by_id([
           address(1, host: "a", weight: 2),
           address(2),
-          address(1, host: "b", weight: 3)
+          address(1, host: "A", weight: 3)
         ])
 
       assert ids == ["10.0.0.1:1", "10.0.0.1:2"]
       assert addresses["10.0.0.1:1"] == address(1, host: "a", weight: 5)
+    end
+
+    test "has an address under each of its names" do
+      {ids, addresses} =
+        Plan.by_id(
+          for {host, weight} <- [{"b", 1}, {"a", 2}, {nil, 3}, {"a", 4}],
+              do: address(1, host: host, weight: weight)
+        )
+
+      assert ids == ["10.0.0.1:1", "10.0.0.1:1/a", "10.0.0.1:1/"]
+
+      assert for(id <- ids, do: {addresses[id].host, addresses[id].weight}) == [
+               {"b", 1},
+               {"a", 6},
+               {nil, 3}
+             ]
+    end
+
+    test "an endpoint keeps the id by which it is known, and no other gets it" do
+      [a, b, c] = for host <- ["a", "b", "c"], do: address(1, host: host)
+      known = %{"10.0.0.1:1/b" => b, "10.0.0.1:1" => a}
+
+      for {list, ids} <- [
+            {[b], ["10.0.0.1:1/b"]},
+            {[b, a], ["10.0.0.1:1/b", "10.0.0.1:1"]},
+            {[c, b], ["10.0.0.1:1/c", "10.0.0.1:1/b"]},
+            {[%{a | weight: 9}], ["10.0.0.1:1"]}
+          ] do
+        assert {list, elem(Plan.by_id(list, known), 0)} == {list, ids}
+      end
+
+      # When it is forgotten the next one can have it.
+      assert {["10.0.0.1:1"], _} = Plan.by_id([c], %{"10.0.0.1:1/b" => b})
+    end
+
+    test "ids differ, whatever the paths and hosts" do
+      socket = fn path, host -> %Address{ip: {:local, path}, port: 0, host: host} end
+      list = [socket.("/a", nil), socket.("/a/b", nil), socket.("/a", "b"), socket.("/a", "b/")]
+      {ids, addresses} = Plan.by_id(list)
+      assert Enum.map(ids, &addresses[&1]) == list
+      assert length(Enum.uniq(ids)) == 4
     end
 
     test "has no weight that a backend could not have" do

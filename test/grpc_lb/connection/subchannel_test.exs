@@ -53,7 +53,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   end
 
   defp start(%{balancer: balancer}, fun) do
-    pid = Subchannel.start(balancer, {Function, Secret.hide(fun)}, @address)
+    pid = Subchannel.start(balancer, {Function, Secret.hide(fun)}, Address.id(@address), @address)
     Subchannel.open(pid)
     pid
   end
@@ -81,7 +81,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
     Subchannel.check(pid)
     assert_receive {:backend_checked, @id, ^pid}, 10_000
     refute_received {:backend_down, _id, _pid, _reason}
-    assert Subchannel.all(context.balancer) == [{pid, @address, {:up, value, pid}}]
+    assert Subchannel.all(context.balancer) == [{pid, @id, @address, {:up, value, pid}}]
   end
 
   test "is not up with an owner that is not alive, such as one of before a restart of the node",
@@ -122,7 +122,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
       end)
 
     assert_receive :opening, 10_000
-    assert Subchannel.all(context.balancer) == [{pid, @address, :opening}]
+    assert Subchannel.all(context.balancer) == [{pid, Address.id(@address), @address, :opening}]
     kill(pid)
   end
 

@@ -1,0 +1,112 @@
+defmodule GrpcLb.Connection.Known do
+  @moduledoc false
+  # The addresses that a connection knows, and how a resolution changes them. Pure; times are
+  # milliseconds.
+  #
+  # What an answer has is wanted. What it has not is kept if it is of a part of which the answer knows
+  # nothing; and held for a while, as long as its transport is healthy, because many name servers answer
+  # with a part of what there is, and with another part the next time.
+
+  alias GrpcLb.{Address, Resolver, Shares}
+  alias GrpcLb.Connection.Plan
+
+  defstruct addresses: [], held: %{}
+
+  @typedoc "The addresses, in order, and until when those are held that the last answer did not have."
+  @type t :: %__MODULE__{addresses: [Address.t()], held: %{Plan.endpoint() => until :: integer()}}
+
+  @doc """
+  Merges an answer into what is known. What it has comes first, in its order, and what is kept or held
+  after that, as it was.
+
+  `until` is until when what vanishes now is held, or `nil` if it is not, and `healthy` are the endpoints that can be. An
+  endpoint of which the answer knows another name is not held: it has been renamed.
+
+      iex> [a, b, c] = for n <- 1..3, do: %GrpcLb.Address{ip: {10, 0, 0, n}, port: 1, host: "h\#{n}"}
+      iex> known = %GrpcLb.Connection.Known{addresses: [a, b, c]}
+      iex> answer = %{addresses: [c], ttl: 5, unknown: [%{host: "h2"}]}
+      iex> GrpcLb.Connection.Known.merge(known, answer, nil, MapSet.new()).addresses
+      [c, b]
+  """
+  @spec merge(
+          t(),
+          Resolver.resolution(),
+          until :: integer(),
+          healthy :: MapSet.t(Plan.endpoint())
+        ) ::
+          t()
+  def merge(known, %{addresses: addresses} = answer, until, healthy) do
+    unknown = Map.get(answer, :unknown, [])
+    here = MapSet.new(addresses, &Plan.endpoint/1)
+    renamed = MapSet.new(addresses, &Address.id/1)
+
+    others =
+      for address <- known.addresses,
+          endpoint = Plan.endpoint(address),
+          endpoint not in here,
+          why = stays(address, endpoint, unknown, known.held, renamed, until, healthy),
+          do: {address, endpoint, why}
+
+    %__MODULE__{
+      addresses: share(addresses ++ for({address, _, _} <- others, do: address), unknown),
+      held: for({_, endpoint, {:held, until}} <- others, into: %{}, do: {endpoint, until})
+    }
+  end
+
+  # Why an address stays that the answer has not, or nil.
+  defp stays(address, endpoint, unknown, held, renamed, until, healthy) do
+    cond do
+      Enum.any?(unknown, &of_part?(address, &1)) -> :kept
+      endpoint not in healthy or Address.id(address) in renamed -> nil
+      until = Map.get(held, endpoint, until) -> {:held, until}
+      true -> nil
+    end
+  end
+
+  defp of_part?(address, part) do
+    Enum.all?(part, fn
+      {:host, host} -> Plan.same_host?(address.host, host)
+      {:port, port} -> address.port == port
+      {:family, family} -> family(address.ip) == family
+      {:weight, _weight} -> true
+    end)
+  end
+
+  defp family({:local, _path}), do: :local
+  defp family(ip) when tuple_size(ip) == 4, do: :inet
+  defp family(_ip), do: :inet6
+
+  # The weight of a part is shared by all addresses of its host and port.
+  defp share(addresses, unknown) do
+    case for %{weight: _weight} = part <- unknown, do: Map.delete(part, :family) do
+      [] -> addresses
+      parts -> share_weights(addresses, parts)
+    end
+  end
+
+  defp share_weights(addresses, parts) do
+    sharing =
+      Enum.map(addresses, fn address -> Enum.find(parts, address, &of_part?(address, &1)) end)
+
+    counts = Enum.frequencies(sharing)
+    weights = counts |> Enum.map(fn {one, n} -> {one.weight, n} end) |> Shares.split()
+    weights = counts |> Map.keys() |> Enum.zip(weights) |> Map.new()
+
+    for {address, one} <- Enum.zip(addresses, sharing), do: %{address | weight: weights[one]}
+  end
+
+  @doc "Lets go of what is held until now or is not healthy any more."
+  @spec release(t(), now :: integer(), healthy :: MapSet.t(Plan.endpoint())) :: t()
+  def release(known, now, healthy) do
+    {held, over} =
+      Enum.split_with(known.held, fn {endpoint, until} -> until > now and endpoint in healthy end)
+
+    over = MapSet.new(over, &elem(&1, 0))
+    addresses = Enum.reject(known.addresses, &(Plan.endpoint(&1) in over))
+    %{known | addresses: addresses, held: Map.new(held)}
+  end
+
+  @doc "When the next one is let go of, if one is held."
+  @spec due(t()) :: integer() | nil
+  def due(%{held: held}), do: held |> Map.values() |> Enum.min(fn -> nil end)
+end
