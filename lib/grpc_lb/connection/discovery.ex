@@ -155,23 +155,23 @@ defmodule GrpcLb.Connection.Discovery do
   defp after_result(discovery, _failed_or_empty), do: back_off(%{discovery | failing?: true})
 
   @doc """
-  Until when what an answer leaves out is held, in milliseconds of monotonic time, by the option
+  Until when what a result leaves out is held, in milliseconds of monotonic time, by the option
   `:hold_obsolete`; `nil` if it is not.
   """
-  @spec hold_until(Options.t(), Resolver.resolution(), :resolved | :pushed) :: integer() | nil
-  def hold_until(options, answer, source) do
-    case hold_ms(options, answer, source) do
+  @spec hold_until(Options.t(), Resolver.result(), :resolved | :pushed) :: integer() | nil
+  def hold_until(options, result, source) do
+    case hold_ms(options, result, source) do
       0 -> nil
       ms -> now() + ms
     end
   end
 
-  defp hold_ms(%{hold_obsolete: ms}, _answer, _source) when is_integer(ms), do: ms
+  defp hold_ms(%{hold_obsolete: ms}, _result, _source) when is_integer(ms), do: ms
 
-  defp hold_ms(options, %{ttl: ttl}, :resolved) when is_integer(ttl),
+  defp hold_ms(options, {:ok, %{ttl: ttl}}, :resolved) when is_integer(ttl),
     do: 2 * ttl_ms(options, ttl * 1_000)
 
-  defp hold_ms(_options, _answer, _source), do: 0
+  defp hold_ms(_options, _result, _source), do: 0
 
   # A time after which to ask again, as long as it may be asked for.
   defp ttl_ms(options, ms),

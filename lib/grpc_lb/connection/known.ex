@@ -15,6 +15,56 @@ defmodule GrpcLb.Connection.Known do
   @typedoc "The addresses, in order, and until when those are held that the last answer did not have."
   @type t :: %__MODULE__{addresses: [Address.t()], held: %{Plan.endpoint() => until :: integer()}}
 
+  @type result ::
+          :ok
+          | {:kept, reason :: term()}
+          | {:dropped, reason :: term()}
+          | {:failed, reason :: term()}
+
+  @doc """
+  What is known after a result of the resolver, and what that did, as telemetry tells it.
+
+    * `:ok` - the answer has addresses, or leaves some that are known
+    * `{:kept, reason}` - it has failed, or was empty, and nothing changes
+    * `{:dropped, reason}` - it was empty, and by the option `:on_empty` nothing is known now
+    * `{:failed, reason}` - it has failed or was empty, and nothing was known
+
+  An answer is empty that knows everything and has no addresses, and so is a failure that says so.
+  `until` and `healthy` are as in `merge/4`; of an empty answer nothing is held.
+
+      iex> alias GrpcLb.Connection.Known
+      iex> known = %Known{addresses: [%GrpcLb.Address{ip: {10, 0, 0, 1}, port: 1}]}
+      iex> {{:kept, :timeout}, ^known} = Known.update(known, {:error, :timeout}, nil, MapSet.new(), :drop)
+      iex> Known.update(known, {:error, :nxdomain}, nil, MapSet.new(), :drop)
+      {{:dropped, :nxdomain}, %Known{}}
+  """
+  @spec update(
+          t(),
+          Resolver.result(),
+          until :: integer() | nil,
+          healthy :: MapSet.t(Plan.endpoint()),
+          on_empty :: :keep | :drop
+        ) :: {result(), t()}
+  def update(known, {:ok, answer}, until, healthy, on_empty) do
+    merged = if empty?(answer), do: %__MODULE__{}, else: merge(known, answer, until, healthy)
+
+    case merged.addresses do
+      [] -> update(known, {:error, :no_addresses}, until, healthy, on_empty)
+      _some -> {:ok, merged}
+    end
+  end
+
+  def update(%{addresses: []} = known, {:error, reason}, _until, _healthy, _on_empty),
+    do: {{:failed, reason}, known}
+
+  def update(_known, {:error, reason}, _until, _healthy, :drop)
+      when reason in [:no_addresses, :nxdomain],
+      do: {{:dropped, reason}, %__MODULE__{}}
+
+  def update(known, {:error, reason}, _until, _healthy, _on_empty), do: {{:kept, reason}, known}
+
+  defp empty?(answer), do: answer.addresses == [] and Map.get(answer, :unknown, []) == []
+
   @doc """
   Merges an answer into what is known. What it has comes first, in its order, and what is kept or held
   after that, as it was.

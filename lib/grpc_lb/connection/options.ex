@@ -68,7 +68,7 @@ defmodule GrpcLb.Connection.Options do
       default: 30_000,
       doc: """
       between two resolutions when the resolver gives no TTL; with a TTL the next one comes when
-      that is over. `:infinity` for none.
+      that is over, give or take a tenth. `:infinity` for none.
       """
     ],
     min_resolve_interval: [

@@ -218,45 +218,25 @@ defmodule GrpcLb.Connection.Server do
 
   defp perhaps_lost({:expected, backends}, state), do: {:noreply, %{state | backends: backends}}
 
-  defp resolution(state, result, source, duration) do
-    with {:ok, answer} <- result,
-         until = Discovery.hold_until(state.options, answer, source),
-         %{addresses: [_ | _]} = known <- merge(state, answer, until) do
-      addresses = answer.addresses |> Enum.uniq_by(&Plan.endpoint/1) |> length()
-      resolved(state, addresses, duration, :ok, Map.get(answer, :unknown, []))
-      reconcile(%{know(state, known) | resolution: :ok})
-    else
-      {:error, reason} -> without_addresses(state, reason, duration)
-      _empty -> without_addresses(state, :no_addresses, duration)
+  defp resolution(state, answer, source, duration) do
+    %{options: options, known: known} = state
+    until = Discovery.hold_until(options, answer, source)
+    healthy = Backends.healthy(state.backends)
+    {result, known} = Known.update(known, answer, until, healthy, options.on_empty)
+    resolved(state, answer, result, duration)
+
+    case result do
+      :ok -> reconcile(%{know(state, known) | resolution: :ok})
+      {:dropped, reason} -> reconcile(%{know(state, known) | resolution: {:error, reason}})
+      {:kept, reason} -> {:noreply, %{state | resolution: {:error, reason}}}
+      {:failed, reason} -> unresolved(%{state | resolution: {:error, reason}}, reason, duration)
     end
   end
 
-  # An answer without addresses that knows everything says that there are none, and nothing is held.
-  defp merge(_state, %{addresses: []} = answer, _until) when not is_map_key(answer, :unknown),
-    do: %Known{}
-
-  defp merge(state, answer, until),
-    do: Known.merge(state.known, answer, until, Backends.healthy(state.backends))
-
-  defp without_addresses(%{options: options} = state, reason, duration) do
-    drop? = options.on_empty == :drop and reason in [:no_addresses, :nxdomain]
-    failed = %{state | resolution: {:error, reason}}
-
-    case {state.backends.ids, drop?} do
-      {[], _nothing_to_drop} ->
-        resolved(failed, 0, duration, {:failed, reason}, [])
-        error = if reason == :no_addresses, do: :no_addresses, else: {:resolve, reason}
-        emit(failed, :connect_error, %{duration: duration}, %{reason: error})
-        failed |> connectivity() |> fail(error)
-
-      {_last_known, true} ->
-        resolved(failed, 0, duration, {:dropped, reason}, [])
-        failed |> know(%Known{}) |> reconcile()
-
-      {_last_known, false} ->
-        resolved(failed, 0, duration, {:kept, reason}, [])
-        {:noreply, failed}
-    end
+  defp unresolved(state, reason, duration) do
+    error = if reason == :no_addresses, do: :no_addresses, else: {:resolve, reason}
+    emit(state, :connect_error, %{duration: duration}, %{reason: error})
+    state |> connectivity() |> fail(error)
   end
 
   defp know(state, known) do
@@ -382,10 +362,16 @@ defmodule GrpcLb.Connection.Server do
     {:stop, {:shutdown, :connect_error}, state}
   end
 
-  defp resolved(state, addresses, duration, result, unknown) do
+  defp resolved(state, answer, result, duration) do
+    {addresses, unknown} =
+      case answer do
+        {:ok, %{addresses: addresses} = answer} -> {addresses, Map.get(answer, :unknown, [])}
+        {:error, _reason} -> {[], []}
+      end
+
     Telemetry.execute(
       [:grpc_lb, :resolver, :resolved],
-      %{addresses: addresses, duration: duration},
+      %{addresses: addresses |> Enum.uniq_by(&Plan.endpoint/1) |> length(), duration: duration},
       Map.merge(about(state.options), %{result: result, unknown: unknown})
     )
   end

@@ -177,7 +177,7 @@ defmodule GrpcLb.Connection.DiscoveryTest do
           {[hold_obsolete: 7_000], nil, :resolved, 7_000},
           {[hold_obsolete: 7_000], :infinity, :pushed, 7_000}
         ] do
-      until = Discovery.hold_until(options.(opts), %{addresses: [], ttl: ttl}, source)
+      until = Discovery.hold_until(options.(opts), {:ok, %{addresses: [], ttl: ttl}}, source)
       if ms, do: assert((until - now) in ms..(ms + 10_000)), else: assert(until == nil)
     end
   end

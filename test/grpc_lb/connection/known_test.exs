@@ -64,6 +64,46 @@ defmodule GrpcLb.Connection.KnownTest do
     end
   end
 
+  # What is known, the result, the option; what that did, and what is known then.
+  @results [
+    {"", {:ok, "a1", []}, :keep, :ok, "a1"},
+    {"a1", {:ok, "b1", []}, :drop, :ok, "b1"},
+    {"a1", {:ok, "", []}, :keep, {:kept, :no_addresses}, "a1"},
+    {"a1", {:ok, "", []}, :drop, {:dropped, :no_addresses}, ""},
+    {"", {:ok, "", []}, :drop, {:failed, :no_addresses}, ""},
+    {"", {:ok, "", []}, :keep, {:failed, :no_addresses}, ""},
+    {"a1", {:ok, "", [%{}]}, :drop, :ok, "a1"},
+    {"a1 b1", {:ok, "", [%{host: "a"}]}, :drop, :ok, "a1"},
+    {"", {:ok, "", [%{}]}, :keep, {:failed, :no_addresses}, ""},
+    {"a1", {:error, :nxdomain}, :keep, {:kept, :nxdomain}, "a1"},
+    {"a1", {:error, :nxdomain}, :drop, {:dropped, :nxdomain}, ""},
+    {"a1", {:error, :no_addresses}, :drop, {:dropped, :no_addresses}, ""},
+    {"", {:error, :nxdomain}, :drop, {:failed, :nxdomain}, ""},
+    {"a1", {:error, :servfail}, :drop, {:kept, :servfail}, "a1"},
+    {"a1", {:error, :timeout}, :keep, {:kept, :timeout}, "a1"},
+    {"", {:error, :timeout}, :keep, {:failed, :timeout}, ""}
+  ]
+
+  test "a failure changes nothing, and an empty answer what the option says" do
+    for {before, result, on_empty, did, expected} = row <- @results do
+      result =
+        with {:ok, text, unknown} <- result,
+             do: {:ok, %{addresses: addresses(text), ttl: 5, unknown: unknown}}
+
+      known = %Known{addresses: addresses(before)}
+      # What an empty answer drops is not held.
+      {told, known} = Known.update(known, result, nil, endpoints(before), on_empty)
+      assert {row, told, names(known)} == {row, did, expected}
+
+      if match?({:dropped, _}, did) do
+        known = %Known{addresses: addresses(before)}
+
+        assert {^did, %Known{addresses: []}} =
+                 Known.update(known, result, @now, endpoints(before), on_empty)
+      end
+    end
+  end
+
   @hold [
     # Healthy ones are held, others are not.
     {"a1 b1 c1", "a1", [], "a1 b1", "a1 b1", "b1"},
