@@ -60,6 +60,9 @@ defmodule GrpcLb.ElixirGrpc.Adapter do
   elsewhere, and no further one is sent there. One whose request is a stream cannot be made again, and
   fails. Mint's adapter ends all calls of the connection at the GOAWAY.
 
+  Where no server is ready, calls wait while one is connected to that was connected before, for 5 seconds
+  and their timeout at most, and are UNAVAILABLE once it could not be.
+
   When a process of elixir-grpc is killed, a supervisor starts another in its place, which may know
   less: addresses that it has not asked for within a minute are removed, unless it has none.
 
@@ -136,13 +139,18 @@ defmodule GrpcLb.ElixirGrpc.Adapter do
     end
   end
 
-  defp begin(stream, opts, repeatable?, send) do
+  defp begin(stream, opts, whole?, send) do
     case Holder.lookup(stream.channel.ref) do
       {:ok, %{adapter: adapter} = connection} ->
         # Mint's adapter wants to know that at the request.
         opts = if connection.reports?, do: Keyword.put(opts, :return_headers, true), else: opts
-        key = key(connection.hash_key, stream, opts)
-        Call.begin(stream, connection, key, repeatable?, &send.(adapter, &1, opts))
+
+        Call.begin(stream, connection, %{
+          key: key(connection.hash_key, stream, opts),
+          timeout: Keyword.get(opts, :timeout, :infinity),
+          whole?: whole?,
+          send: &send.(adapter, &1, opts)
+        })
 
       :error ->
         Call.fail(stream, Call.unavailable("the connection is closed"))

@@ -8,6 +8,9 @@ defmodule GrpcLb.ElixirGrpc.Call do
 
   @load_report "endpoint-load-metrics-bin"
 
+  # How long a call waits for a server that is connected to, which takes the adapters as long at most.
+  @await_ms 5_000
+
   @enforce_keys [:connection, :channel, :ticket, :again]
   defstruct [:error | @enforce_keys]
 
@@ -37,44 +40,58 @@ defmodule GrpcLb.ElixirGrpc.Call do
           error: Exception.t() | nil
         }
 
+  @typedoc """
+  `send` sends what begins the call; `whole?` says whether that is the whole request, so that the call can
+  be made again when nobody has seen it.
+  """
+  @type request :: %{
+          key: term(),
+          timeout: timeout(),
+          whole?: boolean(),
+          send: (stream() -> stream())
+        }
+
   @typedoc "A `GRPC.Client.Stream`."
   @type stream :: map()
 
   @doc """
-  Picks a connection and has `send` begin the call there. `repeatable?` says whether what `send` sends is
-  the whole request, so that the call can be made again when nobody has seen it.
+  Picks a connection and has the request begin there.
   """
-  @spec begin(
-          stream(),
-          connection(),
-          key :: term(),
-          repeatable? :: boolean(),
-          (stream() -> stream())
-        ) ::
-          stream()
-  def begin(stream, connection, key, repeatable?, send) do
-    attempt(stream, connection, key, repeatable?, send, connection.retry_unsent)
-  end
+  @spec begin(stream(), connection(), request()) :: stream()
+  def begin(stream, connection, request),
+    do: attempt(stream, connection, request, connection.retry_unsent)
 
-  defp attempt(stream, connection, key, repeatable?, send, retries) do
-    again =
-      if retries > 0,
-        do: fn -> attempt(stream, connection, key, repeatable?, send, retries - 1) end
+  defp attempt(stream, connection, request, retries) do
+    again = if retries > 0, do: fn -> attempt(stream, connection, request, retries - 1) end
 
-    case Line.checkout(connection.balancer, key) do
+    case Line.checkout(connection.balancer, request.key) do
       {:ok, fields, ticket} ->
         channel = Map.merge(%{stream.channel | adapter: connection.adapter}, fields)
         call = %__MODULE__{connection: connection, channel: channel, ticket: ticket, again: again}
 
-        case guarded(call, fn -> send.(%{stream | channel: channel}) end) do
-          {:ok, sent} -> carry(sent, if(repeatable?, do: call, else: %{call | again: nil}))
+        case guarded(call, fn -> request.send.(%{stream | channel: channel}) end) do
+          {:ok, sent} -> carry(sent, if(request.whole?, do: call, else: %{call | again: nil}))
           {:exit, reason} -> not_sent(stream, reason, again)
         end
+
+      {:error, :no_backends} when request.timeout > 0 ->
+        # Once more in any case: it may have come since.
+        timeout = await(connection, request.timeout)
+        attempt(stream, connection, %{request | timeout: timeout}, retries)
 
       {:error, reason} ->
         fail(stream, not_picked(reason))
     end
   end
+
+  # What is left of the time.
+  defp await(connection, timeout) do
+    timeout = min(timeout, @await_ms)
+    from = now()
+    if Holder.await(connection.holder, timeout), do: max(from + timeout - now(), 0), else: 0
+  end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp not_sent(stream, reason, again) do
     if again != nil and Subchannel.unsent?(reason),

@@ -21,7 +21,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   # A crash is logged with this, and there may be credentials in the options.
   @derive {Inspect, only: [:name, :addresses]}
   @enforce_keys [:name, :options, :balancer, :owner]
-  defstruct @enforce_keys ++ [:channel, :opts, addresses: %{}, subchannels: %{}]
+  defstruct @enforce_keys ++ [:channel, :opts, addresses: %{}, subchannels: %{}, awaiting: []]
 
   @typedoc "Host and port, as the channel has them: the id of the backend."
   @type address :: {host :: term(), port :: term()}
@@ -117,9 +117,20 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   def report(holder, subchannel, report),
     do: GenServer.cast(holder, {:report, subchannel, report})
 
-  @doc "A subchannel has lost its connection."
-  @spec down(holder :: pid(), subchannel :: pid()) :: :ok
-  def down(holder, subchannel), do: GenServer.cast(holder, {:down, subchannel})
+  @doc "A subchannel has no connection: it is about to connect, or it could not and waits."
+  @spec down(holder :: pid(), subchannel :: pid(), :connecting | :transient_failure) :: :ok
+  def down(holder, subchannel, state), do: GenServer.cast(holder, {:down, subchannel, state})
+
+  @doc """
+  Waits while an address is connected to that was connected before: whether there may be something to
+  pick now. A call waits so where gRPC's would, in a channel that is CONNECTING.
+  """
+  @spec await(holder :: pid(), timeout()) :: boolean()
+  def await(holder, timeout) do
+    GenServer.call(holder, :await, timeout)
+  catch
+    :exit, {_reason, _call} -> false
+  end
 
   @doc false
   def start_link({name, options}) do
@@ -162,7 +173,15 @@ defmodule GrpcLb.ElixirGrpc.Holder do
          put_address(state, address, %{known | waiting: [from | known.waiting], by: by})}
 
       _new ->
-        known = %{subchannel: nil, process: nil, waiting: [from], leaving?: false, by: by}
+        known = %{
+          subchannel: nil,
+          process: nil,
+          waiting: [from],
+          connecting?: false,
+          leaving?: false,
+          by: by
+        }
+
         {:noreply, state |> put_address(address, known) |> start_subchannel(address, :first)}
     end
   end
@@ -191,14 +210,18 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   def handle_call({:going_away, process}, _from, state) do
     case Enum.find(state.addresses, fn {_address, known} -> known.process == process end) do
       {address, known} ->
-        GrpcLb.set_state(state.balancer, address, :draining)
         Subchannel.replace(known.subchannel, process)
+        {:reply, :ok, set_state(state, address, :connecting)}
 
       nil ->
-        :ok
+        {:reply, :ok, state}
     end
+  end
 
-    {:reply, :ok, state}
+  def handle_call(:await, from, state) do
+    if Enum.any?(state.addresses, fn {_address, known} -> known.connecting? end),
+      do: {:noreply, %{state | awaiting: [from | state.awaiting]}},
+      else: {:reply, false, state}
   end
 
   @impl true
@@ -212,8 +235,9 @@ defmodule GrpcLb.ElixirGrpc.Holder do
           {:ok, _changes} ->
             known = state.addresses[address]
             for from <- known.waiting || [], do: GenServer.reply(from, {:ok, subchannel})
-            known = %{known | waiting: nil, process: up.process}
-            {:noreply, state |> put_address(address, known) |> remove_leaving()}
+            known = %{known | waiting: nil, process: up.process, connecting?: false}
+            state = state |> put_address(address, known) |> remove_leaving()
+            {:noreply, awaited(state)}
 
           # By somebody who had it from `GrpcLb.ElixirGrpc.Adapter.balancer/1`.
           {:error, :closed} ->
@@ -225,11 +249,11 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     end
   end
 
-  def handle_cast({:down, subchannel}, state) do
-    with {:ok, address} <- listed(state, subchannel),
-         do: GrpcLb.set_state(state.balancer, address, :transient_failure)
-
-    {:noreply, state}
+  def handle_cast({:down, subchannel, to}, state) do
+    case listed(state, subchannel) do
+      {:ok, address} -> {:noreply, set_state(state, address, to)}
+      :error -> {:noreply, state}
+    end
   end
 
   def handle_cast({:report, subchannel, report}, state) do
@@ -306,7 +330,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
 
   # It was killed.
   defp subchannel_ended(state, address, %{waiting: nil}, _reason) do
-    GrpcLb.set_state(state.balancer, address, :transient_failure)
+    state = set_state(state, address, :transient_failure)
     {:noreply, start_subchannel(state, address, :again)}
   end
 
@@ -339,7 +363,18 @@ defmodule GrpcLb.ElixirGrpc.Holder do
     {known, addresses} = Map.pop(state.addresses, address)
     GrpcLb.remove(state.balancer, [address])
     Subchannel.drain(known.subchannel, state.options.drain_timeout)
-    %{state | addresses: addresses}
+    awaited(%{state | addresses: addresses})
+  end
+
+  defp set_state(state, address, to) do
+    GrpcLb.set_state(state.balancer, address, to)
+    awaited(put_in(state.addresses[address].connecting?, to == :connecting))
+  end
+
+  # Who finds nothing to pick asks again.
+  defp awaited(state) do
+    for from <- state.awaiting, do: GenServer.reply(from, true)
+    %{state | awaiting: []}
   end
 
   defp put_address(state, address, known), do: put_in(state.addresses[address], known)

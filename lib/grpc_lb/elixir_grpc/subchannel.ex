@@ -181,7 +181,6 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
   defp ended(that?, %{connection: connection} = state) do
     cond do
       connection != nil and that?.(connection) ->
-        Holder.down(state.holder, self())
         abandon(connection, state)
         connect_again(connection, %{state | connection: nil})
 
@@ -202,6 +201,7 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
         go_on(state)
 
       now() - connection.since >= state.backoff.initial ->
+        Holder.down(state.holder, self(), :connecting)
         {:noreply, %{state | backoff: Backoff.reset(state.backoff)}, {:continue, :connect}}
 
       true ->
@@ -210,6 +210,7 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
   end
 
   defp connect_later(state) do
+    Holder.down(state.holder, self(), :transient_failure)
     {wait, backoff} = Backoff.next(state.backoff)
     Process.send_after(self(), :connect, wait)
     %{state | backoff: backoff}

@@ -466,7 +466,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       :sys.suspend(channel.adapter_payload.conn_pid)
       answer = refusing(1)
       assert for(_ <- 1..6, do: call(channel, answer)) == for(_ <- 1..6, do: {:ok, 2})
-      assert states(channel) == %{1 => :draining, 2 => :ready}
+      assert states(channel) == %{1 => :connecting, 2 => :ready}
       assert_received {:refused, 1}
       refute_received {:refused, 1}
 
@@ -489,6 +489,36 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       assert states(channel) == %{1 => :ready, 2 => :ready}
       {:ok, _} = Adapter.disconnect(channel)
       eventually(fn -> not Process.alive?(new) end)
+    end
+
+    test "has calls wait for its successor when it was the only one", context do
+      [channel] = connect(context, [1])
+      subchannel = channel.adapter_payload.conn_pid
+      older_than_its_backoff()
+      :sys.suspend(subchannel)
+
+      assert {:error, %GRPC.RPCError{status: 14}} =
+               call(channel, {:error, @going_away}, timeout: 1)
+
+      callers =
+        for _ <- 1..3, do: Task.async(fn -> call(channel, &port_of/2, timeout: 60_000) end)
+
+      eventually(fn -> length(:sys.get_state(holder(context)).awaiting) >= 3 end)
+      :sys.resume(subchannel)
+      assert Enum.map(callers, &Task.await/1) == [ok: 1, ok: 1, ok: 1]
+    end
+
+    test "has nobody wait for one that is not there", context do
+      [channel] = connect(context, [1])
+      subchannel = channel.adapter_payload.conn_pid
+      older_than_its_backoff()
+      :sys.suspend(subchannel)
+      :ets.insert(context.refused, {1})
+      caller = Task.async(fn -> call(channel, {:error, @going_away}) end)
+      eventually(fn -> length(:sys.get_state(holder(context)).awaiting) == 1 end)
+      :sys.resume(subchannel)
+      assert {:error, %GRPC.RPCError{status: 14}} = Task.await(caller)
+      assert {:error, %GRPC.RPCError{status: 14}} = call(channel, {:ok, 1})
     end
 
     test "is connected to again after a wait when nobody is there yet", context do
@@ -524,7 +554,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       subchannel = channel.adapter_payload.conn_pid
       :ets.insert(context.refused, {1})
       for _ <- 1..2, do: call(channel, refusing(1))
-      eventually(fn -> states(channel)[1] == :draining end)
+      eventually(fn -> states(channel)[1] == :transient_failure end)
       {:ok, _} = Adapter.disconnect(channel)
       :sys.get_state(subchannel)
       assert Process.alive?(old)
@@ -545,6 +575,9 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       eventually(fn -> not Process.alive?(old) end)
       assert states(channel) == %{1 => :ready}
     end
+
+    # One that goes at once is connected to after a wait.
+    defp older_than_its_backoff, do: Process.sleep(2)
 
     defp refusing(port) do
       test = self()
