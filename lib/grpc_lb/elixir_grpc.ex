@@ -60,7 +60,7 @@ defmodule GrpcLb.ElixirGrpc do
   #{Options.docs(@options)}
 
   There are no others, and the policy cannot be one that goes by calls (`:least_request`, `:peak_ewma`,
-  or weights that are reported): elixir-grpc shows a policy module no calls.
+  or weights that are reported) or by their keys (`:ring_hash`): elixir-grpc shows a policy module no calls.
   `GrpcLb.ElixirGrpc.Adapter` sees them.
 
   Raises `ArgumentError` at compile time when an option is missing, unknown or malformed, or cannot work
@@ -93,7 +93,7 @@ defmodule GrpcLb.ElixirGrpc do
     if Keyword.keyword?(opts), do: refuse_those_of_the_adapter!(Keyword.keys(opts))
     %{policy: policy} = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
     Policy.to_native(policy)
-    if of_calls?(policy), do: needs_calls!("policy #{inspect(policy)}")
+    if Policy.sticky?(policy) or of_calls?(policy), do: needs_calls!("policy #{inspect(policy)}")
     policy
   end
 

@@ -228,6 +228,8 @@ defmodule GrpcLb.ElixirGrpcTest do
            "option :hash_key of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
           {[policy: {:least_request, choices: 3}],
            "policy {:least_request, [choices: 3]} of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
+          {[policy: {:ring_hash, min_ring_size: 10}],
+           "policy {:ring_hash, [min_ring_size: 10]} of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
           {[policy: {:weighted_round_robin, weights: :reported}],
            "policy {:weighted_round_robin, [weights: :reported]} of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"}
         ] do

@@ -35,9 +35,10 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
       type: {:or, {:reader, "{:header, name}", &__MODULE__.header/1}, nil},
       default: nil,
       doc: """
-      `{:header, name}`: the values of this request header are the key of a call, see `GrpcLb.pick/2`
-      (gRFC A76). They are looked for in the option `:metadata` of the call, in the headers that
-      interceptors add and in those of the channel.
+      `{:header, name}`: the values of this request header are the key of a call (gRFC A76), which a
+      policy that is sticky goes by, see `GrpcLb.Policy.sticky?/1`. They are looked for in the option
+      `:metadata` of the call, in the headers that interceptors add and in those of the channel.
+      elixir-grpc lets no option of others through, so that the key cannot be one.
       """
     ],
     retry_unsent: [
@@ -89,7 +90,8 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
       settings: settings,
       adapter: adapter!(options.adapter),
       backoff: Backoff.new(options.backoff),
-      reports?: reports?(options.policy)
+      reports?: reports?(options.policy),
+      sticky?: Policy.sticky?(options.policy)
     })
   end
 

@@ -231,7 +231,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
         # Connected to again it is a new server, of which nothing is known.
         GrpcLb.remove(state.balancer, [address])
 
-        case GrpcLb.add(state.balancer, [{address, up.fields, owner: up.owner}]) do
+        case GrpcLb.add(state.balancer, [{address, up.fields, backend(state, address, up)}]) do
           {:ok, _changes} ->
             known = state.addresses[address]
             for from <- known.waiting || [], do: GenServer.reply(from, {:ok, subchannel})
@@ -327,6 +327,16 @@ defmodule GrpcLb.ElixirGrpc.Holder do
       end
     end
   end
+
+  defp backend(%{options: %{sticky?: false}}, _address, up), do: [owner: up.owner]
+
+  # Hashed as gRPC's other clients do, so that one key leads all of them to one server (gRFC A42).
+  defp backend(_sticky, address, up), do: [owner: up.owner, hash_key: text(address)]
+
+  defp text({host, port}) when is_binary(host),
+    do: if(host =~ ":", do: "[#{host}]:#{port}", else: "#{host}:#{port}")
+
+  defp text(_path), do: nil
 
   # It was killed.
   defp subchannel_ended(state, address, %{waiting: nil}, _reason) do

@@ -377,7 +377,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       eventually(fn -> counts(channel) == %{1 => {0, 0, 0}} end)
     end
 
-    test "has the key that its headers have", context do
+    test "has the key that its headers have" do
       for {headers, metadata, stream, key} <- [
             {[], %{}, %{}, nil},
             {[], %{"User-Id" => 7}, %{}, "7"},
@@ -390,9 +390,49 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
                  metadata: metadata
                ) == key
       end
+    end
 
-      [channel] = connect(context, [1], hash_key: {:header, "User-ID"})
-      assert call(channel, {:ok, 1}, metadata: %{"user-id" => "7"}) == {:ok, 1}
+    test "goes where its key leads, on every node, as long as that can be reached", context do
+      channels =
+        for node <- 1..2, ports = Enum.shuffle(1..4) do
+          options = [policy: :ring_hash, hash_key: {:header, "User-ID"}]
+          [channel | _] = connect(%{context | name: {context.name, node}}, ports, options)
+          channel
+        end
+
+      users = Enum.map(1..50, &"user #{&1}")
+
+      of_user =
+        &call(&1, fn channel, _opts -> {:ok, channel.port} end, metadata: %{"user-id" => &2})
+
+      [there | others] =
+        for channel <- channels, _ <- 1..2, do: Enum.map(users, &of_user.(channel, &1))
+
+      assert Enum.all?(others, &(&1 == there))
+      assert there |> Enum.uniq() |> Enum.sort() == [ok: 1, ok: 2, ok: 3, ok: 4]
+
+      channel = hd(channels)
+      {:ok, balancer} = Adapter.balancer(channel)
+      GrpcLb.set_state(balancer, {"10.0.0.1", 1}, :transient_failure)
+      moved = Enum.map(users, &of_user.(channel, &1))
+
+      assert Enum.all?(Enum.zip(there, moved), fn {was, is} ->
+               is != {:ok, 1} and (was == {:ok, 1} or is == was)
+             end)
+
+      GrpcLb.set_state(balancer, {"10.0.0.1", 1}, :ready)
+      assert Enum.map(users, &of_user.(channel, &1)) == there
+
+      # As gRPC's other clients, which hash the texts of addresses.
+      {:ok, same} = GrpcLb.new(:ring_hash, for(port <- 1..4, do: "10.0.0.1:#{port}"))
+      picked = for user <- users, do: GrpcLb.pick(same, user)
+      assert picked == for({:ok, port} <- there, do: {:ok, "10.0.0.1:#{port}"})
+    end
+
+    test "goes to any server without a key", context do
+      [channel | _] = connect(context, [1, 2], policy: :ring_hash, hash_key: {:header, "user-id"})
+      answers = for _ <- 1..100, do: call(channel, &port_of/2)
+      assert answers |> Enum.uniq() |> Enum.sort() == [ok: 1, ok: 2]
     end
   end
 
