@@ -202,6 +202,10 @@ defmodule GrpcLb do
   """
   @spec pick(balancer(), key :: term()) ::
           {:ok, value :: term()} | {:error, :no_backends | :closed}
+  # What most keys are, without a call more.
+  def pick(balancer, key) when is_binary(key) and byte_size(key) < 1_000,
+    do: Native.pick(balancer, key)
+
   def pick(balancer, key), do: Native.pick(balancer, Key.to_native(key))
 
   @doc """
@@ -248,6 +252,7 @@ defmodule GrpcLb do
   """
   @spec checkout(balancer(), key :: term()) ::
           {:ok, value :: term(), ticket()} | {:error, :no_backends | :closed | :overloaded}
+  def checkout(balancer, nil), do: Native.checkout(balancer)
   def checkout(balancer, key), do: Native.checkout(balancer, Key.to_native(key))
 
   @doc """

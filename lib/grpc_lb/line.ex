@@ -12,8 +12,9 @@ defmodule GrpcLb.Line do
   @doc "As `GrpcLb.checkout/2`, and waits for room as long as `:checkout_wait` of the balancer says."
   @spec checkout(GrpcLb.balancer(), key :: term()) :: checkout()
   def checkout(balancer, key) do
-    key = Key.to_native(key)
-    with {:error, :overloaded} <- Native.checkout(balancer, key), do: line_up(balancer, [], key)
+    with {:error, :overloaded} <- GrpcLb.checkout(balancer, key) do
+      line_up(balancer, [], Key.to_native(key))
+    end
   end
 
   @doc "As `checkout/2`, of backends whose value is none of these."
@@ -22,8 +23,8 @@ defmodule GrpcLb.Line do
     key = Key.to_native(key)
 
     checked_out =
-      with {:error, :unfinished} <- Native.checkout_except(balancer, values, key),
-           do: Native.checkout_except_thoroughly(balancer, values, key)
+      with {:error, :unfinished} <- call(:checkout_except, balancer, values, key),
+           do: call(:checkout_except_thoroughly, balancer, values, key)
 
     with {:error, :overloaded} <- checked_out, do: line_up(balancer, values, key)
   end
@@ -38,7 +39,7 @@ defmodule GrpcLb.Line do
   end
 
   defp wait(waiter, place, {except, key} = wanted, deadline) do
-    with {:error, :overloaded} <- Native.checkout_in_turn(waiter, except, key) do
+    with {:error, :overloaded} <- call(:checkout_in_turn, waiter, except, key) do
       receive do
         {:grpc_lb_room, ^place} -> wait(waiter, place, wanted, deadline)
       after
@@ -48,6 +49,10 @@ defmodule GrpcLb.Line do
       end
     end
   end
+
+  # A balancer of an older build knows no keys.
+  defp call(function, ref, except, nil), do: apply(Native, function, [ref, except])
+  defp call(function, ref, except, key), do: apply(Native, function, [ref, except, key])
 
   defp flush(place) do
     receive do

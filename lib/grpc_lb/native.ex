@@ -67,6 +67,7 @@ defmodule GrpcLb.Native do
                max_ring_size: pos_integer(),
                hash_balance_factor: pos_integer() | nil
              }}
+          | {:maglev, %{table_size: pos_integer(), hash_balance_factor: pos_integer() | nil}}
 
   @typedoc "Whether a rotation is one for all callers, or one a scheduler."
   @type cursor :: :shared | :per_scheduler

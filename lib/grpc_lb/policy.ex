@@ -1,6 +1,20 @@
 defmodule GrpcLb.Policy do
   alias GrpcLb.{Native, Options}
 
+  @hash_balance_factor [
+    type: {:or, {:integer, from: 100, to: 0xFFFFFFFF}, nil},
+    default: nil,
+    doc: """
+    keeps a hot key from drowning its backend: one that has more than this many percent of its share of
+    all calls in flight passes calls on, as one that is down does (Envoy's `hash_balance_factor`,
+    consistent hashing with bounded loads). 125 lets it have a quarter more than its share; less is more
+    even, and more is more sticky. Calls in flight are those of `GrpcLb.run/3` and
+    `GrpcLb.checkout/2`: where there is only `GrpcLb.pick/2` nothing is. They are counted in one
+    word for it, which callers on all schedulers write. Envoy goes on to any backend, in an order drawn
+    by the key. By default off.
+    """
+  ]
+
   # In the order of the documentation.
   @policies [
     round_robin: [
@@ -272,19 +286,41 @@ defmodule GrpcLb.Policy do
           key. Clients of gRPC have a cap of their own besides, which is 4,096 for both sizes.
           """
         ],
-        hash_balance_factor: [
-          type: {:or, {:integer, from: 100, to: 0xFFFFFFFF}, nil},
-          default: nil,
+        hash_balance_factor: @hash_balance_factor
+      ]
+    ],
+    maglev: [
+      for: "The same, and shares are to be exact, or the order of lists differs",
+      sticky?: true,
+      intro: """
+      The backend to which a table of slots leads from the key of the call: the same one for the same
+      key, on every node that has the same backends, in whatever order, and the same one as Envoy's. Keys
+      are given as for `:ring_hash`.
+
+      The table is Google's Maglev, filled as Envoy fills it: backends take turns, and each takes its next
+      slot that is free, so the slots of each are as many as its weight says, to one or two. When one
+      comes or goes, its keys move, and a few others: with 100 backends and the default size about one
+      in a hundred of those that could have stayed. More slots make that less. A pick reads one slot, which is faster than a search
+      on a ring.
+
+      While a backend is down, ejected or full, a key of its is hashed again, as Envoy's retries do, up to
+      8 times, and then goes to the next slot whose backend is not. The table does not change for that;
+      Envoy's does, and moves a few keys of others.
+
+      The table is built when the backends, their weights or the size change, in some milliseconds with
+      the default size. A slot takes 4 bytes, and each backend some 20: 264 KB for 100 backends; see
+      `:table` of `GrpcLb.info/1`.
+      """,
+      options: [
+        table_size: [
+          type: {:reader, "a prime number from 2 to 5000011", &__MODULE__.read_prime/1},
+          default: 65_537,
           doc: """
-          keeps a hot key from drowning its backend: one that has more than this many percent of its share of
-          all calls in flight passes calls on, as one that is down does (Envoy's `hash_balance_factor`,
-          consistent hashing with bounded loads). 125 lets it have a quarter more than its share; less is more
-          even, and more is more sticky. Calls in flight are those of `GrpcLb.run/3` and
-          `GrpcLb.checkout/2`: where there is only `GrpcLb.pick/2` nothing is. They are counted in one
-          word for it, which callers on all schedulers write. Envoy goes on to any backend, in an order drawn
-          by the key. By default off.
+          the number of slots, a prime. A hundred times as many as backends, or more, keep their shares
+          exact to a percent and few keys moving.
           """
-        ]
+        ],
+        hash_balance_factor: @hash_balance_factor
       ]
     ],
     random: [
@@ -407,7 +443,7 @@ defmodule GrpcLb.Policy do
       iex> GrpcLb.Policy.sticky?({:round_robin, cursor: :per_scheduler})
       false
       iex> GrpcLb.Policy.sticky?(:sticky)
-      ** (ArgumentError) unknown policy :sticky, expected :round_robin or :weighted_round_robin or :least_request or :peak_ewma or :ring_hash or :random or :pick_first, or one of them with options: {name, opts}
+      ** (ArgumentError) unknown policy :sticky, expected :round_robin or :weighted_round_robin or :least_request or :peak_ewma or :ring_hash or :maglev or :random or :pick_first, or one of them with options: {name, opts}
   """
   @spec sticky?(t()) :: boolean()
   for {name, policy} <- @policies do
@@ -432,6 +468,15 @@ defmodule GrpcLb.Policy do
   end
 
   def read_penalty(_other), do: :error
+
+  @doc false
+  @spec read_prime(term()) :: {:ok, pos_integer()} | :error
+  def read_prime(size) when is_integer(size) and size in 2..5_000_011 do
+    factors = Stream.take_while(Stream.iterate(2, &(&1 + 1)), &(&1 * &1 <= size))
+    if Enum.any?(factors, &(rem(size, &1) == 0)), do: :error, else: {:ok, size}
+  end
+
+  def read_prime(_other), do: :error
 
   @doc false
   @spec names() :: [name()]

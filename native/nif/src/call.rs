@@ -73,8 +73,8 @@ fn checkout_on<'a>(env: Env<'a>, balancer: &Object<Balancer>, key: Option<u64>) 
     go_on(env, &CHECKOUT_THOROUGHLY, balancer, &[key.encode(env)])
 }
 
-const CHECKOUT_THOROUGHLY: Function = nif!(DirtyCpu, checkout, 2, |_env, [balancer, key]| {
-    on_object::<Balancer, 1>(Self::NAME, balancer, [key], checkout_thoroughly)
+const CHECKOUT_THOROUGHLY: Function = nif!(DirtyCpu, checkout, 2, |env, [balancer, key]| {
+    on_object::<Balancer, 1>(env, Self::NAME, balancer, [key], checkout_thoroughly)
 });
 
 fn checkout_thoroughly<'a>(
@@ -322,8 +322,8 @@ fn decode_latency(latency: Term) -> Result<LatencySample, ArgumentError> {
     }
 }
 
-const SETTLE: Function = nif!(DirtyCpu, settle, 1, |_env, [ticket]| {
-    on_object::<Ticket, 0>(Self::NAME, ticket, [], settle)
+const SETTLE: Function = nif!(DirtyCpu, settle, 1, |env, [ticket]| {
+    on_object::<Ticket, 0>(env, Self::NAME, ticket, [], settle)
 });
 
 /// Does what a call on a manual clock has made urgent, and ends the call's completion.

@@ -1,11 +1,9 @@
 //! The NIFs of a call that has a key: `pick`, and those that check out, with one argument more.
 
-use grpc_lb_core::Unavailable;
 use rustler::{Env, Term};
 
 use crate::balancer::Balancer;
-use crate::pick::{as_caller, pick_on, picked, with_key};
-use crate::vm::owner::Monitors;
+use crate::pick::{pick_by, pick_seeded};
 use crate::vm::{Answer, Object};
 use crate::waiter::Waiter;
 use crate::{call, decode};
@@ -17,15 +15,13 @@ pub(crate) fn pick<'a>(
     balancer: &Object<Balancer>,
     [key]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let key = decode::key(key, 2)?;
-    let monitors = Monitors::new(env, balancer);
-    let found = as_caller::<true, _>(balancer, |caller| {
-        let _keyed = with_key(caller, key);
-        balancer.pick(caller, &monitors, |value| value.to_term(env))
-    });
-    Ok(match found {
-        Err(Unavailable::Unfinished) => pick_on(env, balancer, key).to_term(env),
-        found => picked(env, found),
+    let hash = decode::hash(key);
+    if hash.is_none() {
+        decode::no_key(key, 2)?;
+    }
+    Ok(match balancer.draws().is_some() {
+        false => pick_by::<false, true>(env, balancer, hash),
+        true => pick_seeded(env, balancer, hash).to_term(env),
     })
 }
 

@@ -16,48 +16,60 @@ use crate::{atoms, decode};
 #[inline]
 pub(crate) fn pick<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     Ok(match balancer.draws().is_some() {
-        false => pick_by::<false>(env, balancer),
-        true => pick_seeded(env, balancer).to_term(env),
+        false => pick_by::<false, false>(env, balancer, None),
+        true => pick_seeded(env, balancer, None).to_term(env),
     })
 }
 
 #[cold]
 #[inline(never)]
-fn pick_seeded<'a>(env: Env<'a>, balancer: &Object<Balancer>) -> Word<'a> {
-    pick_by::<true>(env, balancer).into()
+pub(crate) fn pick_seeded<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    key: Option<u64>,
+) -> Word<'a> {
+    pick_by::<true, true>(env, balancer, key).into()
 }
 
+/// `KEYED` is whether there may be a key: the pick without one has nothing of it, and shares no code with
+/// the other, or the compiler would make calls of it.
 #[inline]
-fn pick_by<'a, const SEEDED: bool>(env: Env<'a>, balancer: &Object<Balancer>) -> Term<'a> {
+pub(crate) fn pick_by<'a, const SEEDED: bool, const KEYED: bool>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    key: Option<u64>,
+) -> Term<'a> {
     let monitors = Monitors::new(env, balancer);
     let picked = as_caller::<SEEDED, _>(balancer, |caller| {
+        let _keyed = with_key(caller, key.filter(|_| KEYED));
         balancer.pick(caller, &monitors, |value| value.to_term(env))
     });
     match picked {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
-        Err(unavailable) => not_picked(env, balancer, unavailable).to_term(env),
+        Err(unavailable) => not_picked(env, balancer, unavailable, key).to_term(env),
     }
 }
 
 /// The answer to a pick that found nobody, as yet.
 #[cold]
 #[inline(never)]
-fn not_picked<'a>(env: Env<'a>, balancer: &Object<Balancer>, unavailable: Unavailable) -> Word<'a> {
+fn not_picked<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    unavailable: Unavailable,
+    key: Option<u64>,
+) -> Word<'a> {
     match unavailable {
-        Unavailable::Unfinished => pick_on(env, balancer, None),
+        Unavailable::Unfinished => go_on(env, &PICK_THOROUGHLY, balancer, &[key.encode(env)]),
         unavailable => reason(env, unavailable).into(),
     }
 }
 
-/// Goes on where most of a long list are dead and have not been taken out yet.
-pub(crate) fn pick_on<'a>(env: Env<'a>, balancer: &Object<Balancer>, key: Option<u64>) -> Word<'a> {
-    go_on(env, &PICK_THOROUGHLY, balancer, &[key.encode(env)])
-}
-
-const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 2, |_env, [balancer, key]| {
-    on_object::<Balancer, 1>(Self::NAME, balancer, [key], pick_thoroughly)
+const PICK_THOROUGHLY: Function = nif!(DirtyCpu, pick, 2, |env, [balancer, key]| {
+    on_object::<Balancer, 1>(env, Self::NAME, balancer, [key], pick_thoroughly)
 });
 
+/// `pick`, where most of a long list are dead and have not been taken out yet.
 fn pick_thoroughly<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
@@ -69,16 +81,10 @@ fn pick_thoroughly<'a>(
         let _keyed = with_key(caller, key);
         balancer.pick_thoroughly(caller, &monitors, |value| value.to_term(env))
     });
-    Ok(picked(env, found))
-}
-
-/// The answer to a pick that is finished.
-#[inline]
-pub(crate) fn picked<'a>(env: Env<'a>, found: Result<Term<'a>, Unavailable>) -> Term<'a> {
-    match found {
+    Ok(match found {
         Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
         Err(unavailable) => reason(env, unavailable),
-    }
+    })
 }
 
 thread_local! {

@@ -12,7 +12,7 @@ use crate::backend::HashKey;
 use crate::caller::Caller;
 
 /// A table of entries, each of a backend, and where in it a hash leads.
-pub(crate) trait Table: Sized {
+pub(crate) trait KeyTable: Sized {
     /// What it is built by, beside the backends.
     type Options: Copy + PartialEq;
 
@@ -57,7 +57,7 @@ impl BalanceFactor {
 }
 
 /// A table, prepared for one snapshot.
-pub(crate) struct Picker<T: Table> {
+pub(crate) struct Picker<T: KeyTable> {
     built: Arc<Built<T>>,
     /// Which candidates the backends of the table are, or [`NONE`].
     candidates: Box<[u32]>,
@@ -84,13 +84,13 @@ struct Bound {
 const LOOKS: usize = 64;
 
 /// A table, and what it is of.
-struct Built<T: Table> {
+struct Built<T: KeyTable> {
     options: T::Options,
     backends: Box<[(HashKey, u32)]>,
     table: T,
 }
 
-impl<T: Table> Built<T> {
+impl<T: KeyTable> Built<T> {
     fn new(options: T::Options, listed: &[Listed<'_>]) -> Self {
         let backends = listed.iter().map(|it| (&it.hash_key.slice, it.weight));
         Built {
@@ -110,7 +110,7 @@ impl<T: Table> Built<T> {
     }
 }
 
-impl<T: Table> Picker<T> {
+impl<T: KeyTable> Picker<T> {
     /// Takes the last table over if neither backends nor options have changed.
     pub(crate) fn build(
         options: T::Options,
@@ -223,7 +223,7 @@ fn weight(listed: &Listed<'_>) -> f64 {
     f64::from(listed.weight.max(1))
 }
 
-impl<T: Table> PolicyPicker for Picker<T> {
+impl<T: KeyTable> PolicyPicker for Picker<T> {
     /// The next entry is often the same backend's.
     const MORE_CHOICES: usize = 256;
 

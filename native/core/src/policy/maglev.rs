@@ -1,7 +1,9 @@
 //! maglev: calls with one key go to one backend, by a table that is read at one place.
 //!
 //! The table is built as Envoy builds it. Of a change of the list it moves a few more keys than a
-//! ring does, but the shares of the backends are exact, and a lookup does not search.
+//! ring does, but the shares of the backends are exact, and a lookup does not search. Where the backend
+//! of a slot cannot take a call, the key is hashed again, as Envoy's retries do, a few times; then the
+//! slots that follow are gone through.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,12 +11,16 @@ use std::fmt;
 
 use strength_reduce::StrengthReducedU64;
 
+use super::contract::{Build, CandidateList, PolicyConfig};
+use super::hashing::{self, BalanceFactor, KeyTable};
 use crate::hash::{shares, xxh64};
 
 /// How many slots a table has; Envoy's default is 65,537.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
     table_size: u32,
+    /// Has keys pass on to others where their backend has too many calls. `None` is never.
+    pub hash_balance_factor: Option<BalanceFactor>,
 }
 
 /// What is wrong with a table's size.
@@ -44,7 +50,10 @@ impl Config {
         } else if !is_prime(table_size) {
             Err(ConfigError::NotPrime(table_size))
         } else {
-            Ok(Config { table_size })
+            Ok(Config {
+                table_size,
+                hash_balance_factor: None,
+            })
         }
     }
 
@@ -56,7 +65,51 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Config { table_size: 65_537 }
+        Config {
+            table_size: 65_537,
+            hash_balance_factor: None,
+        }
+    }
+}
+
+pub(crate) type Picker = hashing::Picker<Table>;
+
+impl PolicyConfig for Config {
+    const NAME: &'static str = "maglev";
+    const HASHES: bool = true;
+    type Picker = Picker;
+
+    fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
+        Picker::build(self.table_size, self.hash_balance_factor, list, with)
+    }
+
+    fn counts_calls(&self) -> bool {
+        self.hash_balance_factor.is_some()
+    }
+}
+
+impl KeyTable for Table {
+    /// The number of slots.
+    type Options = u32;
+    const REHASHES: usize = 8;
+    const IN_ORDER: bool = false;
+
+    fn build(table_size: &u32, backends: &[(&[u8], u32)]) -> Self {
+        Self::of_size(*table_size, &shares(backends))
+    }
+
+    #[inline]
+    fn entries(&self) -> &[u32] {
+        &self.slots
+    }
+
+    #[inline]
+    fn find(&self, hash: u64, attempt: usize) -> usize {
+        self.slot(hash, attempt as u64)
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(&*self.slots)
     }
 }
 
@@ -108,9 +161,14 @@ impl Table {
 
     /// The table of backends whose weights are parts of 1.
     pub fn of_shares<K: AsRef<[u8]>>(config: &Config, backends: &[(K, f64)]) -> Self {
+        Self::of_size(config.table_size, backends)
+    }
+
+    fn of_size<K: AsRef<[u8]>>(size: u32, backends: &[(K, f64)]) -> Self {
+        let size = u64::from(size);
         Table {
-            slots: fill(u64::from(config.table_size), backends).into(),
-            size: StrengthReducedU64::new(u64::from(config.table_size)),
+            slots: fill(size, backends).into(),
+            size: StrengthReducedU64::new(size),
         }
     }
 
@@ -123,10 +181,14 @@ impl Table {
     /// those before have led to backends that are not ready: they hash again, as Envoy's retries.
     #[inline]
     pub fn lookup(&self, hash: u64, attempt: u32) -> Option<usize> {
+        let slot = self.slots.get(self.slot(hash, attempt.into()));
+        slot.map(|backend| *backend as usize)
+    }
+
+    #[inline]
+    fn slot(&self, hash: u64, attempt: u64) -> usize {
         // Of 0 that is 0, which changes no bit.
-        let again = u64::from(attempt).wrapping_neg();
-        let slot = (hash ^ again) % self.size;
-        self.slots.get(slot as usize).map(|slot| *slot as usize)
+        ((hash ^ attempt.wrapping_neg()) % self.size) as usize
     }
 
     /// The backends of all slots once, beginning at the one for this hash: what is left to a call
@@ -134,7 +196,7 @@ impl Table {
     /// where backends outnumber the slots, is not among them.
     #[inline]
     pub fn walk(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
-        let first = (hash % self.size) as usize;
+        let first = self.slot(hash, 0);
         let (before, after) = self.slots.split_at(first.min(self.slots.len()));
         after.iter().chain(before).map(|backend| *backend as usize)
     }

@@ -14,9 +14,7 @@
 //! | [`least_request`] | the one of a few with the fewest calls in flight |
 //! | [`peak_ewma`] | the one of two that will probably answer sooner |
 //! | [`ring_hash`] | the one that a call's key leads to on a ring of hashes |
-//!
-//! [`maglev`] is the table of a policy that is not there yet: it is built and looked up, and tested
-//! with the known answers.
+//! | [`maglev`] | the one that a call's key leads to in a table |
 
 pub(crate) mod alias;
 mod contract;
@@ -197,6 +195,8 @@ policies! {
     PeakEwma(peak_ewma),
     /// The one that a call's key leads to on a ring of hashes.
     RingHash(ring_hash),
+    /// The one that a call's key leads to in a table.
+    Maglev(maglev),
 }
 
 impl Picker {

@@ -10,7 +10,7 @@ use std::fmt;
 use std::io::Write;
 
 use super::contract::{Build, CandidateList, PolicyConfig};
-use super::hashing::{self, BalanceFactor, Table};
+use super::hashing::{self, BalanceFactor, KeyTable};
 use crate::hash::{shares, xxh64};
 
 /// How many entries a ring may have; A42's default is 1,024 to 4,096.
@@ -132,7 +132,7 @@ impl PolicyConfig for Config {
     }
 }
 
-impl Table for Ring {
+impl KeyTable for Ring {
     type Options = Config;
     const REHASHES: usize = 0;
     const IN_ORDER: bool = true;

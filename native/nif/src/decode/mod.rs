@@ -69,31 +69,41 @@ pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, A
     }
 }
 
-/// A key as the hash that is picked by: a binary is hashed, as gRPC and Envoy do, an integer is the hash.
-/// `nil` is no key.
-#[inline]
-pub(crate) fn key(term: Term, argument: usize) -> Result<Option<u64>, ArgumentError> {
-    if let Some(bytes) = bytes(term) {
-        Ok(Some(xxh64(bytes, 0)))
-    } else if let Ok(hash) = term.decode::<u64>() {
-        Ok(Some(hash))
-    } else if let Ok(hash) = term.decode::<i64>() {
-        Ok(Some(hash as u64))
-    } else if atoms::nil() == term {
-        Ok(None)
-    } else {
-        Err(not_a_key(term, argument))
+/// The hash that is picked by: a binary is hashed, as gRPC and Envoy do, and an integer is the hash.
+/// `None` when the term is neither.
+#[inline(never)]
+pub(crate) fn hash(term: Term) -> Option<u64> {
+    match bytes(term) {
+        Some(bytes) => Some(xxh64(bytes, 0)),
+        None => {
+            let negative = || term.decode::<i64>().map(|hash| hash as u64);
+            term.decode::<u64>().or_else(|_| negative()).ok()
+        }
     }
 }
 
+/// The hash of a key; `nil` is no key.
+#[inline(never)]
+pub(crate) fn key(term: Term, argument: usize) -> Result<Option<u64>, ArgumentError> {
+    match hash(term) {
+        None => no_key(term, argument).map(|()| None),
+        hash => Ok(hash),
+    }
+}
+
+/// An error unless the term is the key that is none.
 #[cold]
-fn not_a_key(term: Term, argument: usize) -> ArgumentError {
-    ArgumentError(format!(
+#[inline(never)]
+pub(crate) fn no_key(term: Term, argument: usize) -> Result<(), ArgumentError> {
+    if atoms::nil() == term {
+        return Ok(());
+    }
+    Err(ArgumentError(format!(
         "argument {argument}, the key, must be a binary, an integer from {} to {}, or nil, got {}",
         i64::MIN,
         u64::MAX,
         kind(term)
-    ))
+    )))
 }
 
 /// A list of values.

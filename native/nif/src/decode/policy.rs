@@ -6,8 +6,8 @@ use grpc_lb_core::policy::peak_ewma::Penalty;
 use grpc_lb_core::policy::round_robin::{CursorKind, OnReconcile, Start};
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, pick_first, random, ring_hash, round_robin, weighted_round_robin,
-    BalanceFactor, Policy,
+    least_request, maglev, peak_ewma, pick_first, random, ring_hash, round_robin,
+    weighted_round_robin, BalanceFactor, Policy,
 };
 use rustler::{Atom, Term};
 
@@ -21,7 +21,7 @@ type Read = for<'a> fn(Fields<'a>) -> Result<Policy, Malformed<'a>>;
 /// The name that the core has for a policy, the atom of it, and how its options are read.
 type Known = (&'static str, fn() -> Atom, Read);
 
-const POLICIES: [Known; 7] = [
+const POLICIES: [Known; 8] = [
     ("pick_first", atoms::pick_first, pick_first),
     ("round_robin", atoms::round_robin, round_robin),
     ("random", atoms::random, random),
@@ -33,6 +33,7 @@ const POLICIES: [Known; 7] = [
     ("least_request", atoms::least_request, least_request),
     ("peak_ewma", atoms::peak_ewma, peak_ewma),
     ("ring_hash", atoms::ring_hash, ring_hash),
+    ("maglev", atoms::maglev, maglev),
 ];
 
 /// The atom of a policy's name, which exists already: to look it up by its text would take a lock.
@@ -159,6 +160,13 @@ fn ring_hash<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
     let mut config = config.map_err(|_| options.malformed(atoms::min_ring_size()))?;
     config.hash_balance_factor = balance_factor(options)?;
     Ok(Policy::RingHash(config))
+}
+
+fn maglev<'a>(options: Fields<'a>) -> Result<Policy, Malformed<'a>> {
+    let config = maglev::Config::new(options.get(atoms::table_size())?);
+    let mut config = config.map_err(|_| options.malformed(atoms::table_size()))?;
+    config.hash_balance_factor = balance_factor(options)?;
+    Ok(Policy::Maglev(config))
 }
 
 fn balance_factor<'a>(options: Fields<'a>) -> Result<Option<BalanceFactor>, Malformed<'a>> {

@@ -7,21 +7,26 @@ use rustler::{Env, Term};
 use super::nif::Answer;
 use super::object::Object;
 use super::resource::{find, Found, Resource};
+use super::term::Word;
 use crate::error::{kind, ArgumentError};
 
 /// Calls the body of a NIF whose first argument has to be an object: here if this build made it,
 /// and else in the build that did.
 #[inline]
 pub(crate) fn on_object<'a, T: Resource, const N: usize>(
+    env: Env<'a>,
     nif: &CStr,
-    object: Term<'a>,
-    arguments: [Term<'a>; N],
+    object: Word<'a>,
+    arguments: [Word<'a>; N],
     body: impl FnOnce(Env<'a>, &'a Object<T>, [Term<'a>; N]) -> Answer<'a>,
 ) -> Answer<'a> {
-    match find::<T>(object) {
-        Some(Found::Ours(found)) => body(object.get_env(), found, arguments),
-        Some(Found::Foreign(library)) => library.serve(nif, object, &arguments),
-        None => Err(unexpected::<T>(object)),
+    match find::<T>(object.to_term(env)) {
+        Some(Found::Ours(found)) => {
+            let arguments = arguments.map(|argument| argument.to_term(env));
+            body(env, found, arguments)
+        }
+        Some(Found::Foreign(library)) => library.serve(env, nif, object, &arguments),
+        None => Err(unexpected::<T>(object.to_term(env))),
     }
 }
 

@@ -66,15 +66,17 @@ macro_rules! nifs {
                 $f_scheduler,
                 $f_name,
                 <[&str]>::len(&[$(stringify!($f_argument)),*]),
-                |env, arguments| $f_file::$f_name(env, arguments)
+                |env, arguments| {
+                    $f_file::$f_name(env, arguments.map(|argument| argument.to_term(env)))
+                }
             ),)*
             $($crate::vm::function::nif!(
                 $scheduler,
                 $name,
                 <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
                 expects: $crate::vm::dispatch::expect_object::<$type>,
-                |_env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
-                    Self::NAME, object, arguments, $file::$name,
+                |env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
+                    env, Self::NAME, object, arguments, $file::$name,
                 )
             ),)*
         ]

@@ -43,7 +43,7 @@ macro_rules! nif {
             #[inline]
             fn call<'a>(
                 $env: rustler::Env<'a>,
-                $arguments: [rustler::Term<'a>; $arity],
+                $arguments: [$crate::vm::term::Word<'a>; $arity],
             ) -> $crate::vm::nif::Answer<'a> {
                 $body
             }

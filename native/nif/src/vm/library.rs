@@ -26,6 +26,7 @@ use rustler::{Env, Term};
 
 use super::function::Function;
 use super::nif::Answer;
+use super::term::Word;
 use crate::error::ArgumentError;
 
 /// Counts the versions of what builds share. Fields are only ever added, at an end, with a new
@@ -90,12 +91,17 @@ fn parts() -> &'static Parts {
 impl Library {
     /// Has this library serve a call for an object that it made.
     #[cold]
-    pub(super) fn serve<'a>(&self, nif: &CStr, object: Term<'a>, rest: &[Term<'a>]) -> Answer<'a> {
-        let env = object.get_env();
+    pub(super) fn serve<'a>(
+        &self,
+        env: Env<'a>,
+        nif: &CStr,
+        object: Word<'a>,
+        rest: &[Word<'a>],
+    ) -> Answer<'a> {
         let arguments: Vec<ErlNifTerm> = [object]
             .iter()
             .chain(rest)
-            .map(|argument| argument.as_c_arg())
+            .map(|argument| argument.to_term(env).as_c_arg())
             .collect();
         let function = self.functions().iter().find(|function| {
             // SAFETY: the names of NIFs are C strings that live as long as their library.

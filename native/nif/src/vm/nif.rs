@@ -10,6 +10,7 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use rustler::sys::{enif_raise_exception, ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, Term};
 
+use super::term::Word;
 use crate::atoms;
 use crate::error::ArgumentError;
 
@@ -26,7 +27,8 @@ pub(crate) trait Nif<const ARITY: usize>: 'static {
         Ok(())
     }
 
-    fn call<'a>(env: Env<'a>, arguments: [Term<'a>; ARITY]) -> Answer<'a>;
+    /// Arguments are words: terms, which are larger, would go through memory.
+    fn call<'a>(env: Env<'a>, arguments: [Word<'a>; ARITY]) -> Answer<'a>;
 }
 
 /// On which kind of scheduler a NIF runs.
@@ -68,7 +70,7 @@ pub(super) unsafe extern "C" fn run<N: Nif<ARITY>, const ARITY: usize>(
         // SAFETY: as above.
         let argument = unsafe { *argument };
         // SAFETY: an argument belongs to the environment of its call.
-        unsafe { Term::new(env, argument) }
+        unsafe { Term::new(env, argument) }.into()
     });
     // One word leaves the guard: a whole answer would go through memory, which costs a tenth of a
     // call.
