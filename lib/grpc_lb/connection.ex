@@ -27,7 +27,8 @@ defmodule GrpcLb.Connection do
 
   ## What it does by itself
 
-    * A new resolution: what is new is opened, all at once; what is gone leaves the rotation first
+    * A new resolution: what is new is opened, as many as `:max_dials` allows at the same time and the
+      others in order as those are done; what is gone leaves the rotation first
       and is closed after `:drain_timeout`; what stays is not touched. The backends are listed in the
       order of the resolution. An endpoint that is in it twice is listed once, with both weights.
     * The host name is part of an endpoint: the same address under another name is opened anew, as a
@@ -70,6 +71,26 @@ defmodule GrpcLb.Connection do
   Where every backend is ejected and none may be picked, see `strict:` of `:outlier_detection`, a call
   that waits tries again when its time is over. `GrpcLb.pick/1` and its like, which have no connection,
   never wait.
+
+  ## Whom it dials
+
+  With all policies but one there is a transport to every backend. With `:pick_first` there is one
+  transport in all, as gRFC A62 has it: backends are dialled in order, with `shuffle: true` in that which
+  they have drawn, and the first that opens is the one. While it is up nobody else is dialled; when it is
+  lost the connection begins with the first again. Then `max_requests_per_backend` has no other backend
+  to go to.
+
+  A backend may have several addresses, see `:alternatives` of `GrpcLb.Address`. One transport to it is
+  enough, whichever address it is to, and the backend is the same one after it was reached at another.
+
+  In both cases those of which one is enough are dialled by happy eyeballs (gRFC A61, RFC 8305): families
+  take turns, IPv6 and IPv4, the next dial begins 250 ms after the one before or when that has failed, and
+  when one opens the others are ended. What they have opened is closed. When all have been dialled, each
+  that has failed is dialled again after its own backoff.
+
+  Two things are other than in A61 and A62. There a lost connection is dialled again when somebody
+  picks; here at once. There none is dialled again before all have failed once; here before all have
+  been dialled.
 
   ## Its balancer
 
@@ -170,7 +191,7 @@ defmodule GrpcLb.Connection do
   Connects, and returns when a pick can succeed: as soon as one transport is open. Others join the
   rotation as they open.
 
-  All addresses are tried at the same time, and one that fails again after its backoff, as long as
+  Addresses are tried as the moduledoc says, and one that fails again after its backoff, as long as
   others are on their way. When no transport is open and none is on its way, or the target cannot be
   resolved, it fails with the first error, and nothing is left of it. Likewise when the calling
   process dies.
@@ -698,8 +719,13 @@ defmodule GrpcLb.Connection do
     * `:resolution` - the last one: `:pending`, `:ok` or `{:error, reason}`
     * `:backends` - a map for each, in the order of the last resolution, with
       * `:id`, `:address`
-      * `:state` - `:opening`, `:up`, `:backoff`, or, when it is not in the resolution any more,
-        `:draining` or `:closing`
+      * `:state` - of its transport, that of the furthest where it has several addresses:
+        * `:up`
+        * `:opening` - it is being opened
+        * `:queued` - it is to be opened, when others have been, see `:max_dials`
+        * `:backoff` - it could not be opened, or was lost, and is tried again later
+        * `:idle` - it is not needed: with `:pick_first` another is up, or has its turn first
+        * `:closing`, `:draining` - it is being closed, or is about to be
       * `:error` - why its transport failed last; `nil` while it is open
 
   Raises `ArgumentError` when there is no such connection.
@@ -720,7 +746,7 @@ defmodule GrpcLb.Connection do
             %{
               id: String.t(),
               address: GrpcLb.Address.t(),
-              state: :opening | :up | :backoff | :draining | :closing,
+              state: :up | :opening | :queued | :backoff | :idle | :closing | :draining,
               error: term()
             }
           ]

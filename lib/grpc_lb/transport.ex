@@ -1,7 +1,7 @@
 defmodule GrpcLb.Transport do
   @moduledoc """
   A transport is how a connection reaches one address: a socket, a client process, an HTTP/2
-  connection. A connection opens one to every address and balances over the open ones.
+  connection. A connection opens one to every backend and balances over the open ones.
 
   A module is given to a connection as `transport: MyApp.Lines` or `transport: {MyApp.Lines, opts}`:
 

@@ -90,7 +90,7 @@ defmodule GrpcLb.SecretTest do
         subchannel:
           quote(
             do: fn handle ->
-              [{pid, _address, _state}] = Connection.Subchannel.all(handle.balancer)
+              [{pid, _key, _address, _state}] = Connection.Subchannel.all(handle.balancer)
               pid
             end
           )

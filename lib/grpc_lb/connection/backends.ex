@@ -1,55 +1,51 @@
 defmodule GrpcLb.Connection.Backends do
   @moduledoc false
-  # The backends of a connection and their subchannels, for its server: what `Plan` decides is
-  # started and stopped here, what subchannels tell is noted, and what failed is tried again.
+  # The backends of a connection and their subchannels, for its server: what `Plan`, `Races` and `Dialer`
+  # decide is started and stopped here, what subchannels tell is noted, and what failed is tried again.
+  # A backend has an entry for each of its addresses.
 
   alias GrpcLb.{Address, Native, Telemetry}
-  alias GrpcLb.Connection.{Backoff, Options, Plan, Rotation, Subchannel}
+  alias GrpcLb.Connection.{Dialer, Entry, Options, Plan, Race, Races, Rotation, Subchannel}
 
-  @enforce_keys [:options, :balancer, :supervisor]
+  @nearness Map.new(
+              Enum.with_index([:up, :opening, :queued, :closing, :backoff, :draining, :idle])
+            )
+
+  @enforce_keys [:options, :balancer, :supervisor, :dialer, :races]
   defstruct [
     :options,
     :balancer,
     :supervisor,
+    :dialer,
+    :races,
     :first_error,
     ids: [],
     addresses: %{},
     entries: %{}
   ]
 
-  @typep entry :: %{
-           state: Plan.state(),
-           address: Address.t(),
-           pid: pid() | nil,
-           timer: reference() | nil,
-           backoff: Backoff.t(),
-           # How long it waits before it is opened again, when it is closed.
-           wait: non_neg_integer(),
-           # When it began to open, or was open, and how many calls had ended well then.
-           since: integer(),
-           successes: non_neg_integer(),
-           value: term(),
-           owner: pid() | nil,
-           # Why a subchannel was killed, if it was; and what happened last.
-           killed: term(),
-           error: term()
-         }
-
   @type t :: %__MODULE__{
           options: Options.t(),
           balancer: GrpcLb.balancer(),
           supervisor: pid(),
+          dialer: Dialer.t(),
+          races: Races.t(),
           first_error: {:open, Plan.id(), reason :: term()} | nil,
           ids: [Plan.id()],
           addresses: %{Plan.id() => Address.t()},
-          entries: %{Plan.id() => entry()}
+          entries: %{Plan.key() => Entry.t()}
         }
 
   @doc "No backends yet. The supervisor of the balancer's subchannels runs."
   @spec new(Options.t(), GrpcLb.balancer()) :: t()
   def new(options, balancer) do
-    supervisor = Subchannel.whereis_supervisor(balancer)
-    %__MODULE__{options: options, balancer: balancer, supervisor: supervisor}
+    %__MODULE__{
+      options: options,
+      balancer: balancer,
+      supervisor: Subchannel.whereis_supervisor(balancer),
+      dialer: Dialer.new(options.max_dials),
+      races: Races.new(options.policy)
+    }
   end
 
   @doc "Whether the supervisor of the subchannels is alive."
@@ -59,127 +55,115 @@ defmodule GrpcLb.Connection.Backends do
   @doc "Takes over the subchannels that live, with the addresses that were known."
   @spec adopt(t(), [Address.t()]) :: t()
   def adopt(backends, addresses) do
-    adopted =
-      for {pid, id, address, state} <- Subchannel.all(backends.balancer), into: %{} do
-        {id, adopted(backends, id, address, pid, state)}
-      end
-
-    update(%{backends | entries: adopted}, addresses)
+    backends.balancer
+    |> Subchannel.all()
+    |> Enum.reduce(backends, fn {pid, key, address, state}, backends ->
+      monitor(key, pid)
+      put(backends, adopted(%{new_entry(backends, key, address) | pid: pid}, state, backends))
+    end)
+    |> update(addresses)
   end
 
-  defp adopted(backends, id, address, pid, state) do
-    entry = entry(backends, address)
-    monitor(id, pid)
-
-    case state do
-      :opening ->
-        Subchannel.open(pid)
-        in_state(entry, :opening, pid: pid) |> deadline(id, backends.options.connect_timeout)
-
-      {:up, value, owner} ->
-        successes = Native.successes(backends.balancer, id)
-
-        in_state(entry, :up, pid: pid, value: value, owner: owner, successes: successes)
-        |> check_later(id, backends.options)
-
-      :closing ->
-        in_state(entry, :closing, pid: pid) |> deadline(id, Subchannel.close_ms())
-    end
+  defp adopted(entry, :opening, backends) do
+    Subchannel.open(entry.pid)
+    Entry.opening(entry, backends.options)
   end
+
+  defp adopted(entry, {:up, value, owner}, backends),
+    do: Entry.up(entry, value, owner, successes(backends, entry), backends.options)
+
+  defp adopted(entry, :closing, _backends), do: Entry.closing(entry)
 
   @doc "Makes these the addresses that are wanted."
   @spec update(t(), [Address.t()]) :: t()
   def update(backends, addresses) do
-    known = Map.new(backends.entries, fn {id, entry} -> {id, entry.address} end)
+    known = Map.new(backends.entries, fn {key, entry} -> {Plan.id(key), entry.address} end)
     {ids, addresses} = Plan.by_id(addresses, known)
     backends = %{backends | ids: ids, addresses: addresses}
-    plan = Plan.diff(ids, Map.new(backends.entries, fn {id, entry} -> {id, entry.state} end))
+    keys = for id <- ids, key <- Plan.keys(id, addresses[id]), do: key
+    plan = Plan.diff(keys, Map.new(backends.entries, fn {key, entry} -> {key, entry.state} end))
 
     backends
-    |> each(plan.open, &open/2)
-    |> each(plan.restore, &restore/2)
+    |> each(plan.open, &put(&1, new_entry(&1, &2)))
     |> each(plan.drain, &drain/2)
     |> each(plan.abort, &abort/2)
     |> each(plan.forget, &forget/2)
+    |> Map.update!(:races, &Races.update(&1, ids, addresses))
+    |> each(plan.restore, &restore/2)
+    |> step_all()
   end
 
-  defp each(backends, ids, fun), do: Enum.reduce(ids, backends, fun)
+  defp each(backends, keys, fun), do: Enum.reduce(keys, backends, &fun.(&2, &1))
 
   @doc "Ends those that are being opened, which nobody will wait for."
   @spec abort_all(t()) :: :ok
   def abort_all(backends) do
-    for {_id, %{state: :opening, pid: pid}} <- backends.entries, do: Process.exit(pid, :kill)
+    for {_key, %{state: :opening, pid: pid}} <- backends.entries, do: Process.exit(pid, :kill)
     :ok
   end
 
   @doc "The backends that are wanted, in order, for the rotation."
   @spec wanted(t()) :: [Rotation.wanted()]
   def wanted(%{entries: entries} = backends) do
-    for id <- backends.ids do
+    for id <- backends.ids, address = backends.addresses[id] do
       transport =
-        case entries do
-          %{^id => %{state: :up, value: value, owner: owner}} -> {:up, value, owner}
-          _none -> :not_up
-        end
+        Enum.find_value(Plan.keys(id, address), :not_up, fn key ->
+          with %{state: :up, value: value, owner: owner} <- entries[key],
+               do: {:up, value, owner},
+               else: (_not_up -> nil)
+        end)
 
-      {id, transport, backends.addresses[id].weight}
+      {id, transport, address.weight}
     end
   end
 
   @doc "The backends that are wanted, and the states that they are in."
   @spec states(t()) :: [{Plan.id(), Plan.state()}]
-  def states(backends) do
-    for id <- backends.ids, entry = backends.entries[id], do: {id, state(entry)}
-  end
-
-  # What was lost is opened again at once: it has not failed.
-  defp state(%{state: :backoff, wait: 0}), do: :opening
-  defp state(%{state: state}), do: state
+  def states(backends), do: for(id <- backends.ids, do: {id, furthest(backends, id).state})
 
   @doc "The endpoints of those whose transport is open and is not to be closed."
   @spec healthy(t()) :: MapSet.t(Plan.endpoint())
-  def healthy(%{entries: entries}),
-    do:
-      for({_id, %{state: :up} = up} <- entries, into: MapSet.new(), do: Plan.endpoint(up.address))
+  def healthy(backends) do
+    for {_key, %{state: :up, address: address}} <- backends.entries,
+        into: MapSet.new(),
+        do: Plan.endpoint(address)
+  end
 
   @doc "The first error, when no transport is open and none is on its way."
   @spec failure(t()) :: {:open, Plan.id(), reason :: term()} | nil
   def failure(backends) do
-    trying? =
-      Enum.any?(backends.entries, fn {_id, %{state: state}} -> state in [:opening, :up] end)
-
+    trying? = Enum.any?(backends.entries, fn {_, it} -> it.state in [:queued, :opening, :up] end)
     unless trying?, do: backends.first_error
   end
 
   @doc "The backends as `GrpcLb.Connection.info/1` shows them."
   @spec describe(t()) :: [map()]
   def describe(backends) do
-    gone = Enum.sort(Map.keys(backends.entries) -- backends.ids)
+    wanted = for id <- backends.ids, do: {id, backends.addresses[id], furthest(backends, id)}
 
-    for id <- backends.ids ++ gone, entry = backends.entries[id] do
-      %{
-        id: id,
-        address: Map.get(backends.addresses, id, entry.address),
-        state: entry.state,
-        error: entry.error
-      }
+    gone =
+      for {key, entry} <- Enum.sort(backends.entries), not wanted?(backends, key) do
+        {Plan.id(key), entry.address, entry}
+      end
+
+    for {id, address, %{state: state, error: error}} <- wanted ++ gone do
+      %{id: id, address: address, state: state, error: error}
     end
   end
 
+  # Of the addresses of a backend, the one that is the nearest to being up.
+  defp furthest(%{entries: entries, addresses: addresses}, id) do
+    id |> Plan.keys(addresses[id]) |> Enum.map(&entries[&1]) |> Enum.min_by(&@nearness[&1.state])
+  end
+
   @doc "A subchannel says that its transport is open."
-  @spec up(t(), Plan.id(), pid(), value :: term(), owner :: pid()) :: t()
-  def up(backends, id, pid, value, owner) do
+  @spec up(t(), Plan.key(), pid(), value :: term(), owner :: pid()) :: t()
+  def up(backends, key, pid, value, owner) do
     case backends.entries do
-      %{^id => %{state: :opening, pid: ^pid} = entry} ->
-        emit(backends, id, entry, :up, %{})
-
-        entry =
-          entry
-          |> in_state(:up, value: value, owner: owner, error: nil, since: now())
-          |> Map.put(:successes, Native.successes(backends.balancer, id))
-          |> check_later(id, backends.options)
-
-        put(backends, id, entry)
+      %{^key => %{state: :opening, pid: ^pid} = entry} ->
+        emit(backends, entry, :up, %{})
+        entry = Entry.up(entry, value, owner, successes(backends, entry), backends.options)
+        backends |> put(entry) |> step(key)
 
       # Not wanted any more, or known already.
       _other ->
@@ -188,11 +172,11 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   @doc "A subchannel says that its transport is well."
-  @spec checked(t(), Plan.id(), pid()) :: t()
-  def checked(backends, id, pid) do
+  @spec checked(t(), Plan.key(), pid()) :: t()
+  def checked(backends, key, pid) do
     case backends.entries do
-      %{^id => %{state: :up, pid: ^pid} = entry} ->
-        put(backends, id, check_later(entry, id, backends.options))
+      %{^key => %{state: :up, pid: ^pid} = entry} ->
+        put(backends, Entry.check_later(entry, backends.options))
 
       _other ->
         backends
@@ -200,24 +184,16 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   @doc "A subchannel says that its transport is down. It is closing it."
-  @spec down(t(), Plan.id(), pid(), reason :: term()) :: {:lost | :expected, t()}
-  def down(backends, id, pid, reason) do
+  @spec down(t(), Plan.key(), pid(), reason :: term()) :: {:lost | :expected, t()}
+  def down(backends, key, pid, reason) do
     case backends.entries do
-      %{^id => %{state: :up, pid: ^pid} = entry} ->
-        emit(backends, id, entry, :down, %{reason: reason})
-
-        entry =
-          entry
-          |> lost(id, backends)
-          |> in_state(:closing, error: reason)
-          |> deadline(id, Subchannel.close_ms())
-
-        {:lost, backends |> put(id, entry) |> remember({:open, id, reason})}
+      %{^key => %{state: :up, pid: ^pid} = entry} ->
+        {entry, backends} = lost(backends, entry, reason)
+        {:lost, backends |> put(Entry.closing(entry)) |> step(key)}
 
       # It is not wanted, but could be restored if it was left as it is.
-      %{^id => %{state: :draining, pid: ^pid} = entry} ->
-        entry = in_state(entry, :closing) |> deadline(id, Subchannel.close_ms())
-        {:expected, put(backends, id, entry)}
+      %{^key => %{state: :draining, pid: ^pid} = entry} ->
+        {:expected, put(backends, Entry.closing(entry))}
 
       _other ->
         {:expected, backends}
@@ -225,39 +201,49 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   @doc "A subchannel has ended. Says whether a transport that is wanted was lost."
-  @spec ended(t(), Plan.id(), reason :: term()) :: {:lost | :expected, t()}
-  def ended(backends, id, reason) do
-    entry = Map.fetch!(backends.entries, id)
+  @spec ended(t(), Plan.key(), reason :: term()) :: {:lost | :expected, t()}
+  def ended(backends, key, reason) do
+    entry = Map.fetch!(backends.entries, key)
     reason = entry.killed || plain(reason)
 
     case entry.state do
       :opening ->
-        error = {:open, id, reason}
-        connect_error(backends, entry, error)
-        {wait, backoff} = Backoff.next(entry.backoff)
-        entry = %{entry | wait: wait, backoff: backoff}
-        {:lost, backends |> retry(id, entry, reason) |> remember(error)}
+        {entry, backends} = failed(backends, entry, reason)
+        {:lost, gone(backends, entry)}
 
       :up ->
-        emit(backends, id, entry, :down, %{reason: reason})
-        entry = lost(entry, id, backends)
-        {:lost, backends |> retry(id, entry, reason) |> remember({:open, id, reason})}
+        {entry, backends} = lost(backends, entry, reason)
+        {:lost, gone(backends, entry)}
 
-      :draining ->
-        {:expected, forget(id, backends)}
-
-      :closing ->
-        {:expected, closed(backends, id, entry)}
+      _draining_or_closing ->
+        {:expected, gone(backends, entry)}
     end
   end
 
-  # It may be wanted: because it went down, or because it came back too late to be kept.
-  defp closed(backends, id, entry) do
-    cond do
-      not is_map_key(backends.addresses, id) -> forget(id, backends)
-      entry.error -> retry(backends, id, entry, entry.error)
-      true -> id |> forget(backends) |> then(&open(id, &1))
+  # Its subchannel is. It may be wanted: because it went down, or came back too late to be kept.
+  defp gone(backends, %{key: key} = entry) do
+    if wanted?(backends, key),
+      do: backends |> put(Entry.rest(entry)) |> step(key),
+      else: backends |> forget(key) |> dial()
+  end
+
+  defp wanted?(backends, key) do
+    case backends.addresses[Plan.id(key)] do
+      nil -> false
+      address -> key in Plan.keys(Plan.id(key), address)
     end
+  end
+
+  defp failed(backends, entry, reason) do
+    error = {:open, Plan.id(entry.key), reason}
+    execute(backends, [:grpc_lb, :connection, :connect_error], entry, %{reason: error})
+    {Entry.failed(entry, reason), remember(backends, error)}
+  end
+
+  defp lost(backends, entry, reason) do
+    emit(backends, entry, :down, %{reason: reason})
+    entry = Entry.lost(entry, reason, successes(backends, entry))
+    {entry, remember(backends, {:open, Plan.id(entry.key), reason})}
   end
 
   defp remember(%{first_error: nil} = backends, error), do: %{backends | first_error: error}
@@ -267,155 +253,137 @@ defmodule GrpcLb.Connection.Backends do
   defp plain(reason), do: reason
 
   @doc "A timer of a backend has run out."
-  @spec timeout(t(), Plan.id(), reference(), what :: atom()) :: t()
-  def timeout(backends, id, timer, what) do
+  @spec timeout(t(), Plan.key(), reference(), what :: atom()) :: t()
+  def timeout(backends, key, _timer, {:delay, turn}) do
+    name = Races.name(backends.races, key)
+    step_race(%{backends | races: Races.delay_over(backends.races, name, turn)}, name) |> dial()
+  end
+
+  def timeout(backends, key, timer, what) do
     case backends.entries do
-      %{^id => %{timer: ^timer} = entry} -> due(what, backends, id, entry)
+      %{^key => %{timer: ^timer} = entry} -> due(what, backends, entry)
       _stopped_too_late -> backends
     end
   end
 
-  defp due(:retry, backends, id, _entry), do: open(id, backends)
+  defp due(:rested, backends, entry) do
+    backends |> put(Entry.in_state(entry, :idle)) |> step(entry.key)
+  end
 
-  defp due(:check, backends, id, entry) do
+  defp due(:check, backends, entry) do
     Subchannel.check(entry.pid)
-    put(backends, id, deadline(entry, id, backends.options.connect_timeout))
+    put(backends, Entry.timer(entry, backends.options.connect_timeout, :deadline))
   end
 
-  defp due(:drained, backends, id, entry) do
+  defp due(:drained, backends, entry) do
     Subchannel.close(entry.pid)
-    entry = in_state(entry, :closing) |> deadline(id, Subchannel.close_ms())
-    put(backends, id, entry)
+    put(backends, Entry.closing(entry))
   end
 
-  defp due(:deadline, backends, id, entry) do
+  defp due(:deadline, backends, entry) do
     Process.exit(entry.pid, :kill)
     killed = if entry.state == :up, do: {:check, :timeout}, else: :timeout
-    put(backends, id, %{entry | killed: killed})
+    put(backends, %{entry | killed: killed})
   end
 
-  # What a plan asks for, one backend each.
+  # Who is dialled.
 
-  defp open(id, backends) do
-    %{options: options, addresses: %{^id => address}} = backends
-    entry = Map.get_lazy(backends.entries, id, fn -> entry(backends, address) end)
-    pid = Subchannel.start(backends.balancer, options.transport, id, address)
-    monitor(id, pid)
+  defp step_all(backends) do
+    backends.races |> Races.names() |> Enum.reduce(backends, &step_race(&2, &1)) |> dial()
+  end
+
+  # The state of this one has changed: what its race makes of that.
+  defp step(backends, key), do: backends |> step_race(Races.name(backends.races, key)) |> dial()
+
+  defp step_race(backends, name) do
+    {dial, stop, turn, races} = Races.step(backends.races, name, &backends.entries[&1].state)
+    if turn, do: start_delay(turn)
+    %{backends | races: races} |> each(stop, &stop/2) |> each(dial, &queue/2)
+  end
+
+  defp start_delay({key, turn}),
+    do: :erlang.start_timer(Race.delay_ms(), self(), {:backend, key, {:delay, turn}})
+
+  defp queue(backends, key), do: put(backends, Entry.in_state(backends.entries[key], :queued))
+
+  # Those whose turn it is.
+  defp dial(backends) do
+    case Dialer.next(backends.dialer) do
+      nil -> backends
+      key -> backends |> open(key) |> dial()
+    end
+  end
+
+  defp open(backends, key) do
+    address = backends.addresses[Plan.id(key)]
+    pid = Subchannel.start(backends.balancer, backends.options.transport, key, address)
+    monitor(key, pid)
     Subchannel.open(pid)
-
-    entry =
-      %{entry | address: address}
-      |> in_state(:opening, pid: pid, since: now())
-      |> deadline(id, options.connect_timeout)
-
-    put(backends, id, entry)
+    entry = %{backends.entries[key] | pid: pid, address: address}
+    put(backends, Entry.opening(entry, backends.options))
   end
 
-  defp restore(id, backends) do
-    entry = in_state(backends.entries[id], :up) |> check_later(id, backends.options)
-    put(backends, id, entry)
+  # What a plan or a race asks for, one entry each.
+
+  defp stop(backends, key) do
+    case backends.entries[key] do
+      %{state: :queued} = entry -> put(backends, Entry.in_state(entry, :idle))
+      %{state: :opening} -> abort(backends, key)
+      %{state: :up} -> drain(backends, key)
+    end
   end
 
-  defp drain(id, backends) do
-    entry =
-      in_state(backends.entries[id], :draining)
-      |> timer(id, backends.options.drain_timeout, :drained)
+  # Unless another is up that is enough.
+  defp restore(backends, key) do
+    if Enum.any?(Races.rivals(backends.races, key), &(backends.entries[&1].state == :up)),
+      do: backends,
+      else: put(backends, Entry.restored(backends.entries[key], backends.options))
+  end
 
-    put(backends, id, entry)
+  defp drain(backends, key) do
+    entry = Entry.in_state(backends.entries[key], :draining, wait: 0)
+    put(backends, Entry.timer(entry, backends.options.drain_timeout, :drained))
   end
 
   # It may be anywhere in `open/2`. What it has opened already, the janitor closes.
-  defp abort(id, backends) do
-    entry = stop_timer(backends.entries[id])
+  defp abort(backends, key) do
+    entry = Entry.in_state(backends.entries[key], :closing, wait: 0)
     Process.exit(entry.pid, :kill)
-    put(backends, id, in_state(entry, :closing))
+    put(backends, entry)
   end
 
-  defp forget(id, backends) do
-    {entry, entries} = Map.pop!(backends.entries, id)
-    stop_timer(entry)
-    %{backends | entries: entries}
-  end
-
-  defp retry(backends, id, entry, reason) do
-    entry =
-      %{entry | error: reason}
-      |> in_state(:backoff, pid: nil, value: nil, owner: nil, killed: nil)
-      |> timer(id, entry.wait, :retry)
-
-    put(backends, id, entry)
-  end
-
-  # Whoever accepts and hangs up at once has not worked, so that the waits grow.
-  defp lost(entry, id, backends) do
-    ms = System.convert_time_unit(now() - entry.since, :native, :millisecond)
-
-    worked? =
-      Backoff.outlasted?(entry.backoff, ms) or
-        Native.successes(backends.balancer, id) > entry.successes
-
-    backoff = if worked?, do: Backoff.reset(entry.backoff), else: entry.backoff
-    {wait, backoff} = Backoff.lost(backoff)
-    %{entry | wait: wait, backoff: backoff}
+  defp forget(backends, key) do
+    {entry, entries} = Map.pop!(backends.entries, key)
+    Entry.in_state(entry, :idle)
+    %{backends | entries: entries, dialer: Dialer.note(backends.dialer, key, :gone)}
   end
 
   # Entries.
 
-  defp entry(backends, address) do
-    %{
-      state: :opening,
-      address: address,
-      pid: nil,
-      timer: nil,
-      backoff: backends.options.backoff,
-      wait: 0,
-      since: now(),
-      successes: 0,
-      value: nil,
-      owner: nil,
-      killed: nil,
-      error: nil
-    }
+  defp new_entry(backends, key) do
+    new_entry(backends, key, backends.addresses[Plan.id(key)])
   end
 
-  defp put(backends, id, entry), do: put_in(backends.entries[id], entry)
-
-  defp in_state(entry, state, fields \\ []), do: Enum.into(fields, %{entry | state: state})
-
-  # The id comes back with the message.
-  defp monitor(id, pid), do: :erlang.monitor(:process, pid, tag: {:backend_ended, id})
-
-  defp deadline(entry, id, ms), do: timer(entry, id, ms, :deadline)
-
-  defp check_later(entry, id, %{transport: {module, _opts}, check_interval: interval}) do
-    if interval != :infinity and function_exported?(module, :check, 1) do
-      timer(entry, id, interval, :check)
-    else
-      stop_timer(entry)
-    end
+  defp new_entry(backends, key, address) do
+    %Entry{key: key, address: address, backoff: backends.options.backoff}
   end
 
-  defp timer(entry, id, ms, what) do
-    timer = :erlang.start_timer(ms, self(), {:backend, id, what})
-    %{stop_timer(entry) | timer: timer}
+  defp put(backends, %{key: key} = entry) do
+    dialer = Dialer.note(backends.dialer, key, entry.state)
+    %{backends | entries: Map.put(backends.entries, key, entry), dialer: dialer}
   end
 
-  defp stop_timer(%{timer: nil} = entry), do: entry
+  defp successes(backends, entry), do: Native.successes(backends.balancer, Plan.id(entry.key))
 
-  defp stop_timer(entry) do
-    :erlang.cancel_timer(entry.timer)
-    %{entry | timer: nil}
-  end
+  # The key comes back with the message.
+  defp monitor(key, pid), do: :erlang.monitor(:process, pid, tag: {:backend_ended, key})
 
   # Telemetry.
 
-  defp emit(backends, id, entry, event, metadata) do
-    metadata = Map.merge(metadata, %{id: id, address: entry.address})
+  defp emit(backends, entry, event, metadata) do
+    address = Plan.address(entry.key, entry.address)
+    metadata = Map.merge(metadata, %{id: Plan.id(entry.key), address: address})
     execute(backends, [:grpc_lb, :backend, event], entry, metadata)
-  end
-
-  defp connect_error(backends, entry, error) do
-    execute(backends, [:grpc_lb, :connection, :connect_error], entry, %{reason: error})
   end
 
   defp execute(%{options: options}, event, entry, metadata) do

@@ -13,7 +13,8 @@ defmodule GrpcLb.Connection.Connectivity do
 
   @doc """
   What is known after a change, given the backends that are wanted with the states that they have. One
-  that has failed has failed until it is up: another attempt does not change that.
+  that has failed has failed until it is up: another attempt does not change that. With pick_first
+  until any is, for then all is begun anew when that is lost (gRFC A62).
 
       iex> alias GrpcLb.Connection.Connectivity
       iex> failed = Connectivity.update(%{}, [{"a", :up}, {"b", :backoff}])
@@ -23,12 +24,16 @@ defmodule GrpcLb.Connection.Connectivity do
   """
   @spec update(t(), [{Plan.id(), Plan.state()}]) :: t()
   def update(known, backends) do
+    known = if List.keymember?(backends, :up, 1), do: forget_idle(known, backends), else: known
     Map.new(backends, fn {id, state} -> {id, next(Map.get(known, id), state)} end)
   end
+
+  defp forget_idle(known, backends), do: Map.drop(known, for({id, :idle} <- backends, do: id))
 
   defp next(_before, :up), do: :ready
   defp next(_before, :backoff), do: :transient_failure
   defp next(:transient_failure, _on_its_way), do: :transient_failure
+  defp next(_before, :idle), do: :idle
   defp next(_before, _on_its_way), do: :connecting
 
   @doc """

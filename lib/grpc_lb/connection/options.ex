@@ -44,6 +44,14 @@ defmodule GrpcLb.Connection.Options do
       they are ended and count as failed.
       """
     ],
+    max_dials: [
+      type: {:integer, from: 1, to: 0xFFFFFFFF},
+      default: 32,
+      doc: """
+      how many transports are being opened at the same time. The others wait in the order of the
+      resolution.
+      """
+    ],
     ready_timeout: [
       type: {:ms, 1},
       default: 30_000,
@@ -128,6 +136,7 @@ defmodule GrpcLb.Connection.Options do
           settings: keyword(),
           resolver: {module(), Secret.t()},
           connect_timeout: pos_integer(),
+          max_dials: pos_integer(),
           ready_timeout: pos_integer(),
           drain_timeout: non_neg_integer(),
           check_interval: pos_integer() | :infinity,

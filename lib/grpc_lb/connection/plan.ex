@@ -3,13 +3,15 @@ defmodule GrpcLb.Connection.Plan do
   # What a connection has to do so that its transports become those of a resolution. Pure: it starts
   # nothing and knows no process.
   #
-  # A backend that has been resolved once has one of these states:
+  # An address of a backend that has been resolved once has one of these states:
   #
-  #   * `:opening` - its transport is being opened
   #   * `:up` - it is open
+  #   * `:opening` - its transport is being opened
+  #   * `:queued` - it is to be opened, when others have been
   #   * `:backoff` - it could not be opened, or is gone, and is tried again later
   #   * `:draining` - it is open and has left the rotation, for calls in flight
   #   * `:closing` - it is being closed
+  #   * `:idle` - it is not needed: another is up, or has its turn first
 
   alias GrpcLb.Address
 
@@ -17,21 +19,51 @@ defmodule GrpcLb.Connection.Plan do
 
   @type id :: String.t()
   @opaque endpoint :: {tuple(), :inet.port_number(), String.t() | nil, String.t() | nil}
-  @type state :: :opening | :up | :backoff | :draining | :closing
+  @type state :: :up | :opening | :queued | :backoff | :draining | :closing | :idle
+
+  @typedoc "An address of a backend: the id for the first, and with it what the others are."
+  @type key :: id() | {id(), {Address.ip(), :inet.port_number()}}
 
   @typedoc """
   What to do.
 
-    * `:open` - ids that are new
-    * `:restore` - ids that were draining and are wanted again
-    * `:drain` - ids that are open and not wanted any more
-    * `:abort` - ids that are being opened and not wanted any more
-    * `:forget` - ids that wait for another attempt and are not wanted any more
+    * `:open` - addresses that are new
+    * `:restore` - those that were draining and are wanted again
+    * `:drain` - those that are open and not wanted any more
+    * `:abort` - those that are being opened and not wanted any more
+    * `:forget` - those that have no transport and are not wanted any more
 
   All others stay as they are. One that is being closed cannot be kept: if it is still wanted when
   that is done, it is opened anew.
   """
-  @type t :: %{open: [id()], restore: [id()], drain: [id()], abort: [id()], forget: [id()]}
+  @type t :: %{open: [key()], restore: [key()], drain: [key()], abort: [key()], forget: [key()]}
+
+  @doc """
+  The addresses of a backend, by which it can be reached.
+
+      iex> address = %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 1, alternatives: [{{10, 0, 0, 2}, 1}]}
+      iex> [_first, other] = GrpcLb.Connection.Plan.keys("10.0.0.1:1", address)
+      ["10.0.0.1:1", {"10.0.0.1:1", {{10, 0, 0, 2}, 1}}]
+      iex> GrpcLb.Connection.Plan.id(other)
+      "10.0.0.1:1"
+      iex> GrpcLb.Connection.Plan.address(other, address)
+      %GrpcLb.Address{ip: {10, 0, 0, 2}, port: 1}
+  """
+  @spec keys(id(), Address.t()) :: [key()]
+  def keys(id, %{ip: ip, port: port, alternatives: alternatives}),
+    do: [id | for(other <- Enum.uniq(alternatives), other != {ip, port}, do: {id, other})]
+
+  @doc "Whose address it is."
+  @spec id(key()) :: id()
+  def id({id, _other}), do: id
+  def id(id), do: id
+
+  @doc "What is dialled."
+  @spec address(key(), Address.t()) :: Address.t()
+  def address({_id, {ip, port}}, address),
+    do: %{address | ip: ip, port: port, zone: nil, alternatives: []}
+
+  def address(_id, address), do: %{address | alternatives: []}
 
   @doc """
   What makes an address the one that it is: where it is, and the host name, which TLS verifies.
@@ -110,13 +142,13 @@ defmodule GrpcLb.Connection.Plan do
   defp free(id, taken?), do: if(taken?.(id), do: free(id <> "/", taken?), else: id)
 
   @doc """
-  Compares the ids that are wanted with those that are there.
+  Compares the addresses that are wanted with those that are there.
 
       iex> states = %{"a" => :up, "b" => :up, "c" => :draining, "d" => :opening}
       iex> GrpcLb.Connection.Plan.diff(["e", "c", "b"], states)
       %{open: ["e"], restore: ["c"], drain: ["a"], abort: ["d"], forget: []}
   """
-  @spec diff([id()], %{id() => state()}) :: t()
+  @spec diff([key()], %{key() => state()}) :: t()
   def diff(wanted, states) do
     gone = states |> Map.drop(wanted) |> Enum.sort() |> Enum.group_by(&elem(&1, 1), &elem(&1, 0))
 
@@ -125,7 +157,7 @@ defmodule GrpcLb.Connection.Plan do
       restore: Enum.filter(wanted, &(states[&1] == :draining)),
       drain: Map.get(gone, :up, []),
       abort: Map.get(gone, :opening, []),
-      forget: Map.get(gone, :backoff, [])
+      forget: Enum.flat_map([:backoff, :idle, :queued], &Map.get(gone, &1, []))
     }
   end
 end

@@ -7,15 +7,15 @@ defmodule GrpcLb.Connection.Subchannel do
   @close_ms 3_000
 
   use GenServer, restart: :temporary, shutdown: @close_ms
-  use GrpcLb.Redacted, show: [:balancer, :module, :id, :address]
+  use GrpcLb.Redacted, show: [:balancer, :module, :key, :address]
 
   alias GrpcLb.{Address, Holder, Janitor, Names, Secret}
   alias GrpcLb.Connection.{Callback, Plan, Server}
 
   # What the transport is given, and what it returned, may be secret, and a crash is logged with this: both
   # are hidden, for the server's state and messages, too.
-  @derive {Inspect, only: [:balancer, :module, :id, :address]}
-  @enforce_keys [:balancer, :supervisor, :module, :opts, :id, :address]
+  @derive {Inspect, only: [:balancer, :module, :key, :address]}
+  @enforce_keys [:balancer, :supervisor, :module, :opts, :key, :address]
   defstruct @enforce_keys ++ [:opened, :monitor]
 
   @type state :: :opening | {:up, value :: Secret.t(), owner :: pid()} | :closing
@@ -37,9 +37,9 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec whereis_supervisor(GrpcLb.balancer()) :: pid() | nil
   def whereis_supervisor(balancer), do: Names.whereis({__MODULE__, balancer})
 
-  @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Plan.id(), Address.t()) :: pid()
-  def start(balancer, transport, id, address) do
-    child = {__MODULE__, {balancer, transport, id, address}}
+  @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Plan.key(), Address.t()) :: pid()
+  def start(balancer, transport, key, address) do
+    child = {__MODULE__, {balancer, transport, key, address}}
     {:ok, pid} = DynamicSupervisor.start_child(supervisor(balancer), child)
     pid
   end
@@ -57,12 +57,12 @@ defmodule GrpcLb.Connection.Subchannel do
   def close(pid), do: GenServer.cast(pid, :close)
 
   @doc "All that live."
-  @spec all(GrpcLb.balancer()) :: [{pid(), Plan.id(), Address.t(), state()}]
+  @spec all(GrpcLb.balancer()) :: [{pid(), Plan.key(), Address.t(), state()}]
   def all(balancer) do
     for {_id, pid, _type, _modules} <-
           DynamicSupervisor.which_children(supervisor(balancer)),
-        {^pid, {id, address, state}} <- Registry.lookup(GrpcLb.Registry, {__MODULE__, pid}) do
-      {pid, id, address, state}
+        {^pid, {key, address, state}} <- Registry.lookup(GrpcLb.Registry, {__MODULE__, pid}) do
+      {pid, key, address, state}
     end
   end
 
@@ -70,9 +70,9 @@ defmodule GrpcLb.Connection.Subchannel do
   def start_link(arg), do: GenServer.start_link(__MODULE__, arg)
 
   @impl true
-  def init({balancer, {module, opts}, id, address}) do
+  def init({balancer, {module, opts}, key, address}) do
     Process.flag(:trap_exit, true)
-    {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {id, address, :opening})
+    {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {key, address, :opening})
     [supervisor | _] = Process.get(:"$ancestors")
     :ok = Janitor.watch(balancer, supervisor)
 
@@ -81,7 +81,7 @@ defmodule GrpcLb.Connection.Subchannel do
       supervisor: supervisor,
       module: module,
       opts: opts,
-      id: id,
+      key: key,
       address: address
     }
 
@@ -94,7 +94,12 @@ defmodule GrpcLb.Connection.Subchannel do
 
   @impl true
   def handle_cast(:open, %{opened: nil} = state) do
-    case opened(Callback.call(state.module, :open, [state.address, Secret.reveal(state.opts)])) do
+    case opened(
+           Callback.call(state.module, :open, [
+             Plan.address(state.key, state.address),
+             Secret.reveal(state.opts)
+           ])
+         ) do
       {:ok, value, owner} ->
         # Now or later this process may be killed.
         Janitor.clean_up_with({state.module, :close, [value]})
@@ -114,7 +119,7 @@ defmodule GrpcLb.Connection.Subchannel do
 
     case Callback.call(state.module, :check, [Secret.reveal(value)]) do
       {:ok, :ok} ->
-        tell(state, {:backend_checked, state.id, self()})
+        tell(state, {:backend_checked, state.key, self()})
         {:noreply, state}
 
       {:ok, {:error, reason}} ->
@@ -166,7 +171,7 @@ defmodule GrpcLb.Connection.Subchannel do
     exits = flush_exits(state.supervisor)
     {:ok, hidden} = state.opened
     put_state({:up, hidden, owner})
-    tell(state, {:backend_up, state.id, self(), hidden, owner})
+    tell(state, {:backend_up, state.key, self(), hidden, owner})
     monitor = if owner != self(), do: Process.monitor(owner)
     state = %{state | monitor: monitor}
 
@@ -192,7 +197,7 @@ defmodule GrpcLb.Connection.Subchannel do
   # Told before it is closed, which may take its time.
   defp down(reason, state) do
     put_state(:closing)
-    tell(state, {:backend_down, state.id, self(), reason})
+    tell(state, {:backend_down, state.key, self(), reason})
     {:stop, {:shutdown, reason}, state}
   end
 
@@ -206,8 +211,8 @@ defmodule GrpcLb.Connection.Subchannel do
 
   # First what can be looked up, then the message: a server that is started in between sees either.
   defp put_state(new) do
-    Registry.update_value(GrpcLb.Registry, {__MODULE__, self()}, fn {id, address, _before} ->
-      {id, address, new}
+    Registry.update_value(GrpcLb.Registry, {__MODULE__, self()}, fn {key, address, _before} ->
+      {key, address, new}
     end)
   end
 

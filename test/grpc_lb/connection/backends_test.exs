@@ -51,7 +51,9 @@ defmodule GrpcLb.Connection.BackendsTest do
 
     {:ok, balancer} = GrpcLb.new(:round_robin, [], owner: self())
     {:ok, _} = Registry.register(GrpcLb.Registry, {Server, balancer}, nil)
-    start_supervised!({DynamicSupervisor, name: Names.via({Subchannel, balancer})})
+    supervisor = {DynamicSupervisor, name: Names.via({Subchannel, balancer})}
+    # Those that wait for an answer then are not waited for.
+    start_supervised!(Supervisor.child_spec(supervisor, shutdown: :brutal_kill))
     %{options: options, backends: Backends.new(options, balancer)}
   end
 
@@ -85,13 +87,17 @@ defmodule GrpcLb.Connection.BackendsTest do
 
   defp subchannel(backends, id), do: backends.entries[id].pid
 
-  # Its wait is over. How long that was.
+  # The wait of @a is over. How long that was.
   defp rested(backends) do
-    [%{id: id, state: :backoff}] = Backends.describe(backends)
-    %{timer: timer, wait: wait} = backends.entries[id]
-    # At most half a minute has gone by.
-    if wait > 0, do: assert(:erlang.read_timer(timer) in (wait - 30_000)..wait)
-    {wait, Backends.timeout(backends, id, timer, :retry)}
+    case backends.entries["10.0.0.1:1"] do
+      %{state: :opening} ->
+        {0, backends}
+
+      %{state: :backoff, timer: timer, wait: wait} ->
+        # At most half a minute has gone by.
+        assert :erlang.read_timer(timer) in (wait - 30_000)..wait
+        {wait, Backends.timeout(backends, "10.0.0.1:1", timer, :rested)}
+    end
   end
 
   test "what is wanted is opened, listed in order, and what is not is drained", context do
@@ -113,8 +119,7 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert Backends.wanted(backends) == [{"10.0.0.1:1", :not_up, 1}]
     step({:close, 1}, :ok)
     assert {:expected, backends} = ended(backends, pid)
-    assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)
-    assert {0, backends} = rested(backends)
+    assert [%{state: :opening, error: {:down, :broken}}] = Backends.describe(backends)
     assert [%{state: :up, error: nil}] = Backends.describe(opened(backends, 1))
   end
 
@@ -128,7 +133,7 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert :erlang.read_timer(timer) in 1..Subchannel.close_ms()
     backends = Backends.timeout(backends, "10.0.0.1:1", timer, :deadline)
     assert {:expected, backends} = ended(backends, pid)
-    assert [%{state: :backoff, error: {:down, :broken}}] = Backends.describe(backends)
+    assert [%{state: :opening, error: {:down, :broken}}] = Backends.describe(backends)
   end
 
   describe "the waits" do
@@ -225,8 +230,8 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert {:lost, backends} = ended(late, pid)
     assert_receive {:closed, closer} when closer != pid, 10_000
 
-    assert_receive {:timeout, timer, {:backend, ^id, :retry}}, 10_000
-    backends = Backends.timeout(backends, id, timer, :retry)
+    assert_receive {:timeout, timer, {:backend, ^id, :rested}}, 10_000
+    backends = Backends.timeout(backends, id, timer, :rested)
     assert_receive {:backend_up, ^id, second, _value, _owner} when second != pid, 10_000
     dropped = Backends.update(backends, [])
     assert {:expected, backends} = ended(dropped, second)

@@ -314,34 +314,158 @@ defmodule GrpcLb.Connection.ReconcileTest do
   end
 
   describe "pick_first" do
+    test "dials one after the other, and has one connection" do
+      refusing = Loopback.start(:refuse)
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      handle = connect!([refusing, a, b], policy: :pick_first)
+      assert ids(handle) == [Loopback.id(a)]
+      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(a)]
+
+      assert [_refused, %{state: :up}, %{state: :idle, error: nil}] =
+               Connection.info(handle).backends
+
+      Loopback.become(refusing, :echo)
+      # It is not needed, also when its backoff is over.
+      eventually(fn -> match?([%{state: :idle} | _], Connection.info(handle).backends) end)
+      assert Enum.map([refusing, a, b], &Loopback.accepted/1) == [0, 1, 0]
+    end
+
     test "follows a swap" do
       [a, b, c] = for _ <- 1..3, do: Loopback.start()
       {handle, names} = connect_scripted!([a, b], policy: :pick_first)
-      await_ids(handle, [a, b])
-      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(a)]
       resolve_to(handle, names, [c, b])
-      await_ids(handle, [c, b])
-      # The one that was up when the first left.
-      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(b)]
-      resolve_to(handle, names, [c])
       await_ids(handle, [c])
       assert Enum.uniq(picked(handle, 10)) == [Loopback.id(c)]
       # A62: who is selected stays so.
       resolve_to(handle, names, [b, c])
-      await_ids(handle, [b, c])
       assert Enum.uniq(picked(handle, 10)) == [Loopback.id(c)]
+      resolve_to(handle, names, [b])
+      await_ids(handle, [b])
+      await_clients([a, c], 0)
+      assert Enum.map([a, b, c], &Loopback.accepted/1) == [1, 1, 1]
     end
 
     test "goes to the next when the first is down, and stays there" do
       servers = [a, b] = for _ <- 1..2, do: Loopback.start()
       handle = connect!(servers, policy: :pick_first)
-      await_ids(handle, servers)
+      assert ids(handle) == [Loopback.id(a)]
       Loopback.become(a, :refuse)
       await_ids(handle, [b])
-      assert Enum.uniq(picked(handle, 10)) == [Loopback.id(b)]
       Loopback.become(a, :echo)
-      await_ids(handle, [a, b])
+
+      eventually(fn ->
+        match?([%{state: :idle}, %{state: :up}], Connection.info(handle).backends)
+      end)
+
       assert Enum.uniq(picked(handle, 10)) == [Loopback.id(b)]
+      # From the first again.
+      Loopback.become(b, :refuse)
+      await_ids(handle, [a])
+      assert Loopback.accepted(b) == 1
+    end
+
+    test "does not wait long for one that says nothing" do
+      [stalled, server, other] = Enum.map([:stall, :echo, :echo], &Loopback.start/1)
+      handle = connect!([stalled, server, other], policy: :pick_first)
+      assert ids(handle) == [Loopback.id(server)]
+      # Who has lost is closed.
+      await_clients([stalled], 0)
+      assert [%{state: :idle}, %{state: :up}, %{state: :idle}] = Connection.info(handle).backends
+      assert Enum.map([stalled, server, other], &Loopback.accepted/1) == [1, 1, 0]
+    end
+
+    test "shuffles whom it dials first" do
+      servers = for _ <- 1..3, do: Loopback.start()
+
+      eventually(fn ->
+        handle = connect!(servers, policy: {:pick_first, shuffle: true})
+        assert [_one] = ids(handle)
+        Connection.disconnect(handle)
+        Enum.all?(servers, &(Loopback.accepted(&1) > 0))
+      end)
+    end
+  end
+
+  describe "the dials" do
+    test "are paced, in order" do
+      servers = for _ <- 1..5, do: Loopback.start(:stall)
+      opts = [target: static(servers), max_dials: 2, backoff: [initial: 3_600_000]]
+      {handle, _pid} = supervised!(opts)
+      accepted = fn -> Enum.map(servers, &Loopback.accepted/1) end
+      states = fn -> Enum.map(Connection.info(handle).backends, & &1.state) end
+      eventually(fn -> accepted.() == [1, 1, 0, 0, 0] end)
+      assert states.() == [:opening, :opening, :queued, :queued, :queued]
+      # The second fails, and the third opens when it is dialled.
+      Loopback.become(Enum.at(servers, 2), :echo)
+      Loopback.become(Enum.at(servers, 1), :refuse)
+      eventually(fn -> states.() == [:opening, :backoff, :up, :opening, :queued] end)
+      eventually(fn -> accepted.() == [1, 1, 1, 1, 0] end)
+    end
+
+    test "are 32 at the same time, also when what is queued leaves" do
+      ids = for port <- 1..50, do: "127.0.0.1:#{port}"
+      {handle, names} = scripted(ids)
+      states = fn -> Enum.frequencies_by(Connection.info(handle).backends, & &1.state) end
+      eventually(fn -> states.() == %{opening: 32, queued: 18} end)
+      resolve_to(handle, names, for(port <- 20..50, do: address(port)))
+      eventually(fn -> states.() == %{opening: 31} end)
+    end
+  end
+
+  describe "a backend with several addresses" do
+    defp with_alternatives([server | others]) do
+      address = Loopback.address(server)
+      alternatives = for other <- others, at = Loopback.address(other), do: {at.ip, at.port}
+      %{address | alternatives: alternatives}
+    end
+
+    test "is reached by the first that opens, and stays one backend" do
+      [stalled, server, third] = servers = Enum.map([:stall, :echo, :echo], &Loopback.start/1)
+      other = Loopback.start()
+      handle = connect!({:static, [with_alternatives(servers), Loopback.address(other)]})
+      await_ids(handle, [stalled, other])
+      # By the names with which they greet.
+      assert Enum.sort(Enum.uniq(picked(handle, 10))) ==
+               Enum.sort(Enum.map([server, other], &Loopback.id/1))
+
+      await_clients([stalled, third], 0)
+      assert Enum.map(servers ++ [other], &Loopback.accepted/1) == [1, 1, 0, 1]
+      assert [%{state: :up}, %{state: :up}] = Connection.info(handle).backends
+      # The one that is lost is dialled in the same way, and what is known of the backend stays.
+      assert {:ok, _} = echo(handle)
+      assert {:ok, _} = echo(handle)
+      Loopback.become(stalled, :echo)
+      Loopback.become(server, :refuse)
+      await_clients([stalled], 1)
+      await_ids(handle, [stalled, other])
+      assert [%{successes: 1}, %{successes: 1}] = GrpcLb.info(handle.balancer).backends
+    end
+
+    test "fails when all have, and is told once" do
+      servers = for _ <- 1..2, do: Loopback.start(:refuse)
+      opts = opts(backoff: [initial: 60_000])
+      id = Loopback.id(hd(servers))
+
+      assert Connection.connect({:static, [with_alternatives(servers)]}, opts) ==
+               {:error, {:open, id, :econnrefused}}
+    end
+
+    test "changes one of them, without a redial" do
+      [a, b, c] = for _ <- 1..3, do: Loopback.start()
+      {handle, names} = connect_scripted!([with_alternatives([a, b])])
+      resolve_to(handle, names, [with_alternatives([a, c])])
+      assert Enum.map([a, b, c], &Loopback.accepted/1) == [1, 0, 0]
+      Loopback.become(a, :refuse)
+      eventually(fn -> reached?(handle, c) end)
+      resolve_to(handle, names, [with_alternatives([a, b])])
+      eventually(fn -> reached?(handle, b) end)
+      await_clients([c], 0)
+    end
+
+    # By the name with which it greets.
+    defp reached?(handle, server) do
+      name = Loopback.id(server)
+      match?({:ok, {^name, _pid}}, Connection.pick(handle))
     end
   end
 

@@ -165,7 +165,7 @@ defmodule GrpcLb.Connection.ServerTest do
 
     assert Connection.await_ready(handle) == :ok
     state = :sys.get_state(pid)
-    [{subchannel, _id, _address, _state}] = Connection.Subchannel.all(handle.balancer)
+    [{subchannel, _key, _address, _state}] = Connection.Subchannel.all(handle.balancer)
 
     for text <- [inspect(state), inspect(:sys.get_state(subchannel))] do
       refute text =~ "secret"

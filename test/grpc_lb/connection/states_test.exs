@@ -60,6 +60,16 @@ defmodule GrpcLb.Connection.StatesTest do
     assert Connectivity.update(known, []) == %{}
   end
 
+  test "with pick_first it has failed until any is up" do
+    known = Connectivity.update(%{}, [{"a", :backoff}, {"b", :opening}, {"c", :idle}])
+    assert known == %{"a" => :transient_failure, "b" => :connecting, "c" => :idle}
+    assert Connectivity.of(known, :ok) == :connecting
+    # Its backoff is over, and it has no turn.
+    assert Connectivity.update(known, [{"a", :idle}, {"b", :opening}, {"c", :idle}]) == known
+    known = Connectivity.update(known, [{"a", :idle}, {"b", :up}, {"c", :idle}])
+    assert known == %{"a" => :idle, "b" => :ready, "c" => :idle}
+  end
+
   test "of a connection over real sockets, told to who subscribes" do
     server = Loopback.start(:refuse)
 

@@ -53,7 +53,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   end
 
   defp start(%{balancer: balancer}, fun) do
-    pid = Subchannel.start(balancer, {Function, Secret.hide(fun)}, Address.id(@address), @address)
+    pid = Subchannel.start(balancer, {Function, Secret.hide(fun)}, @id, @address)
     Subchannel.open(pid)
     pid
   end
@@ -122,7 +122,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
       end)
 
     assert_receive :opening, 10_000
-    assert Subchannel.all(context.balancer) == [{pid, Address.id(@address), @address, :opening}]
+    assert Subchannel.all(context.balancer) == [{pid, @id, @address, :opening}]
     kill(pid)
   end
 

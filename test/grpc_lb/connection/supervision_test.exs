@@ -371,7 +371,7 @@ defmodule GrpcLb.Connection.SupervisionTest do
       servers = for _ <- 1..3, do: Loopback.start(:stall)
       %{handle: handle, pid: pid} = start(target: static(servers))
       await_clients(servers, 1)
-      openers = for {opener, _, _} <- Connection.Subchannel.all(handle.balancer), do: opener
+      openers = for {opener, _, _, _} <- Connection.Subchannel.all(handle.balancer), do: opener
       kill([Connection.Subchannel.whereis_supervisor(handle.balancer)])
       eventually(fn -> not Enum.any?(openers, &Process.alive?/1) end)
       eventually(fn -> Enum.map(servers, &Loopback.accepted/1) == [2, 2, 2] end)
