@@ -49,7 +49,8 @@ defmodule GrpcLb.Connection do
     * A transport is opened and lost again and again, as behind a proxy that accepts and hangs up: the
       waits grow as if it could not be opened. They are short again after a transport that worked:
       a call through it succeeded (which `pick/1` does not know), or it was open for as long as the
-      wait that was next.
+      wait that was next. An address that leaves the answer and comes back has what is left of its
+      wait, unless that was longer ago than the longest. `reconnect/1` ends all waits.
     * No transport is open: picks say `{:error, :no_backends}`, or wait, see below, and go on when one is
       open again.
 
@@ -151,6 +152,17 @@ defmodule GrpcLb.Connection do
 
   alias GrpcLb.{Call, Holder, Line, Native, Secret, Waiters}
   alias GrpcLb.Connection.{Connectivity, Held, Options, Server, States, Waiting}
+
+  @resolve_now [
+    reset_backoff: [
+      type: {:one_of, [false, true]},
+      default: false,
+      doc: """
+      whether all waits that failures have made begin anew: that of the resolver, and those of the
+      backends, as `reconnect/1` has them.
+      """
+    ]
+  ]
 
   @enforce_keys [:name, :balancer]
   defstruct [:name, :balancer]
@@ -643,14 +655,42 @@ defmodule GrpcLb.Connection do
   It is done as soon as `:min_resolve_interval` allows. Asking again meanwhile, or for a connection
   that does not exist, changes nothing.
 
+  ## Options
+
+  #{GrpcLb.Options.docs(@resolve_now)}
+
+  Raises `ArgumentError` when an option is wrong.
+
       iex> GrpcLb.Connection.resolve_now(:nobody)
       :ok
+
+      iex> GrpcLb.Connection.resolve_now(:nobody, reset_backoff: true)
+      :ok
   """
-  @spec resolve_now(ref()) :: :ok
-  def resolve_now(connection) do
-    with {_holder, %{held: %{balancer: balancer}}} <- find(connection) do
-      GenServer.cast(Server.via(balancer), :resolve_now)
-    end
+  @spec resolve_now(ref(), keyword()) :: :ok
+  def resolve_now(connection, opts \\ []) do
+    %{reset_backoff: reset?} = GrpcLb.Options.validate!(opts, @resolve_now)
+    casts = if reset?, do: [:reset_backoff, :reconnect, :resolve_now], else: [:resolve_now]
+    Enum.each(casts, &cast(connection, &1))
+  end
+
+  @doc """
+  Has all backends that wait for their backoff be opened now, and returns at once. Their waits begin anew,
+  as if nothing had failed before: for when it is known that what was wrong is over, such as the network.
+  gRPC calls it to reset the connect backoff. Those whose transport is up are left alone.
+
+  For a connection that does not exist it does nothing. `resolve_now/2` with `reset_backoff: true` does the
+  same and resolves the target too.
+
+      iex> GrpcLb.Connection.reconnect(:nobody)
+      :ok
+  """
+  @spec reconnect(ref()) :: :ok
+  def reconnect(connection), do: cast(connection, :reconnect)
+
+  defp cast(connection, request) do
+    with {_holder, %{held: %{balancer: balancer}}} <- find(connection),
+         do: GenServer.cast(Server.via(balancer), request)
 
     :ok
   end

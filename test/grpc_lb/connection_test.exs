@@ -466,6 +466,16 @@ defmodule GrpcLb.ConnectionTest do
       assert {:ok, _} = echo(handle)
     end
 
+    test "takes known options alone" do
+      assert_raise ArgumentError, ~r/:reset_backoff must be/, fn ->
+        Connection.resolve_now(:nobody, reset_backoff: 1)
+      end
+
+      assert_raise ArgumentError, ~r/unknown option :reset/, fn ->
+        Connection.resolve_now(:nobody, reset: true)
+      end
+    end
+
     test "of a connection that is gone does nothing" do
       handle = connect!([Loopback.start()])
       Connection.disconnect(handle)

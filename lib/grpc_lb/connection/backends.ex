@@ -5,7 +5,18 @@ defmodule GrpcLb.Connection.Backends do
   # A backend has an entry for each of its addresses.
 
   alias GrpcLb.{Address, Native, Telemetry}
-  alias GrpcLb.Connection.{Dialer, Entry, Options, Plan, Race, Races, Rotation, Subchannel}
+
+  alias GrpcLb.Connection.{
+    Absent,
+    Dialer,
+    Entry,
+    Options,
+    Plan,
+    Race,
+    Races,
+    Rotation,
+    Subchannel
+  }
 
   @nearness Map.new(
               Enum.with_index([:up, :opening, :queued, :closing, :backoff, :draining, :idle])
@@ -21,7 +32,8 @@ defmodule GrpcLb.Connection.Backends do
     :first_error,
     ids: [],
     addresses: %{},
-    entries: %{}
+    entries: %{},
+    absent: Absent.new()
   ]
 
   @type t :: %__MODULE__{
@@ -33,7 +45,8 @@ defmodule GrpcLb.Connection.Backends do
           first_error: {:open, Plan.id(), reason :: term()} | nil,
           ids: [Plan.id()],
           addresses: %{Plan.id() => Address.t()},
-          entries: %{Plan.key() => Entry.t()}
+          entries: %{Plan.key() => Entry.t()},
+          absent: Absent.t()
         }
 
   @doc "No backends yet. The supervisor of the balancer's subchannels runs."
@@ -84,7 +97,8 @@ defmodule GrpcLb.Connection.Backends do
     plan = Plan.diff(keys, Map.new(backends.entries, fn {key, entry} -> {key, entry.state} end))
 
     backends
-    |> each(plan.open, &put(&1, new_entry(&1, &2)))
+    |> Map.update!(:absent, &Absent.prune(&1, now_ms()))
+    |> each(plan.open, &enter/2)
     |> each(plan.drain, &drain/2)
     |> each(plan.abort, &abort/2)
     |> each(plan.forget, &forget/2)
@@ -94,6 +108,14 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   defp each(backends, keys, fun), do: Enum.reduce(keys, backends, &fun.(&2, &1))
+
+  @doc "Has no wait go on: what waits is opened now, and the next failure is as the first."
+  @spec reconnect(t()) :: t()
+  def reconnect(backends) do
+    entries = Map.new(backends.entries, fn {key, entry} -> {key, Entry.reset(entry)} end)
+    races = Races.restart(backends.races)
+    step_all(%{backends | entries: entries, races: races, absent: Absent.new()})
+  end
 
   @doc "Ends those that are being opened, which nobody will wait for."
   @spec abort_all(t()) :: :ok
@@ -341,7 +363,11 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   defp drain(backends, key) do
-    entry = Entry.in_state(backends.entries[key], :draining, wait: 0)
+    entry = backends.entries[key]
+
+    entry =
+      entry |> Entry.settle(successes(backends, entry)) |> Entry.in_state(:draining, wait: 0)
+
     put(backends, Entry.timer(entry, backends.options.drain_timeout, :drained))
   end
 
@@ -354,14 +380,27 @@ defmodule GrpcLb.Connection.Backends do
 
   defp forget(backends, key) do
     {entry, entries} = Map.pop!(backends.entries, key)
+    absent = Absent.put(backends.absent, key, entry.backoff, now_ms() + Entry.left(entry))
+    # Its timer is stopped.
     Entry.in_state(entry, :idle)
-    %{backends | entries: entries, dialer: Dialer.note(backends.dialer, key, :gone)}
+    dialer = Dialer.note(backends.dialer, key, :gone)
+    %{backends | entries: entries, absent: absent, dialer: dialer}
   end
 
   # Entries.
 
-  defp new_entry(backends, key) do
-    new_entry(backends, key, backends.addresses[Plan.id(key)])
+  # If it was there before, with what is left of its wait.
+  defp enter(backends, key) do
+    entry = new_entry(backends, key, backends.addresses[Plan.id(key)])
+    {remembered, absent} = Absent.pop(backends.absent, key)
+
+    entry =
+      case remembered do
+        nil -> entry
+        {backoff, due} -> Entry.rest(%{entry | backoff: backoff, wait: max(due - now_ms(), 0)})
+      end
+
+    put(%{backends | absent: absent}, entry)
   end
 
   defp new_entry(backends, key, address) do
@@ -393,4 +432,5 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   defp now, do: System.monotonic_time()
+  defp now_ms, do: System.monotonic_time(:millisecond)
 end

@@ -70,6 +70,10 @@ defmodule GrpcLb.Connection.Discovery do
   def suggest(%{failing?: true} = discovery), do: discovery
   def suggest(discovery), do: request(discovery)
 
+  @doc "Has the waits after failures begin anew."
+  @spec reset_backoff(t()) :: t()
+  def reset_backoff(discovery), do: %{discovery | backoff: Backoff.reset(discovery.backoff)}
+
   @doc "The worker has a result. Says how long it took, in native time units."
   @spec resolved(t(), pid(), Resolver.result()) :: {:ok, duration :: integer(), t()} | :stale
   def resolved(%{worker: worker, phase: :resolving} = discovery, worker, result) do

@@ -82,16 +82,22 @@ defmodule GrpcLb.Connection.Entry do
     %{entry | wait: wait, backoff: backoff, error: reason}
   end
 
+  @doc "Its backoff begins anew if it has worked: served, or been open for as long as the next wait."
+  @spec settle(t(), successes :: non_neg_integer()) :: t()
+  def settle(entry, successes) do
+    ms = System.convert_time_unit(now() - entry.since, :native, :millisecond)
+    worked? = successes > entry.successes or Backoff.outlasted?(entry.backoff, ms)
+    if worked?, do: %{entry | backoff: Backoff.reset(entry.backoff)}, else: entry
+  end
+
   @doc """
   It was open and is lost, when so many calls have ended well. Who accepts and hangs up at once has not
   worked, so that the waits grow.
   """
   @spec lost(t(), reason :: term(), successes :: non_neg_integer()) :: t()
   def lost(entry, reason, successes) do
-    ms = System.convert_time_unit(now() - entry.since, :native, :millisecond)
-    worked? = successes > entry.successes or Backoff.outlasted?(entry.backoff, ms)
-    backoff = if worked?, do: Backoff.reset(entry.backoff), else: entry.backoff
-    {wait, backoff} = Backoff.lost(backoff)
+    entry = settle(entry, successes)
+    {wait, backoff} = Backoff.lost(entry.backoff)
     %{entry | wait: wait, backoff: backoff, error: reason}
   end
 
@@ -101,6 +107,18 @@ defmodule GrpcLb.Connection.Entry do
     entry = in_state(entry, :idle, pid: nil, value: nil, owner: nil, killed: nil)
     if wait == 0, do: entry, else: timer(%{entry | state: :backoff}, wait, :rested)
   end
+
+  @doc "It waits for nothing, or for its subchannel to end only, and its backoff begins anew."
+  @spec reset(t()) :: t()
+  def reset(entry) do
+    entry = %{entry | backoff: Backoff.reset(entry.backoff), wait: 0}
+    if entry.state == :backoff, do: in_state(entry, :idle), else: entry
+  end
+
+  @doc "How many milliseconds of its wait are left."
+  @spec left(t()) :: non_neg_integer()
+  def left(%{state: :backoff, timer: timer}), do: :erlang.read_timer(timer) || 0
+  def left(_entry), do: 0
 
   @doc "Starts its timer, in the place of the one it has."
   @spec timer(t(), ms :: non_neg_integer(), what :: atom()) :: t()

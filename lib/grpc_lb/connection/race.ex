@@ -70,6 +70,10 @@ defmodule GrpcLb.Connection.Race do
 
   defp begin(race), do: %{race | left: race.order, newest: nil}
 
+  @doc "A race in which all have another turn."
+  @spec restart(t()) :: t()
+  def restart(race), do: %{race | left: race.order}
+
   @doc "The delay of a turn is over."
   @spec hurry(t(), turn :: integer()) :: t()
   def hurry(%{turn: turn} = race, turn), do: %{race | newest: nil}

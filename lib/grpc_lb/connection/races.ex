@@ -105,6 +105,11 @@ defmodule GrpcLb.Connection.Races do
     end
   end
 
+  @doc "All have another turn, in order."
+  @spec restart(t()) :: t()
+  def restart(races),
+    do: %{races | races: Map.new(races.races, fn {name, race} -> {name, Race.restart(race)} end)}
+
   @doc "The delay of a turn is over."
   @spec delay_over(t(), name(), turn :: integer()) :: t()
   def delay_over(races, name, turn) do

@@ -125,6 +125,14 @@ defmodule GrpcLb.Connection.Server do
     {:noreply, %{state | discovery: Discovery.request(state.discovery)}}
   end
 
+  def handle_cast(:reset_backoff, state) do
+    {:noreply, %{state | discovery: Discovery.reset_backoff(state.discovery)}}
+  end
+
+  def handle_cast(:reconnect, state) do
+    {:noreply, %{state | backends: Backends.reconnect(state.backends)}}
+  end
+
   @impl true
   def handle_info({:resolved, worker, result}, state) do
     case Discovery.resolved(state.discovery, worker, result) do

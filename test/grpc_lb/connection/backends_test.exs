@@ -200,6 +200,54 @@ defmodule GrpcLb.Connection.BackendsTest do
     end
   end
 
+  describe "the waits of one that leaves and comes back" do
+    setup context do
+      backoff = Backoff.new(%{initial: 60_000, multiplier: 2, jitter: 0, max: 3_600_000})
+      backends = %{context.backends | options: %{context.options | backoff: backoff}}
+      %{backends: Backends.update(backends, [@a])}
+    end
+
+    test "go on", %{backends: backends} do
+      assert {[60_000, 120_000], backends} = waits(backends, [&refused/1, &refused/1])
+      backends = backends |> refused() |> Backends.update([@b]) |> Backends.update([@a, @b])
+      assert states(backends) == %{"10.0.0.1:1" => :backoff, "10.0.0.1:2" => :opening}
+      entry = backends.entries["10.0.0.1:1"]
+      assert :erlang.read_timer(entry.timer) in 200_000..240_000
+      backends = Backends.timeout(backends, "10.0.0.1:1", entry.timer, :rested)
+      assert {[480_000], _} = waits(backends, [&refused/1])
+    end
+
+    test "begin anew when it had worked", %{backends: backends} do
+      {_waits, backends} = waits(backends, [&refused/1, &refused/1])
+      ago = System.convert_time_unit(240_000, :millisecond, :native)
+      backends = opened(backends, 1)
+      backends = update_in(backends.entries["10.0.0.1:1"].since, &(&1 - ago))
+      backends = Backends.update(backends, [])
+      pid = subchannel(backends, "10.0.0.1:1")
+      Process.exit(pid, :kill)
+      {:expected, backends} = ended(backends, pid)
+      backends = Backends.update(backends, [@a])
+      assert {[60_000], _} = waits(backends, [&refused/1])
+    end
+
+    test "end on demand, all of them", %{backends: backends} do
+      {_waits, backends} = waits(backends, [&refused/1, &refused/1])
+      backends = backends |> refused() |> Backends.reconnect()
+      assert states(backends) == %{"10.0.0.1:1" => :opening}
+      assert {[60_000], backends} = waits(backends, [&refused/1])
+      # Also of one that is being closed, and of one that has left.
+      {:lost, backends} = break(opened(backends, 1), subchannel(backends, "10.0.0.1:1"))
+      backends = Backends.reconnect(backends)
+      step({:close, 1}, :ok)
+      {:expected, backends} = ended(backends, subchannel(backends, "10.0.0.1:1"))
+      assert states(backends) == %{"10.0.0.1:1" => :opening}
+      backends = backends |> refused() |> Backends.update([]) |> Backends.reconnect()
+      backends = Backends.update(backends, [@a])
+      assert states(backends) == %{"10.0.0.1:1" => :opening}
+      assert {[60_000], _} = waits(backends, [&refused/1])
+    end
+  end
+
   test "one that goes down while it drains is not taken back, but opened anew", context do
     backends = context.backends |> Backends.update([@a, @b]) |> opened(1) |> opened(2)
     pid = subchannel(backends, "10.0.0.1:1")

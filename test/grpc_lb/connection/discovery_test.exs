@@ -73,6 +73,16 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     answer(discovery, resolution(nil))
   end
 
+  test "its waits after failures can begin anew" do
+    discovery =
+      start(backoff: [initial: 1_000_000, max: @never, jitter: 0], min_resolve_interval: 1)
+
+    fail = &(&1 |> Discovery.request() |> tick() |> answer({:error, :no}))
+    failed = discovery |> answer({:error, :no}) |> fail.()
+    assert left(fail.(failed)) in 2_000_000..2_560_000
+    assert left(failed |> Discovery.reset_backoff() |> fail.()) in 500_000..1_000_000
+  end
+
   test "without an interval it waits for a reason" do
     discovery = start(resolve_interval: :infinity, min_resolve_interval: 0)
     discovery = answer(discovery, resolution(nil))

@@ -34,6 +34,7 @@ defmodule GrpcLb.Connection.FailuresTest do
     def init(%{ip: ip, port: port}), do: :gen_tcp.connect(ip, port, [:binary, active: true])
 
     @impl GenServer
+    def handle_info({:tcp, socket, _greeting}, socket), do: {:noreply, socket}
     def handle_info({:tcp_closed, socket}, socket), do: {:stop, {:shutdown, :hung_up}, socket}
   end
 
@@ -86,6 +87,37 @@ defmodule GrpcLb.Connection.FailuresTest do
       {handle, _pid} = supervised!([target: static([server])] ++ opts)
       waits? = fn -> match?(%{backends: [%{state: :backoff}]}, Connection.info(handle)) end
       eventually(fn -> Loopback.accepted(server) == 2 and waits?.() end)
+    end
+
+    test "that hangs up is waited for also when its address comes back, until somebody says not to" do
+      [flapping, server] = [Loopback.start(:hang_up), Loopback.start()]
+      opts = [transport: OpenAtOnce, backoff: [initial: 3_600_000]]
+      {handle, names} = connect_scripted!([flapping, server], opts)
+
+      backends = fn ->
+        for %{id: id, state: state} <- Connection.info(handle).backends, do: {id, state}
+      end
+
+      [id, other] = Enum.map([flapping, server], &Loopback.id/1)
+      waits? = fn n -> Loopback.accepted(flapping) == n and {id, :backoff} in backends.() end
+      eventually(fn -> waits?.(2) end)
+
+      for answer <- [[server], [flapping, server]] do
+        ScriptedResolver.set(names, answer)
+        Connection.resolve_now(handle)
+        eventually(fn -> length(backends.()) == length(answer) end)
+      end
+
+      assert waits?.(2)
+      # Its wait begins anew: at once, and then not again.
+      assert Connection.reconnect(handle) == :ok
+      eventually(fn -> waits?.(4) end)
+      assert Connection.resolve_now(handle, reset_backoff: true) == :ok
+      eventually(fn -> waits?.(6) end)
+      Loopback.become(flapping, :echo)
+      assert Connection.reconnect(handle.name) == :ok
+      eventually(fn -> backends.() == [{id, :up}, {other, :up}] end)
+      assert Loopback.accepted(server) == 1
     end
 
     test "that stalls is given up after connect_timeout, again and again" do

@@ -91,6 +91,16 @@ defmodule GrpcLb.Connection.RaceTest do
     assert in_state(race, :opening) == ["a", "b"]
   end
 
+  test "in a restart all have another turn, one after the other" do
+    {race, states} = ["a", "b"] |> race() |> becomes("a", :backoff) |> becomes("b", :backoff)
+    race = step({Race.restart(race), %{states | "a" => :idle, "b" => :idle}})
+    assert in_state(race, :opening) == ["a"]
+    assert in_state(becomes(race, "a", :backoff), :opening) == ["b"]
+    alone = race(["a"])
+    {race, states} = becomes(alone, "a", :backoff)
+    assert in_state(step({Race.restart(race), %{states | "a" => :idle}}), :opening) == ["a"]
+  end
+
   test "two that are up after a crash become one" do
     race = {Race.new(["a", "b"]), %{"a" => :up, "b" => :up}}
     assert {["a"], ["b"]} == {in_state(step(race), :up), in_state(step(race), :closing)}

@@ -1,0 +1,5 @@
+defmodule GrpcLb.Connection.AbsentTest do
+  use ExUnit.Case, async: true
+
+  doctest GrpcLb.Connection.Absent
+end
