@@ -246,7 +246,7 @@ defmodule GrpcLb.Connection.Backends do
   defp gone(backends, %{key: key} = entry) do
     if wanted?(backends, key),
       do: backends |> put(Entry.rest(entry)) |> step(key),
-      else: backends |> forget(key) |> dial()
+      else: forget(backends, key)
   end
 
   defp wanted?(backends, key) do

@@ -248,6 +248,54 @@ defmodule GrpcLb.Connection.BackendsTest do
     end
   end
 
+  describe "with pick_first" do
+    setup context do
+      options = %{
+        context.options
+        | policy: :pick_first,
+          backoff: Backoff.new(%{initial: 60_000, multiplier: 1, jitter: 0, max: 60_000})
+      }
+
+      backends = Backends.new(options, context.backends.balancer)
+      %{backends: Backends.update(backends, [@a, @b])}
+    end
+
+    defp refuse(backends, port) do
+      {:lost, backends} = ended(backends, step({:open, port}, {:error, :no}))
+      backends
+    end
+
+    test "the next is dialled after a delay, and who has lost is ended", %{backends: backends} do
+      assert states(backends) == %{"10.0.0.1:1" => :opening, "10.0.0.1:2" => :idle}
+      assert_receive {:timeout, timer, {:backend, id, {:delay, _turn} = delay}}, 10_000
+      backends = Backends.timeout(backends, id, timer, delay)
+      assert states(backends) == %{"10.0.0.1:1" => :opening, "10.0.0.1:2" => :opening}
+      slow = subchannel(backends, "10.0.0.1:1")
+      backends = opened(backends, 2)
+      assert {:expected, backends} = ended(backends, slow)
+      assert states(backends) == %{"10.0.0.1:1" => :idle, "10.0.0.1:2" => :up}
+      assert ids(backends) == ["10.0.0.1:2"]
+    end
+
+    test "waits that are ended have all dialled, one after the other", %{backends: backends} do
+      backends = backends |> refuse(1) |> refuse(2)
+      assert states(backends) == %{"10.0.0.1:1" => :backoff, "10.0.0.1:2" => :backoff}
+      backends = Backends.reconnect(backends)
+      assert states(backends) == %{"10.0.0.1:1" => :opening, "10.0.0.1:2" => :idle}
+      assert %{"10.0.0.1:2" => :opening} = states(refuse(backends, 1))
+    end
+
+    test "one that drains does not come back beside another", %{backends: backends} do
+      backends = backends |> opened(1) |> Backends.update([@b]) |> opened(2)
+      backends = Backends.update(backends, [@a, @b])
+      assert states(backends) == %{"10.0.0.1:1" => :draining, "10.0.0.1:2" => :up}
+      # But it does while none is up.
+      {:lost, backends} = break(backends, subchannel(backends, "10.0.0.1:2"))
+      backends = Backends.update(backends, [@b, @a])
+      assert states(backends) == %{"10.0.0.1:1" => :up, "10.0.0.1:2" => :closing}
+    end
+  end
+
   test "one that goes down while it drains is not taken back, but opened anew", context do
     backends = context.backends |> Backends.update([@a, @b]) |> opened(1) |> opened(2)
     pid = subchannel(backends, "10.0.0.1:1")
