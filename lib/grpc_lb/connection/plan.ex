@@ -50,6 +50,8 @@ defmodule GrpcLb.Connection.Plan do
       %GrpcLb.Address{ip: {10, 0, 0, 2}, port: 1}
   """
   @spec keys(id(), Address.t()) :: [key()]
+  def keys(id, %{alternatives: []}), do: [id]
+
   def keys(id, %{ip: ip, port: port, alternatives: alternatives}),
     do: [id | for(other <- Enum.uniq(alternatives), other != {ip, port}, do: {id, other})]
 

@@ -30,7 +30,8 @@ defmodule GrpcLb.Connection.Server do
                 connectivity: %{},
                 known: %Known{},
                 resolution: :pending,
-                reconcile_pending?: false
+                reconcile_pending?: false,
+                pause_until: 0
               ]
 
   @doc "Starts it, under the supervisor that has started the holder with this key."
@@ -60,7 +61,8 @@ defmodule GrpcLb.Connection.Server do
       rotation: Rotation.new(balancer),
       backends: Backends.new(options, balancer),
       discovery: Discovery.start(options),
-      since: System.monotonic_time()
+      since: System.monotonic_time(),
+      pause_until: System.monotonic_time()
     }
 
     state =
@@ -270,20 +272,28 @@ defmodule GrpcLb.Connection.Server do
 
   defp now, do: System.monotonic_time(:millisecond)
 
-  # What is in the mailbox already is reconciled together.
+  # What is in the mailbox already is reconciled together. A long list takes time: twice that passes before
+  # the next one, for what else there is to do, and for what can be reconciled together with it.
   defp reconcile_soon(%{reconcile_pending?: true} = state), do: state
 
   defp reconcile_soon(state) do
-    send(self(), :reconcile)
+    wait =
+      System.convert_time_unit(state.pause_until - System.monotonic_time(), :native, :millisecond)
+
+    if wait > 0, do: Process.send_after(self(), :reconcile, wait), else: send(self(), :reconcile)
     %{state | reconcile_pending?: true}
   end
 
   defp reconcile(state) do
     began = System.monotonic_time()
+    updated = Rotation.update(state.rotation, Backends.wanted(state.backends))
+    ended = System.monotonic_time()
+    duration = ended - began
+    state = %{state | pause_until: ended + 2 * duration}
 
-    case Rotation.update(state.rotation, Backends.wanted(state.backends)) do
+    case updated do
       {:ok, changes, rotation} ->
-        measurements = Map.put(changes, :duration, System.monotonic_time() - began)
+        measurements = Map.put(changes, :duration, duration)
         emit(state, :reconciled, measurements, %{})
         reconciled(%{state | rotation: rotation})
 

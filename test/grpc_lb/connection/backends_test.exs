@@ -4,6 +4,8 @@ defmodule GrpcLb.Connection.BackendsTest do
   alias GrpcLb.{Address, Names, Secret}
   alias GrpcLb.Connection.{Backends, Backoff, Options, Server, Subchannel}
 
+  @moduletag :capture_log
+
   # Every step is told to the test, and waits for it.
   defmodule Steps do
     @behaviour GrpcLb.Transport
@@ -275,6 +277,22 @@ defmodule GrpcLb.Connection.BackendsTest do
       assert {:expected, backends} = ended(backends, slow)
       assert states(backends) == %{"10.0.0.1:1" => :idle, "10.0.0.1:2" => :up}
       assert ids(backends) == ["10.0.0.1:2"]
+    end
+
+    test "who opens after another is closed", %{backends: backends} do
+      options = %{backends.options | transport: {Unlinked, Secret.hide(self())}}
+      backends = options |> Backends.new(backends.balancer) |> Backends.update([@a, @b])
+      assert_receive {:backend_up, a, first, value, owner}, 10_000
+      assert_receive {:timeout, timer, {:backend, ^a, delay}}, 10_000
+      backends = Backends.timeout(backends, a, timer, delay)
+      assert_receive {:backend_up, b, second, _value, _owner} when second != first, 10_000
+      backends = Backends.up(backends, a, first, value, owner)
+      # It has said so, and is not heard.
+      assert Backends.up(backends, b, second, value, second) == backends
+      assert_receive {:closed, closer} when closer not in [first, second], 10_000
+      assert {:expected, backends} = ended(backends, second)
+      assert states(backends) == %{"10.0.0.1:1" => :up, "10.0.0.1:2" => :idle}
+      refute_received {:closed, _another}
     end
 
     test "waits that are ended have all dialled, one after the other", %{backends: backends} do
