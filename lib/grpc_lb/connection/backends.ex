@@ -39,7 +39,7 @@ defmodule GrpcLb.Connection.Backends do
   @type t :: %__MODULE__{
           options: Options.t(),
           balancer: GrpcLb.balancer(),
-          supervisor: pid(),
+          supervisor: pid() | nil,
           dialer: Dialer.t(),
           races: Races.t(),
           first_error: {:open, Plan.id(), reason :: term()} | nil,
@@ -63,7 +63,7 @@ defmodule GrpcLb.Connection.Backends do
 
   @doc "Whether the supervisor of the subchannels is alive."
   @spec supervised?(t()) :: boolean()
-  def supervised?(backends), do: Process.alive?(backends.supervisor)
+  def supervised?(%{supervisor: pid}), do: pid != nil and Process.alive?(pid)
 
   @doc "Takes over the subchannels that live, with the addresses that were known."
   @spec adopt(t(), [Address.t()]) :: t()
@@ -330,15 +330,17 @@ defmodule GrpcLb.Connection.Backends do
 
   # Those whose turn it is.
   defp dial(backends) do
-    case Dialer.next(backends.dialer) do
+    with key when key != nil <- Dialer.next(backends.dialer),
+         address = backends.addresses[Plan.id(key)],
+         transport = backends.options.transport,
+         pid when pid != nil <- Subchannel.start(backends.balancer, transport, key, address) do
+      backends |> open(key, pid, address) |> dial()
+    else
       nil -> backends
-      key -> backends |> open(key) |> dial()
     end
   end
 
-  defp open(backends, key) do
-    address = backends.addresses[Plan.id(key)]
-    pid = Subchannel.start(backends.balancer, backends.options.transport, key, address)
+  defp open(backends, key, pid, address) do
     monitor(key, pid)
     Subchannel.open(pid)
     entry = %{backends.entries[key] | pid: pid, address: address}

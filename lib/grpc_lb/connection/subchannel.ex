@@ -37,11 +37,25 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec whereis_supervisor(GrpcLb.balancer()) :: pid() | nil
   def whereis_supervisor(balancer), do: Names.whereis({__MODULE__, balancer})
 
-  @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Plan.key(), Address.t()) :: pid()
+  @doc """
+  Starts one. `nil` says that the supervisor of the subchannels has died: that of the connection is about
+  to start another, and then the server anew.
+  """
+  @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Plan.key(), Address.t()) :: pid() | nil
   def start(balancer, transport, key, address) do
     child = {__MODULE__, {balancer, transport, key, address}}
-    {:ok, pid} = DynamicSupervisor.start_child(supervisor(balancer), child)
-    pid
+
+    case ask(balancer, &DynamicSupervisor.start_child(&1, child)) do
+      {:ok, pid} -> pid
+      nil -> nil
+    end
+  end
+
+  # A server that crashed for its death would count as a restart, and again in its place.
+  defp ask(balancer, question) do
+    question.(supervisor(balancer))
+  catch
+    :exit, {reason, _call} when reason in [:noproc, :killed, :shutdown] -> nil
   end
 
   @doc "Has it open its transport. Apart from the start, so that it is monitored before it can fail."
@@ -59,8 +73,7 @@ defmodule GrpcLb.Connection.Subchannel do
   @doc "All that live."
   @spec all(GrpcLb.balancer()) :: [{pid(), Plan.key(), Address.t(), state()}]
   def all(balancer) do
-    for {_id, pid, _type, _modules} <-
-          DynamicSupervisor.which_children(supervisor(balancer)),
+    for {_id, pid, _type, _modules} <- ask(balancer, &DynamicSupervisor.which_children/1) || [],
         {^pid, {key, address, state}} <- Registry.lookup(GrpcLb.Registry, {__MODULE__, pid}) do
       {pid, key, address, state}
     end

@@ -82,42 +82,51 @@ defmodule GrpcLb.Connection.FailuresTest do
     end
 
     test "that accepts and hangs up is dialled at once, and then waited for" do
-      server = Loopback.start(:hang_up)
+      server = Loopback.start(:stall)
       opts = [transport: OpenAtOnce, backoff: [initial: 3_600_000]]
       {handle, _pid} = supervised!([target: static([server])] ++ opts)
+      assert Connection.await_ready(handle) == :ok
+      Loopback.become(server, :hang_up)
       waits? = fn -> match?(%{backends: [%{state: :backoff}]}, Connection.info(handle)) end
       eventually(fn -> Loopback.accepted(server) == 2 and waits?.() end)
     end
 
     test "that hangs up is waited for also when its address comes back, until somebody says not to" do
-      [flapping, server] = [Loopback.start(:hang_up), Loopback.start()]
+      [flapping, server] = [Loopback.start(:stall), Loopback.start()]
       opts = [transport: OpenAtOnce, backoff: [initial: 3_600_000]]
       {handle, names} = connect_scripted!([flapping, server], opts)
+      [id, other] = Enum.map([flapping, server], &Loopback.id/1)
 
-      backends = fn ->
-        for %{id: id, state: state} <- Connection.info(handle).backends, do: {id, state}
+      states = fn ->
+        for %{id: id, state: it} <- Connection.info(handle).backends, do: {id, it}
       end
 
-      [id, other] = Enum.map([flapping, server], &Loopback.id/1)
-      waits? = fn n -> Loopback.accepted(flapping) == n and {id, :backoff} in backends.() end
+      waits? = fn n -> Loopback.accepted(flapping) == n and {id, :backoff} in states.() end
+      # The next attempt fails, or opens and is lost at once.
+      hang_up = fn ->
+        eventually(fn -> {id, :up} in states.() end)
+        Loopback.become(flapping, :hang_up)
+      end
+
+      hang_up.()
       eventually(fn -> waits?.(2) end)
 
       for answer <- [[server], [flapping, server]] do
         ScriptedResolver.set(names, answer)
         Connection.resolve_now(handle)
-        eventually(fn -> length(backends.()) == length(answer) end)
+        eventually(fn -> length(states.()) == length(answer) end)
       end
 
       assert waits?.(2)
-      # Its wait begins anew: at once, and then not again.
+      Loopback.become(flapping, :stall)
       assert Connection.reconnect(handle) == :ok
+      hang_up.()
+      # Its waits have begun anew.
       eventually(fn -> waits?.(4) end)
-      assert Connection.resolve_now(handle, reset_backoff: true) == :ok
-      eventually(fn -> waits?.(6) end)
-      Loopback.become(flapping, :echo)
-      assert Connection.reconnect(handle.name) == :ok
-      eventually(fn -> backends.() == [{id, :up}, {other, :up}] end)
-      assert Loopback.accepted(server) == 1
+      Loopback.become(flapping, :stall)
+      assert Connection.resolve_now(handle.name, reset_backoff: true) == :ok
+      eventually(fn -> states.() == [{id, :up}, {other, :up}] end)
+      assert Enum.map([flapping, server], &Loopback.accepted/1) == [5, 1]
     end
 
     test "that stalls is given up after connect_timeout, again and again" do
