@@ -260,35 +260,52 @@ defmodule GrpcLb.Connection.NamesTest do
       assert Enum.map(servers, &Loopback.accepted/1) == [1, 1, 1, 1, 1, 1]
     end
 
-    test "is let go of when its transport fails, or the time is over", %{dns: dns} = context do
+    test "is let go of at once when its transport fails", %{dns: dns} = context do
       [a, b, c] = servers(3)
       DnsServer.put(dns, service([{"a.x", a, 0}, {"b.x", b, 0}, {"c.x", c, 0}]))
-      handle = connect_srv!(context, hold_obsolete: 400)
+      handle = connect_srv!(context, hold_obsolete: 3_600_000)
       await_ids(handle, [a, b, c])
       answer(handle, dns, service([{"a.x", a, 0}]))
       same_ids(handle, [a, b, c])
-      Loopback.become(b, :refuse)
+      Loopback.become(b, :hang_up)
       eventually(fn -> length(Connection.info(handle).backends) == 2 end)
       same_ids(handle, [a, c])
-      await_ids(handle, [a])
-      await_clients([c], 0)
-      # It was closed, and nobody has tried to open it again.
+      # Nobody has tried to open it again.
       assert Enum.map([a, b, c], &Loopback.accepted/1) == [1, 1, 1]
     end
 
-    test "is held over a restart of the connection's server", %{dns: dns} = context do
+    test "is let go of when the time is over", %{dns: dns} = context do
       [a, b] = servers(2)
       DnsServer.put(dns, service([{"a.x", a, 0}, {"b.x", b, 0}]))
-      handle = connect_srv!(context, hold_obsolete: 60_000)
+      handle = connect_srv!(context, hold_obsolete: 200)
       await_ids(handle, [a, b])
       answer(handle, dns, service([{"a.x", a, 0}]))
-      old = server(handle)
-      flush_resolved(handle)
-      Process.exit(old, :kill)
-      restarted(handle, old)
-      resolved(handle)
-      same_ids(handle, [a, b])
+      await_ids(handle, [a])
+      await_clients([b], 0)
       assert Enum.map([a, b], &Loopback.accepted/1) == [1, 1]
+    end
+
+    test "is held over a restart of the connection's server, and no longer", context do
+      %{dns: dns} = context
+      [a, b] = servers(2)
+
+      for {hold, left} <- [{60_000, [a, b]}, {300, [a]}] do
+        DnsServer.put(dns, service([{"a.x", a, 0}, {"b.x", b, 0}]))
+        handle = connect_srv!(context, hold_obsolete: hold)
+        await_ids(handle, [a, b])
+        answer(handle, dns, service([{"a.x", a, 0}]))
+        # Its successor hears nothing.
+        DnsServer.put(dns, %{{"_g._tcp.x", :srv} => :servfail})
+        old = server(handle)
+        flush_resolved(handle)
+        Process.exit(old, :kill)
+        restarted(handle, old)
+        assert resolved(handle).result == {:kept, :servfail}
+        await_same_ids(handle, left)
+        Connection.disconnect(handle)
+      end
+
+      assert Enum.map([a, b], &Loopback.accepted/1) == [2, 2]
     end
 
     test "is gone when the answer is pushed, has no TTL, or never changes" do
@@ -364,6 +381,46 @@ defmodule GrpcLb.Connection.NamesTest do
       Connection.resolve_now(handle)
       assert resolved(handle).result == :ok
       same_ids(handle, [a])
+    end
+  end
+
+  describe "a backend that fails" do
+    test "has the target be resolved, but not sooner than the resolver's backoff says" do
+      server = Loopback.start()
+      backoff = [initial: 3_600_000, max: 3_600_000]
+      {handle, names} = connect_scripted!([server], resolve_interval: :infinity, backoff: backoff)
+
+      lose = fn ->
+        # It has worked, and is opened again at once.
+        {:ok, _} = echo(handle)
+        {:ok, {_name, transport}} = Connection.pick(handle)
+        Process.exit(transport, :kill)
+
+        eventually(fn ->
+          match?({:ok, {_, new}} when new != transport, Connection.pick(handle))
+        end)
+      end
+
+      assert resolved(handle).result == :ok
+      lose.()
+      assert resolved(handle).result == :ok
+      ScriptedResolver.set(names, fn -> {:error, :down} end)
+      Connection.resolve_now(handle)
+      assert resolved(handle).result == {:kept, :down}
+      asked = length(flush_resolving())
+      for _ <- 1..3, do: lose.()
+      # Whoever asks for it is heard, and the next answer is the one to that.
+      Connection.resolve_now(handle)
+      assert resolved(handle).result == {:kept, :down}
+      assert asked >= 3 and length(flush_resolving()) == 1
+    end
+
+    defp flush_resolving do
+      receive do
+        {:resolving, pid} -> [pid | flush_resolving()]
+      after
+        0 -> []
+      end
     end
   end
 

@@ -25,8 +25,7 @@ defmodule GrpcLb.Resolver.DNS.Names do
   end
 
   @doc """
-  The names to ask for, one after the other, as glibc has them. Those that no message can hold are
-  left out.
+  The names to ask for, one after the other, as glibc has them.
 
       iex> alias GrpcLb.Resolver.DNS.{Names, ResolvConf}
       iex> conf = ResolvConf.parse("", ["a.example", "example"])
@@ -38,7 +37,7 @@ defmodule GrpcLb.Resolver.DNS.Names do
       ["db"]
       iex> Names.candidates("db.b", ResolvConf.parse("options ndots:2", ["example"]))
       ["db.b.example", "db.b"]
-      iex> Names.candidates("db", ResolvConf.parse("", [".", "a..b", "example"]))
+      iex> Names.candidates("db", ResolvConf.parse("", [".", "example"]))
       ["db", "db.example"]
   """
   @spec candidates(String.t(), ResolvConf.t()) :: [String.t()]
@@ -46,15 +45,14 @@ defmodule GrpcLb.Resolver.DNS.Names do
     dots = host |> String.graphemes() |> Enum.count(&(&1 == "."))
     searched = Enum.map(conf.search, &in_domain(host, &1))
 
-    names =
+    Enum.uniq(
       cond do
         String.ends_with?(host, ".") -> [relative(host)]
         dots >= conf.ndots -> [host | searched]
         dots == 0 and searched != [] and not conf.tld_query? -> searched
         true -> searched ++ [host]
       end
-
-    names |> Enum.uniq() |> Enum.filter(&encodable?/1)
+    )
   end
 
   # "." is the root, and so is "". glibc passes over a dot at the beginning, whatever follows.
