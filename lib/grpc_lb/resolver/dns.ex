@@ -17,11 +17,11 @@ defmodule GrpcLb.Resolver.DNS do
   Resolves `dns` targets, see `GrpcLb.Target`, to the addresses in A and AAAA records.
 
   Asks for both at the same time, and fails only if neither brings an address. Neither waits for the
-  other for long: when one has brought addresses and the other is not there after 50 milliseconds (RFC
-  8305, section 3, which waits so for AAAA only), they are used, and what comes later is added when it
-  comes. A part of which nothing is known yet, or that has failed, and not for want of a record, is in
-  the resolution's `:unknown`, so that a connection keeps what it knew of it; `:ttl` is `:min_ttl` then,
-  and it is soon asked again.
+  other for long, nor for those of the other hosts of a service: when there are addresses and no further
+  answer has come for 50 milliseconds (RFC 8305, section 3, which waits so for AAAA only), they are used,
+  and what comes later is added when it comes. A part of which nothing is known yet, or that has failed,
+  and not for want of a record, is in the resolution's `:unknown`, so that a connection keeps what it
+  knew of it; `:ttl` is `:min_ttl` then, and it is soon asked again.
 
   Addresses come in the order in which a server lists them, IPv4 before IPv6. `:ttl` is the shortest of
   the answers', between `:min_ttl` and `:max_ttl`.

@@ -168,6 +168,22 @@ defmodule GrpcLb.Connection.NamesTest do
     end
   end
 
+  test "a host of a service that is silent holds up no other", %{dns: dns} = context do
+    [a, b] = servers(2)
+    zone = service([{"a.x", a, 0}, {"b.x", b, 0}])
+
+    late =
+      for type <- [:a, :aaaa],
+          into: %{},
+          do: {{"b.x", type}, {:late, Map.get(zone, {"b.x", type}, :nxdomain)}}
+
+    DnsServer.put(dns, Map.merge(zone, late))
+    handle = connect_srv!(context)
+    await_ids(handle, [a])
+    DnsServer.release(dns)
+    await_ids(handle, [a, b])
+  end
+
   describe "an endpoint" do
     test "whose name has changed is another one", %{dns: dns} = context do
       server = Loopback.start(:echo, ip: {127, 0, 0, 2})

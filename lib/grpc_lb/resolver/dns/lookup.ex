@@ -1,31 +1,30 @@
 defmodule GrpcLb.Resolver.DNS.Lookup do
-  # The addresses of hosts. A and AAAA are asked for at the same time, and neither has to wait for the
-  # other for long: once one has brought addresses the other has the grace of RFC 8305, section 3, both
-  # ways round here, and what comes later is got later.
+  # The addresses of hosts. All A and AAAA records are asked for together, and none has to wait for the
+  # others for long: once there are addresses, and no further answer has come for as long as RFC 8305,
+  # section 3, would wait for AAAA, they can be used, and what comes later is got later.
   @moduledoc false
 
   alias GrpcLb.Resolver.DNS.{Answer, Query}
 
   @grace_ms 50
-  @hosts_at_once 16
+  @at_once 32
 
   @enforce_keys [:query, :types, :waiting]
-  defstruct [:query, :types, :waiting, answers: %{}, asked: %{}, settled: MapSet.new()]
+  defstruct [:query, :types, :waiting, answers: %{}, asked: %{}]
 
   @opaque t :: %__MODULE__{}
 
-  @doc """
-  Asks for the addresses of these hosts. Returns when of each host all answers are there, or some
-  addresses and the grace is over.
-  """
+  @doc "Asks for the addresses of these hosts. Returns when all answers are there, or some addresses."
   @spec first(Query.t(), [:a | :aaaa], [String.t()]) :: t()
   def first(query, types, hosts) do
-    collect(%__MODULE__{query: query, types: types, waiting: Enum.uniq(hosts)}, &settled?/1)
+    # By type: where the questions of one type get no answer, those of the other do not wait for that.
+    questions = for type <- types, host <- Enum.uniq(hosts), do: {host, type}
+    collect(%__MODULE__{query: query, types: types, waiting: questions}, @grace_ms)
   end
 
   @doc "Waits for all that is pending. For the process that has called `first/3`."
   @spec rest(t()) :: t()
-  def rest(lookup), do: collect(lookup, &(&1.asked == %{}))
+  def rest(lookup), do: collect(lookup, :infinity)
 
   @doc "Whether something is pending."
   @spec pending?(t()) :: boolean()
@@ -34,66 +33,36 @@ defmodule GrpcLb.Resolver.DNS.Lookup do
   @doc "The answers for a host, by family."
   @spec answers(t(), String.t()) :: [{:inet | :inet6, Answer.t(:inet.ip_address())}]
   def answers(lookup, host),
-    do: for(type <- lookup.types, do: {family(type), lookup.answers[{host, type}]})
+    do:
+      for(
+        type <- lookup.types,
+        do: {family(type), Map.get(lookup.answers, {host, type}, :pending)}
+      )
 
   defp family(:a), do: :inet
   defp family(:aaaa), do: :inet6
 
-  defp collect(lookup, done?) do
-    lookup = ask_more(lookup)
-    if done?.(lookup), do: lookup, else: lookup |> next_message() |> collect(done?)
+  defp collect(%{waiting: [question | waiting], asked: asked} = lookup, grace)
+       when map_size(asked) < @at_once do
+    {host, type} = question
+    task = Task.async(Query, :records, [lookup.query, host, type])
+    collect(%{lookup | waiting: waiting, asked: Map.put(asked, task.ref, question)}, grace)
   end
 
-  defp settled?(%{waiting: waiting} = lookup), do: waiting == [] and unsettled(lookup) == 0
+  defp collect(%{asked: asked} = lookup, _grace) when asked == %{}, do: lookup
 
-  # Of those that have been asked for.
-  defp unsettled(lookup),
-    do: div(map_size(lookup.answers), length(lookup.types)) - MapSet.size(lookup.settled)
-
-  # A host whose answers may come late does not hold up the next ones.
-  defp ask_more(%{waiting: [host | waiting]} = lookup) do
-    if unsettled(lookup) < @hosts_at_once,
-      do: ask_more(ask(%{lookup | waiting: waiting}, host)),
-      else: lookup
-  end
-
-  defp ask_more(lookup), do: lookup
-
-  defp ask(lookup, host) do
-    for type <- lookup.types, reduce: lookup do
-      lookup ->
-        task = Task.async(Query, :records, [lookup.query, host, type])
-        answers = Map.put(lookup.answers, {host, type}, :pending)
-        %{lookup | answers: answers, asked: Map.put(lookup.asked, task.ref, {host, type})}
-    end
-  end
-
-  defp next_message(%{asked: asked} = lookup) do
+  defp collect(%{asked: asked} = lookup, grace) do
     receive do
       {ref, answer} when is_map_key(asked, ref) ->
         Process.demonitor(ref, [:flush])
-        {{host, _type} = question, asked} = Map.pop!(asked, ref)
-        answers = %{lookup.answers | question => answer}
-        settle(%{lookup | asked: asked, answers: answers}, host, answer)
-
-      {__MODULE__, :grace_is_over, host} ->
-        settled(lookup, host)
+        {question, asked} = Map.pop!(asked, ref)
+        answers = Map.put(lookup.answers, question, answer)
+        collect(%{lookup | asked: asked, answers: answers}, grace)
+    after
+      if(any?(lookup), do: grace, else: :infinity) -> lookup
     end
   end
 
-  defp settle(lookup, host, answer) do
-    cond do
-      :pending not in Keyword.values(answers(lookup, host)) ->
-        settled(lookup, host)
-
-      match?({:ok, _ips, _ttl}, answer) ->
-        Process.send_after(self(), {__MODULE__, :grace_is_over, host}, @grace_ms)
-        lookup
-
-      true ->
-        lookup
-    end
-  end
-
-  defp settled(lookup, host), do: %{lookup | settled: MapSet.put(lookup.settled, host)}
+  defp any?(lookup),
+    do: Enum.any?(lookup.answers, &match?({_question, {:ok, _ips, _ttl}}, &1))
 end
