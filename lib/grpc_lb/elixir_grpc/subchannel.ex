@@ -195,23 +195,26 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
   end
 
   # Who accepts connections and drops them is not to be asked in a tight loop.
+  defp connect_again(_connection, %{draining?: true} = state), do: go_on(state)
+
   defp connect_again(connection, state) do
-    cond do
-      state.draining? ->
-        go_on(state)
+    outlasted? = Backoff.outlasted?(state.backoff, now() - connection.since)
+    backoff = if outlasted?, do: Backoff.reset(state.backoff), else: state.backoff
 
-      now() - connection.since >= state.backoff.initial ->
+    case Backoff.lost(backoff) do
+      {0, backoff} ->
         Holder.down(state.holder, self(), :connecting)
-        {:noreply, %{state | backoff: Backoff.reset(state.backoff)}, {:continue, :connect}}
+        {:noreply, %{state | backoff: backoff}, {:continue, :connect}}
 
-      true ->
-        {:noreply, connect_later(state)}
+      {wait, backoff} ->
+        {:noreply, connect_later(state, {wait, backoff})}
     end
   end
 
-  defp connect_later(state) do
+  defp connect_later(state), do: connect_later(state, Backoff.next(state.backoff))
+
+  defp connect_later(state, {wait, backoff}) do
     Holder.down(state.holder, self(), :transient_failure)
-    {wait, backoff} = Backoff.next(state.backoff)
     Process.send_after(self(), :connect, wait)
     %{state | backoff: backoff}
   end

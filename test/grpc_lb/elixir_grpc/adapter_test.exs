@@ -534,7 +534,6 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
     test "has calls wait for its successor when it was the only one", context do
       [channel] = connect(context, [1])
       subchannel = channel.adapter_payload.conn_pid
-      older_than_its_backoff()
       :sys.suspend(subchannel)
 
       assert {:error, %GRPC.RPCError{status: 14}} =
@@ -551,7 +550,6 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
     test "has nobody wait for one that is not there", context do
       [channel] = connect(context, [1])
       subchannel = channel.adapter_payload.conn_pid
-      older_than_its_backoff()
       :sys.suspend(subchannel)
       :ets.insert(context.refused, {1})
       caller = Task.async(fn -> call(channel, {:error, @going_away}) end)
@@ -615,9 +613,6 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       eventually(fn -> not Process.alive?(old) end)
       assert states(channel) == %{1 => :ready}
     end
-
-    # One that goes at once is connected to after a wait.
-    defp older_than_its_backoff, do: Process.sleep(2)
 
     defp refusing(port) do
       test = self()
