@@ -36,8 +36,8 @@ defmodule GrpcLbElixirGrpc.Kill do
     killed = Load.now()
     Process.sleep(@down_ms)
     [again] = Servers.start([[port: victim.port, number: victim.number]])
-    up = Load.now()
-    back = await_back(call, victim.number, up)
+    # One more caller than those that are counted.
+    back = Load.await(call, victim.number, @give_up_ms)
     calls = for call <- Load.stop(callers), call.ended >= killed - @margin_ms, do: call
     failed = Enum.filter(calls, &match?({:error, _}, &1.result))
     {before, later} = Enum.split_with(failed, &(&1.begun <= killed))
@@ -52,14 +52,5 @@ defmodule GrpcLbElixirGrpc.Kill do
     }
 
     {figures, again}
-  end
-
-  # One more caller than those that are counted.
-  defp await_back(call, number, up) do
-    cond do
-      call.() == {:ok, number} -> Load.now() - up
-      Load.now() - up > @give_up_ms -> :never
-      true -> await_back(call, number, up)
-    end
   end
 end

@@ -23,6 +23,19 @@ defmodule GrpcLbElixirGrpc.Load do
     stop(callers)
   end
 
+  @doc "Calls until this server has answered: how many milliseconds that took."
+  @spec await((() -> result :: term()), server :: pos_integer(), give_up_ms :: pos_integer()) ::
+          non_neg_integer() | :never
+  def await(fun, server, give_up_ms), do: await(fun, server, give_up_ms, now())
+
+  defp await(fun, server, give_up_ms, from) do
+    cond do
+      result(fun) == {:ok, server} -> now() - from
+      now() - from > give_up_ms -> :never
+      true -> await(fun, server, give_up_ms, from)
+    end
+  end
+
   @spec now() :: integer()
   def now, do: System.monotonic_time(:millisecond)
 

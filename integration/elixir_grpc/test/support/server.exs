@@ -1,7 +1,8 @@
 # One server of the service Work, on a port of the loopback interface: the first argument, or any free
 # one for 0. The others are its number and what Work.Server heeds, as `key=number`.
 #
-# Prints `up PORT`. Stops in order when it is told so, and dies with whoever started it.
+# Prints `up PORT`. Told to `go away` it says GOAWAY on its connections, and takes new ones. Stops in order
+# when it is told so, and dies with whoever started it.
 
 [port | settings] = System.argv()
 
@@ -25,5 +26,24 @@ Logger.configure(level: :none)
 
 IO.puts("up #{:ranch.get_port(inspect(Work.Endpoint))}")
 
-if IO.read(:line) == "stop\n", do: Supervisor.stop(supervisor)
+defmodule Orders do
+  def heed(supervisor) do
+    case IO.read(:line) do
+      "go away\n" ->
+        # Each waits for its streams.
+        for connection <- :ranch.procs(inspect(Work.Endpoint), :connections),
+            do: spawn(fn -> :sys.terminate(connection, :shutdown, :infinity) end)
+
+        heed(supervisor)
+
+      "stop\n" ->
+        Supervisor.stop(supervisor)
+
+      _end_of_file ->
+        :ok
+    end
+  end
+end
+
+Orders.heed(supervisor)
 System.halt(0)

@@ -41,6 +41,13 @@ defmodule GrpcLbElixirGrpc.Servers do
     await_end(server)
   end
 
+  @doc "Has a server say GOAWAY on the connections that it has. It takes new ones."
+  @spec go_away(t()) :: :ok
+  def go_away(server) do
+    Port.command(server.process, "go away\n")
+    :ok
+  end
+
   defp await_end(%{process: process}) do
     receive do
       {^process, {:exit_status, _status}} -> :ok
