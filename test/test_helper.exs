@@ -3,4 +3,5 @@
 GrpcLb.Test.Telemetry.install()
 
 # As long as a message may take on a busy machine; a test that waits in vain fails a little later.
-ExUnit.start(assert_receive_timeout: 10_000)
+# Connections log what fails, which is what many tests are about.
+ExUnit.start(assert_receive_timeout: 10_000, capture_log: true)

@@ -93,6 +93,18 @@ defmodule GrpcLb.Connection do
   picks; here at once. There none is dialled again before all have failed once; here before all have
   been dialled.
 
+  ## What it logs
+
+  A warning when a backend begins to fail, because it cannot be connected to or a check says so, and when a
+  resolution does; a notice when it is well again; nothing in between, however often it is tried. A
+  connection that is lost and opened again at once is not told. The metadata has `:name`, `:target`,
+  `:backend` with the id of a backend, `:reason`, and `application: :grpc_lb`:
+  `Logger.put_application_level(:grpc_lb, :none)` turns it off. `GrpcLb.Telemetry` has every attempt.
+
+  Neither these nor the reports of supervisors and of processes that crash show the options of transports
+  and resolvers, or the values of transports. Of what a module raises, throws or exits with, the kind is
+  logged; a reason that it returns is logged as it is.
+
   ## Its balancer
 
   The field `balancer` of a handle is for what this module has no function for: `GrpcLb.info/1` says

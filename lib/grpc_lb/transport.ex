@@ -74,7 +74,7 @@ defmodule GrpcLb.Transport do
     * `{:ok, value}` - `value` is what a pick returns
     * `{:ok, value, owner}` - the same, and the transport is down when `owner`, a process of this
       node, ends. Without an owner the subchannel is it
-    * `{:error, reason}` - tried again after a backoff
+    * `{:error, reason}` - tried again after a backoff. The reason is logged: let it have no secret in it
 
   `opts` are those of the connection's option `transport: {module, opts}`, and `[]` without any.
   """

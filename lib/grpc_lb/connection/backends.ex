@@ -141,7 +141,11 @@ defmodule GrpcLb.Connection.Backends do
 
   @doc "The backends that are wanted, and the states that they are in."
   @spec states(t()) :: [{Plan.id(), Plan.state()}]
-  def states(backends), do: for(id <- backends.ids, do: {id, furthest(backends, id).state})
+  def states(backends), do: for(id <- backends.ids, do: {id, state(furthest(backends, id))})
+
+  # One that a check has found to be down has failed, though it is opened again at once.
+  defp state(%{state: state, error: {:check, _reason}}) when state != :up, do: :backoff
+  defp state(%{state: state}), do: state
 
   @doc "The endpoints of those whose transport is open and is not to be closed."
   @spec healthy(t()) :: MapSet.t(Plan.endpoint())
@@ -150,6 +154,10 @@ defmodule GrpcLb.Connection.Backends do
         into: MapSet.new(),
         do: Plan.endpoint(address)
   end
+
+  @doc "Why a backend's transport failed last."
+  @spec error(t(), Plan.id()) :: reason :: term()
+  def error(backends, id), do: furthest(backends, id).error
 
   @doc "The first error, when no transport is open and none is on its way."
   @spec failure(t()) :: {:open, Plan.id(), reason :: term()} | nil

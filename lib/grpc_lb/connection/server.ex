@@ -13,6 +13,7 @@ defmodule GrpcLb.Connection.Server do
     Connectivity,
     Discovery,
     Known,
+    Log,
     Options,
     Plan,
     Rotation,
@@ -235,6 +236,9 @@ defmodule GrpcLb.Connection.Server do
     {result, known} = Known.update(known, answer, until, healthy, options.on_empty)
     resolved(state, answer, result, duration)
 
+    outcome = if result == :ok, do: :ok, else: {:error, elem(result, 1)}
+    Log.resolution(about(options), state.resolution, outcome)
+
     case result do
       :ok -> reconcile(%{know(state, known) | resolution: :ok})
       {:dropped, reason} -> reconcile(%{know(state, known) | resolution: {:error, reason}})
@@ -319,6 +323,13 @@ defmodule GrpcLb.Connection.Server do
   defp connectivity(state) do
     known = Connectivity.update(state.connectivity, Backends.states(state.backends))
     new = Connectivity.of(known, state.resolution)
+
+    Log.backends(
+      about(state.options),
+      state.connectivity,
+      known,
+      &Backends.error(state.backends, &1)
+    )
 
     with {:changed, before, duration} <- States.put(state.states, new) do
       emit(state, :state, %{duration: duration}, %{state: new, previous: before})

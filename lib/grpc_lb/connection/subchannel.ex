@@ -6,11 +6,11 @@ defmodule GrpcLb.Connection.Subchannel do
 
   @close_ms 3_000
 
-  use GenServer, restart: :temporary, shutdown: @close_ms
+  use GenServer
   use GrpcLb.Redacted, show: [:balancer, :module, :key, :address]
 
   alias GrpcLb.{Address, Holder, Janitor, Names, Secret}
-  alias GrpcLb.Connection.{Callback, Plan, Server}
+  alias GrpcLb.Connection.{Callback, Plan, Server, Subchannels}
 
   # What the transport is given, and what it returned, may be secret, and a crash is logged with this: both
   # are hidden, for the server's state and messages, too.
@@ -28,7 +28,7 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec start_supervisor(Holder.key()) :: Supervisor.on_start()
   def start_supervisor(key) do
     {_holder, %{balancer: balancer}} = Holder.fetch!(key)
-    DynamicSupervisor.start_link(strategy: :one_for_one, name: supervisor(balancer))
+    Subchannels.start_link(name: supervisor(balancer))
   end
 
   defp supervisor(balancer), do: Names.via({__MODULE__, balancer})
@@ -43,9 +43,9 @@ defmodule GrpcLb.Connection.Subchannel do
   """
   @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Plan.key(), Address.t()) :: pid() | nil
   def start(balancer, transport, key, address) do
-    child = {__MODULE__, {balancer, transport, key, address}}
+    arg = {balancer, transport, key, address}
 
-    case ask(balancer, &DynamicSupervisor.start_child(&1, child)) do
+    case ask(balancer, &Subchannels.start_child(&1, arg)) do
       {:ok, pid} -> pid
       nil -> nil
     end
@@ -73,7 +73,7 @@ defmodule GrpcLb.Connection.Subchannel do
   @doc "All that live."
   @spec all(GrpcLb.balancer()) :: [{pid(), Plan.key(), Address.t(), state()}]
   def all(balancer) do
-    for {_id, pid, _type, _modules} <- ask(balancer, &DynamicSupervisor.which_children/1) || [],
+    for {_id, pid, _type, _modules} <- ask(balancer, &Supervisor.which_children/1) || [],
         {^pid, {key, address, state}} <- Registry.lookup(GrpcLb.Registry, {__MODULE__, pid}) do
       {pid, key, address, state}
     end

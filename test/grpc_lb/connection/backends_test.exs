@@ -2,7 +2,7 @@ defmodule GrpcLb.Connection.BackendsTest do
   use ExUnit.Case, async: true
 
   alias GrpcLb.{Address, Names, Secret}
-  alias GrpcLb.Connection.{Backends, Backoff, Options, Server, Subchannel}
+  alias GrpcLb.Connection.{Backends, Backoff, Options, Server, Subchannel, Subchannels}
 
   @moduletag :capture_log
 
@@ -53,7 +53,7 @@ defmodule GrpcLb.Connection.BackendsTest do
 
     {:ok, balancer} = GrpcLb.new(:round_robin, [], owner: self())
     {:ok, _} = Registry.register(GrpcLb.Registry, {Server, balancer}, nil)
-    supervisor = {DynamicSupervisor, name: Names.via({Subchannel, balancer})}
+    supervisor = {Subchannels, name: Names.via({Subchannel, balancer})}
     # Those that wait for an answer then are not waited for.
     start_supervised!(Supervisor.child_spec(supervisor, shutdown: :brutal_kill))
     %{options: options, backends: Backends.new(options, balancer)}

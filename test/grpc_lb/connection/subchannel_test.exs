@@ -4,7 +4,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.{Address, Janitor, Names, Secret}
-  alias GrpcLb.Connection.{Server, Subchannel}
+  alias GrpcLb.Connection.{Server, Subchannel, Subchannels}
   alias GrpcLb.Test.Loopback
 
   @address %Address{ip: {10, 0, 0, 1}, port: 1}
@@ -48,7 +48,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   setup do
     balancer = make_ref()
     {:ok, _} = Registry.register(GrpcLb.Registry, {Server, balancer}, nil)
-    {:ok, supervisor} = DynamicSupervisor.start_link(name: Names.via({Subchannel, balancer}))
+    {:ok, supervisor} = Subchannels.start_link(name: Names.via({Subchannel, balancer}))
     %{balancer: balancer, supervisor: supervisor}
   end
 

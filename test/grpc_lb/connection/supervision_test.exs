@@ -541,7 +541,12 @@ defmodule GrpcLb.Connection.SupervisionTest do
         supervisor: pid
       }
 
+      opened = for {pid, _id, _address, _state} <- Connection.Subchannel.all(old.balancer), do: pid
       for victim <- victims, pid = pids[victim], do: Process.exit(pid, :kill)
+      # They are listed, and their servers have clients, until they hear of it.
+      unless victims -- [:server, :none] == [],
+        do: eventually(fn -> not Enum.any?(opened, &Process.alive?/1) end)
+
       for victim <- victims, pid = pids[victim], do: eventually(fn -> not Process.alive?(pid) end)
       if :supervisor in victims, do: child_after(supervisor, pid)
 

@@ -75,7 +75,7 @@ defmodule GrpcLb.Connection.WaitingTest do
 
       test "waits for connect_timeout at most" do
         names = ScriptedResolver.start(fn -> Process.sleep(:infinity) end)
-        opts = [target: names, resolver: ScriptedResolver, connect_timeout: 20]
+        opts = [target: names, resolver: ScriptedResolver, connect_timeout: 500]
         {handle, _pid} = supervised!(opts)
         # It does not hear that the resolver has taken too long, which would end the wait.
         :sys.suspend(server(handle))
