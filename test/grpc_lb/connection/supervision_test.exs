@@ -541,7 +541,9 @@ defmodule GrpcLb.Connection.SupervisionTest do
         supervisor: pid
       }
 
-      opened = for {pid, _id, _address, _state} <- Connection.Subchannel.all(old.balancer), do: pid
+      opened =
+        for {pid, _id, _address, _state} <- Connection.Subchannel.all(old.balancer), do: pid
+
       for victim <- victims, pid = pids[victim], do: Process.exit(pid, :kill)
       # They are listed, and their servers have clients, until they hear of it.
       unless victims -- [:server, :none] == [],
