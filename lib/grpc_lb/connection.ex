@@ -115,7 +115,7 @@ defmodule GrpcLb.Connection do
 
   Leave the list and the states to the connection. It makes both with `GrpcLb.reconcile/2` and
   `GrpcLb.set_state/3` itself, and undoes or is confused by what others change. To end it, use
-  `disconnect/1`, not `GrpcLb.close/1`.
+  `disconnect/2`, not `GrpcLb.close/1`.
 
   ## When its processes die
 
@@ -133,7 +133,7 @@ defmodule GrpcLb.Connection do
       above. Its handle is another: fetch it again with `handle/1`.
     * They die more than 20 times in 5 seconds: the connection ends. To the supervisor above this is an
       end in order, as that of any supervisor: with the `:transient` of `child_spec/1` it does not start
-      it again, with `:permanent` it does, but also after `disconnect/1`.
+      it again, with `:permanent` it does, but also after `disconnect/2`.
 
   A connection in a supervision tree needs its name to be found again: `child_spec/1` makes one if none
   is given. One that `connect/2` made is under a supervisor of the library. It is not linked to who
@@ -141,9 +141,14 @@ defmodule GrpcLb.Connection do
 
   ## When it ends
 
-  The balancer is closed first, so that picks say `{:error, :closed}`, and then all transports, at
-  once and together, those with calls in flight and those that drain too. A transport has 3 seconds
-  to close.
+  The balancer is closed first, so that picks say `{:error, :closed}`. Then the calls in flight end in
+  peace, those of transports that drain too: as soon as the last that is counted has ended, or
+  `:drain_timeout` is over, all transports are closed, at once and together. A transport has 3 seconds to
+  close.
+
+  So it is when `disconnect/2` ends it, when its supervisor does, and when the application stops. A
+  supervisor gives it the time: to a child that is a supervisor itself, as a connection is, it gives
+  `:infinity`, unless the child specification says otherwise with `:shutdown`.
 
   ## Options
 
@@ -173,6 +178,14 @@ defmodule GrpcLb.Connection do
       whether all waits that failures have made begin anew: that of the resolver, and those of the
       backends, as `reconnect/1` has them.
       """
+    ]
+  ]
+
+  @disconnect_options [
+    drain_timeout: [
+      type: {:or, {:or, {:ms, 0}, :infinity}, nil},
+      default: nil,
+      doc: "for how many milliseconds at most. By default the connection's own `:drain_timeout`."
     ]
   ]
 
@@ -574,7 +587,8 @@ defmodule GrpcLb.Connection do
   Checks out a backend for a key: `checkout/1` with the choice of `pick/2`.
 
       iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
-      iex> {:ok, "to 10.0.0.1:50051", _ticket} = GrpcLb.Connection.checkout(connection, "user 7")
+      iex> {:ok, "to 10.0.0.1:50051", ticket} = GrpcLb.Connection.checkout(connection, "user 7")
+      iex> GrpcLb.complete(ticket, :ok)
       iex> GrpcLb.Connection.disconnect(connection)
       :ok
   """
@@ -708,28 +722,46 @@ defmodule GrpcLb.Connection do
   end
 
   @doc """
-  Ends a connection: closes its balancer, so that picks fail, and then its transports. On return
-  both are closed, and the name is free. Does nothing when there is no such connection.
+  Ends a connection: closes its balancer, so that picks fail, waits for the calls in flight, and then closes
+  its transports. On return these are closed, and the name is free. Does nothing when there is no such
+  connection.
+
+  It waits for the calls that were made with `run/3` or `checkout/1`, until the last has ended, at most for
+  `drain_timeout`. A process that calls it while a call of its own is in flight waits for all of that time.
 
   One in a supervision tree is not started again, see `child_spec/1`.
 
+  ## Options
+
+  #{GrpcLb.Options.docs(@disconnect_options)}
+
       iex> GrpcLb.Connection.disconnect(:nobody)
       :ok
+
+      iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
+      iex> {:ok, _value, _ticket} = GrpcLb.Connection.checkout(connection)
+      iex> GrpcLb.Connection.disconnect(connection, drain_timeout: 0)
+      :ok
   """
-  @spec disconnect(ref()) :: :ok
-  def disconnect(connection) do
+  @spec disconnect(ref(), keyword()) :: :ok
+  def disconnect(connection, opts \\ []) do
+    %{drain_timeout: timeout} = GrpcLb.Options.validate!(opts, @disconnect_options)
+    end_it(connection, timeout)
+  end
+
+  defp end_it(connection, timeout) do
     stopped =
       case find(connection) do
         {holder, %{held: %{balancer: balancer}} = tree} ->
           not_in_server!(balancer)
-          Holder.stop(holder, tree)
+          Holder.stop(holder, tree, timeout)
 
         nil ->
           stop_without_holder(connection)
       end
 
     # One that crashed may have been started again.
-    if stopped == :crashed, do: disconnect(connection), else: :ok
+    if stopped == :crashed, do: end_it(connection, timeout), else: :ok
   end
 
   # When the holder was killed, it is about to be started again.
@@ -749,12 +781,13 @@ defmodule GrpcLb.Connection do
 
       iex> {:ok, connection} =
       ...>   GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport, max_requests: 1)
-      iex> {:ok, _value, _ticket} = GrpcLb.Connection.checkout(connection)
+      iex> {:ok, _value, first} = GrpcLb.Connection.checkout(connection)
       iex> GrpcLb.Connection.checkout(connection)
       {:error, :overloaded}
       iex> GrpcLb.Connection.configure(connection, max_requests: 2)
       {:ok, :changed}
-      iex> {:ok, _value, _ticket} = GrpcLb.Connection.checkout(connection)
+      iex> {:ok, _value, second} = GrpcLb.Connection.checkout(connection)
+      iex> for ticket <- [first, second], do: GrpcLb.complete(ticket, :ok)
       iex> GrpcLb.Connection.disconnect(connection)
       iex> GrpcLb.Connection.configure(connection, max_requests: 3)
       {:error, :closed}

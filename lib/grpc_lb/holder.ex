@@ -27,8 +27,11 @@ defmodule GrpcLb.Holder do
 
   @callback open(options :: term()) :: held :: term()
 
-  @doc "Has picks fail from now on."
-  @callback close(held :: term()) :: any()
+  @doc """
+  Has picks fail from now on. Gives the number of the drain of the calls in flight, if there are any, see
+  `GrpcLb.Native.close_draining/1`.
+  """
+  @callback close(held :: term()) :: pos_integer() | nil
 
   @callback ended(held :: term(), options :: term(), %{reason: term(), duration: integer()}) ::
               any()
@@ -70,21 +73,35 @@ defmodule GrpcLb.Holder do
   @spec noted(holder :: pid()) :: term()
   def noted(holder), do: GenServer.call(holder, :noted, :infinity)
 
-  @doc "Closes what is held. The first reason counts."
-  @spec close(holder :: pid(), reason :: term()) :: :ok
-  def close(holder, reason) do
-    GenServer.call(holder, {:close, reason}, :infinity)
+  @doc """
+  Closes what is held. The first reason counts. A drain timeout stands in for the one that `drain/2` is
+  given, and the last counts.
+  """
+  @spec close(holder :: pid(), reason :: term(), drain_timeout :: timeout() | nil) :: :ok
+  def close(holder, reason, drain_timeout \\ nil) do
+    ask(holder, {:close, reason, drain_timeout})
+  end
+
+  @doc """
+  Waits until the calls that were in flight when it was closed have ended, or the drain timeout is over,
+  which begins when this is first asked for.
+  """
+  @spec drain(holder :: pid(), drain_timeout :: timeout()) :: :ok
+  def drain(holder, drain_timeout), do: ask(holder, {:drain, drain_timeout})
+
+  defp ask(holder, request) do
+    GenServer.call(holder, request, :infinity)
   catch
     :exit, _it_has_ended -> :ok
   end
 
   @doc """
   Closes what is held, ends the supervisor, and waits until nothing is left. Returns `:crashed` as
-  `stop_supervisor/2` does.
+  `stop_supervisor/2` does. For the drain timeout see `close/3`.
   """
-  @spec stop(holder :: pid(), tree()) :: :ok | :crashed
-  def stop(holder, %{supervisor: supervisor}) do
-    close(holder, :normal)
+  @spec stop(holder :: pid(), tree(), drain_timeout :: timeout() | nil) :: :ok | :crashed
+  def stop(holder, %{supervisor: supervisor}, drain_timeout \\ nil) do
+    close(holder, :normal, drain_timeout)
     stopped = stop_supervisor(supervisor, :normal)
     Janitor.await(holder)
     stopped
@@ -120,7 +137,8 @@ defmodule GrpcLb.Holder do
       since: System.monotonic_time(),
       note: nil,
       # Why it was closed, in a tuple.
-      closed: nil
+      closed: nil,
+      drain: %{number: nil, timeout: nil, timer: nil, waiting: []}
     }
 
     register(state, %{held: state.held})
@@ -135,7 +153,19 @@ defmodule GrpcLb.Holder do
 
   def handle_call(:publish, _from, state), do: {:reply, :ok, state}
   def handle_call(:noted, _from, state), do: {:reply, state.note, state}
-  def handle_call({:close, reason}, _from, state), do: {:reply, :ok, closed(state, reason)}
+
+  def handle_call({:close, reason, drain_timeout}, _from, state) do
+    {:reply, :ok, state |> closed(reason) |> drain_timeout(drain_timeout)}
+  end
+
+  def handle_call({:drain, _timeout}, _from, %{drain: %{number: nil}} = state),
+    do: {:reply, :ok, state}
+
+  def handle_call({:drain, timeout}, from, %{drain: drain} = state) do
+    state = if drain.waiting == [], do: drain_until(state, drain.timeout || timeout), else: state
+
+    {:noreply, update_in(state.drain.waiting, &[from | &1])}
+  end
 
   @impl true
   def handle_cast({:note, note}, state), do: {:noreply, %{state | note: note}}
@@ -148,6 +178,12 @@ defmodule GrpcLb.Holder do
     {:stop, reason, state}
   end
 
+  def handle_info({:grpc_lb_drained, number}, %{drain: %{number: number}} = state),
+    do: {:noreply, drained(state)}
+
+  def handle_info({:timeout, timer, :drain}, %{drain: %{timer: timer}} = state),
+    do: {:noreply, drained(state)}
+
   def handle_info(_other, state), do: {:noreply, state}
 
   @impl true
@@ -158,12 +194,35 @@ defmodule GrpcLb.Holder do
   end
 
   defp closed(%{closed: nil} = state, reason) do
-    state.module.close(state.held)
+    number = state.module.close(state.held)
     register(state, %{status: :closed})
-    %{state | closed: {reason}}
+    put_in(%{state | closed: {reason}}.drain.number, number)
   end
 
   defp closed(state, _later), do: state
+
+  # It begins when somebody waits.
+  defp drain_timeout(state, nil), do: state
+
+  defp drain_timeout(%{drain: %{waiting: []}} = state, timeout),
+    do: put_in(state.drain.timeout, timeout)
+
+  defp drain_timeout(state, timeout), do: drain_until(state, timeout)
+
+  defp drain_until(%{drain: drain} = state, timeout) do
+    stop_timer(drain)
+    timer = if timeout != :infinity, do: :erlang.start_timer(timeout, self(), :drain)
+    put_in(state.drain.timer, timer)
+  end
+
+  defp drained(%{drain: drain} = state) do
+    stop_timer(drain)
+    for from <- drain.waiting, do: GenServer.reply(from, :ok)
+    %{state | drain: %{drain | number: nil, timer: nil, waiting: []}}
+  end
+
+  defp stop_timer(%{timer: nil}), do: false
+  defp stop_timer(%{timer: timer}), do: :erlang.cancel_timer(timer)
 
   defp register(state, changes) do
     Registry.update_value(GrpcLb.Registry, state.key, &Map.merge(&1, changes))

@@ -77,7 +77,7 @@ defmodule GrpcLb.Pool do
       |- workers (one_for_one)
       |  |- {MyClient, 1}
       |  `- ...
-      `- gate: closes the balancer before the others are stopped
+      `- gate: closes the balancer and drains before the others are stopped
 
   The balancer, and with it the membership, belongs to the holder.
 
@@ -94,6 +94,12 @@ defmodule GrpcLb.Pool do
       restart too much: the name stands for no pool any more. When the supervisor above starts the pool
       again it is empty. Where the child spec says `restart: :transient` it does so only after a kill of
       the pool's supervisor: to supervisors the others are ends in order.
+
+  A pool that stops, by `stop/1` or because its supervisor stops it, refuses picks first. Its workers go on
+  until the calls that are counted have ended, see `:drain_timeout`, and are not started again meanwhile. A
+  supervisor gives a pool, as any child that is a supervisor, `:infinity` for that, unless the child
+  specification says otherwise with `:shutdown`. In a cluster the other nodes no longer pick the members of
+  a pool that stops; calls of theirs that are in flight are counted there, and not waited for here.
 
   Workers join a pool that starts empty as they start. Members that are not workers are not told.
   One that must stay a member monitors the pool's supervisor, which is registered under the pool's
@@ -212,7 +218,8 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
-  Stops a pool: closes its balancer and erases its name, then ends its workers.
+  Stops a pool: closes its balancer and erases its name, waits for the calls in flight, for `:drain_timeout`
+  at most, and then ends its workers.
 
   The name can be used again when this has returned. A pool in a supervision tree is stopped with
   `Supervisor.terminate_child/2`: after this function its supervisor would start it again.

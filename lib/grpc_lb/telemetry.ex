@@ -58,7 +58,7 @@ defmodule GrpcLb.Telemetry do
         @about ++
           [
             reason: """
-            `:normal` after `GrpcLb.Connection.disconnect/1`; `{:shutdown, :connect_error}` when
+            `:normal` after `GrpcLb.Connection.disconnect/2`; `{:shutdown, :connect_error}` when
             `GrpcLb.Connection.connect/2` failed; `{:shutdown, :balancer_closed}` after
             `GrpcLb.close/1`; `:shutdown` when its supervisor was stopped or gave up; `:killed` when
             that was killed. When its holder was killed there is no event.
@@ -134,7 +134,7 @@ defmodule GrpcLb.Telemetry do
   All durations are in native time units, see `System.convert_time_unit/3`.
 
   Handlers run in a process of the connection and hold it up, so they have to be quick. There
-  `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/1` raise `ArgumentError`, because the
+  `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/2` raise `ArgumentError`, because the
   connection cannot wait for itself; `GrpcLb.Connection.handle/1` and picks are fine. For a handler of
   `[:grpc_lb, :connection, :disconnected]` the connection does not exist any more.
 

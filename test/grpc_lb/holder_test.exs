@@ -16,7 +16,10 @@ defmodule GrpcLb.HolderTest do
     def open(test), do: told(test, :open)
 
     @impl true
-    def close(test), do: told(test, :close)
+    def close(test) do
+      told(test, :close)
+      nil
+    end
 
     @impl true
     def ended(test, test, why), do: told(test, {:ended, why.reason})

@@ -41,7 +41,7 @@ defmodule GrpcLb.Connection.Held do
 
   @impl true
   def close(held) do
-    GrpcLb.close(held.balancer)
+    {:ok, number_or_none} = Native.close_draining(held.balancer)
 
     with {:changed, before, duration} <- States.put(held.states, :shutdown) do
       Telemetry.execute(
@@ -52,6 +52,7 @@ defmodule GrpcLb.Connection.Held do
     end
 
     Waiters.notify(held.waiters, :infinity)
+    number_or_none
   end
 
   @impl true

@@ -58,12 +58,15 @@ defmodule GrpcLb.Connection.Options do
       doc: "how long `connect/2` waits in all; `start_link/1` does not wait."
     ],
     drain_timeout: [
-      type: {:ms, 0},
+      type: {:or, {:ms, 0}, :infinity},
       default: 5_000,
       doc: """
-      how long a transport whose address is gone stays open for the calls in flight, after it has
-      left the rotation. It stays open for all of that time: nobody knows when a call ends whose
-      transport came from `pick/1`. A disconnect does not wait for it.
+      how long a transport that has left the rotation may stay open for the calls in flight: because its
+      address is gone, because it [takes no new calls](`GrpcLb.Transport.draining/1`), or because the
+      connection ends. It is closed when the last call that is counted for it has ended: of those made
+      with `run/3` or `checkout/1`. Nobody knows when a call ends whose transport came from `pick/1`. So
+      where none ever was counted, it stays open for all of that time, and only the end of the connection
+      does not wait.
       """
     ],
     check_interval: [
@@ -138,7 +141,7 @@ defmodule GrpcLb.Connection.Options do
           connect_timeout: pos_integer(),
           max_dials: pos_integer(),
           ready_timeout: pos_integer(),
-          drain_timeout: non_neg_integer(),
+          drain_timeout: timeout(),
           check_interval: pos_integer() | :infinity,
           resolve_interval: pos_integer() | :infinity,
           min_resolve_interval: non_neg_integer(),
@@ -163,7 +166,7 @@ defmodule GrpcLb.Connection.Options do
       5000
 
       iex> GrpcLb.Connection.Options.new!("ipv4:10.0.0.1:50051", transport: MyApp.Transport, drain_timeout: 0.5)
-      ** (ArgumentError) option :drain_timeout must be a number of milliseconds from 0 to 4294967295, got: 0.5
+      ** (ArgumentError) option :drain_timeout must be a number of milliseconds from 0 to 4294967295, or :infinity, got: 0.5
   """
   @spec new!(target :: term(), keyword()) :: t()
   def new!(target, opts) do

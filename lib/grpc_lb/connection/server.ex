@@ -211,10 +211,12 @@ defmodule GrpcLb.Connection.Server do
   def terminate(reason, state) do
     Discovery.stop(state.discovery)
 
-    # The last child is stopped first: picks say that the connection is closed before transports are.
+    # The last child is stopped first: picks say that the connection is closed, and their calls have
+    # ended, before transports are closed.
     if on_purpose?(reason) and Backends.supervised?(state.backends) do
       Holder.close(state.holder, reason)
       Backends.abort_all(state.backends)
+      Holder.drain(state.holder, state.options.drain_timeout)
     end
   end
 

@@ -116,6 +116,8 @@ defmodule GrpcLb.Connection.Supervisor do
       %{
         id: Server,
         start: {Server, :start_link, [key, options]},
+        # It drains first.
+        shutdown: :infinity,
         restart: :transient,
         significant: true
       }

@@ -36,6 +36,12 @@ defmodule GrpcLb.Pool.Feed do
   def unreachable(%Handle{feed: nil}, _node), do: :ok
   def unreachable(%Handle{feed: feed}, node), do: GenServer.cast(feed, {:unreachable, node})
 
+  @doc "Has other nodes no longer pick the members of this one, because their pool stops."
+  @spec withdraw(Handle.t()) :: :ok
+  def withdraw(%Handle{feed: nil}), do: :ok
+
+  def withdraw(%Handle{feed: feed}), do: GenServer.cast(feed, :withdraw)
+
   @impl true
   def init(handle) do
     # What follows can take its time: the pool's other children need not wait for it.
@@ -106,6 +112,9 @@ defmodule GrpcLb.Pool.Feed do
       {:noreply, flush(changed(%{state | view: view, unheard: unheard}, pids ++ gone))}
     end
   end
+
+  def handle_cast(:withdraw, %{announced: announced} = state),
+    do: {:noreply, Enum.reduce(Map.keys(announced), state, &announce(&2, &1, nil))}
 
   @impl true
   def handle_info({ref, event, group, pids}, %{ref: ref} = state) do

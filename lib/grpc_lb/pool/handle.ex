@@ -68,8 +68,9 @@ defmodule GrpcLb.Pool.Handle do
   def close(%__MODULE__{options: %Options{name: name}, holder: holder} = handle) do
     erase(name, holder)
     Janitor.clean_up_with(nil)
-    GrpcLb.close(handle.balancer)
+    {:ok, number_or_none} = Native.close_draining(handle.balancer)
     Waiters.notify(handle.waiters, :infinity)
+    number_or_none
   end
 
   @impl true

@@ -35,6 +35,7 @@ defmodule GrpcLb.Pool.Options do
     :child_spec,
     :max_restarts,
     :max_seconds,
+    :drain_timeout,
     :scope,
     :local_share
   ]
@@ -51,6 +52,7 @@ defmodule GrpcLb.Pool.Options do
           child_spec: Supervisor.child_spec() | nil,
           max_restarts: non_neg_integer(),
           max_seconds: pos_integer(),
+          drain_timeout: timeout(),
           scope: :node | :cluster,
           local_share: number() | nil
         }
@@ -103,6 +105,15 @@ defmodule GrpcLb.Pool.Options do
         type: {:integer, from: 1},
         default: 5,
         doc: "the time for `:max_restarts`. The default is that of `Supervisor`."
+      ],
+      drain_timeout: [
+        type: {:or, {:ms, 0}, :infinity},
+        default: 5_000,
+        doc: """
+        for how many milliseconds at most a pool that stops waits for the calls in flight, before it ends
+        its workers: those that were made with `call/3`, `run/3` or `checkout/1` on this node. It goes on as
+        soon as the last has ended, and at once where there is none.
+        """
       ],
       scope: [
         type: {:one_of, [:node, :cluster]},

@@ -24,8 +24,7 @@ defmodule GrpcLb.Pool.Supervisor do
   @doc "Stops a pool. Its name is free when this returns."
   @spec stop(Handle.t()) :: :ok
   def stop(%Handle{options: %Options{name: name}, holder: holder}) do
-    # The gate closes the balancer when no worker is started again any more. Before that, one that is
-    # being started would find its pool closed, and its supervisor give up over it.
+    # The gate closes the balancer, when no worker is started again any more.
     with {^holder, %{supervisor: supervisor}} <- Holder.lookup({Handle, name}),
          do: Holder.stop_supervisor(supervisor, :normal)
 
@@ -76,13 +75,29 @@ defmodule GrpcLb.Pool.Supervisor do
       max_seconds: options.max_seconds,
       # So that workers of a pool that was killed, which hold names or ports until they have ended, are
       # waited for.
-      name: Names.via({__MODULE__, :workers, options.name})
+      name: Names.via(workers_key(options))
     ]
 
     Names.start_link(fn -> Supervisor.start_link(children, opts) end, fn _of_before -> true end)
   end
 
-  defp gate(options), do: %{id: :gate, start: {Gate, :start_link, [key(options)]}}
+  @doc """
+  Has no worker started again, until their supervisor ends: one would find its pool closed, and its
+  supervisor give up over it, with all workers that have calls in flight.
+  """
+  @spec stop_restarts(Options.t()) :: :ok
+  def stop_restarts(options) do
+    if workers = Names.whereis(workers_key(options)), do: :sys.suspend(workers, :infinity)
+    :ok
+  catch
+    :exit, _it_has_ended -> :ok
+  end
+
+  defp workers_key(options), do: {__MODULE__, :workers, options.name}
+
+  # It drains first.
+  defp gate(options),
+    do: %{id: :gate, start: {Gate, :start_link, [key(options)]}, shutdown: :infinity}
 
   defp key(options), do: {Handle, options.name}
 end

@@ -320,6 +320,18 @@ defmodule GrpcLb.Pool.ClusterTest do
     eventually_same(nodes, pool, pids_of(a, pool) ++ others)
   end
 
+  test "others do not pick from a pool that waits for its calls before it stops", context do
+    %{nodes: [a, b, c] = nodes, pool: pool} = context
+    start_pools!(nodes, pool, drain_timeout: :infinity)
+    others = pids_of(b, pool) ++ pids_of(c, pool)
+    supervisor = run(a, Process, :whereis, [pool])
+    call = run(a, PoolNode, :stop_with_a_call, [pool])
+    eventually_same([b, c], pool, others)
+    assert run(a, Process, :alive?, [supervisor])
+    run(a, Process, :send, [call, :go_on, []])
+    eventually(fn -> not run(a, Process, :alive?, [supervisor]) end)
+  end
+
   test "a net split, and its healing", %{nodes: [a, b, c] = nodes, pool: pool} do
     start_pools!(nodes, pool)
     [one | _] = pids_of(a, pool)

@@ -42,6 +42,27 @@ defmodule GrpcLb.Test.Peer.PoolNode do
     :ok = Supervisor.stop(above)
   end
 
+  @doc "Stops the pool while a call of this node's is in flight, which ends when it gets `:go_on`."
+  def stop_with_a_call(pool) do
+    test = self()
+
+    call =
+      spawn(fn ->
+        {:ok, _member, ticket} = Pool.checkout(pool)
+        send(test, {:called, self()})
+
+        receive do
+          :go_on -> GrpcLb.complete(ticket, :ok)
+        end
+      end)
+
+    receive do
+      {:called, ^call} -> spawn(fn -> stop_pool(pool) end)
+    end
+
+    call
+  end
+
   def broadcast_and_hear(pool) do
     :ok = Pool.broadcast(pool, {:report_to, self()})
 
