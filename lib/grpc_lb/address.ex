@@ -1,6 +1,6 @@
 defmodule GrpcLb.Address do
   @moduledoc """
-  Where one backend listens, and its weight.
+  Where one backend listens, and which part of the calls is for it.
 
   ## Fields
 
@@ -15,15 +15,19 @@ defmodule GrpcLb.Address do
       has to verify. `nil`, the default, when the address was given as such. It is part of what an
       endpoint is: the same `:ip` and `:port` under another name is another endpoint
     * `:weight` - its share beside the others, 1 to 4294967295, by default 1
+    * `:priority` - 0 to 4294967295, by default 0: the first to be called the lowest, as `:priority` of
+      `GrpcLb.Backend`. A connection connects to the next priority when it needs it, see
+      `:failover_timeout` of `GrpcLb.Connection`
+    * `:locality` - a zone for example, as `:locality` of `GrpcLb.Backend`; by default `nil`
     * `:alternatives` - where the same backend listens besides, each `{ip, port}`, as a server with an
       address of either family; by default none. A connection reaches it at one of them, and an
       endpoint of gRPC's naming has several addresses in the same way (gRFC A61)
   """
 
-  alias GrpcLb.HostPort
+  alias GrpcLb.{Backend, HostPort}
 
   @enforce_keys [:ip, :port]
-  defstruct [:ip, :port, :zone, :host, weight: 1, alternatives: []]
+  defstruct [:ip, :port, :zone, :host, weight: 1, priority: 0, locality: nil, alternatives: []]
 
   @type t :: %__MODULE__{
           ip: ip(),
@@ -31,8 +35,12 @@ defmodule GrpcLb.Address do
           zone: String.t() | nil,
           host: String.t() | nil,
           weight: pos_integer(),
+          priority: priority(),
+          locality: String.t() | nil,
           alternatives: [{ip(), :inet.port_number()}]
         }
+
+  @type priority :: 0..0xFFFFFFFF
 
   @type ip :: :inet.ip_address() | {:local, path :: binary()}
 
@@ -141,10 +149,16 @@ defmodule GrpcLb.Address do
   @spec valid?(term()) :: boolean()
   def valid?(%__MODULE__{ip: ip, port: port, zone: zone, host: host, weight: weight} = address) do
     endpoint?(ip, port) and zone?(zone, ip) and (is_nil(host) or is_binary(host)) and
-      is_integer(weight) and weight in 1..@max_weight and endpoints?(address.alternatives)
+      is_integer(weight) and weight in 1..@max_weight and layer?(address) and
+      endpoints?(address.alternatives)
   end
 
   def valid?(_other), do: false
+
+  defp layer?(%{priority: priority, locality: locality}) do
+    is_integer(priority) and priority in 0..0xFFFFFFFF and
+      (locality == nil or Backend.locality(locality) != :error)
+  end
 
   defp zone?(nil, _ip), do: true
   defp zone?(zone, ip), do: is_binary(zone) and tuple_size(ip) == 8 and HostPort.zone?(zone)

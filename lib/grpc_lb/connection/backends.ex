@@ -135,7 +135,8 @@ defmodule GrpcLb.Connection.Backends do
                else: (_not_up -> nil)
         end)
 
-      {id, transport, address.weight}
+      options = address |> Map.take([:weight, :priority, :locality]) |> Map.to_list()
+      {id, transport, options}
     end
   end
 

@@ -112,6 +112,17 @@ defmodule GrpcLb.Connection.Options do
       `GrpcLb.Telemetry` says which.
       """
     ],
+    failover_timeout: [
+      type: {:ms, 0},
+      default: 10_000,
+      doc: """
+      where the addresses have priorities: how long those of one have, from when it is connected to, to get
+      a transport open before the next one is connected to, too, as in gRFC A56. When all of them have
+      failed or are lost it is connected to at once. With 0, and with an `:overprovisioning_factor`, all
+      priorities are. One that is needed no more is drained after 15 minutes. Calls go to the first
+      priority that has a transport open, in any case.
+      """
+    ],
     backoff: [
       type: {:options, Backoff.options()},
       default: [],
@@ -120,6 +131,15 @@ defmodule GrpcLb.Connection.Options do
       """
     ]
   ]
+
+  # Those of the balancer. Only here has a user a say where backends are.
+  @settings [
+              locality_weights: [
+                type: :any,
+                default: nil,
+                doc: "how the localities of addresses share the calls, see `GrpcLb.new/3`."
+              ]
+            ] ++ Settings.balancer_options()
 
   # The modules' options may be secret, and supervisors and crashes log this struct: they are hidden.
   @derive {Inspect, except: [:transport, :resolver, :caller]}
@@ -147,6 +167,7 @@ defmodule GrpcLb.Connection.Options do
           min_resolve_interval: non_neg_integer(),
           hold_obsolete: non_neg_integer() | :auto,
           on_empty: :keep | :drop,
+          failover_timeout: non_neg_integer(),
           backoff: Backoff.t(),
           caller: %{pid: pid(), reply_to: reference(), told: :atomics.atomics_ref()} | nil
         }
@@ -155,7 +176,7 @@ defmodule GrpcLb.Connection.Options do
   @spec docs() :: String.t()
   def docs, do: "All times are in milliseconds.\n\n" <> Options.docs(specs())
 
-  defp specs, do: @options ++ Settings.balancer_options()
+  defp specs, do: @options ++ @settings
 
   @doc """
   Validates the options of a connection and fills in the defaults.
@@ -185,7 +206,7 @@ defmodule GrpcLb.Connection.Options do
   def new!(opts) do
     opts = put_name(opts)
     options = Options.validate!(opts, specs())
-    settings = Keyword.take(opts, Keyword.keys(Settings.balancer_options()))
+    settings = Keyword.take(opts, Keyword.keys(@settings))
     # To raise early. The balancer is made later, by another process.
     Settings.to_native(settings, Policy.to_native(options.policy))
 

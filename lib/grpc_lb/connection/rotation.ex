@@ -20,10 +20,9 @@ defmodule GrpcLb.Connection.Rotation do
           ids: MapSet.t(Plan.id())
         }
 
-  @typedoc "A backend that is wanted: its transport if that is up, and its weight."
+  @typedoc "A backend that is wanted: its transport if that is up, and its options as one of the balancer's."
   @type wanted ::
-          {Plan.id(), {:up, value :: Secret.t(), owner :: pid()} | :not_up,
-           weight :: pos_integer()}
+          {Plan.id(), {:up, value :: Secret.t(), owner :: pid()} | :not_up, options :: keyword()}
 
   @doc "That of a balancer without backends."
   @spec new(GrpcLb.balancer()) :: t()
@@ -44,7 +43,7 @@ defmodule GrpcLb.Connection.Rotation do
   """
   @spec update(t(), [wanted()]) :: {:ok, GrpcLb.changes(), t()} | :same | {:error, :closed}
   def update(%{balancer: balancer, ids: ids, sticky?: sticky?} = rotation, wanted) do
-    listed? = fn {id, up, _weight} -> up != :not_up or sticky? or id in ids end
+    listed? = fn {id, up, _options} -> up != :not_up or sticky? or id in ids end
     listed = wanted |> Enum.filter(listed?) |> Enum.map(&form/1)
 
     if listed === rotation.listed do
@@ -61,11 +60,11 @@ defmodule GrpcLb.Connection.Rotation do
   def ready?(%{listed: listed}),
     do: Enum.any?(listed, fn {_, _, opts} -> opts[:state] == :ready end)
 
-  defp form({id, {:up, value, owner}, weight}),
-    do: {id, value, owner: owner, weight: weight, state: :ready}
+  defp form({id, {:up, value, owner}, options}),
+    do: {id, value, [owner: owner, state: :ready] ++ options}
 
   # The value of a transport that is down is let go.
-  defp form({id, :not_up, weight}), do: {id, nil, weight: weight, state: :connecting}
+  defp form({id, :not_up, options}), do: {id, nil, [state: :connecting] ++ options}
 
   defp revealed({id, nil, opts}), do: {id, nil, opts}
   defp revealed({id, value, opts}), do: {id, Secret.reveal(value), opts}

@@ -12,6 +12,7 @@ defmodule GrpcLb.Connection.Server do
     Backends,
     Connectivity,
     Discovery,
+    Failover,
     Known,
     Log,
     Options,
@@ -22,7 +23,17 @@ defmodule GrpcLb.Connection.Server do
 
   # The transports' values may be secret, and a crash is logged with this.
   @derive {Inspect, only: [:options, :ready?]}
-  @enforce_keys [:options, :holder, :states, :waiters, :rotation, :backends, :discovery, :since]
+  @enforce_keys [
+    :options,
+    :holder,
+    :states,
+    :waiters,
+    :rotation,
+    :backends,
+    :failover,
+    :discovery,
+    :since
+  ]
   defstruct @enforce_keys ++
               [
                 # Who waits in connect/2 and has not been told.
@@ -61,6 +72,7 @@ defmodule GrpcLb.Connection.Server do
       waiters: held.waiters,
       rotation: Rotation.new(balancer),
       backends: Backends.new(options, balancer),
+      failover: Failover.new(options),
       discovery: Discovery.start(options),
       since: System.monotonic_time(),
       pause_until: System.monotonic_time()
@@ -86,6 +98,7 @@ defmodule GrpcLb.Connection.Server do
       state
       | known: known,
         backends: backends,
+        failover: Failover.adopt(state.failover, known.addresses),
         rotation: rotation,
         ready?: ready?,
         resolution: :ok
@@ -183,7 +196,10 @@ defmodule GrpcLb.Connection.Server do
 
   def handle_info(:hold_is_over, state), do: state |> release() |> reconcile()
 
-  def handle_info(:reconcile, state), do: reconcile(%{state | reconcile_pending?: false})
+  def handle_info({:timeout, _timer, :failover}, state), do: {:noreply, reconcile_soon(state)}
+
+  def handle_info(:reconcile, state),
+    do: reconcile(connect(%{state | reconcile_pending?: false}))
 
   # Watched to its end, because only the caller knows that it has got its handle.
   def handle_info({:caller_down, _monitor, :process, _pid, _reason}, state) do
@@ -226,7 +242,7 @@ defmodule GrpcLb.Connection.Server do
   defp perhaps_lost({:lost, backends}, state) do
     discovery = Discovery.suggest(state.discovery)
     state = release(%{state | backends: backends, discovery: discovery})
-    state |> reconcile_soon() |> fail_if_hopeless()
+    state |> connect() |> reconcile_soon() |> fail_if_hopeless()
   end
 
   defp perhaps_lost({:expected, backends}, state), do: {:noreply, %{state | backends: backends}}
@@ -258,7 +274,13 @@ defmodule GrpcLb.Connection.Server do
   defp know(state, known) do
     Holder.note(state.holder, known)
     wake_up_for(known)
-    %{state | known: known, backends: Backends.update(state.backends, known.addresses)}
+    connect(%{state | known: known, failover: Failover.resolved(state.failover, known.addresses)})
+  end
+
+  # Has those priorities connected that are needed now.
+  defp connect(state) do
+    {failover, backends} = Failover.connect(state.failover, state.backends)
+    %{state | failover: failover, backends: backends}
   end
 
   # One that is late or was not needed finds nothing to do.

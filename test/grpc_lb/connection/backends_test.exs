@@ -118,7 +118,11 @@ defmodule GrpcLb.Connection.BackendsTest do
     backends = context.backends |> Backends.update([@a]) |> opened(1)
     pid = subchannel(backends, "10.0.0.1:1")
     assert {:lost, backends} = break(backends, pid)
-    assert Backends.wanted(backends) == [{"10.0.0.1:1", :not_up, 1}]
+
+    assert Backends.wanted(backends) == [
+             {"10.0.0.1:1", :not_up, [locality: nil, priority: 0, weight: 1]}
+           ]
+
     step({:close, 1}, :ok)
     assert {:expected, backends} = ended(backends, pid)
     assert [%{state: :opening, error: {:down, :broken}}] = Backends.describe(backends)

@@ -13,8 +13,8 @@ defmodule GrpcLb.Connection.RotationTest do
     %{balancer: balancer, rotation: Rotation.new(balancer), owner: owner}
   end
 
-  defp up(id, value, owner), do: {id, {:up, Secret.hide(value), owner}, 1}
-  defp not_up(id), do: {id, :not_up, 1}
+  defp up(id, value, owner), do: {id, {:up, Secret.hide(value), owner}, [weight: 1]}
+  defp not_up(id), do: {id, :not_up, [weight: 1]}
 
   defp update(rotation, wanted) do
     {:ok, _changes, rotation} = Rotation.update(rotation, wanted)
@@ -33,7 +33,11 @@ defmodule GrpcLb.Connection.RotationTest do
     refute Rotation.ready?(rotation)
 
     rotation =
-      update(rotation, [not_up("new"), {"b", {:up, Secret.hide(2), owner}, 7}, up("a", 1, owner)])
+      update(rotation, [
+        not_up("new"),
+        {"b", {:up, Secret.hide(2), owner}, [weight: 7]},
+        up("a", 1, owner)
+      ])
 
     assert Rotation.ready?(rotation)
     assert listed(balancer) == [{"b", :ready, 2}, {"a", :ready, 1}]
