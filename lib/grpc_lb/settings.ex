@@ -252,7 +252,9 @@ defmodule GrpcLb.Settings do
       healthy backend are left out, as in gRPC and Envoy; in a panic all backends are alike, wherever
       they are, as in Envoy. By turns and not at random: all picks are numbered for that while several
       localities serve, so that callers on many schedulers wait for this one number and
-      `cursor: :per_scheduler` gains nothing.
+      `cursor: :per_scheduler` gains nothing. With a policy that hashes the shares are those of keys, and
+      each locality has a table of its own, where gRPC and Envoy have one over all localities of a
+      priority (gRFC A42).
       """
     ],
     max_requests: [

@@ -167,7 +167,7 @@ defmodule GrpcLb.LayersTest do
       %{backends: backends ++ [4]}
     end
 
-    for policy <- GrpcLb.Policy.names() do
+    for policy <- Enum.reject(GrpcLb.Policy.names(), &GrpcLb.Policy.sticky?/1) do
       test "with #{policy} the picks are shared by weight", %{backends: backends} do
         weights = %{"a" => 1, "b" => 2, nil => 5}
         {:ok, lb} = GrpcLb.new(unquote(policy), backends, locality_weights: weights)
@@ -189,6 +189,25 @@ defmodule GrpcLb.LayersTest do
       assert picks(lb, 10) == %{1 => 5, 4 => 5}
       assert GrpcLb.configure(lb, locality_weights: %{}) == {:ok, :changed}
       assert GrpcLb.configure(lb, locality_weights: %{}) == {:ok, :unchanged}
+    end
+
+    for policy <- Enum.filter(GrpcLb.Policy.names(), &GrpcLb.Policy.sticky?/1) do
+      test "with #{policy} a key has one locality, and the shares are those of keys", context do
+        weights = %{"a" => 1, "b" => 2, nil => 5}
+        {:ok, lb} = GrpcLb.new(unquote(policy), context.backends, locality_weights: weights)
+        pick = fn key -> elem({:ok, _} = GrpcLb.pick(lb, "key #{key}"), 1) end
+        before = for key <- 1..8_000, do: pick.(key)
+        assert before == for(key <- 1..8_000, do: pick.(key))
+        picked = Enum.frequencies(before)
+        # 1,000 and 5,000 are expected, with standard deviations of 30 and 43.
+        assert picked[1] in 880..1_120
+        assert picked[4] in 4_830..5_170
+        # Of one locality that is gone the keys go elsewhere, and come back.
+        GrpcLb.set_state(lb, 4, :connecting)
+        refute Enum.any?(1..1_000, &(pick.(&1) == 4))
+        GrpcLb.set_state(lb, 4, :ready)
+        assert Enum.take(before, 1_000) == for(key <- 1..1_000, do: pick.(key))
+      end
     end
 
     test "shares are those of one priority" do

@@ -83,6 +83,33 @@ fn pairs(shares: &[(u32, f64)]) -> Box<[Pair]> {
     pairs.collect()
 }
 
+/// The same shares of all keys, by their hashes.
+#[derive(Clone, Debug)]
+pub(crate) struct Shares(Box<[(f64, u32)]>);
+
+impl Shares {
+    /// Shares of groups, in an order in which a share that changes moves as few keys as can be.
+    pub(crate) fn new(shares: &[(u32, f64)]) -> Self {
+        let ends = shares.iter().scan(0.0, |end, (group, share)| {
+            *end += share;
+            Some((*end, *group))
+        });
+        Shares(ends.collect())
+    }
+
+    /// The group of a key.
+    ///
+    /// By what is left of its hash after a division by 100, as Envoy chooses a priority by its share in
+    /// percent, and then by more of the hash: a policy looks keys up by other parts of it.
+    #[inline]
+    pub(crate) fn of(&self, hash: u64) -> usize {
+        const FINE: u64 = 1_000_000;
+        let percent = (hash % 100) as f64 + (hash / 100 % FINE) as f64 / FINE as f64;
+        let place = self.0.partition_point(|(end, _)| end * 100.0 <= percent);
+        self.0[place.min(self.0.len() - 1)].1 as usize
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use proptest::prelude::*;
@@ -110,6 +137,29 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn keys_have_the_shares_and_few_of_them_move_when_one_changes() {
+        let before = Shares::new(&[(7, 0.7), (8, 0.3)]);
+        let after = Shares::new(&[(7, 0.65), (8, 0.25), (9, 0.1)]);
+        let of = |shares: &Shares, group| {
+            let hashes = (0..1_000_000u64).map(|it| it.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            hashes.filter(|hash| shares.of(*hash) == group).count()
+        };
+        for (group, share) in [(7, 0.65), (8, 0.25), (9, 0.1)] {
+            assert!(of(&after, group).abs_diff((share * 1e6) as usize) < 1_500);
+        }
+        // Envoy: the hash modulo 100, plus 1, against the shares in percent one after the other.
+        for hash in 0..1_000 {
+            let envoys = if hash % 100 < 70 { 7 } else { 8 };
+            assert_eq!(before.of(hash), envoys);
+            let moved = [65..70, 90..100]
+                .iter()
+                .any(|it| it.contains(&(hash % 100)));
+            assert_eq!(before.of(hash) != after.of(hash), moved);
+        }
+        assert_eq!(after.of(u64::MAX - u64::MAX % 100 - 1), 9);
     }
 
     proptest! {

@@ -11,7 +11,7 @@ use crate::live::{Counted, Snapshots};
 use crate::load::cohorts::Cohort;
 use crate::policy::{Picker, TableSize};
 use crate::rows::Draft;
-use crate::share::Turns;
+use crate::share::{Shares, Turns};
 use crate::sync::Ordering;
 use crate::time::Time;
 
@@ -45,6 +45,8 @@ pub(crate) struct Order {
 pub(crate) enum First {
     Always(u32),
     ByTurns(Turns),
+    /// With a policy that hashes: a call with the same key has the same group.
+    ByKey(Shares),
 }
 
 impl Order {
@@ -53,10 +55,11 @@ impl Order {
     }
 
     #[inline]
-    fn first(&self) -> usize {
+    fn first(&self, caller: &Caller) -> usize {
         match &self.first {
             First::Always(group) => *group as usize,
             First::ByTurns(turns) => turns.take(),
+            First::ByKey(shares) => shares.of(caller.hash()),
         }
     }
 }
@@ -86,10 +89,11 @@ impl<T> Layered<T> {
     #[inline]
     fn find<'a, F>(
         &'a self,
+        caller: &Caller,
         search: Search,
         find: impl Fn(&'a Group<T>) -> Result<F, Unavailable>,
     ) -> Result<F, Unavailable> {
-        let first = self.order.first();
+        let first = self.order.first(caller);
         match find(&self.groups[first]) {
             Err(reason @ (Unavailable::NoBackends | Unavailable::Overloaded)) => {
                 self.find_after(first, reason, search, find)
@@ -157,7 +161,7 @@ impl<T> Snapshot<T> {
         layered: &'a Layered<T>,
         caller: &Caller,
     ) -> Result<&'a Row<T>, Unavailable> {
-        let found = layered.find(Search::Brief, |group| group.pick(caller));
+        let found = layered.find(caller, Search::Brief, |group| group.pick(caller));
         found.map_err(|none| self.said(none))
     }
 
@@ -172,7 +176,7 @@ impl<T> Snapshot<T> {
         let pick = |group| Group::pick_where(group, caller, search, &usable);
         let found = match &self.groups {
             Groups::One(group) => pick(group),
-            Groups::Many(layered) => layered.find(search, pick),
+            Groups::Many(layered) => layered.find(caller, search, pick),
         };
         found.map_err(|none| self.said(none))
     }
@@ -208,7 +212,9 @@ impl<T> Snapshot<T> {
         usable: impl Fn(&Row<T>) -> bool,
         enter: impl Fn(&Row<T>) -> Option<Cohort>,
     ) -> Result<(&'a Row<T>, Cohort), Unavailable> {
-        let begun = layered.find(search, |group| group.begin(caller, search, &usable, &enter));
+        let begun = layered.find(caller, search, |group| {
+            group.begin(caller, search, &usable, &enter)
+        });
         begun.map_err(|none| self.said(none))
     }
 

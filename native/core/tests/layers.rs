@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures};
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, pick_first, random, round_robin, weighted_round_robin, Policy,
+    least_request, peak_ewma, pick_first, random, ring_hash, round_robin, weighted_round_robin,
+    Policy,
 };
 use grpc_lb_core::{
     Backend, BackendInfo, Balancer, Caller, Config, OnOwnerDeath, Outcome, Owner, Owners, State,
@@ -58,7 +59,7 @@ fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
                 locality: (!name.is_empty()).then(|| name.into()),
                 weight,
                 owner: Some(owner(id)),
-                ..Backend::new(id, id)
+                ..Backend::new(id, id).keyed([id])
             }
         });
     prop::collection::vec(backend, 0..10).prop_map(|mut backends| {
@@ -83,6 +84,7 @@ fn states() -> impl Strategy<Value = State> {
 
 fn policies() -> impl Strategy<Value = Policy> {
     prop_oneof![
+        Just(Policy::RingHash(ring_hash::Config::new(8, 64).unwrap())),
         Just(Policy::RoundRobin(round_robin::Config::default())),
         Just(Policy::Random(random::Config)),
         Just(Policy::PickFirst(pick_first::Config { shuffle: false })),
@@ -378,7 +380,13 @@ fn too_few(backends: &[&BackendInfo<u8>], threshold: u32) -> bool {
 }
 
 /// What is to be picked now, compared with what is.
-fn compare(balancer: &Balancer<u8, Owner>, layering: &Layering, caller: &Caller, world: &World) {
+fn compare(
+    balancer: &Balancer<u8, Owner>,
+    layering: &Layering,
+    caller: &Caller,
+    world: &World,
+    by_turns: bool,
+) {
     let info = balancer.info(world);
     let naive = Naive::new(layering, &info.backends);
     let shares = naive.shares();
@@ -413,12 +421,21 @@ fn compare(balancer: &Balancer<u8, Owner>, layering: &Layering, caller: &Caller,
             }
         }
     }
+    if !by_turns && !pickable.is_empty() {
+        for hash in 0..20 {
+            let _keyed = caller.with_key(u64::wrapping_mul(hash, 0x9e37_79b9_7f4a_7c15));
+            let pick = || balancer.pick(caller, world, |id| *id);
+            let once = pick();
+            assert!(pickable.contains_key(&once.unwrap()));
+            assert_eq!(once, pick());
+        }
+    }
     if !pickable.is_empty() {
         for (key, share) in &shares {
             let count = counts.get(key).copied().unwrap_or(0) as f64;
             let off = (count - share * PICKS as f64).abs();
             assert!(
-                off <= 2.0 * shares.len() as f64,
+                !by_turns || off <= 2.0 * shares.len() as f64,
                 "{key:?}: {count} of {share}"
             );
             assert!(*share > 0.0 || count == 0.0, "{key:?}");
@@ -436,6 +453,8 @@ proptest! {
         operations in operations(),
     ) {
         let mut layering = layering;
+        // By the key, which is any where there is none.
+        let by_turns = !policy.hashes();
         let world = World::default();
         let mut config = Config {
             on_owner_death: OnOwnerDeath::Keep,
@@ -507,7 +526,7 @@ proptest! {
                     balancer.tick(&world, now);
                 }
             }
-            compare(&balancer, &layering, &caller, &world);
+            compare(&balancer, &layering, &caller, &world, by_turns);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::backend::Backend;
 use crate::config::Config;
 use crate::health::priority::{self, availability, Level};
 use crate::health::{Census, Relief, Standing};
-use crate::share::Turns;
+use crate::share::{Shares, Turns};
 use crate::snapshot::{First, Order};
 use crate::sync::AtomicU64;
 
@@ -196,6 +196,7 @@ impl Layers {
         });
         let first = match shares.len() {
             0 | 1 => First::Always(shares.first().map_or(0, |share| share.0)),
+            _ if config.policy.hashes() => First::ByKey(Shares::new(&shares)),
             _ => First::ByTurns(Turns::new(&self.turns, &shares)),
         };
         Order::new(first, rest.into())
