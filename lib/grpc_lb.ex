@@ -62,6 +62,7 @@ defmodule GrpcLb do
           value: term(),
           state: state() | :down,
           owner: pid() | nil,
+          in_subset: boolean(),
           priority: non_neg_integer(),
           locality: String.t() | nil,
           weight: non_neg_integer(),
@@ -137,7 +138,8 @@ defmodule GrpcLb do
   def new(policy, backends, opts \\ []) do
     policy = Policy.to_native(policy)
     settings = Settings.to_native(opts, policy)
-    backends = Backend.to_native(backends, hashed?: Policy.sticky?(elem(policy, 0)))
+    hashed? = Policy.sticky?(elem(policy, 0)) or settings.subset != nil
+    backends = Backend.to_native(backends, hashed?: hashed?)
     Native.new(policy, backends, settings)
   end
 
@@ -485,8 +487,7 @@ defmodule GrpcLb do
   end
 
   defp to_native(balancer, backends) do
-    %{policy: policy} = Native.summary(balancer)
-    Backend.to_native(backends, hashed?: Policy.sticky?(policy))
+    Backend.to_native(backends, hashed?: Native.summary(balancer).hashed)
   end
 
   @doc """
@@ -531,6 +532,7 @@ defmodule GrpcLb do
         lives
       * `:owner` - the pid whose death takes it out of the rotation; `nil` if there is none, and
         once it is dead
+      * `:in_subset` - whether it is used: `false` of those that a `:subset` leaves out
       * `:priority`, `:locality` - as they were given
       * `:weight` - the integer that was given
       * `:current_weight` - the float that picks go by: the given weight or the one made from load
@@ -576,6 +578,7 @@ defmodule GrpcLb do
             value: 1,
             state: :ready,
             owner: nil,
+            in_subset: true,
             priority: 0,
             locality: nil,
             weight: 1,

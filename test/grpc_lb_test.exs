@@ -258,6 +258,7 @@ defmodule GrpcLbTest do
                    value: "x",
                    state: :ready,
                    owner: nil,
+                   in_subset: true,
                    priority: 0,
                    locality: nil,
                    weight: 3,

@@ -56,7 +56,7 @@ defmodule GrpcLb.Backend do
       type: {:or, :binary, nil},
       default: nil,
       doc: """
-      for policies that hash, the text by which the backend finds its place among the others, such as
+      for policies that hash and for `:subset` of `GrpcLb.new/3`, the text by which the backend finds its place among the others, such as
       `"10.0.0.1:50051"`: the same one wherever calls are to be spread as here. By default its id if that is
       a binary, as gRPC and Envoy take an address; of any other id the external form, see `GrpcLb.pick/2`,
       which other nodes of the BEAM agree about. Two with the same text have one place: on a ring the
@@ -140,7 +140,7 @@ defmodule GrpcLb.Backend do
   @doc """
   Turns a list of backends in any form into what `GrpcLb.Native` takes.
 
-  With `hashed?: true` each that has no binary as its id has a text for policies that hash.
+  With `hashed?: true` each that has no binary as its id has a text for policies that hash, and subsets.
 
   Raises `ArgumentError`, naming the position in the list, when one is malformed.
 

@@ -112,6 +112,7 @@ defmodule GrpcLb.Native do
           optional(:owner) => pid() | nil,
           optional(:on_owner_death) => :keep | :remove,
           optional(:any_order) => boolean(),
+          optional(:subset) => %{size: pos_integer(), seed: non_neg_integer()} | nil,
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,
           optional(:panic_threshold) => 0..100,
@@ -516,21 +517,36 @@ defmodule GrpcLb.Native do
 
   @doc """
   Says what is known of the balancer without a look at its backends: its policy, how many backends
-  are listed, and whether it is closed. A closed one lists none.
+  are listed, whether it is closed, and whether each backend needs a text that is hashed. A closed one
+  lists none.
 
   Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is not a
   balancer of this node.
 
       iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> GrpcLb.Native.summary(lb)
-      %{policy: :random, size: 1, closed: false}
+      %{policy: :random, size: 1, closed: false, hashed: false}
   """
   @spec summary(balancer()) :: %{
           policy: GrpcLb.Policy.name(),
           size: non_neg_integer(),
-          closed: boolean()
+          closed: boolean(),
+          hashed: boolean()
         }
   def summary(_balancer), do: not_loaded()
+
+  @doc """
+  The subset of a list that random subsetting (gRFC A68) takes: the positions, from 0, of the `size`
+  texts whose XXH64 with this seed is lowest, lowest first; all of them where there are not more.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when an argument is not of its type.
+
+      iex> GrpcLb.Native.subset(["10.0.0.1:443", "10.0.0.2:443", "10.0.0.3:443"], 1, 0)
+      [1]
+  """
+  @spec subset([binary()], size :: non_neg_integer(), seed :: non_neg_integer()) ::
+          [non_neg_integer()]
+  def subset(_texts, _size, _seed), do: not_loaded()
 
   @doc """
   Says how many calls to a backend have ended well, as `GrpcLb.info/1` says of all. 0 for one that is

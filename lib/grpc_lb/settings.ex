@@ -167,6 +167,21 @@ defmodule GrpcLb.Settings do
     ]
   ]
 
+  @subset [
+    size: [
+      type: {:integer, from: 1, to: 0xFFFFFFFF},
+      doc: "how many backends of each priority are used; all, where there are not more."
+    ],
+    seed: [
+      type: {:or, {:integer, from: 0, to: 0xFFFFFFFFFFFFFFFF}, nil},
+      default: nil,
+      doc: """
+      what the choice depends on, beside the backends: those who have the same seed choose the same ones.
+      By default random, for each balancer, connection or pool another one.
+      """
+    ]
+  ]
+
   # The policies that an option works with. pick_first has one backend for all calls: none to compare
   # it with (gRFC A50 leaves it out, too), and no share to grow or to spread.
   @policies [
@@ -223,6 +238,20 @@ defmodule GrpcLb.Settings do
       are bad may be a mistake. Those that are connecting or draining, or whose owner is dead, stay out
       and do not count. All are judged together, whatever their `:priority`; see
       `:overprovisioning_factor` for the other way. 0 is off. With all policies but `:pick_first`.
+      """
+    ],
+    subset: [
+      type: {:or, {:options, @subset}, nil},
+      default: nil,
+      doc: """
+      uses some of the backends only, so that of a large fleet with many clients each server has few of them
+      (gRFC A68, random subsetting): those whose text has the lowest XXH64 with the seed. The text is the
+      one that a policy which hashes takes, see `:hash_key` of `GrpcLb.Backend`. Of a backend that comes or
+      goes one other at most takes the place. Those that are left out are listed, and are as if they were
+      not there: for the policy, outlier detection, panic and shares. A backend that is used stays so
+      whatever its state or ejection. gRPC's clients agree about the hash, and not about what is hashed:
+      C-core takes the address, as here, grpc-go its debug text, and Java hashes with murmur3. `configure/2`
+      does not change it. By default all are used. Its options:
       """
     ],
     overprovisioning_factor: [
@@ -316,7 +345,7 @@ defmodule GrpcLb.Settings do
   # while a balancer lives.
   @changeable [
     {:policy, type: :any, default: nil, doc: "the same policy, with other options."}
-    | Keyword.drop(@options, [:owner, :on_owner_death, :seed, :clock])
+    | Keyword.drop(@options, [:owner, :on_owner_death, :subset, :seed, :clock])
   ]
 
   # A connection or a pool decides itself who owns its balancer, and where its backends are.
@@ -351,7 +380,7 @@ defmodule GrpcLb.Settings do
   """
   @spec to_native(keyword(), Native.policy()) :: Native.settings()
   def to_native(opts, {name, _options}) do
-    opts |> Options.validate!(@options) |> settings!(name)
+    opts |> Options.validate!(@options) |> settings!(name) |> seeded()
   end
 
   @doc """
@@ -448,6 +477,17 @@ defmodule GrpcLb.Settings do
       _not_given ->
         settings
     end
+  end
+
+  defp seeded(%{subset: %{seed: nil}} = settings),
+    do: put_in(settings.subset.seed, settings.seed || random_seed())
+
+  defp seeded(settings), do: settings
+
+  # Leaves the process's own sequence of random numbers alone.
+  defp random_seed do
+    {seed, _state} = :rand.uniform_s(0x10000000000000000, :rand.seed_s(:exsss))
+    seed - 1
   end
 
   defp outlier_detection(nil), do: nil

@@ -26,6 +26,7 @@ defmodule GrpcLb.SettingsTest do
                outlier_detection: nil,
                slow_start: nil,
                panic_threshold: 0,
+               subset: nil,
                overprovisioning_factor: nil,
                locality_weights: %{},
                max_requests: nil,

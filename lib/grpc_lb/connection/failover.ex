@@ -1,17 +1,18 @@
 defmodule GrpcLb.Connection.Failover do
   @moduledoc false
-  # Which priorities of a resolution are connected to, as gRPC's priority policy (gRFC A56) decides:
+  # Which addresses of a resolution are connected to: those in the subset, if there is one, of the
+  # priorities that are needed. These are, as gRPC's priority policy (gRFC A56) decides:
   # the first; and the next one once all of those before it have failed, or have had their time. One
   # that is needed no more stays connected for a while. Most resolutions have one priority.
 
   alias GrpcLb.Address
-  alias GrpcLb.Connection.{Backends, Options, Plan}
+  alias GrpcLb.Connection.{Backends, Options, Plan, Subset}
 
   # gRFC A56 keeps a child for so long that is not used.
   @retire_ms 15 * 60_000
 
   @enforce_keys [:timeout]
-  defstruct [:timeout, :timer, addresses: [], priorities: [], connected: %{}, given: nil]
+  defstruct [:timeout, :timer, :subset, addresses: [], priorities: [], connected: %{}, given: nil]
 
   @typedoc """
   `connected` has those priorities that are connected to: since when each has had no transport that is
@@ -21,6 +22,7 @@ defmodule GrpcLb.Connection.Failover do
   @type t :: %__MODULE__{
           timeout: non_neg_integer(),
           timer: reference() | nil,
+          subset: Subset.t() | nil,
           addresses: [Address.t()],
           priorities: [Address.priority()],
           connected: %{
@@ -34,25 +36,27 @@ defmodule GrpcLb.Connection.Failover do
 
   @doc "Has no addresses yet."
   @spec new(Options.t()) :: t()
-  def new(%{settings: settings, failover_timeout: timeout}) do
+  def new(%{settings: settings, subset: subset, failover_timeout: timeout}) do
     # Shares that go down gradually are shares of all priorities.
-    %__MODULE__{timeout: if(settings[:overprovisioning_factor], do: 0, else: timeout)}
+    timeout = if settings[:overprovisioning_factor], do: 0, else: timeout
+    %__MODULE__{timeout: timeout, subset: subset}
   end
 
-  @doc "Has these addresses from now on."
+  @doc "Has these addresses from now on, or the subset of them."
   @spec resolved(t(), [Address.t()]) :: t()
   def resolved(failover, addresses) do
+    addresses = Subset.take(addresses, failover.subset)
     priorities = addresses |> Enum.map(& &1.priority) |> Enum.uniq() |> Enum.sort()
     connected = Map.take(failover.connected, priorities)
     %{failover | addresses: addresses, priorities: priorities, connected: connected}
   end
 
-  @doc "Has these addresses, all of which the backends have been given."
+  @doc "The same of addresses that the backends are given, all of them."
   @spec adopt(t(), [Address.t()]) :: t()
   def adopt(failover, addresses) do
     failover = resolved(failover, addresses)
     connected = Map.new(failover.priorities, &{&1, %{waits: now(), idle: nil}})
-    %{failover | connected: connected, given: addresses}
+    %{failover | connected: connected, given: failover.addresses}
   end
 
   @doc """

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Connection.Options do
   @moduledoc false
 
-  alias GrpcLb.Connection.Backoff
+  alias GrpcLb.Connection.{Backoff, Subset}
   alias GrpcLb.{Options, Policy, Resolver, Secret, Settings}
 
   # In the order of the documentation. The module that knows a value best reads those of type `:any`.
@@ -139,15 +139,24 @@ defmodule GrpcLb.Connection.Options do
                 default: nil,
                 doc: "how the localities of addresses share the calls, see `GrpcLb.new/3`."
               ]
-            ] ++ Settings.balancer_options()
+            ] ++
+              Keyword.put(Settings.balancer_options(), :subset,
+                type: :any,
+                default: nil,
+                doc: """
+                uses some of the addresses only, see `GrpcLb.new/3`: no others are connected to. The choice
+                stays the same as long as the connection lives.
+                """
+              )
 
   # The modules' options may be secret, and supervisors and crashes log this struct: they are hidden.
   @derive {Inspect, except: [:transport, :resolver, :caller]}
   @enforce_keys Keyword.keys(@options)
-  defstruct [:caller, :settings | @enforce_keys]
+  defstruct [:caller, :settings, :subset | @enforce_keys]
 
   @typedoc """
-  Options that were validated. `settings` are those of the balancer, beside its policy. `caller` waits
+  Options that were validated. `settings` are those of the balancer, beside its policy, and but for the
+  subset, which is taken of the addresses. `caller` waits
   in `GrpcLb.Connection.connect/2`: who it is, how to tell it, and whether it has heard (the one element
   is 1 then).
   """
@@ -157,6 +166,7 @@ defmodule GrpcLb.Connection.Options do
           name: term(),
           policy: Policy.t(),
           settings: keyword(),
+          subset: Subset.t() | nil,
           resolver: {module(), Secret.t()},
           connect_timeout: pos_integer(),
           max_dials: pos_integer(),
@@ -208,13 +218,14 @@ defmodule GrpcLb.Connection.Options do
     options = Options.validate!(opts, specs())
     settings = Keyword.take(opts, Keyword.keys(@settings))
     # To raise early. The balancer is made later, by another process.
-    Settings.to_native(settings, Policy.to_native(options.policy))
+    %{subset: subset} = Settings.to_native(settings, Policy.to_native(options.policy))
 
     struct(
       __MODULE__,
       Map.merge(options, %{
         policy: Policy.of_many(options.policy),
-        settings: settings,
+        settings: Keyword.delete(settings, :subset),
+        subset: subset,
         transport: hide(options.transport),
         resolver: options.target |> Resolver.for_target(options.resolver) |> hide(),
         backoff: Backoff.new(options.backoff)

@@ -88,7 +88,8 @@ defmodule GrpcLb.Connection.Server do
   end
 
   defp take_over(state, known) do
-    backends = Backends.adopt(state.backends, known.addresses)
+    failover = Failover.adopt(state.failover, known.addresses)
+    backends = Backends.adopt(state.backends, failover.addresses)
     rotation = Rotation.adopt(state.rotation.balancer)
     ready? = Enum.any?(Backends.wanted(backends), fn {_id, up, _weight} -> up != :not_up end)
 
@@ -98,7 +99,7 @@ defmodule GrpcLb.Connection.Server do
       state
       | known: known,
         backends: backends,
-        failover: Failover.adopt(state.failover, known.addresses),
+        failover: failover,
         rotation: rotation,
         ready?: ready?,
         resolution: :ok

@@ -9,12 +9,12 @@ defmodule GrpcLb.Pool.Handle do
   alias GrpcLb.{Janitor, Native, Policy, Settings, Waiters}
   alias GrpcLb.Pool.{Options, Preference}
 
-  @enforce_keys [:options, :sticky?, :holder, :balancer, :waiters, :scope, :feed]
+  @enforce_keys [:options, :hashed?, :holder, :balancer, :waiters, :scope, :feed]
   defstruct @enforce_keys
 
   @type t :: %__MODULE__{
           options: Options.t(),
-          sticky?: boolean(),
+          hashed?: boolean(),
           holder: pid(),
           balancer: GrpcLb.balancer(),
           waiters: Waiters.t(),
@@ -29,7 +29,7 @@ defmodule GrpcLb.Pool.Handle do
 
     handle = %__MODULE__{
       options: options,
-      sticky?: Policy.sticky?(options.policy),
+      hashed?: Native.summary(balancer).hashed,
       holder: self(),
       balancer: balancer,
       waiters: Waiters.start(),

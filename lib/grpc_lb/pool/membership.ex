@@ -65,8 +65,8 @@ defmodule GrpcLb.Pool.Membership do
   end
 
   # The external form of a pid is the same on all nodes.
-  defp backend(%Handle{sticky?: sticky?}, {pid, value, weight}, opts) do
-    opts = if sticky?, do: Map.put(opts, :hash_key, Key.external(pid)), else: opts
+  defp backend(%Handle{hashed?: hashed?}, {pid, value, weight}, opts) do
+    opts = if hashed?, do: Map.put(opts, :hash_key, Key.external(pid)), else: opts
     {pid, value, Map.put(opts, :weight, weight)}
   end
 
@@ -105,7 +105,9 @@ defmodule GrpcLb.Pool.Membership do
 
   defp ready(backends) do
     for %{state: :ready, id: pid} = backend <- backends do
-      backend |> Map.drop([:id, :state, :owner, :priority, :locality]) |> Map.put(:pid, pid)
+      backend
+      |> Map.drop([:id, :state, :owner, :in_subset, :priority, :locality])
+      |> Map.put(:pid, pid)
     end
   end
 end

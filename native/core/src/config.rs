@@ -8,6 +8,7 @@ use crate::backend::OnOwnerDeath;
 use crate::health::{outlier_detection, slow_start};
 use crate::limit::Limits;
 use crate::policy::Policy;
+use crate::subset;
 
 /// Everything that can be chosen of a balancer. All but the kind of the policy can be changed while
 /// it lives, see [`Balancer::configure`](crate::Balancer::configure).
@@ -33,6 +34,9 @@ pub struct Config {
     /// weighs 1; one of weight 0 is picked while no other can be. The key of those backends that have
     /// no locality is empty.
     pub locality_weights: BTreeMap<Box<str>, f64>,
+    /// Of each priority so many backends are used, and the others are listed only (gRFC A68). Does not
+    /// change while the balancer lives. `None` uses all.
+    pub subset: Option<subset::Config>,
     /// Whether others have the same list in another order: then what follows from the order must be the
     /// same for all of them. grpc-go sorts a ring's backends for it; C-core and Envoy take them as they
     /// come.
@@ -57,6 +61,11 @@ impl Config {
         }
     }
 
+    /// Whether each backend needs a text that can be hashed.
+    pub fn hashes(&self) -> bool {
+        self.policy.hashes() || self.subset.is_some()
+    }
+
     /// Whether there is ever work that time drives.
     pub fn is_timed(&self) -> bool {
         let reports = self.policy.reported_weights();
@@ -79,6 +88,7 @@ impl From<Policy> for Config {
             panic_threshold: 0,
             overprovisioning_factor: None,
             locality_weights: BTreeMap::new(),
+            subset: None,
             any_order: false,
             max_requests: None,
             max_requests_per_backend: None,

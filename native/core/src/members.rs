@@ -36,6 +36,8 @@ pub(crate) struct Member<T> {
     pub(crate) layer: u32,
     /// Given with a policy that hashes, which needs it.
     pub(crate) hash_key: Option<HashKey>,
+    /// Whether it is listed only, since the subset that is used is of others.
+    pub(crate) outside: bool,
     /// As its user says.
     pub(crate) state: State,
     pub(crate) owner_dead: bool,
@@ -64,7 +66,7 @@ impl<T> Member<T> {
 
     /// Whether it could be picked, were it not for an ejection.
     pub(crate) fn is_ready(&self) -> bool {
-        self.state == State::Ready && !self.owner_dead
+        self.state == State::Ready && !self.owner_dead && !self.outside
     }
 
     /// Whether it keeps backends of weight 0 out of the rotation.
@@ -75,6 +77,7 @@ impl<T> Member<T> {
     /// The standing that follows from its state, its owner and its health.
     pub(crate) fn current_standing(&self) -> Standing {
         match self.state {
+            _ if self.outside => Standing::Outside,
             _ if self.owner_dead => Standing::Excluded,
             // Envoy leaves out of its percentages what was never ready, or drains.
             State::Connecting | State::Draining => Standing::Excluded,
@@ -149,6 +152,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             weight: offered.weight,
             layer,
             hash_key: offered.hash_key.clone(),
+            outside: false,
             state: offered.state.unwrap_or_default(),
             owner_dead: false,
             standing: Standing::default(),

@@ -4,7 +4,18 @@
 //! A client's own choice hardly changes with the list: of a backend that comes or goes, at most
 //! one other takes the place.
 
+use std::num::NonZeroU32;
+
 use crate::hash::xxh64;
+
+/// A subset of the backends of each priority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// How many are used.
+    pub size: NonZeroU32,
+    /// What the choice depends on: clients with the same seed choose alike.
+    pub seed: u64,
+}
 
 /// The `size` backends with the lowest hashes, lowest first, as indices of `keys`; all in list
 /// order where there are not more of them.
@@ -18,11 +29,19 @@ use crate::hash::xxh64;
 /// assert_eq!(subset(&keys, 0, 3), [0, 1, 2]);
 /// ```
 pub fn subset<K: AsRef<[u8]>>(keys: &[K], seed: u64, size: usize) -> Vec<usize> {
-    let mut chosen: Vec<usize> = (0..keys.len()).collect();
-    if size < keys.len() {
-        // The sort is stable: of equal hashes the one that is listed first goes first.
-        chosen.sort_by_cached_key(|index| xxh64(keys[*index].as_ref(), seed));
+    let hashes = keys.iter().map(|key| xxh64(key.as_ref(), seed));
+    lowest(&hashes.collect::<Vec<u64>>(), size)
+}
+
+/// The same of backends whose keys are hashed already.
+pub(crate) fn lowest(hashes: &[u64], size: usize) -> Vec<usize> {
+    let mut chosen: Vec<usize> = (0..hashes.len()).collect();
+    if size < hashes.len() {
+        // Of equal hashes the one that is listed first goes first.
+        let place = |index: &usize| (hashes[*index], *index);
+        chosen.select_nth_unstable_by_key(size, place);
         chosen.truncate(size);
+        chosen.sort_unstable_by_key(place);
     }
     chosen
 }

@@ -1,4 +1,4 @@
-//! Every composition of priorities, localities and policies, under random changes, against a model
+//! Every composition of subsets, priorities, localities and policies, under random changes, against a model
 //! that is slow and obvious.
 #![cfg(not(loom))]
 
@@ -7,11 +7,13 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::time::Duration;
 
+use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures};
 use grpc_lb_core::policy::{
     least_request, peak_ewma, pick_first, random, ring_hash, round_robin, weighted_round_robin,
     Policy,
 };
+use grpc_lb_core::subset;
 use grpc_lb_core::{
     Backend, BackendInfo, Balancer, Caller, Config, OnOwnerDeath, Outcome, Owner, Owners, State,
     Time, Unavailable,
@@ -179,13 +181,29 @@ type Key = (u32, Option<Box<str>>);
 /// backends themselves is the balancer's own: their states and ejections have models of their own.
 struct Naive<'a> {
     layering: &'a Layering,
+    /// Those that are in the subset, by layer.
     layers: BTreeMap<Key, Vec<&'a BackendInfo<u8>>>,
 }
 
 impl<'a> Naive<'a> {
-    fn new(layering: &'a Layering, backends: &'a [BackendInfo<u8>]) -> Self {
+    fn new(
+        layering: &'a Layering,
+        subset: Option<subset::Config>,
+        backends: &'a [BackendInfo<u8>],
+    ) -> Self {
         let mut layers: BTreeMap<Key, Vec<&BackendInfo<u8>>> = BTreeMap::new();
         for backend in backends {
+            let hash =
+                |it: &BackendInfo<u8>| subset.map_or(0, |subset| xxh64(&[it.id], subset.seed));
+            let of_its_priority = backends.iter().filter(|it| it.priority == backend.priority);
+            let before = of_its_priority
+                .filter(|it| hash(it) < hash(backend))
+                .count();
+            let used = subset.is_none_or(|subset| before < subset.size.get() as usize);
+            assert_eq!(backend.in_subset, used);
+            if !used {
+                continue;
+            }
             let key = (backend.priority, backend.locality.clone());
             layers.entry(key).or_default().push(backend);
         }
@@ -385,10 +403,11 @@ fn compare(
     layering: &Layering,
     caller: &Caller,
     world: &World,
+    subset: Option<subset::Config>,
     by_turns: bool,
 ) {
     let info = balancer.info(world);
-    let naive = Naive::new(layering, &info.backends);
+    let naive = Naive::new(layering, subset, &info.backends);
     let shares = naive.shares();
     let described: Vec<Key> = info
         .layers
@@ -450,14 +469,21 @@ proptest! {
     fn layers_serve_as_the_model_says(
         policy in policies(),
         layering in layerings(),
+        subset in prop::option::of((1..4u32, 0..3u64)),
+        removes in any::<bool>(),
         operations in operations(),
     ) {
+        let subset = subset.map(|(size, seed)| subset::Config {
+            size: NonZeroU32::new(size).unwrap(),
+            seed,
+        });
         let mut layering = layering;
         // By the key, which is any where there is none.
         let by_turns = !policy.hashes();
         let world = World::default();
         let mut config = Config {
-            on_owner_death: OnOwnerDeath::Keep,
+            on_owner_death: if removes { OnOwnerDeath::Remove } else { OnOwnerDeath::Keep },
+            subset,
             ..Config::from(policy)
         };
         layering.apply(&mut config);
@@ -485,7 +511,7 @@ proptest! {
                 }
                 Operation::Checkout => {
                     let info = balancer.info(&world);
-                    let pickable = Naive::new(&layering, &info.backends).pickable();
+                    let pickable = Naive::new(&layering, subset, &info.backends).pickable();
                     let max = layering.max_requests_per_backend.unwrap_or(u32::MAX);
                     match balancer.checkout(&caller, &world, now, |id| *id) {
                         Ok((id, ticket)) => {
@@ -509,7 +535,7 @@ proptest! {
                     let owned = |it: &BackendInfo<u8>| it.owner == Some(owner(id));
                     world.0.borrow_mut().insert(owner(id));
                     if listed.iter().any(owned) {
-                        let pickable = Naive::new(&layering, &listed).pickable();
+                        let pickable = Naive::new(&layering, subset, &listed).pickable();
                         let alive = pickable.iter().any(|it| it.id != id);
                         prop_assert!(balancer.note_death(owner(id)));
                         if late {
@@ -526,7 +552,7 @@ proptest! {
                     balancer.tick(&world, now);
                 }
             }
-            compare(&balancer, &layering, &caller, &world, by_turns);
+            compare(&balancer, &layering, &caller, &world, subset, by_turns);
         }
     }
 }

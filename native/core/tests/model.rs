@@ -655,6 +655,7 @@ impl Naive {
             state: member.state,
             owner_dead: member.owner_dead,
             owner,
+            in_subset: true,
             priority,
             locality: None,
             weight,

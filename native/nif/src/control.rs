@@ -31,13 +31,13 @@ use crate::{atoms, decode, ticker};
 /// `new(policy, backends, settings) -> {:ok, balancer}`
 pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3]) -> Answer<'a> {
     let policy = decode::policy(policy)?;
-    let backends = decode::backends(backends, 2, policy.hashes())?;
     let Settings {
         config,
         owner,
         seed,
         clock,
     } = decode::settings(policy, settings)?;
+    let backends = decode::backends(backends, 2, config.hashes())?;
     let now = clock.now();
     let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
     let balancer = Handle::new(Balancer::new(core, clock, seed.map(Draws::new)));
@@ -234,6 +234,7 @@ pub(crate) fn summary<'a>(
         (atoms::policy(), decode::policy_name(policy).encode(env)),
         (atoms::size(), backends.encode(env)),
         (atoms::closed(), closed.encode(env)),
+        (atoms::hashed(), balancer.hashes().encode(env)),
     ];
     Ok(map(env, &fields))
 }
@@ -287,6 +288,17 @@ pub(crate) fn advance<'a>(
         .clock()
         .advance(Duration::from_millis(milliseconds.into()));
     Ok(atoms::ok().encode(env))
+}
+
+/// `subset(texts, size, seed) -> indices`
+pub(crate) fn subset<'a>(env: Env<'a>, [texts, size, seed]: [Term<'a>; 3]) -> Answer<'a> {
+    let texts = decode::texts(texts, 1)?;
+    let number = |term: Term, argument| -> Result<u64, ArgumentError> {
+        let refused = |_| ArgumentError(format!("argument {argument} must be an integer from 0"));
+        term.decode().map_err(refused)
+    };
+    let size = usize::try_from(number(size, 2)?).unwrap_or(usize::MAX);
+    Ok(grpc_lb_core::subset::subset(&texts, number(seed, 3)?, size).encode(env))
 }
 
 /// `live_counts() -> map`
@@ -423,6 +435,7 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock)
         (atoms::value(), backend.value.to_term(env)),
         (atoms::state(), encode_state(backend).encode(env)),
         (atoms::owner(), backend.owner.map(pid_of).encode(env)),
+        (atoms::in_subset(), backend.in_subset.encode(env)),
         (atoms::priority(), backend.priority.encode(env)),
         (atoms::locality(), backend.locality.as_deref().encode(env)),
         (atoms::weight(), backend.weight.encode(env)),

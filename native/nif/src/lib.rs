@@ -49,6 +49,7 @@ vm::library! {
     functions: {
         DirtyCpu control::new(policy, backends, settings);
         DirtyCpu control::tick();
+        DirtyCpu control::subset(texts, size, seed);
         Normal control::live_counts();
         Normal control::manual_clock();
     },

@@ -9,6 +9,7 @@ use super::writer::Writer;
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners};
 use crate::entry::Row;
 use crate::group::Group;
+use crate::hash::xxh64;
 use crate::health::Standing;
 use crate::load::Load;
 use crate::members::{Member, MemberKey, Members};
@@ -17,6 +18,7 @@ use crate::policy::{Build, CandidateList, Candidates, Cause, Listed};
 use crate::reclaim::Published;
 use crate::rows::{Draft, Rows};
 use crate::snapshot::{Groups, Snapshot};
+use crate::subset::lowest;
 use crate::time::Time;
 
 /// Of so many backends that were removed something is remembered, or of as many as are listed.
@@ -117,7 +119,10 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
                 key
             }
         };
+        // Until the subset is chosen.
+        let begins_outside = listed.is_none() && self.writer.config.subset.is_some();
         let members = &mut self.writer.members;
+        members.get_mut(key).outside |= begins_outside;
         if self.whole {
             members.get_mut(key).rank = members.next_rank();
         }
@@ -193,8 +198,15 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         member
     }
 
+    /// Takes a member out of the rotation whose owner is dead.
+    pub(super) fn lose_owner(&mut self, key: MemberKey) {
+        let standing = self.writer.members.get(key).current_standing();
+        self.set_standing(key, standing);
+        self.remove_from_rotation(key);
+    }
+
     /// Has a member no longer counted, and takes it out of the rotation.
-    pub(super) fn exclude(&mut self, key: MemberKey) {
+    fn exclude(&mut self, key: MemberKey) {
         self.set_standing(key, Standing::Excluded);
         self.remove_from_rotation(key);
     }
@@ -322,6 +334,44 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     pub(super) fn read_reports(&mut self, now: Time) {
         if self.writer.config.policy.reported_weights().is_some() {
             self.writer.update_weights(now);
+        }
+    }
+
+    /// Has those members used that are in the subset of their priority, and no others (gRFC A68). A
+    /// death comes without a time: who takes the place of the dead warms up from when it was listed.
+    pub(super) fn update_subset(&mut self, now: Option<Time>) {
+        let Some(subset) = self.writer.config.subset else {
+            return;
+        };
+        let layers = &self.writer.layers;
+        let members = self.writer.members.iter().map(|(key, member)| {
+            let text = member.hash_key.as_ref().expect("there is a subset");
+            let hash = xxh64(&text.slice, subset.seed);
+            ((layers.get(member.layer).priority, member.rank), hash, key)
+        });
+        let mut listed: Vec<((u32, u64), u64, MemberKey)> = members.collect();
+        listed.sort_unstable();
+        let priorities = listed.chunk_by(|one, other| one.0 .0 == other.0 .0);
+        let changed = priorities.flat_map(|of_one| {
+            let hashes: Vec<u64> = of_one.iter().map(|(_, hash, _)| *hash).collect();
+            let mut outside = vec![true; of_one.len()];
+            for index in lowest(&hashes, subset.size.get() as usize) {
+                outside[index] = false;
+            }
+            of_one.iter().map(|(_, _, key)| *key).zip(outside)
+        });
+        let members = &self.writer.members;
+        let changed = changed.filter(|(key, outside)| members.get(*key).outside != *outside);
+        let changed: Vec<(MemberKey, bool)> = changed.collect();
+        for (key, outside) in changed {
+            let member = self.writer.members.get_mut(key);
+            member.outside = outside;
+            if let Some(health) = &mut member.health {
+                // What ended while it was not used is no concern of the next sweep.
+                health.seen = member.entry.load.ended();
+            }
+            let now = now.unwrap_or(member.healthy_since);
+            self.update_standing(key, now);
         }
     }
 
@@ -541,7 +591,7 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
 
     fn listed(&self) -> Vec<Listed<'_>> {
         let members = self.members.in_order().into_iter();
-        let members = members.filter(|member| member.layer == self.layer);
+        let members = members.filter(|member| member.layer == self.layer && !member.outside);
         let listed = members.map(|member| Listed {
             hash_key: member.hash_key.as_ref().expect("the policy hashes"),
             weight: member.weight,

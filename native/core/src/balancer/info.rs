@@ -45,7 +45,7 @@ pub struct LayerInfo {
     pub locality: Option<Box<str>>,
     /// Which part of the picks it has, 0 to 1. All have 1 together, unless nothing can be picked.
     pub share: f64,
-    /// How many are listed.
+    /// How many are listed, and in the subset if there is one.
     pub backends: u32,
     /// How many are ready and not ejected.
     pub healthy: u32,
@@ -78,6 +78,8 @@ pub struct BackendInfo<T> {
     pub owner_dead: bool,
     /// The process whose death takes it out of the rotation. `None` also once that is dead.
     pub owner: Option<Owner>,
+    /// Whether it is used: in the subset, or there is none.
+    pub in_subset: bool,
     /// As given with it.
     pub priority: u32,
     /// As given with it.
@@ -113,7 +115,7 @@ impl Layer {
             priority: self.priority,
             locality: self.locality.clone(),
             share: self.share,
-            backends: self.listed,
+            backends: self.used(),
             healthy: self.census.healthy(),
             panics: self.relief == Relief::All,
         }
@@ -174,6 +176,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             state: member.state,
             owner_dead: member.owner_dead,
             owner: member.owner,
+            in_subset: !member.outside,
             priority: layer.priority,
             locality: layer.locality.clone(),
             weight: member.weight,

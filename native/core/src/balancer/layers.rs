@@ -40,10 +40,15 @@ impl Layer {
         (self.priority, self.locality.as_deref())
     }
 
+    /// How many of its backends are used: all, or those in the subset.
+    pub(super) fn used(&self) -> u32 {
+        self.listed - self.census.outside()
+    }
+
     /// How healthy it is, as Envoy counts.
     fn level(&self) -> Level {
         Level {
-            listed: self.listed,
+            listed: self.used(),
             counted: self.census.counted(),
             healthy: self.census.healthy(),
         }
@@ -68,10 +73,10 @@ impl Layers {
         &self.layers[layer as usize]
     }
 
-    /// By priority, and by locality in one priority; without those that have no backend.
+    /// By priority, and by locality in one priority; without those of which no backend is used.
     pub(super) fn in_order(&self) -> impl Iterator<Item = &Layer> {
         let layers = self.sorted.iter().map(|layer| self.get(*layer));
-        layers.filter(|layer| layer.listed > 0)
+        layers.filter(|layer| layer.used() > 0)
     }
 
     /// Of all layers.

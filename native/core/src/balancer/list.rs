@@ -49,6 +49,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         for key in keys {
             change.remove_for_now(key, now);
         }
+        change.update_subset(Some(now));
         change.finish()
     }
 
@@ -58,6 +59,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         for backend in offered {
             change.upsert(backend, now);
         }
+        change.update_subset(Some(now));
         change.read_reports(now);
         change.finish()
     }
@@ -70,6 +72,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
                 change.remove_for_now(key, now);
             }
         }
+        change.update_subset(Some(now));
         change.finish()
     }
 
@@ -147,11 +150,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
                     let member = change.writer.members.get_mut(key);
                     member.owner = None;
                     member.owner_dead = true;
-                    change.exclude(key);
+                    change.lose_owner(key);
                 }
                 OnOwnerDeath::Remove => change.remove(key),
             }
         }
+        change.update_subset(None);
         change.finish_state_change()
     }
 

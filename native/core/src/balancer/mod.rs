@@ -572,10 +572,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         self.unhandled_deaths.load(Ordering::Acquire) > 0
     }
 
-    /// Whether its policy chooses by the key of a call, see [`Policy::hashes`](crate::policy::Policy::hashes).
-    /// That never changes. Takes no lock.
+    /// Whether each backend needs a text that can be hashed, see [`Config::hashes`]. That never changes.
+    /// Takes no lock.
     pub fn hashes(&self) -> bool {
-        self.shared.config().policy.hashes()
+        self.shared.config().hashes()
     }
 
     fn reject_unfit<O: Offer<T>>(&self, offered: &[Backend<O>]) -> Result<(), ChangeError> {

@@ -109,6 +109,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             return;
         };
         let members = self.members.iter_mut();
+        let members = members.filter(|(_, member)| !member.outside);
         let streaks = members.filter_map(|(_, member)| {
             let load = &member.entry.load;
             let failed = load.in_a_row();
@@ -131,6 +132,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             return;
         };
         let members = self.members.iter_mut();
+        let members = members.filter(|(_, member)| !member.outside);
         let subjects = members.filter_map(|(_, member)| {
             let ready = member.is_ready();
             let health = member.health.as_mut()?;

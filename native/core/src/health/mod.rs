@@ -22,6 +22,8 @@ pub(crate) enum Standing {
     /// Not picked whatever happens, and not counted.
     #[default]
     Excluded,
+    /// Not in the subset that is used, and as if it was not listed.
+    Outside,
     /// Picked in a panic only.
     Unhealthy,
     /// Ready, and left out for how its calls ended: picked in a panic, and where no other can be.
@@ -46,7 +48,7 @@ impl Relief {
             Standing::Healthy => true,
             Standing::Ejected => self != Relief::Nobody,
             Standing::Unhealthy => self == Relief::All,
-            Standing::Excluded => false,
+            Standing::Excluded | Standing::Outside => false,
         }
     }
 }
@@ -54,6 +56,7 @@ impl Relief {
 /// How many backends there are of each standing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Census {
+    outside: u32,
     unhealthy: u32,
     ejected: u32,
     healthy: u32,
@@ -73,6 +76,7 @@ impl Census {
     fn count(&mut self, standing: Standing) -> Option<&mut u32> {
         match standing {
             Standing::Excluded => None,
+            Standing::Outside => Some(&mut self.outside),
             Standing::Unhealthy => Some(&mut self.unhealthy),
             Standing::Ejected => Some(&mut self.ejected),
             Standing::Healthy => Some(&mut self.healthy),
@@ -100,7 +104,11 @@ impl Census {
         self.healthy
     }
 
-    /// All of them.
+    pub(crate) fn outside(self) -> u32 {
+        self.outside
+    }
+
+    /// All that are healthy or could be.
     pub(crate) fn counted(self) -> u32 {
         self.healthy + self.ejected + self.unhealthy
     }

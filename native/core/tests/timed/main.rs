@@ -21,6 +21,7 @@ mod configure;
 mod latency;
 mod layers;
 mod memory;
+mod subset;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -31,6 +31,9 @@ const VALUE: usize = 1 << 22;
 /// The bytes of a text for policies that hash: each entry of a ring is a hash of it.
 const TEXT: usize = 1 << 16;
 
+/// The bytes of the name of a locality.
+const LOCALITY: usize = 255;
+
 /// The words that the ids and values of a list may take.
 const LIST: usize = 1 << 27;
 
@@ -106,6 +109,20 @@ pub(crate) fn no_key(term: Term, argument: usize) -> Result<(), ArgumentError> {
     )))
 }
 
+/// A list of texts.
+pub(crate) fn texts<'a>(term: Term<'a>, argument: usize) -> Result<Vec<&'a [u8]>, ArgumentError> {
+    let refused = |term| {
+        let given = kind(term);
+        ArgumentError(format!(
+            "argument {argument} must be a list of binaries, got {given} in it"
+        ))
+    };
+    let texts = proper_list(term, argument, "binaries")?;
+    texts
+        .map(|text| bytes(text).ok_or_else(|| refused(text)))
+        .collect()
+}
+
 /// A list of values.
 pub(crate) fn values<'a>(
     term: Term<'a>,
@@ -172,6 +189,9 @@ fn backend<'a>(
     }
     if options.given(atoms::locality()).is_some() {
         let locality: Option<&str> = options.get(atoms::locality())?;
+        if locality.is_some_and(|name| name.len() > LOCALITY) {
+            return Err(options.malformed(atoms::locality()));
+        }
         backend.locality = locality.map(Box::from);
     }
     if options.given(atoms::weight()).is_some() {

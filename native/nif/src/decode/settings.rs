@@ -10,6 +10,7 @@ use grpc_lb_core::health::outlier_detection::{
 };
 use grpc_lb_core::health::slow_start;
 use grpc_lb_core::policy::Policy;
+use grpc_lb_core::subset;
 use grpc_lb_core::{Config, OnOwnerDeath, Owner};
 use rustler::{Atom, Term};
 
@@ -45,6 +46,10 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
         settings.one_of(name, &on_owner_death)
     })?;
     config.on_owner_death = given.unwrap_or_default();
+    let subset = settings.if_given(atoms::subset(), |settings, name| {
+        settings.optional(name, subset)
+    })?;
+    config.subset = subset.flatten();
     let any_order = settings.if_given(atoms::any_order(), Fields::get)?;
     config.any_order = any_order.unwrap_or(config.any_order);
     let owner = settings.if_given(atoms::owner(), Fields::owner)?;
@@ -152,6 +157,13 @@ impl Changes {
         replace(&mut config.checkout_wait, self.checkout_wait);
         replace(&mut config.remember, self.remember);
     }
+}
+
+fn subset<'a>(options: Fields<'a>) -> Result<subset::Config, Malformed<'a>> {
+    Ok(subset::Config {
+        size: count(options, atoms::size())?,
+        seed: options.get(atoms::seed())?,
+    })
 }
 
 /// A map of names to numbers from 0.
