@@ -1,8 +1,8 @@
 defmodule GrpcLb.Connection.Failover do
   @moduledoc false
   # Which addresses of a resolution are connected to: those in the subset, if there is one, of the
-  # priorities that are needed. These are, as gRPC's priority policy (gRFC A56) decides:
-  # the first; and the next one once all of those before it have failed, or have had their time. One
+  # priorities that are needed. These are, as gRPC's priority policy (gRFC A56) decides, the first; and the
+  # next one once all of those before it have failed, or have had their time. One
   # that is needed no more stays connected for a while. Most resolutions have one priority.
 
   alias GrpcLb.Address
