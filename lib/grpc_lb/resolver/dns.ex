@@ -54,8 +54,9 @@ defmodule GrpcLb.Resolver.DNS do
   `dns:///_grpc._tcp.example.com`. It brings hosts with ports and weights; the port of the target is
   not used. Each address of a host gets its port, and the addresses of a host share its weight.
 
-    * Only the hosts of the lowest priority number are taken. Those of the next are taken when it is
-      known that no name among them has an address. One that could not be asked for is no reason.
+    * The addresses of the hosts with the lowest priority number have the `:priority` 0 of
+      `GrpcLb.Address`, those of the next number 1, and so on: a connection has calls go to the first
+      that is reached, and connects to the others when it needs them. Hosts of all priorities are asked for.
     * Weights of SRV start at 0, those of backends at 1. If all are 0 all become 1. If some are, the
       others are multiplied by 100, so that the weight 1 is the small share which the RFC asks for.
       Where a weight cannot be shared without a remainder, all are multiplied.
@@ -176,23 +177,26 @@ defmodule GrpcLb.Resolver.DNS do
 
   defp service(query, types, name) do
     case Query.records(query, name, :srv) do
-      {:ok, records, ttl} -> first_group(query, types, SRV.groups(records), ttl)
+      {:ok, records, ttl} -> offered(query, types, SRV.groups(records), ttl)
       {:error, _reason} = error -> {error, nil}
     end
   end
 
-  # The next group is for when it is known that there is nobody in this one.
-  defp first_group(_query, _types, [], _ttl), do: {{:error, :no_addresses}, nil}
+  defp offered(_query, _types, [], _ttl), do: {{:error, :no_addresses}, nil}
 
-  defp first_group(query, types, [group | others], ttl) do
-    case hosts(query, types, for(service <- group, do: {service.host, service})) do
+  defp offered(query, types, groups, ttl) do
+    services =
+      for {group, priority} <- Enum.with_index(groups), service <- group do
+        {service.host, Map.put(service, :priority, priority)}
+      end
+
+    case hosts(query, types, services) do
       {{:ok, found}, more} ->
         {within(found, ttl), more && fn -> more.() |> elem(1) |> within(ttl) end}
 
       {error, _more} ->
-        if Answer.absent?(error),
-          do: first_group(query, types, others, ttl),
-          else: {error, nil}
+        # The service is there, and nobody offers it.
+        {if(Answer.absent?(error), do: {:error, :no_addresses}, else: error), nil}
     end
   end
 

@@ -44,6 +44,25 @@ defmodule GrpcLb.Connection.DnsTest do
     assert Enum.map(servers, &Loopback.clients/1) == [1, 1, 1]
   end
 
+  test "calls go to the next priority of a service while the first is down", context do
+    %{dns: dns, target: target} = context
+    [near, far] = servers = for _ <- 1..2, do: Loopback.start()
+
+    records =
+      for {s, priority} <- [{near, 10}, {far, 20}], do: {priority, 1, port(s), ~c"here.test"}
+
+    DnsServer.put(dns, Map.put(service([]), {"_grpc._tcp.test", :srv}, {60, records}))
+    handle = connect!(target <> "_grpc._tcp.test", srv())
+    await_ids(handle, [near])
+    assert Enum.map(servers, &Loopback.clients/1) == [1, 0]
+    Loopback.become(near, :refuse)
+    await_ids(handle, [far])
+    assert echo(handle) == {:ok, "hello"}
+    Loopback.become(near, :echo)
+    await_ids(handle, servers)
+    assert handle |> picked(4) |> Enum.uniq() == [Loopback.id(near)]
+  end
+
   test "what DNS says anew is followed", %{dns: dns, target: target} do
     [a, b, c] = for _ <- 1..3, do: Loopback.start()
     DnsServer.put(dns, service([{a, 1}, {b, 1}]))

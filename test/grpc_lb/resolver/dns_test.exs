@@ -358,23 +358,25 @@ defmodule GrpcLb.Resolver.DNSTest do
       end
     end
 
-    test "the lowest priority number alone is taken, as long as a name in it can be resolved" do
+    test "each address has the priority of its host, the first being 0" do
       zone = %{
-        {"s", :srv} => {30, [{20, 1, 1, ~c"h3"}, {10, 1, 1, ~c"h1"}, {10, 1, 1, ~c"h2"}]},
+        {"s", :srv} => {30, [{20, 7, 1, ~c"h3"}, {10, 1, 1, ~c"h1"}, {10, 1, 1, ~c"h2"}]},
         {"h1", :a} => {30, [ip(1)]},
         {"h2", :a} => {30, [ip(2)]},
-        {"h3", :a} => {30, [ip(3)]}
+        {"h3", :a} => {30, [ip(3), ip(4)]}
       }
 
       server = serve(zone)
-      assert ips(ask(server, "s", srv: true)) == {[ip(1), ip(2)], 30}
-      refute Enum.any?(DnsServer.questions(server), &match?({_, "h3", _}, &1))
+      assert {:ok, %{addresses: addresses}} = ask(server, "s", srv: true)
 
-      DnsServer.put(server, Map.delete(zone, {"h1", :a}))
-      assert ips(ask(server, "s", srv: true)) == {[ip(2)], 30}
+      # The weights are those of a priority: what others share makes no difference.
+      assert for(address <- addresses, do: {address.ip, address.priority, address.weight}) ==
+               [{ip(1), 0, 1}, {ip(2), 0, 1}, {ip(3), 1, 7}, {ip(4), 1, 7}]
 
       DnsServer.put(server, Map.drop(zone, [{"h1", :a}, {"h2", :a}]))
-      assert ips(ask(server, "s", srv: true)) == {[ip(3)], 30}
+      assert {:ok, %{addresses: [one, _other], ttl: 30} = found} = ask(server, "s", srv: true)
+      assert {one.ip, one.priority} == {ip(3), 1}
+      refute is_map_key(found, :unknown)
     end
 
     test "a host that fails keeps nobody else out, and is soon asked for again" do
@@ -387,10 +389,16 @@ defmodule GrpcLb.Resolver.DNSTest do
       }
 
       server = serve(zone)
-      assert ips(ask(server, "s", srv: true)) == {[ip(2)], 5}
+      assert ips(ask(server, "s", srv: true)) == {[ip(2), ip(3)], 5}
 
-      # Nobody knows that there is nobody: this is not what the spare is for.
+      # What was known of it is kept, and comes before the spare.
       DnsServer.put(server, Map.delete(zone, {"h2", :a}))
+      assert {:ok, %{addresses: [spare], unknown: unknown}} = ask(server, "s", srv: true)
+
+      assert {spare.ip, spare.priority, unknown} ==
+               {ip(3), 1, [%{host: "h1", port: 1, weight: 1}]}
+
+      DnsServer.put(server, Map.drop(zone, [{"h2", :a}, {"h3", :a}]))
       assert ask(server, "s", srv: true) == {:error, :servfail}
     end
 

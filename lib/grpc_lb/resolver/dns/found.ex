@@ -6,13 +6,24 @@ defmodule GrpcLb.Resolver.DNS.Found do
   alias GrpcLb.{Address, Resolver, Shares}
   alias GrpcLb.Resolver.DNS.{Answer, SRV}
 
-  @typedoc "A name that is no service has no weight: its addresses weigh 1 each."
-  @type service :: SRV.service() | %{host: String.t(), port: :inet.port_number(), weight: nil}
+  @typedoc """
+  A name that is no service has no weight: its addresses weigh 1 each. One that has no priority is of the
+  first.
+  """
+  @type service ::
+          SRV.service()
+          | %{
+              host: String.t(),
+              port: :inet.port_number(),
+              weight: pos_integer(),
+              priority: Address.priority()
+            }
+          | %{host: String.t(), port: :inet.port_number(), weight: nil}
 
   @doc """
   Merges the answers, given by family, into a resolution, or into an error if they bring no address.
 
-  The addresses of a host share its weight. That of a part that is not known is what all of its host
+  The addresses of a host share its weight, which is one among those of its priority. That of a part that is not known is what all of its host
   weigh, in the same measure.
 
       iex> a = %{host: "a.example", port: 1, weight: 1}
@@ -36,12 +47,12 @@ defmodule GrpcLb.Resolver.DNS.Found do
       {:ok, _ips, ttl} ->
         known = for {service, {:ok, ips, _ttl}} <- merged, do: {service, Enum.uniq(ips)}
         parts = for {service, by_family} <- answers, part <- parts(by_family), do: {service, part}
-        {of_known, of_parts} = weights(known, parts)
-        resolution = %{addresses: addresses(known, of_known), ttl: ttl}
+        found = for priority <- priorities(known ++ parts), do: of(priority, known, parts)
+        resolution = %{addresses: Enum.flat_map(found, &elem(&1, 0)), ttl: ttl}
 
         if parts == [],
           do: {:ok, resolution},
-          else: {:ok, Map.put(resolution, :unknown, unknown(parts, of_parts))}
+          else: {:ok, Map.put(resolution, :unknown, Enum.flat_map(found, &elem(&1, 1)))}
 
       {:error, _reason} = error ->
         error
@@ -56,6 +67,21 @@ defmodule GrpcLb.Resolver.DNS.Found do
     if length(unknown) == length(by_family), do: [%{}], else: unknown
   end
 
+  defp priorities(services),
+    do: services |> Enum.map(&priority(elem(&1, 0))) |> Enum.uniq() |> Enum.sort()
+
+  defp priority(service), do: Map.get(service, :priority, 0)
+
+  # The addresses and the unknown parts of a priority.
+  defp of(priority, known, parts) do
+    [known, parts] =
+      for services <- [known, parts],
+          do: Enum.filter(services, &(priority(elem(&1, 0)) == priority))
+
+    {of_known, of_parts} = weights(known, parts)
+    {addresses(known, of_known), unknown(parts, of_parts)}
+  end
+
   defp weights(known, parts) do
     known = for {%{weight: weight}, ips} <- known, do: shared(weight, length(ips))
     parts = for {%{weight: weight}, _part} <- parts, do: shared(weight, 1)
@@ -66,14 +92,17 @@ defmodule GrpcLb.Resolver.DNS.Found do
   defp shared(weight, n), do: {weight, n}
 
   defp addresses(known, weights) do
-    for {{%{host: host, port: port}, ips}, weight} <- Enum.zip(known, weights), ip <- ips do
-      %Address{ip: ip, port: port, host: host, weight: weight}
+    for {{%{host: host, port: port} = service, ips}, weight} <- Enum.zip(known, weights),
+        ip <- ips do
+      %Address{ip: ip, port: port, host: host, weight: weight, priority: priority(service)}
     end
   end
 
   defp unknown(parts, weights) do
     for {{service, part}, weight} <- Enum.zip(parts, weights) do
-      if service.weight, do: Map.merge(part, %{service | weight: weight}), else: part
+      if service.weight,
+        do: part |> Map.merge(Map.take(service, [:host, :port])) |> Map.put(:weight, weight),
+        else: part
     end
   end
 end
