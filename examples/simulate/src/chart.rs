@@ -31,7 +31,8 @@ const COLOURS: [(&str, &str, &str); 7] = [
 const SHAPES: &str = "\
   text { font: 13px system-ui, sans-serif; }
   .head { font-weight: 600; } .end { text-anchor: end; } .middle { text-anchor: middle; }
-  .small { font-size: 11px; } .hollow, .limit { stroke-width: 1.8; } .limit { stroke-dasharray: 4 3; }";
+  .small { font-size: 11px; } .hollow, .limit { stroke-width: 1.8; } .limit { stroke-dasharray: 4 3; }
+  .line { stroke-width: 2; }";
 
 /// What the page is made of, and the text and the lines that stand for nothing.
 const LIGHT: [&str; 5] = ["#ffffff", "#1f2328", "#59636e", "#d8dee4", "#afb8c1"];
@@ -47,7 +48,8 @@ fn theme([page, text, small, grid, span]: [&str; 5], colours: [(&str, &str); 7])
         writeln!(
             style,
             "  .{class} {{ fill: {colour}; }} \
-             .{class}.hollow, .{class}.limit {{ fill: {page}; stroke: {colour}; }}"
+             .{class}.hollow, .{class}.limit {{ fill: {page}; stroke: {colour}; }} \
+             .{class}.line {{ fill: none; stroke: {colour}; }}"
         )
         .expect("a string takes everything");
     }
@@ -126,7 +128,7 @@ pub fn svg(rows: &[(&'static str, Measured)]) -> String {
     let errors = Axis::linear(792.0, 150.0, most(|m| m.timed_out.max(m.failed)));
 
     let mut svg = Svg::default();
-    svg.open(bottom + 52.0);
+    svg.open(bottom + 52.0, "Shares, latency and errors of each policy");
     svg.text(
         "head",
         16.0,
@@ -162,43 +164,43 @@ pub fn svg(rows: &[(&'static str, Measured)]) -> String {
 }
 
 #[derive(Default)]
-struct Svg(String);
+pub(crate) struct Svg(String);
 
 impl Svg {
     fn add(&mut self, line: impl Display) {
         writeln!(self.0, "{line}").expect("a string takes everything");
     }
 
-    fn open(&mut self, height: f64) {
+    pub(crate) fn open(&mut self, height: f64, title: &str) {
         self.add(format_args!(
             r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">"#
         ));
-        self.add("<title>Shares, latency and errors of each policy</title>");
+        self.add(format_args!("<title>{title}</title>"));
         self.add(format_args!("<style>\n{}</style>", style()));
         self.add(format_args!(
             r#"<rect class="page" width="{WIDTH}" height="{height}"/>"#
         ));
     }
 
-    fn close(mut self) -> String {
+    pub(crate) fn close(mut self) -> String {
         self.add("</svg>");
         self.0
     }
 
-    fn text(&mut self, class: &str, x: f64, y: f64, text: impl Display) {
+    pub(crate) fn text(&mut self, class: &str, x: f64, y: f64, text: impl Display) {
         self.add(format_args!(
             r#"<text class="{class}" x="{x:.1}" y="{y:.1}">{text}</text>"#
         ));
     }
 
-    fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
+    pub(crate) fn line(&mut self, class: &str, from: (f64, f64), to: (f64, f64)) {
         let ((x1, y1), (x2, y2)) = (from, to);
         self.add(format_args!(
             r#"<line class="{class}" x1="{x1:.1}" y1="{y1:.1}" x2="{x2:.1}" y2="{y2:.1}"/>"#
         ));
     }
 
-    fn rect(&mut self, class: &str, x: f64, y: f64, width: f64) {
+    pub(crate) fn rect(&mut self, class: &str, x: f64, y: f64, width: f64) {
         self.add(format_args!(
             r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{BAR}" rx="1"/>"#
         ));
@@ -207,6 +209,15 @@ impl Svg {
     fn dot(&mut self, class: &str, x: f64, y: f64) {
         self.add(format_args!(
             r#"<circle class="{class}" cx="{x:.1}" cy="{y:.1}" r="{DOT}"/>"#
+        ));
+    }
+
+    /// A line through these points.
+    pub(crate) fn polyline(&mut self, class: &str, points: impl Iterator<Item = (f64, f64)>) {
+        let points: Vec<String> = points.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let points = points.join(" ");
+        self.add(format_args!(
+            r#"<polyline class="{class} line" points="{points}"/>"#
         ));
     }
 

@@ -9,6 +9,8 @@ use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{random, round_robin, weighted_round_robin, Policy};
 use grpc_lb_core::Config;
 
+use crate::scenarios::failover;
+
 /// A policy that takes part.
 #[derive(Clone, Debug)]
 pub struct Contender {
@@ -18,6 +20,8 @@ pub struct Contender {
     pub config: Config,
     /// Whether the list of backends has weights.
     pub knows_sizes: bool,
+    /// Whether the near region goes before the far one.
+    pub near_first: bool,
     /// Whether a call that was given up is told as a failure, where it would be a cancelled one.
     pub tells: bool,
 }
@@ -92,6 +96,26 @@ pub(crate) fn canary() -> Vec<Contender> {
     ]
 }
 
+/// One list of both regions, and the near one first in several ways.
+pub(crate) fn failover() -> Vec<Contender> {
+    let near_first = |name, change: fn(&mut Config)| {
+        let mut contender = alone(name, least_request());
+        contender.near_first = true;
+        change(&mut contender.config);
+        contender
+    };
+    vec![
+        alone("one list", least_request()),
+        near_first("priorities", |_| {}),
+        near_first("priorities, at most 2 calls each", |config| {
+            config.max_requests_per_backend = Some(2);
+        }),
+        near_first("priorities, factor 140", |config| {
+            config.overprovisioning_factor = failover::FACTOR;
+        }),
+    ]
+}
+
 fn round_robin() -> Policy {
     Policy::RoundRobin(round_robin::Config {
         start: round_robin::Start::Random,
@@ -127,6 +151,7 @@ fn alone(name: &'static str, policy: Policy) -> Contender {
         name,
         config: Config::from(policy),
         knows_sizes: false,
+        near_first: false,
         tells: false,
     }
 }

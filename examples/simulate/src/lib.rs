@@ -11,10 +11,11 @@
 //! | `contenders` | the policies, with and without what can be put around them |
 //! | `simulation` | the clients and the clock: what happens when |
 //! | `server` | a backend: a queue, a few workers, its load reports |
-//! | `table`, [`chart`] | the output |
+//! | `table`, [`chart`], [`lines`] | the output |
 
 pub mod chart;
 mod contenders;
+pub mod lines;
 pub mod options;
 pub mod scenarios;
 mod server;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use grpc_lb_simulate::chart;
 use grpc_lb_simulate::options::{Options, USAGE};
-use grpc_lb_simulate::scenarios::{canary, hung, newcomer, slow_and_flaky, Scenario};
+use grpc_lb_simulate::scenarios::{canary, failover, hung, newcomer, slow_and_flaky, Scenario};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -25,17 +25,24 @@ fn main() -> ExitCode {
         backends,
         ..
     } = options;
-    let results = match scenario {
-        Scenario::SlowAndFlaky => slow_and_flaky::run(seed, calls, backends),
+    let (table, chart) = match scenario {
+        Scenario::SlowAndFlaky => {
+            let results = slow_and_flaky::run(seed, calls, backends);
+            (slow_and_flaky::table(&results), chart::svg(&results))
+        }
+        Scenario::Failover => {
+            let results = failover::run(seed, backends);
+            (failover::table(&results), failover::svg(&results))
+        }
         Scenario::Hung => return show(&hung::table(&hung::run(seed, backends))),
         Scenario::Newcomer => return show(&newcomer::table(&newcomer::run(seed, backends))),
         Scenario::Canary => return show(&canary::table(&canary::run(seed, calls, backends))),
     };
-    show(&slow_and_flaky::table(&results));
+    show(&table);
     let Some(path) = &options.svg else {
         return ExitCode::SUCCESS;
     };
-    match std::fs::write(path, chart::svg(&results)) {
+    match std::fs::write(path, chart) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cannot write {}: {error}", path.display());

@@ -9,13 +9,13 @@ use crate::scenarios::Scenario;
 pub const USAGE: &str = "\
 Simulates a fleet that something happens to, with each policy, and prints a table.
 
-  --scenario S   slow-and-flaky, hung, newcomer or canary (default slow-and-flaky)
+  --scenario S   slow-and-flaky, hung, newcomer, canary or failover (default slow-and-flaky)
   --seed N       seed of all random numbers; one seed gives one output (default 1)
   --calls N      how many calls are measured for each policy, where time is no limit: of
                  slow-and-flaky and canary (default 200000)
-  --backends N   how many backends there are, 3 to 1000 (default 10, of hung
-                 and canary 3)
-  --svg PATH     also draws a chart, to this file: of slow-and-flaky
+  --backends N   how many backends there are, of failover in each region, 3 to 1000
+                 (default 10, of hung and canary 3)
+  --svg PATH     also draws a chart, to this file: of slow-and-flaky or failover
 ";
 
 /// What a run can vary.
@@ -56,8 +56,8 @@ impl Options {
                 _ => return Err(format!("unknown option {name}")),
             }
         }
-        if options.svg.is_some() && options.scenario != Scenario::SlowAndFlaky {
-            return Err("--svg draws slow-and-flaky only".to_string());
+        if options.svg.is_some() && !options.scenario.is_drawn() {
+            return Err("--svg draws slow-and-flaky and failover only".to_string());
         }
         options.backends = backends.unwrap_or(options.scenario.backends());
         Ok(Some(options))
@@ -121,7 +121,7 @@ mod tests {
             ("--scenario fire", "unknown scenario fire"),
             (
                 "--scenario hung --svg a.svg",
-                "--svg draws slow-and-flaky only",
+                "--svg draws slow-and-flaky and failover only",
             ),
             ("--seed", "--seed needs a value"),
             (

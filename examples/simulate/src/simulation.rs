@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use grpc_lb_core::load::orca::LoadReport;
-use grpc_lb_core::{Backend, Balancer, Caller, Config, Outcome, Ticket, Time, Unowned};
+use grpc_lb_core::{Backend, Balancer, Caller, Config, Outcome, State, Ticket, Time, Unowned};
 
 use crate::server::Server;
 
@@ -37,6 +37,10 @@ pub(crate) struct Setup {
     pub(crate) hangs: Option<Range<Time>>,
     /// When the last backend joins the list.
     pub(crate) joins: Option<Time>,
+    /// The priorities of the backends; 0, where there are none.
+    pub(crate) priorities: Vec<u32>,
+    /// When a backend gets into which state, as all clients learn at once. It works as before.
+    pub(crate) states: Vec<(Time, usize, State)>,
 }
 
 /// What a backend is like.
@@ -88,6 +92,8 @@ enum Event {
     GivenUp(usize),
     /// The last backend joins.
     Join,
+    /// A backend gets into another state: which of those that are to come.
+    State(usize),
 }
 
 struct Simulation<'a> {
@@ -111,6 +117,9 @@ pub(crate) fn run(setup: &Setup, seed: u64) -> Vec<Call> {
     simulation.schedule(Duration::ZERO, Event::Call);
     if let Some(joins) = setup.joins {
         simulation.schedule(joins.since(simulation.now), Event::Join);
+    }
+    for (index, (time, _, _)) in setup.states.iter().enumerate() {
+        simulation.schedule(time.since(simulation.now), Event::State(index));
     }
     while let Some(Reverse((now, _number, event))) = simulation.agenda.pop() {
         simulation.now = now;
@@ -146,6 +155,7 @@ impl<'a> Simulation<'a> {
         let backends: Vec<Backend<usize>> = (0..backends)
             .map(|backend| Backend {
                 weight: self.setup.backends[backend].weight,
+                priority: self.setup.priorities.get(backend).copied().unwrap_or(0),
                 ..Backend::new(backend, backend)
             })
             .collect();
@@ -178,6 +188,15 @@ impl<'a> Simulation<'a> {
             Event::Refused(call) => self.end(call, End::Refused),
             Event::GivenUp(call) => self.end(call, End::GivenUp),
             Event::Join => self.list(self.setup.backends.len()),
+            Event::State(index) => self.set_state(index),
+        }
+    }
+
+    fn set_state(&self, index: usize) {
+        let (_, backend, state) = self.setup.states[index];
+        for Client { balancer, .. } in &self.clients {
+            let set = balancer.set_state(&backend, state, &Unowned, self.now);
+            set.expect("it is listed");
         }
     }
 

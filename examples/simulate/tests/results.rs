@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use grpc_lb_simulate::scenarios::slow_and_flaky::Measured;
-use grpc_lb_simulate::scenarios::{canary, hung, newcomer, slow_and_flaky};
+use grpc_lb_simulate::scenarios::{canary, failover, hung, newcomer, slow_and_flaky};
 
 struct Fleet {
     /// What each backend would get if all were alike, in percent.
@@ -222,5 +222,29 @@ fn a_canary_gets_what_is_due_to_it() {
             is_near(reported.loaded, 100.0 / backends as f64, 1.0),
             "{reported:?}"
         );
+    }
+}
+
+#[test]
+fn a_region_that_loses_its_backends_is_helped_out_in_time() {
+    for (seed, backends) in [(1, 10), (2, 10), (3, 6), (4, 20)] {
+        let results = failover::run(seed, backends);
+        let one_list = of(&results, "one list");
+        assert!(is_near(one_list.all_up, 50.0, 2.0), "{one_list:?}");
+        let strict = of(&results, "priorities");
+        let limited = of(&results, "priorities, at most 2 calls each");
+        let factor = of(&results, "priorities, factor 140");
+        for near_first in [strict, limited, factor] {
+            assert!(near_first.all_up < 1.0, "{near_first:?}");
+            assert_eq!(near_first.none_up, 100.0, "{near_first:?}");
+        }
+        // Whoever is left near gets all calls, and is overrun.
+        assert_eq!(strict.half_up, 0.0);
+        assert!(strict.given_up > 20.0, "{strict:?}");
+        // Half of them, times 1.4, is 70 %.
+        assert!(is_near(factor.half_up, 30.0, 0.5), "{factor:?}");
+        assert!(factor.given_up < 0.5, "{factor:?}");
+        assert!(limited.given_up < 0.5, "{limited:?}");
+        assert!((5.0..30.0).contains(&limited.half_up), "{limited:?}");
     }
 }

@@ -100,5 +100,7 @@ fn setup(
         given_up: Outcome::Failure,
         hangs: None,
         joins: None,
+        priorities: Vec::new(),
+        states: Vec::new(),
     }
 }

@@ -92,6 +92,8 @@ fn setup(contender: &Contender, backends: usize) -> Setup {
         },
         hangs: Some(WARM..WARM + HANGS),
         joins: None,
+        priorities: Vec::new(),
+        states: Vec::new(),
     }
 }
 

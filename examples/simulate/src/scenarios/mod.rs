@@ -1,6 +1,7 @@
 //! What can happen to a fleet, and what is measured of it.
 
 pub mod canary;
+pub mod failover;
 pub mod hung;
 pub mod newcomer;
 pub mod slow_and_flaky;
@@ -22,22 +23,30 @@ pub enum Scenario {
     Newcomer,
     /// One backend has a small weight.
     Canary,
+    /// Of two regions one loses its backends.
+    Failover,
 }
 
 impl Scenario {
     /// All of them, by the name that they have on the command line.
-    pub const NAMES: [(&str, Scenario); 4] = [
+    pub const NAMES: [(&str, Scenario); 5] = [
         ("slow-and-flaky", Scenario::SlowAndFlaky),
         ("hung", Scenario::Hung),
         ("newcomer", Scenario::Newcomer),
         ("canary", Scenario::Canary),
+        ("failover", Scenario::Failover),
     ];
 
-    /// How many backends there are by default.
+    /// Whether there is a chart of it.
+    pub fn is_drawn(self) -> bool {
+        matches!(self, Scenario::SlowAndFlaky | Scenario::Failover)
+    }
+
+    /// How many backends there are by default, in each region where there are two.
     pub fn backends(self) -> usize {
         match self {
             Scenario::Hung | Scenario::Canary => 3,
-            Scenario::SlowAndFlaky | Scenario::Newcomer => 10,
+            Scenario::SlowAndFlaky | Scenario::Newcomer | Scenario::Failover => 10,
         }
     }
 }

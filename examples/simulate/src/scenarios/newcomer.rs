@@ -80,6 +80,8 @@ fn setup(contender: &Contender, backends: usize) -> Setup {
         given_up: Outcome::Failure,
         hangs: None,
         joins: Some(WARM),
+        priorities: Vec::new(),
+        states: Vec::new(),
     }
 }
 

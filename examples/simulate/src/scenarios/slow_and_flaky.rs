@@ -106,6 +106,8 @@ fn setup(contender: &Contender, calls: u64, backends: usize) -> Setup {
         given_up: Outcome::Failure,
         hangs: None,
         joins: None,
+        priorities: Vec::new(),
+        states: Vec::new(),
     }
 }
 
