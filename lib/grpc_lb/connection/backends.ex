@@ -90,7 +90,7 @@ defmodule GrpcLb.Connection.Backends do
   @doc "Makes these the addresses that are wanted."
   @spec update(t(), [Address.t()]) :: t()
   def update(backends, addresses) do
-    known = Map.new(backends.entries, fn {key, entry} -> {Plan.id(key), entry.address} end)
+    known = Map.new(backends.entries, fn {key, entry} -> {Plan.id(key), entry.address.host} end)
     {ids, addresses} = Plan.by_id(addresses, known)
     backends = %{backends | ids: ids, addresses: addresses}
     keys = for id <- ids, key <- Plan.keys(id, addresses[id]), do: key
@@ -148,10 +148,11 @@ defmodule GrpcLb.Connection.Backends do
   defp state(%{state: state, error: {:check, _reason}}) when state != :up, do: :backoff
   defp state(%{state: state}), do: state
 
-  @doc "The endpoints of those whose transport is open and is not to be closed."
+  @doc "The endpoints of the backends with a transport that is open and is not to be closed."
   @spec healthy(t()) :: MapSet.t(Plan.endpoint())
-  def healthy(backends) do
-    for {_key, %{state: :up, address: address}} <- backends.entries,
+  def healthy(%{addresses: addresses, entries: entries}) do
+    for {key, %{state: :up}} <- entries,
+        address = addresses[Plan.id(key)],
         into: MapSet.new(),
         do: Plan.endpoint(address)
   end

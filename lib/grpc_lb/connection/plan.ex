@@ -96,8 +96,9 @@ defmodule GrpcLb.Connection.Plan do
   The addresses of a resolution by id, and the ids in order.
 
   An endpoint that is given more than once stands where it was given first, and with the sum of its
-  weights, 4294967295 at most. Its id is the one by which it is `known`, or else that of its address,
-  or, if another endpoint has this one, that with the host name behind it.
+  weights, 4294967295 at most. Its id is that of its address, or, if an endpoint with another host name
+  has this one, that with the host name behind it. `known` are the ids that there are, with their host
+  names: an endpoint keeps its id, and no other gets it.
 
       iex> [a, b] = for port <- 1..2, do: %GrpcLb.Address{ip: {10, 0, 0, 1}, port: port}
       iex> {ids, addresses} = GrpcLb.Connection.Plan.by_id([a, b, %{a | weight: 5}, %{a | host: "h"}])
@@ -106,42 +107,48 @@ defmodule GrpcLb.Connection.Plan do
       iex> addresses["10.0.0.1:1"].weight
       6
 
-      iex> a = %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 1, host: "a"}
-      iex> {ids, _addresses} = GrpcLb.Connection.Plan.by_id([%{a | host: "b"}], %{"10.0.0.1:1" => a})
+      iex> b = %GrpcLb.Address{ip: {10, 0, 0, 1}, port: 1, host: "b"}
+      iex> {ids, _addresses} = GrpcLb.Connection.Plan.by_id([b], %{"10.0.0.1:1" => "a"})
       iex> ids
       ["10.0.0.1:1/b"]
   """
-  @spec by_id([Address.t()], known :: %{id() => Address.t()}) :: {[id()], %{id() => Address.t()}}
+  @spec by_id([Address.t()], known :: %{id() => String.t() | nil}) ::
+          {[id()], %{id() => Address.t()}}
   def by_id(addresses, known \\ %{}) do
-    names = Map.new(known, fn {id, address} -> {endpoint(address), id} end)
-    {ids, by_id, _names} = Enum.reduce(addresses, {[], %{}, names}, &add(&1, &2, known))
+    {ids, by_id, _hosts} = Enum.reduce(addresses, {[], %{}, known}, &add/2)
     {Enum.reverse(ids), by_id}
   end
 
-  defp add(address, {ids, by_id, names}, known) do
-    endpoint = endpoint(address)
+  defp add(%{host: host, weight: weight} = address, {ids, by_id, hosts}) do
+    id = id_among(address, hosts)
 
-    case names do
-      %{^endpoint => id} when is_map_key(by_id, id) ->
-        sum = &min(&1 + address.weight, @max_weight)
-        {ids, update_in(by_id[id].weight, sum), names}
-
-      %{^endpoint => id} ->
-        {[id | ids], Map.put(by_id, id, address), names}
-
-      _new ->
-        id = new_id(address, &(is_map_key(by_id, &1) or is_map_key(known, &1)))
-        {[id | ids], Map.put(by_id, id, address), Map.put(names, endpoint, id)}
+    if is_map_key(by_id, id) do
+      {ids, update_in(by_id[id].weight, &min(&1 + weight, @max_weight)), hosts}
+    else
+      {[id | ids], Map.put(by_id, id, address), Map.put(hosts, id, host)}
     end
   end
 
-  defp new_id(address, taken?) do
+  defp id_among(%{host: host} = address, hosts) do
     id = Address.id(address)
-    if taken?.(id), do: free(id <> "/#{address.host}", taken?), else: id
+    with_host = id <> "/#{host}"
+
+    cond do
+      its?(id, host, hosts) -> id
+      its?(with_host, host, hosts) -> with_host
+      not is_map_key(hosts, id) -> id
+      true -> free(with_host, host, hosts)
+    end
   end
 
   # Only a path that looks like another one and its host can have it already.
-  defp free(id, taken?), do: if(taken?.(id), do: free(id <> "/", taken?), else: id)
+  defp free(id, host, hosts) do
+    if its?(id, host, hosts) or not is_map_key(hosts, id),
+      do: id,
+      else: free(id <> "/", host, hosts)
+  end
+
+  defp its?(id, host, hosts), do: is_map_key(hosts, id) and same_host?(hosts[id], host)
 
   @doc """
   Compares the addresses that are wanted with those that are there.

@@ -56,7 +56,9 @@ defmodule GrpcLb.Resolver.DNS do
 
     * The addresses of the hosts with the lowest priority number have the `:priority` 0 of
       `GrpcLb.Address`, those of the next number 1, and so on: a connection has calls go to the first
-      that is reached, and connects to the others when it needs them. Hosts of all priorities are asked for.
+      that is reached, and connects to the others when it needs them. Hosts of all priorities are asked
+      for. Those of a later one do not take the place of the first as long as it is not known that there
+      is nobody in that: a name that could not be asked for is no reason to turn to the spare.
     * Weights of SRV start at 0, those of backends at 1. If all are 0 all become 1. If some are, the
       others are multiplied by 100, so that the weight 1 is the small share which the RFC asks for.
       Where a weight cannot be shared without a remainder, all are multiplied.
@@ -204,12 +206,12 @@ defmodule GrpcLb.Resolver.DNS do
 
   # Services, each with the name to ask for.
   defp hosts(query, types, services) do
-    lookup = Lookup.first(query, types, Enum.map(services, &elem(&1, 0)))
-
     answer = fn lookup ->
       Found.merge(for {name, service} <- services, do: {service, Lookup.answers(lookup, name)})
     end
 
+    names = Enum.map(services, &elem(&1, 0))
+    lookup = Lookup.first(query, types, names, &match?({:ok, _found}, answer.(&1)))
     more = fn -> lookup |> Lookup.rest() |> answer.() end
     {answer.(lookup), if(Lookup.pending?(lookup), do: more)}
   end

@@ -184,7 +184,60 @@ defmodule GrpcLb.Connection.NamesTest do
     await_ids(handle, [a, b])
   end
 
+  test "a first priority whose names are answered for late is waited for",
+       %{dns: dns} = context do
+    [a, spare] = servers(2)
+    zone = service([{"a.x", a, 0}, {"spare.x", spare, 10}])
+    DnsServer.put(dns, Map.update!(zone, {"a.x", :a}, &{:late, &1}))
+
+    {handle, _pid} =
+      supervised!(
+        [target: context.target <> "_g._tcp.x"] ++ [resolver: {Resolver.DNS, srv: true}]
+      )
+
+    # All else has been answered for then.
+    eventually(fn -> {:udp, "spare.x", :aaaa} in asked(dns) end)
+    DnsServer.release(dns)
+    await_ids(handle, [a])
+    assert Loopback.accepted(spare) == 0
+  end
+
+  # All that was asked for.
+  defp asked(dns) do
+    asked = DnsServer.questions(dns) ++ Process.get(:asked, [])
+    Process.put(:asked, asked)
+    asked
+  end
+
   describe "an endpoint" do
+    test "that is reached by another of its addresses is held, too, and adopted" do
+      [lost, a, b] = servers(3)
+      Loopback.become(lost, :refuse)
+      other = {Loopback.address(a).ip, port(a)}
+      endpoint = %{Loopback.address(lost) | host: "a.x", alternatives: [other]}
+
+      names =
+        ScriptedResolver.start(fn ->
+          {:ok, %{addresses: [endpoint, Loopback.address(b)], ttl: 60}}
+        end)
+
+      handle = connect!(names, resolver: ScriptedResolver, hold_obsolete: :auto)
+      await_ids(handle, [lost, b])
+      flush_resolved(handle)
+      ScriptedResolver.set(names, fn -> {:ok, %{addresses: [Loopback.address(b)], ttl: 60}} end)
+      Connection.resolve_now(handle)
+      assert resolved(handle).result == :ok
+      same_ids(handle, [lost, b])
+
+      old = server(handle)
+      flush_resolved(handle)
+      Process.exit(old, :kill)
+      restarted(handle, old)
+      assert resolved(handle).result == :ok
+      same_ids(handle, [lost, b])
+      assert Enum.map([a, b], &Loopback.accepted/1) == [1, 1]
+    end
+
     test "whose name has changed is another one", %{dns: dns} = context do
       server = Loopback.start(:echo, ip: {127, 0, 0, 2})
       DnsServer.put(dns, service([{"a.x", server, 0}]))

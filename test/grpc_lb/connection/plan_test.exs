@@ -102,7 +102,7 @@ defmodule GrpcLb.Connection.PlanTest do
 
     test "an endpoint keeps the id by which it is known, and no other gets it" do
       [a, b, c] = for host <- ["a", "b", "c"], do: address(1, host: host)
-      known = %{"10.0.0.1:1/b" => b, "10.0.0.1:1" => a}
+      known = %{"10.0.0.1:1/b" => "b", "10.0.0.1:1" => "a"}
 
       for {list, ids} <- [
             {[b], ["10.0.0.1:1/b"]},
@@ -114,7 +114,7 @@ defmodule GrpcLb.Connection.PlanTest do
       end
 
       # When it is forgotten the next one can have it.
-      assert {["10.0.0.1:1"], _} = Plan.by_id([c], %{"10.0.0.1:1/b" => b})
+      assert {["10.0.0.1:1"], _} = Plan.by_id([c], %{"10.0.0.1:1/b" => "b"})
     end
 
     test "ids differ, whatever the paths and hosts" do
@@ -123,6 +123,9 @@ defmodule GrpcLb.Connection.PlanTest do
       {ids, addresses} = Plan.by_id(list)
       assert Enum.map(ids, &addresses[&1]) == list
       assert length(Enum.uniq(ids)) == 4
+      # And stay.
+      known = Map.new(addresses, fn {id, address} -> {id, address.host} end)
+      assert Plan.by_id(list, known) == {ids, addresses}
     end
 
     test "has no weight that a backend could not have" do

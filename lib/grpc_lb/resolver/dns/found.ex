@@ -21,10 +21,12 @@ defmodule GrpcLb.Resolver.DNS.Found do
           | %{host: String.t(), port: :inet.port_number(), weight: nil}
 
   @doc """
-  Merges the answers, given by family, into a resolution, or into an error if they bring no address.
+  Merges the answers, given by family, into a resolution, or into an error if they bring no address that
+  can be used. Those of a priority cannot as long as one before it has none and is not known to have
+  none; it is `:pending` where answers are.
 
-  The addresses of a host share its weight, which is one among those of its priority. That of a part that is not known is what all of its host
-  weigh, in the same measure.
+  The addresses of a host share its weight, which is one among those of its priority. That of a part that
+  is not known is what all of its host weigh, in the same measure.
 
       iex> a = %{host: "a.example", port: 1, weight: 1}
       iex> b = %{host: "b.example", port: 2, weight: 3}
@@ -39,24 +41,31 @@ defmodule GrpcLb.Resolver.DNS.Found do
       [%{host: "b.example", port: 2, weight: 6}]
   """
   @spec merge([{service(), [{:inet | :inet6, Answer.t(:inet.ip_address())}]}, ...]) ::
-          {:ok, Resolver.resolution()} | {:error, reason :: term()}
+          {:ok, Resolver.resolution()} | {:error, reason :: term()} | :pending
   def merge(answers) do
     merged = for {service, by_family} <- answers, do: {service, merge_families(by_family)}
 
-    case merged |> Enum.map(&elem(&1, 1)) |> Answer.merge() do
-      {:ok, _ips, ttl} ->
-        known = for {service, {:ok, ips, _ttl}} <- merged, do: {service, Enum.uniq(ips)}
-        parts = for {service, by_family} <- answers, part <- parts(by_family), do: {service, part}
-        found = for priority <- priorities(known ++ parts), do: of(priority, known, parts)
-        resolution = %{addresses: Enum.flat_map(found, &elem(&1, 0)), ttl: ttl}
+    with {:ok, _ips, _ttl} <- first_that_counts(merged),
+         {:ok, _ips, ttl} <- merged |> Enum.map(&elem(&1, 1)) |> Answer.merge() do
+      known = for {service, {:ok, ips, _ttl}} <- merged, do: {service, Enum.uniq(ips)}
+      parts = for {service, by_family} <- answers, part <- parts(by_family), do: {service, part}
+      found = for priority <- priorities(known ++ parts), do: of(priority, known, parts)
+      resolution = %{addresses: Enum.flat_map(found, &elem(&1, 0)), ttl: ttl}
 
-        if parts == [],
-          do: {:ok, resolution},
-          else: {:ok, Map.put(resolution, :unknown, Enum.flat_map(found, &elem(&1, 1)))}
-
-      {:error, _reason} = error ->
-        error
+      if parts == [],
+        do: {:ok, resolution},
+        else: {:ok, Map.put(resolution, :unknown, Enum.flat_map(found, &elem(&1, 1)))}
     end
+  end
+
+  # That of the first priority that is not known to have nobody.
+  defp first_that_counts(merged) do
+    answers =
+      for priority <- priorities(merged) do
+        Answer.merge(for {service, answer} <- merged, priority(service) == priority, do: answer)
+      end
+
+    Enum.find(answers, hd(answers), &(not Answer.absent?(&1)))
   end
 
   defp merge_families(by_family), do: by_family |> Keyword.values() |> Answer.merge()

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Resolver.DNS.Lookup do
   # The addresses of hosts. All A and AAAA records are asked for together, and none has to wait for the
-  # others for long: once there are addresses, and no further answer has come for as long as RFC 8305,
-  # section 3, would wait for AAAA, they can be used, and what comes later is got later.
+  # others for long: once what there is can be used, and no further answer has come for as long as RFC
+  # 8305, section 3, would wait for AAAA, it is, and what comes later is got later.
   @moduledoc false
 
   alias GrpcLb.Resolver.DNS.{Answer, Query}
@@ -10,21 +10,21 @@ defmodule GrpcLb.Resolver.DNS.Lookup do
   @at_once 32
 
   @enforce_keys [:query, :types, :waiting]
-  defstruct [:query, :types, :waiting, answers: %{}, asked: %{}]
+  defstruct [:query, :types, :waiting, answers: %{}, asked: %{}, usable?: false]
 
   @opaque t :: %__MODULE__{}
 
-  @doc "Asks for the addresses of these hosts. Returns when all answers are there, or some addresses."
-  @spec first(Query.t(), [:a | :aaaa], [String.t()]) :: t()
-  def first(query, types, hosts) do
+  @doc "Asks for the addresses of these hosts. Returns when all answers are there, or what is `usable?`."
+  @spec first(Query.t(), [:a | :aaaa], [String.t()], usable? :: (t() -> boolean())) :: t()
+  def first(query, types, hosts, usable?) do
     # By type: where the questions of one type get no answer, those of the other do not wait for that.
     questions = for type <- types, host <- Enum.uniq(hosts), do: {host, type}
-    collect(%__MODULE__{query: query, types: types, waiting: questions}, @grace_ms)
+    collect(%__MODULE__{query: query, types: types, waiting: questions}, usable?)
   end
 
-  @doc "Waits for all that is pending. For the process that has called `first/3`."
+  @doc "Waits for all that is pending. For the process that has called `first/4`."
   @spec rest(t()) :: t()
-  def rest(lookup), do: collect(lookup, :infinity)
+  def rest(lookup), do: collect(%{lookup | usable?: false}, fn _lookup -> false end)
 
   @doc "Whether something is pending."
   @spec pending?(t()) :: boolean()
@@ -42,27 +42,25 @@ defmodule GrpcLb.Resolver.DNS.Lookup do
   defp family(:a), do: :inet
   defp family(:aaaa), do: :inet6
 
-  defp collect(%{waiting: [question | waiting], asked: asked} = lookup, grace)
+  defp collect(%{waiting: [question | waiting], asked: asked} = lookup, usable?)
        when map_size(asked) < @at_once do
     {host, type} = question
     task = Task.async(Query, :records, [lookup.query, host, type])
-    collect(%{lookup | waiting: waiting, asked: Map.put(asked, task.ref, question)}, grace)
+    collect(%{lookup | waiting: waiting, asked: Map.put(asked, task.ref, question)}, usable?)
   end
 
-  defp collect(%{asked: asked} = lookup, _grace) when asked == %{}, do: lookup
+  defp collect(%{asked: asked} = lookup, _usable?) when asked == %{}, do: lookup
 
-  defp collect(%{asked: asked} = lookup, grace) do
+  defp collect(%{asked: asked} = lookup, usable?) do
     receive do
       {ref, answer} when is_map_key(asked, ref) ->
         Process.demonitor(ref, [:flush])
         {question, asked} = Map.pop!(asked, ref)
-        answers = Map.put(lookup.answers, question, answer)
-        collect(%{lookup | asked: asked, answers: answers}, grace)
+        lookup = %{lookup | asked: asked, answers: Map.put(lookup.answers, question, answer)}
+        # Once it is, more answers do not change that.
+        collect(%{lookup | usable?: lookup.usable? or usable?.(lookup)}, usable?)
     after
-      if(any?(lookup), do: grace, else: :infinity) -> lookup
+      if(lookup.usable?, do: @grace_ms, else: :infinity) -> lookup
     end
   end
-
-  defp any?(lookup),
-    do: Enum.any?(lookup.answers, &match?({_question, {:ok, _ips, _ttl}}, &1))
 end

@@ -74,4 +74,33 @@ defmodule GrpcLb.Resolver.DNS.FoundTest do
       assert {hosts, found(hosts)} == {hosts, expected}
     end
   end
+
+  test "a priority takes the place of one before it if it is known that there is nobody in that" do
+    for {answers, expected} <- [
+          # The hosts a and b are of the first priority, c is of the next, d of the last.
+          {[ips(1), @absent, ips(1), ips(1)], ["a", "c", "d"]},
+          {[ips(1), @failed, ips(1), @absent], ["a", "c"]},
+          {[@failed, @absent, ips(1), ips(1)], @failed},
+          {[:pending, @absent, ips(1), ips(1)], :pending},
+          {[@absent, :pending, ips(1), ips(1)], :pending},
+          {[@absent, @absent, ips(1), @failed], ["c"]},
+          {[@absent, @absent, @failed, ips(1)], @failed},
+          {[@absent, @absent, :pending, ips(1)], :pending},
+          {[@absent, @absent, @absent, ips(1)], ["d"]},
+          {[@absent, @absent, @absent, @absent], @absent},
+          {[@absent, @absent, @absent, @failed], @failed}
+        ] do
+      hosts = Enum.zip([{"a", 0}, {"b", 0}, {"c", 1}, {"d", 2}], answers)
+
+      result =
+        Found.merge(
+          for {{host, priority}, answer} <- hosts do
+            {%{host: host, port: 1, weight: 1, priority: priority}, [inet: answer]}
+          end
+        )
+
+      names = with {:ok, %{addresses: addresses}} <- result, do: Enum.map(addresses, & &1.host)
+      assert {answers, names} == {answers, expected}
+    end
+  end
 end
