@@ -190,14 +190,17 @@ defmodule GrpcLb.Connection.NamesTest do
     zone = service([{"a.x", a, 0}, {"spare.x", spare, 10}])
     DnsServer.put(dns, Map.update!(zone, {"a.x", :a}, &{:late, &1}))
 
-    {handle, _pid} =
-      supervised!(
-        [target: context.target <> "_g._tcp.x"] ++ [resolver: {Resolver.DNS, srv: true}]
-      )
+    target = context.target <> "_g._tcp.x"
+
+    {%{name: name} = handle, _pid} =
+      supervised!(target: target, resolver: {Resolver.DNS, srv: true})
 
     # All else has been answered for then.
     eventually(fn -> {:udp, "spare.x", :aaaa} in asked(dns) end)
+    # Longer than it would take to give up on it: nothing is told, for nothing can be used.
+    refute_receive {:event, [:grpc_lb, :resolver, :resolved], _, %{name: ^name}}, 200
     DnsServer.release(dns)
+    assert %{result: :ok, unknown: []} = resolved(handle)
     await_ids(handle, [a])
     assert Loopback.accepted(spare) == 0
   end
