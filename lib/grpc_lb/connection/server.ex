@@ -49,8 +49,9 @@ defmodule GrpcLb.Connection.Server do
   @doc "Starts it, under the supervisor that has started the holder with this key."
   @spec start_link(Holder.key(), Options.t()) :: GenServer.on_start()
   def start_link(key, options) do
-    {holder, held} = Holder.fetch!(key)
-    GenServer.start_link(__MODULE__, {options, holder, held}, name: via(held.balancer))
+    # Without its holder it is about to be started anew, after that.
+    with {holder, %{held: held}} <- Holder.lookup(key) || :ignore,
+         do: GenServer.start_link(__MODULE__, {options, holder, held}, name: via(held.balancer))
   end
 
   @doc "The process that feeds this balancer."

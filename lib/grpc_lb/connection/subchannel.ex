@@ -27,8 +27,9 @@ defmodule GrpcLb.Connection.Subchannel do
   @doc "Starts the supervisor of the subchannels of the balancer that the holder with this key has."
   @spec start_supervisor(Holder.key()) :: Supervisor.on_start()
   def start_supervisor(key) do
-    {_holder, %{balancer: balancer}} = Holder.fetch!(key)
-    Subchannels.start_link(name: supervisor(balancer))
+    # Without the holder it is about to be started anew, after that.
+    with {_holder, %{held: %{balancer: balancer}}} <- Holder.lookup(key) || :ignore,
+         do: Subchannels.start_link(name: supervisor(balancer))
   end
 
   defp supervisor(balancer), do: Names.via({__MODULE__, balancer})

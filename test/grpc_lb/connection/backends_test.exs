@@ -357,6 +357,18 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert Backends.describe(backends) == []
   end
 
+  test "nothing is dialled, and nothing adopted, when the supervisor has been killed", context do
+    %{backends: %{supervisor: supervisor} = backends, options: options} = context
+    :ok = stop_supervised(Subchannels)
+    refute Process.alive?(supervisor)
+    backends = Backends.update(backends, [@a, @b])
+    assert states(backends) == %{"10.0.0.1:1" => :queued, "10.0.0.1:2" => :queued}
+    refute Backends.supervised?(backends)
+    adopted = options |> Backends.new(backends.balancer) |> Backends.adopt([@a])
+    assert states(adopted) == %{"10.0.0.1:1" => :queued}
+    refute Backends.supervised?(adopted)
+  end
+
   test "a failure counts when nothing is open and nothing is on its way", context do
     backends = Backends.update(context.backends, [@a, @b])
     pid = step({:open, 1}, {:error, :first})

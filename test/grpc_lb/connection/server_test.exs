@@ -117,6 +117,13 @@ defmodule GrpcLb.Connection.ServerTest do
     :ok = :sys.resume(pid)
   end
 
+  test "waits to be started anew while its holder is not there" do
+    key = {Connection.Held, make_ref()}
+    options = Connection.Options.new!("ipv4:10.0.0.1:1", transport: MyApp.Transport)
+    assert Connection.Server.start_link(key, options) == :ignore
+    assert Connection.Subchannel.start_supervisor(key) == :ignore
+  end
+
   test "feeds a new balancer when the holder is killed" do
     {pid, handle} = start(name: {:held, self()})
     assert Connection.await_ready(handle) == :ok
