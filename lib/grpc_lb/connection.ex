@@ -1,7 +1,7 @@
 defmodule GrpcLb.Connection do
   @moduledoc """
   A connection to all backends of a target: it resolves the target, opens a transport to every
-  address, keeps a balancer over those that are open, and follows what changes.
+  backend, keeps a balancer over those that are open, and follows what changes.
 
       {:ok, connection} =
         GrpcLb.Connection.connect("dns:///api.example.com:50051", transport: MyApp.Transport)

@@ -342,6 +342,8 @@ defmodule GrpcLb.Policy do
       When it has left or is not ready, the first of the others is taken, and stays. Calls for which it
       has no room, see `max_requests_per_backend`, go to those that come next.
 
+      A connection has one transport with this policy, see `GrpcLb.Connection`, and no other to go to.
+
       Good for a primary with spares, or where calls of one client belong on one connection. It spreads
       no load: what is measured of a backend does not count, and weights only with `shuffle`.
       """,

@@ -285,7 +285,7 @@ defmodule GrpcLb.Connection.Backends do
   defp plain(reason), do: reason
 
   @doc "A timer of a backend has run out."
-  @spec timeout(t(), Plan.key(), reference(), what :: atom()) :: t()
+  @spec timeout(t(), Plan.key(), reference(), what :: atom() | {:delay, integer()}) :: t()
   def timeout(backends, key, _timer, {:delay, turn}) do
     name = Races.name(backends.races, key)
     step_race(%{backends | races: Races.delay_over(backends.races, name, turn)}, name) |> dial()

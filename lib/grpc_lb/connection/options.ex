@@ -49,7 +49,7 @@ defmodule GrpcLb.Connection.Options do
       default: 32,
       doc: """
       how many transports are being opened at the same time. The others wait in the order of the
-      resolution.
+      resolution. One that hangs is in the way of those for `:connect_timeout`.
       """
     ],
     ready_timeout: [
@@ -127,7 +127,8 @@ defmodule GrpcLb.Connection.Options do
       type: {:options, Backoff.options()},
       default: [],
       doc: """
-      the waits between attempts to open a transport or to resolve, with gRPC's defaults:
+      the waits between attempts to open a transport or to resolve, with gRPC's defaults. What was open
+      and is lost is opened again without a wait, see above for when that holds:
       """
     ]
   ]
