@@ -29,7 +29,7 @@ defmodule GrpcLb.Connection do
 
     * A new resolution: what is new is opened, as many as `:max_dials` allows at the same time and the
       others in order as those are done; what is gone leaves the rotation first
-      and is closed after `:drain_timeout`; what stays is not touched. The backends are listed in the
+      and is closed when its calls in flight have ended, see `:drain_timeout`; what stays is not touched. The backends are listed in the
       order of the resolution. An endpoint that is in it twice is listed once, with both weights.
     * The host name is part of an endpoint: the same address under another name is opened anew, as a
       backend with an id of its own, and the one before drains.
@@ -46,6 +46,9 @@ defmodule GrpcLb.Connection do
       that fails the waits of `:backoff` begin. What is known of the backend, its counts, its latency, an ejection,
       stays with it for as long as the target has its address: who fails and crashes does not come
       back as if it was new.
+    * A transport says that it takes no new calls, as at HTTP/2's GOAWAY, see `GrpcLb.Transport`: another
+      is opened at once, and the old one is closed when its calls in flight have ended. Both are of the
+      same backend, with one id and one set of counts.
     * A transport is opened and lost again and again, as behind a proxy that accepts and hangs up: the
       waits grow as if it could not be opened. They are short again after a transport that worked:
       a call through it succeeded (which `pick/1` does not know), or it was open for as long as the
@@ -810,8 +813,11 @@ defmodule GrpcLb.Connection do
         * `:queued` - it is to be opened, when others have been, see `:max_dials`
         * `:backoff` - it could not be opened, or was lost, and is tried again later
         * `:idle` - it is not needed: with `:pick_first` another is up, or has its turn first
-        * `:closing`, `:draining` - it is being closed, or is about to be
+        * `:closing` - it is being closed
       * `:error` - why its transport failed last; `nil` while it is open
+
+    After these come the transports that have left, each with its backend's `:id`, its `:address`, and
+    the `:state` `:draining`, while calls in flight end, or `:closing`.
 
   Raises `ArgumentError` when there is no such connection.
 

@@ -430,7 +430,7 @@ defmodule GrpcLb.Native do
     * a number - some are in flight. When the last has ended the calling process gets the message
       `{:grpc_lb_drained, number}`
     * `:drained` - none is in flight
-    * `:uncounted` - none ever was: its calls are not counted
+    * `:uncounted` - none is, and none was ever counted, of no backend
     * `nil` - it was not listed
 
   Calls that are checked out from then on are told from these, also where the id stays. A value waits for

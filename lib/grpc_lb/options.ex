@@ -27,7 +27,7 @@ defmodule GrpcLb.Options do
           | {:number, bounds()}
           | {:one_of, [term()]}
           | {:options, specs()}
-          | {:module_with_opts, callbacks :: [{atom(), arity()}]}
+          | {:module_with_opts, callbacks :: [{atom(), arity() | [arity()]}]}
           | {:reader, allowed :: String.t(), reader()}
           | {:or, type(), term()}
 
@@ -204,7 +204,7 @@ defmodule GrpcLb.Options do
 
   defp read({:module_with_opts, callbacks}, {module, opts}, _path) do
     if is_atom(module) and Code.ensure_loaded?(module) and
-         Enum.all?(callbacks, fn {name, arity} -> function_exported?(module, name, arity) end),
+         Enum.all?(callbacks, &exports?(module, &1)),
        do: {:ok, {module, opts}},
        else: :error
   end
@@ -217,6 +217,10 @@ defmodule GrpcLb.Options do
   end
 
   defp read(type, value, _path), do: if(is?(type, value), do: {:ok, value}, else: :error)
+
+  # One of several arities is enough.
+  defp exports?(module, {name, arities}),
+    do: Enum.any?(List.wrap(arities), &function_exported?(module, name, &1))
 
   defp is?(:any, _value), do: true
   defp is?(:local_pid, value), do: is_pid(value) and node(value) == node()
@@ -294,7 +298,11 @@ defmodule GrpcLb.Options do
   defp allowed({:or, type, term}), do: "#{allowed(type)}, or #{inspect(term)}"
 
   defp allowed({:module_with_opts, callbacks}) do
-    callbacks = Enum.map_join(callbacks, " and ", fn {name, arity} -> "#{name}/#{arity}" end)
+    callbacks =
+      Enum.map_join(callbacks, " and ", fn {name, arities} ->
+        arities |> List.wrap() |> Enum.map_join(" or ", &"#{name}/#{&1}")
+      end)
+
     "a module that exports #{callbacks}, or {module, opts}"
   end
 

@@ -106,7 +106,8 @@ defmodule GrpcLb.Telemetry do
     },
     %{
       name: [:grpc_lb, :backend, :down],
-      doc: "A transport that was open, and was not closed on purpose, is gone.",
+      doc:
+        "A transport that was open, and was not closed on purpose, is gone, or takes no new calls.",
       measurements: [duration: "how long it was open, at most since its connection was restarted"],
       metadata:
         @about ++
@@ -114,8 +115,8 @@ defmodule GrpcLb.Telemetry do
           [
             reason: """
             `{:down, reason}` when its owner or a linked process ended, `{:check, reason}` when a
-            check failed, `{:check, :timeout}` when it took too long, else what its subchannel
-            ended with
+            check failed, `{:check, :timeout}` when it took too long, `:draining` when it takes no new
+            calls, else what its subchannel ended with
             """
           ]
     }

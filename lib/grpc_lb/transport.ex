@@ -36,12 +36,13 @@ defmodule GrpcLb.Transport do
 
   All callbacks for one transport run in one process, the subchannel, which opens one transport and
   ends with it. It traps exits. So a socket that `open/2` opens, and a process that it starts with a
-  link, go when the subchannel goes, also when it is killed. Messages to it are dropped.
+  link, go when the subchannel goes, also when it is killed. Messages to it are dropped, but for that of
+  `draining/1`.
 
   A subchannel may take its time: it holds up neither picks nor the connection. The connection kills
-  it when `open/2` or `check/1` takes longer than the option `:connect_timeout`, or `close/1` longer
-  than 3 seconds, and when the address goes while `open/2` runs. What `open/2` had returned is closed
-  all the same: `close/1` runs in a process of its own then, which has 1 second.
+  it when `open/2` or `check/1` takes longer than the option `:connect_timeout`, or a close 3 seconds
+  longer than what is left of `:drain_timeout`, and when the address goes while `open/2` runs. What
+  `open/2` had returned is closed all the same: in a process of its own then, which has 1 second.
 
   ## When a transport is down
 
@@ -51,9 +52,38 @@ defmodule GrpcLb.Transport do
       it is itself the value
     * `check/1` returned an error
 
-  Then comes `close/1` and `open/2` in a new subchannel: at once, or after a backoff when the one before
+  Then it is closed, and `open/2` comes in a new subchannel, which does not wait for that: at once, or after a backoff when the one before
   was lost too and this one has not worked either, see `GrpcLb.Connection`. If a peer can go without
   any of these, give its transport `check/1` or an owner.
+
+  ## When a transport takes no new calls
+
+  HTTP/2's GOAWAY (RFC 9113, 6.8) and a maximum age end a connection for new calls, and not for those in
+  flight. There are two ways to say so.
+
+  `draining/1`, from any process, with the process in which `open/2` has run:
+
+      def open(address, _opts) do
+        # It calls GrpcLb.Transport.draining(subchannel) when it has read a GOAWAY.
+        MyApp.Http2.start_link(address, subchannel: self())
+      end
+
+  The transport leaves the rotation, and `open/2` runs in a new subchannel at once. The old one stays open
+  until the last call that is counted for it has ended, for `:drain_timeout` at most, and is closed then.
+  Where no other backend can be picked, it is picked until the new one can be, so that a connection to one
+  backend is not without it meanwhile: a call that is refused then fails.
+
+  Or by the end of the owner, where the value is another process that lives on. All of that is the same,
+  but it is not picked any more, even if there is no other.
+
+  gRPC's channel goes idle at a GOAWAY and connects with the next call; here the connection connects at
+  once, and asks for a resolution as gRPC does.
+
+  ## When it is closed
+
+  What `close/1` closes has left the rotation, and calls that are counted have ended, or `:drain_timeout`
+  is over; see there for which calls these are. A transport that knows better which of its calls are in
+  flight has `close/2` in its place, and waits for them there.
 
   A process that ends before `open/2` returns does not count, for it may be that of a first attempt,
   unless it is the owner or the value itself. So an `open/2` that starts a process should return it
@@ -67,6 +97,23 @@ defmodule GrpcLb.Transport do
   """
 
   alias GrpcLb.Address
+
+  @doc """
+  Says that the transport of a subchannel takes no new calls, and ends with those that it has. The
+  subchannel is the process in which `open/2` has run; it gets the message `:draining`. To say so again
+  changes nothing.
+
+      iex> GrpcLb.Transport.draining(self())
+      iex> receive do
+      ...>   message -> message
+      ...> end
+      :draining
+  """
+  @spec draining(subchannel :: pid()) :: :ok
+  def draining(subchannel) when is_pid(subchannel) do
+    send(subchannel, :draining)
+    :ok
+  end
 
   @doc """
   Opens a transport to an address.
@@ -92,9 +139,16 @@ defmodule GrpcLb.Transport do
   @callback close(value :: term()) :: any()
 
   @doc """
+  As `close/1`, which is not called where this is there, and may wait for calls: for so many milliseconds,
+  what is left of `:drain_timeout`. That is 0 when it is over, and when the connection ends, which has
+  waited before. It has 3 seconds more to close.
+  """
+  @callback close(value :: term(), drain_timeout :: timeout()) :: any()
+
+  @doc """
   Checks whether the transport works. Called `:check_interval` milliseconds after the last time.
   """
   @callback check(value :: term()) :: :ok | {:error, reason :: term()}
 
-  @optional_callbacks check: 1
+  @optional_callbacks check: 1, close: 1, close: 2
 end

@@ -47,11 +47,24 @@ defmodule GrpcLb.DrainTest do
     [{1, first}, {2, second}] = checkouts(lb, 2)
     GrpcLb.complete(first, :ok)
 
-    assert {:ok, %{removed: 3}, [:drained, number, :uncounted, nil]} =
+    assert {:ok, %{removed: 3}, [:drained, number, :drained, nil]} =
              Native.reconcile_draining(lb, [], [:a, :b, :c, :d])
 
     GrpcLb.complete(second, :ok)
     assert told() == [number]
+  end
+
+  test "where none was ever counted nothing is known of calls" do
+    lb = new(a: 1, b: 2, c: 3)
+    assert {:ok, 1} = GrpcLb.pick(lb)
+    backends = [{:b, 2, %{}}, {:c, 3, %{}}]
+    assert {:ok, _changes, [:uncounted]} = Native.reconcile_draining(lb, backends, [:a])
+    [{_value, ticket}] = checkouts(lb, 1)
+    GrpcLb.complete(ticket, :ok)
+    assert {:ok, _changes, [:drained, :drained]} = Native.reconcile_draining(lb, [], [:b, :c])
+    {:ok, _changes} = GrpcLb.reconcile(lb, [:d])
+    # It was known of others.
+    assert {:ok, _changes, [:drained]} = Native.reconcile_draining(lb, [], [:d])
   end
 
   test "a caller that dies has ended its call" do

@@ -2,7 +2,8 @@ defmodule GrpcLb.Connection.Backends do
   @moduledoc false
   # The backends of a connection and their subchannels, for its server: what `Plan`, `Races` and `Dialer`
   # decide is started and stopped here, what subchannels tell is noted, and what failed is tried again.
-  # A backend has an entry for each of its addresses.
+  # A backend has an entry for each of its addresses, with the subchannel that it has now, if it has one;
+  # those that it has had are in `Leaving`.
 
   alias GrpcLb.{Address, Native, Telemetry}
 
@@ -10,6 +11,7 @@ defmodule GrpcLb.Connection.Backends do
     Absent,
     Dialer,
     Entry,
+    Leaving,
     Options,
     Plan,
     Race,
@@ -18,17 +20,16 @@ defmodule GrpcLb.Connection.Backends do
     Subchannel
   }
 
-  @nearness Map.new(
-              Enum.with_index([:up, :opening, :queued, :closing, :backoff, :draining, :idle])
-            )
+  @nearness Map.new(Enum.with_index([:up, :opening, :queued, :closing, :backoff, :idle]))
 
-  @enforce_keys [:options, :balancer, :supervisor, :dialer, :races]
+  @enforce_keys [:options, :balancer, :supervisor, :dialer, :races, :leaving]
   defstruct [
     :options,
     :balancer,
     :supervisor,
     :dialer,
     :races,
+    :leaving,
     :first_error,
     ids: [],
     addresses: %{},
@@ -42,6 +43,7 @@ defmodule GrpcLb.Connection.Backends do
           supervisor: pid() | nil,
           dialer: Dialer.t(),
           races: Races.t(),
+          leaving: Leaving.t(),
           first_error: {:open, Plan.id(), reason :: term()} | nil,
           ids: [Plan.id()],
           addresses: %{Plan.id() => Address.t()},
@@ -57,7 +59,8 @@ defmodule GrpcLb.Connection.Backends do
       balancer: balancer,
       supervisor: Subchannel.whereis_supervisor(balancer),
       dialer: Dialer.new(options.max_dials),
-      races: Races.new(options.policy)
+      races: Races.new(options.policy),
+      leaving: Leaving.new(options.drain_timeout)
     }
   end
 
@@ -72,20 +75,29 @@ defmodule GrpcLb.Connection.Backends do
     |> Subchannel.all()
     |> Enum.reduce(backends, fn {pid, key, address, state}, backends ->
       monitor(key, pid)
-      put(backends, adopted(%{new_entry(backends, key, address) | pid: pid}, state, backends))
+      adopted(backends, %{new_entry(backends, key, address) | pid: pid}, state)
     end)
     |> update(addresses)
   end
 
-  defp adopted(entry, :opening, backends) do
+  defp adopted(backends, entry, :opening) do
     Subchannel.open(entry.pid)
-    Entry.opening(entry, backends.options)
+    put(backends, Entry.opening(entry, backends.options))
   end
 
-  defp adopted(entry, {:up, value, owner}, backends),
-    do: Entry.up(entry, value, owner, successes(backends, entry), backends.options)
+  defp adopted(backends, entry, {:up, value, owner}) do
+    successes = successes(backends, entry)
+    put(backends, Entry.up(entry, value, owner, successes, backends.options))
+  end
 
-  defp adopted(entry, :closing, _backends), do: Entry.closing(entry)
+  defp adopted(backends, entry, {:draining, value, owner}) do
+    transport = transport(%{entry | value: value, owner: owner})
+    %{backends | leaving: Leaving.adopt(backends.leaving, transport)}
+  end
+
+  defp adopted(backends, entry, :closing) do
+    %{backends | leaving: Leaving.closing(backends.leaving, transport(entry), nil)}
+  end
 
   @doc "Makes these the addresses that are wanted."
   @spec update(t(), [Address.t()]) :: t()
@@ -99,11 +111,10 @@ defmodule GrpcLb.Connection.Backends do
     backends
     |> Map.update!(:absent, &Absent.prune(&1, now_ms()))
     |> each(plan.open, &enter/2)
-    |> each(plan.drain, &drain/2)
+    |> each(plan.drain, &(&1 |> drain(&2) |> forget(&2)))
     |> each(plan.abort, &abort/2)
     |> each(plan.forget, &forget/2)
     |> Map.update!(:races, &Races.update(&1, ids, addresses))
-    |> each(plan.restore, &restore/2)
     |> step_all()
   end
 
@@ -126,23 +137,56 @@ defmodule GrpcLb.Connection.Backends do
 
   @doc "The backends that are wanted, in order, for the rotation."
   @spec wanted(t()) :: [Rotation.wanted()]
-  def wanted(%{entries: entries} = backends) do
-    for id <- backends.ids, address = backends.addresses[id] do
-      transport =
-        Enum.find_value(Plan.keys(id, address), :not_up, fn key ->
-          with %{state: :up, value: value, owner: owner} <- entries[key],
-               do: {:up, value, owner},
-               else: (_not_up -> nil)
-        end)
+  def wanted(backends) do
+    last_resort? = last_resort?(backends)
 
-      options = address |> Map.take([:weight, :priority, :locality]) |> Map.to_list()
-      {id, transport, options}
+    for id <- backends.ids do
+      transport = transport(backends, id, last_resort?) || :not_up
+      options = Map.take(backends.addresses[id], [:weight, :priority, :locality])
+      {id, transport, Map.to_list(options)}
     end
   end
 
+  defp transport(backends, id, last_resort?) do
+    case furthest(backends, id) do
+      %{state: :up, value: value, owner: owner} -> {:up, value, owner}
+      _not_up -> if last_resort?, do: Leaving.last_resort(backends.leaving, id)
+    end
+  end
+
+  # One that takes no new calls is picked while no other can be.
+  defp last_resort?(%{entries: entries}),
+    do: not Enum.any?(entries, fn {_key, entry} -> entry.state == :up end)
+
+  @doc "The backends whose transport leaves the rotation, when these are wanted."
+  @spec unlisted(t(), [Rotation.wanted()]) :: [Plan.id()]
+  def unlisted(backends, wanted), do: Leaving.unlisted(backends.leaving, wanted)
+
+  @doc "What became of their calls."
+  @spec left(t(), [{Plan.id(), Native.drained() | nil}]) :: t()
+  def left(backends, drained), do: %{backends | leaving: Leaving.left(backends.leaving, drained)}
+
+  @doc "The calls of one of them have ended."
+  @spec drained(t(), number :: pos_integer()) :: t()
+  def drained(backends, number),
+    do: %{backends | leaving: Leaving.drained(backends.leaving, number)}
+
+  @doc "A timer of one of them has run out."
+  @spec leaving_timeout(t(), pid(), reference()) :: t()
+  def leaving_timeout(backends, pid, timer),
+    do: %{backends | leaving: Leaving.timeout(backends.leaving, pid, timer)}
+
   @doc "The backends that are wanted, and the states that they are in."
   @spec states(t()) :: [{Plan.id(), Plan.state()}]
-  def states(backends), do: for(id <- backends.ids, do: {id, state(furthest(backends, id))})
+  def states(backends) do
+    last_resort? = last_resort?(backends)
+
+    for id <- backends.ids do
+      if transport(backends, id, last_resort?),
+        do: {id, :up},
+        else: {id, state(furthest(backends, id))}
+    end
+  end
 
   # One that a check has found to be down has failed, though it is opened again at once.
   defp state(%{state: state, error: {:check, _reason}}) when state != :up, do: :backoff
@@ -168,7 +212,7 @@ defmodule GrpcLb.Connection.Backends do
     unless trying?, do: backends.first_error
   end
 
-  @doc "The backends as `GrpcLb.Connection.info/1` shows them."
+  @doc "The backends as `GrpcLb.Connection.info/1` shows them, without transports that have left."
   @spec describe(t()) :: [map()]
   def describe(backends) do
     wanted = for id <- backends.ids, do: {id, backends.addresses[id], furthest(backends, id)}
@@ -182,6 +226,10 @@ defmodule GrpcLb.Connection.Backends do
       %{id: id, address: address, state: state, error: error}
     end
   end
+
+  @doc "Those transports, in the same way."
+  @spec describe_leaving(t()) :: [map()]
+  def describe_leaving(backends), do: Leaving.describe(backends.leaving)
 
   # Of the addresses of a backend, the one that is the nearest to being up.
   defp furthest(%{entries: entries, addresses: addresses}, id) do
@@ -221,36 +269,54 @@ defmodule GrpcLb.Connection.Backends do
     case backends.entries do
       %{^key => %{state: :up, pid: ^pid} = entry} ->
         {entry, backends} = lost(backends, entry, reason)
-        {:lost, backends |> put(Entry.closing(entry)) |> step(key)}
-
-      # It is not wanted, but could be restored if it was left as it is.
-      %{^key => %{state: :draining, pid: ^pid} = entry} ->
-        {:expected, put(backends, Entry.closing(entry))}
+        leaving = Leaving.closing(backends.leaving, transport(entry), reason)
+        {:lost, %{backends | leaving: leaving} |> put(Entry.rest(entry)) |> step(key)}
 
       _other ->
-        {:expected, backends}
+        {:expected, %{backends | leaving: Leaving.down(backends.leaving, pid)}}
+    end
+  end
+
+  @doc """
+  A subchannel says that its transport takes no new calls, or that its owner has ended, without which it
+  cannot be picked any more.
+  """
+  @spec draining(t(), Plan.key(), pid(), :asked | :owner_ended) :: {:lost | :expected, t()}
+  def draining(backends, key, pid, why) do
+    case backends.entries do
+      %{^key => %{state: :up, pid: ^pid} = entry} ->
+        emit(backends, entry, :down, %{reason: :draining})
+        entry = Entry.lost(entry, nil, successes(backends, entry))
+        {:lost, backends |> leave(entry, why) |> step(key)}
+
+      _other ->
+        {:expected, %{backends | leaving: Leaving.refuse(backends.leaving, pid, why)}}
     end
   end
 
   @doc "A subchannel has ended. Says whether a transport that is wanted was lost."
-  @spec ended(t(), Plan.key(), reason :: term()) :: {:lost | :expected, t()}
-  def ended(backends, key, reason) do
-    entry = Map.fetch!(backends.entries, key)
-    reason = entry.killed || plain(reason)
+  @spec ended(t(), Plan.key(), pid(), reason :: term()) :: {:lost | :expected, t()}
+  def ended(backends, key, pid, reason) do
+    left? = Leaving.member?(backends.leaving, pid)
+    backends = %{backends | leaving: Leaving.ended(backends.leaving, pid)}
 
-    case entry.state do
-      :opening ->
-        {entry, backends} = failed(backends, entry, reason)
-        {:lost, gone(backends, entry)}
-
-      :up ->
-        {entry, backends} = lost(backends, entry, reason)
-        {:lost, gone(backends, entry)}
-
-      _draining_or_closing ->
-        {:expected, gone(backends, entry)}
-    end
+    if left?,
+      do: {:expected, backends},
+      else: ended(backends, Map.fetch!(backends.entries, key), reason)
   end
+
+  defp ended(backends, %{state: :opening} = entry, reason) do
+    {entry, backends} = failed(backends, entry, entry.killed || plain(reason))
+    {:lost, gone(backends, entry)}
+  end
+
+  defp ended(backends, %{state: :up} = entry, reason) do
+    {entry, backends} = lost(backends, entry, entry.killed || plain(reason))
+    {:lost, gone(backends, entry)}
+  end
+
+  defp ended(backends, %{state: :closing} = entry, _aborted),
+    do: {:expected, gone(backends, entry)}
 
   # Its subchannel is. It may be wanted: because it went down, or came back too late to be kept.
   defp gone(backends, %{key: key} = entry) do
@@ -307,11 +373,6 @@ defmodule GrpcLb.Connection.Backends do
     put(backends, Entry.timer(entry, backends.options.connect_timeout, :deadline))
   end
 
-  defp due(:drained, backends, entry) do
-    Subchannel.close(entry.pid)
-    put(backends, Entry.closing(entry))
-  end
-
   defp due(:deadline, backends, entry) do
     Process.exit(entry.pid, :kill)
     killed = if entry.state == :up, do: {:check, :timeout}, else: :timeout
@@ -336,14 +397,27 @@ defmodule GrpcLb.Connection.Backends do
   defp start_delay({key, turn}),
     do: :erlang.start_timer(Race.delay_ms(), self(), {:backend, key, {:delay, turn}})
 
-  defp queue(backends, key), do: put(backends, Entry.in_state(backends.entries[key], :queued))
+  # One that drains, and only was not wanted, needs not be opened anew.
+  defp queue(backends, key) do
+    entry = backends.entries[key]
+
+    case Leaving.restore(backends.leaving, key) do
+      {:ok, transport, leaving} ->
+        restored = entry |> struct!(transport) |> Entry.restored(backends.options)
+        backends = put(%{backends | leaving: leaving}, restored)
+        step_race(backends, Races.name(backends.races, key))
+
+      :none ->
+        put(backends, Entry.in_state(entry, :queued))
+    end
+  end
 
   # Those whose turn it is.
   defp dial(backends) do
     with key when key != nil <- Dialer.next(backends.dialer),
          address = backends.addresses[Plan.id(key)],
-         transport = backends.options.transport,
-         pid when pid != nil <- Subchannel.start(backends.balancer, transport, key, address) do
+         options = backends.options,
+         pid when pid != nil <- Subchannel.start(backends.balancer, options, key, address) do
       backends |> open(key, pid, address) |> dial()
     else
       nil -> backends
@@ -367,21 +441,17 @@ defmodule GrpcLb.Connection.Backends do
     end
   end
 
-  # Unless another is up that is enough.
-  defp restore(backends, key) do
-    if Enum.any?(Races.rivals(backends.races, key), &(backends.entries[&1].state == :up)),
-      do: backends,
-      else: put(backends, Entry.restored(backends.entries[key], backends.options))
-  end
-
   defp drain(backends, key) do
     entry = backends.entries[key]
-
-    entry =
-      entry |> Entry.settle(successes(backends, entry)) |> Entry.in_state(:draining, wait: 0)
-
-    put(backends, Entry.timer(entry, backends.options.drain_timeout, :drained))
+    leave(backends, %{Entry.settle(entry, successes(backends, entry)) | wait: 0}, :unwanted)
   end
+
+  defp leave(backends, entry, why) do
+    leaving = Leaving.drain(backends.leaving, transport(entry), why)
+    put(%{backends | leaving: leaving}, Entry.rest(entry))
+  end
+
+  defp transport(entry), do: Map.take(entry, [:key, :address, :pid, :value, :owner])
 
   # It may be anywhere in `open/2`. What it has opened already, the janitor closes.
   defp abort(backends, key) do

@@ -4,7 +4,7 @@ defmodule GrpcLb.Connection.Entry do
   # sends `{:timeout, timer, {:backend, key, what}}`.
 
   alias GrpcLb.Address
-  alias GrpcLb.Connection.{Backoff, Options, Plan, Subchannel}
+  alias GrpcLb.Connection.{Backoff, Options, Plan}
 
   @enforce_keys [:key, :address, :backoff]
   defstruct @enforce_keys ++
@@ -70,10 +70,6 @@ defmodule GrpcLb.Connection.Entry do
       do: timer(entry, interval, :check),
       else: entry
   end
-
-  @doc "Its subchannel closes it."
-  @spec closing(t()) :: t()
-  def closing(entry), do: entry |> in_state(:closing) |> timer(Subchannel.close_ms(), :deadline)
 
   @doc "It could not be opened. How long it waits is known from now on."
   @spec failed(t(), reason :: term()) :: t()

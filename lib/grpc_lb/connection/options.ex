@@ -11,7 +11,7 @@ defmodule GrpcLb.Connection.Options do
       doc: "what to connect to, see `GrpcLb.Target`. The first argument of `connect/2`."
     ],
     transport: [
-      type: {:module_with_opts, open: 2, close: 1},
+      type: {:module_with_opts, open: 2, close: [1, 2]},
       secret: true,
       doc: "how to reach an address: a module, or `{module, opts}`, see `GrpcLb.Transport`."
     ],
@@ -65,8 +65,8 @@ defmodule GrpcLb.Connection.Options do
       address is gone, because it [takes no new calls](`GrpcLb.Transport.draining/1`), or because the
       connection ends. It is closed when the last call that is counted for it has ended: of those made
       with `run/3` or `checkout/1`. Nobody knows when a call ends whose transport came from `pick/1`. So
-      where none ever was counted, it stays open for all of that time, and only the end of the connection
-      does not wait.
+      where the connection has made none that are counted, it stays open for all of that time; and only
+      the end of the connection does not wait.
       """
     ],
     check_interval: [

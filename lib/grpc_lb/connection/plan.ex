@@ -9,8 +9,7 @@ defmodule GrpcLb.Connection.Plan do
   #   * `:opening` - its transport is being opened
   #   * `:queued` - it is to be opened, when others have been
   #   * `:backoff` - it could not be opened, or is gone, and is tried again later
-  #   * `:draining` - it is open and has left the rotation, for calls in flight
-  #   * `:closing` - it is being closed
+  #   * `:closing` - what opened it ends, for it was given up
   #   * `:idle` - it is not needed: another is up, or has its turn first
 
   alias GrpcLb.Address
@@ -19,7 +18,7 @@ defmodule GrpcLb.Connection.Plan do
 
   @type id :: String.t()
   @opaque endpoint :: {tuple(), :inet.port_number(), String.t() | nil, String.t() | nil}
-  @type state :: :up | :opening | :queued | :backoff | :draining | :closing | :idle
+  @type state :: :up | :opening | :queued | :backoff | :closing | :idle
 
   @typedoc "An address of a backend: the id for the first, and with it what the others are."
   @type key :: id() | {id(), {Address.ip(), :inet.port_number()}}
@@ -28,15 +27,14 @@ defmodule GrpcLb.Connection.Plan do
   What to do.
 
     * `:open` - addresses that are new
-    * `:restore` - those that were draining and are wanted again
     * `:drain` - those that are open and not wanted any more
     * `:abort` - those that are being opened and not wanted any more
     * `:forget` - those that have no transport and are not wanted any more
 
-  All others stay as they are. One that is being closed cannot be kept: if it is still wanted when
-  that is done, it is opened anew.
+  All others stay as they are. One that was given up cannot be kept: if it is wanted when that is done, it
+  is opened anew.
   """
-  @type t :: %{open: [key()], restore: [key()], drain: [key()], abort: [key()], forget: [key()]}
+  @type t :: %{open: [key()], drain: [key()], abort: [key()], forget: [key()]}
 
   @doc """
   The addresses of a backend, by which it can be reached.
@@ -153,9 +151,9 @@ defmodule GrpcLb.Connection.Plan do
   @doc """
   Compares the addresses that are wanted with those that are there.
 
-      iex> states = %{"a" => :up, "b" => :up, "c" => :draining, "d" => :opening}
-      iex> GrpcLb.Connection.Plan.diff(["e", "c", "b"], states)
-      %{open: ["e"], restore: ["c"], drain: ["a"], abort: ["d"], forget: []}
+      iex> states = %{"a" => :up, "b" => :up, "c" => :backoff, "d" => :opening}
+      iex> GrpcLb.Connection.Plan.diff(["e", "b"], states)
+      %{open: ["e"], drain: ["a"], abort: ["d"], forget: ["c"]}
   """
   @spec diff([key()], %{key() => state()}) :: t()
   def diff(wanted, states) do
@@ -163,7 +161,6 @@ defmodule GrpcLb.Connection.Plan do
 
     %{
       open: Enum.reject(wanted, &is_map_key(states, &1)),
-      restore: Enum.filter(wanted, &(states[&1] == :draining)),
       drain: Map.get(gone, :up, []),
       abort: Map.get(gone, :opening, []),
       forget: Enum.flat_map([:backoff, :idle, :queued], &Map.get(gone, &1, []))

@@ -7,7 +7,7 @@ defmodule GrpcLb.Connection.Rotation do
   # find the same backend for a key only if all have the same list (gRFC A42).
 
   alias GrpcLb.Connection.Plan
-  alias GrpcLb.{Native, Policy, Secret}
+  alias GrpcLb.{Backend, Native, Policy, Secret}
 
   @enforce_keys [:balancer]
   defstruct [:balancer, :sticky?, listed: [], ids: MapSet.new()]
@@ -40,17 +40,26 @@ defmodule GrpcLb.Connection.Rotation do
   @doc """
   Brings the list to what is wanted, in that order. Says `:same` when that changes nothing, and does
   not ask the balancer then.
+
+  Of the backends in `leaving` the transport goes that is listed now. What became of its calls comes with
+  their ids, see `GrpcLb.Native.reconcile_draining/3`.
   """
-  @spec update(t(), [wanted()]) :: {:ok, GrpcLb.changes(), t()} | :same | {:error, :closed}
-  def update(%{balancer: balancer, ids: ids, sticky?: sticky?} = rotation, wanted) do
+  @spec update(t(), [wanted()], leaving :: [Plan.id()]) ::
+          {:ok, GrpcLb.changes(), [{Plan.id(), Native.drained() | nil}], t()}
+          | :same
+          | {:error, :closed}
+  def update(%{balancer: balancer, ids: ids, sticky?: sticky?} = rotation, wanted, leaving \\ []) do
     listed? = fn {id, up, _options} -> up != :not_up or sticky? or id in ids end
     listed = wanted |> Enum.filter(listed?) |> Enum.map(&form/1)
 
-    if listed === rotation.listed do
+    if listed === rotation.listed and leaving == [] do
       :same
     else
-      with {:ok, changes} <- GrpcLb.reconcile(balancer, Enum.map(listed, &revealed/1)) do
-        {:ok, changes, %{rotation | listed: listed, ids: MapSet.new(listed, &elem(&1, 0))}}
+      backends = listed |> Enum.map(&revealed/1) |> Backend.to_native()
+
+      with {:ok, changes, drained} <- Native.reconcile_draining(balancer, backends, leaving) do
+        rotation = %{rotation | listed: listed, ids: MapSet.new(listed, &elem(&1, 0))}
+        {:ok, changes, Enum.zip(leaving, drained), rotation}
       end
     end
   end

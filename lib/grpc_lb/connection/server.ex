@@ -134,7 +134,7 @@ defmodule GrpcLb.Connection.Server do
       target: state.options.target,
       ready: state.ready?,
       resolution: state.resolution,
-      backends: Backends.describe(state.backends)
+      backends: Backends.describe(state.backends) ++ Backends.describe_leaving(state.backends)
     }
   end
 
@@ -184,8 +184,21 @@ defmodule GrpcLb.Connection.Server do
     state.backends |> Backends.down(id, pid, reason) |> perhaps_lost(state)
   end
 
-  def handle_info({{:backend_ended, id}, _monitor, :process, _pid, reason}, state) do
-    state.backends |> Backends.ended(id, reason) |> perhaps_lost(state)
+  def handle_info({:backend_draining, id, pid, why}, state) do
+    state.backends |> Backends.draining(id, pid, why) |> perhaps_lost(state)
+  end
+
+  def handle_info({{:backend_ended, id}, _monitor, :process, pid, reason}, state) do
+    state.backends |> Backends.ended(id, pid, reason) |> perhaps_lost(state)
+  end
+
+  def handle_info({:grpc_lb_drained, number}, state) do
+    {:noreply, %{state | backends: Backends.drained(state.backends, number)}}
+  end
+
+  def handle_info({:timeout, timer, {:leaving, pid}}, state) do
+    backends = Backends.leaving_timeout(state.backends, pid, timer)
+    {:noreply, reconcile_soon(%{state | backends: backends})}
   end
 
   def handle_info({:timeout, timer, {:backend, id, what}}, state) do
@@ -247,7 +260,8 @@ defmodule GrpcLb.Connection.Server do
     state |> connect() |> reconcile_soon() |> fail_if_hopeless()
   end
 
-  defp perhaps_lost({:expected, backends}, state), do: {:noreply, %{state | backends: backends}}
+  defp perhaps_lost({:expected, backends}, state),
+    do: {:noreply, reconcile_soon(%{state | backends: backends})}
 
   defp resolution(state, answer, source, duration) do
     %{options: options, known: known} = state
@@ -316,16 +330,18 @@ defmodule GrpcLb.Connection.Server do
 
   defp reconcile(state) do
     began = System.monotonic_time()
-    updated = Rotation.update(state.rotation, Backends.wanted(state.backends))
+    wanted = Backends.wanted(state.backends)
+    updated = Rotation.update(state.rotation, wanted, Backends.unlisted(state.backends, wanted))
     ended = System.monotonic_time()
     duration = ended - began
     state = %{state | pause_until: ended + 2 * duration}
 
     case updated do
-      {:ok, changes, rotation} ->
+      {:ok, changes, drained, rotation} ->
         measurements = Map.put(changes, :duration, duration)
         emit(state, :reconciled, measurements, %{})
-        reconciled(%{state | rotation: rotation})
+
+        reconciled(%{state | rotation: rotation, backends: Backends.left(state.backends, drained)})
 
       :same ->
         if balancer_closed?(state), do: closed(state), else: {:noreply, connectivity(state)}

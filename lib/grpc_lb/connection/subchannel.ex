@@ -15,12 +15,15 @@ defmodule GrpcLb.Connection.Subchannel do
   # What the transport is given, and what it returned, may be secret, and a crash is logged with this: both
   # are hidden, for the server's state and messages, too.
   @derive {Inspect, only: [:balancer, :module, :key, :address]}
-  @enforce_keys [:balancer, :supervisor, :module, :opts, :key, :address]
-  defstruct @enforce_keys ++ [:opened, :monitor]
+  @enforce_keys [:balancer, :supervisor, :module, :opts, :key, :address, :drain_timeout]
+  defstruct @enforce_keys ++ [:opened, :monitor, draining?: false, ms_to_drain: 0]
 
-  @type state :: :opening | {:up, value :: Secret.t(), owner :: pid()} | :closing
+  @type state ::
+          :opening
+          | {:up | :draining, value :: Secret.t(), owner :: pid()}
+          | :closing
 
-  @doc "How long a transport may take to close."
+  @doc "How long a transport may take to close, beside what it is given to drain."
   @spec close_ms() :: pos_integer()
   def close_ms, do: @close_ms
 
@@ -42,9 +45,14 @@ defmodule GrpcLb.Connection.Subchannel do
   Starts one. `nil` says that the supervisor of the subchannels has died: that of the connection is about
   to start another, and then the server anew.
   """
-  @spec start(GrpcLb.balancer(), {module(), Secret.t()}, Plan.key(), Address.t()) :: pid() | nil
-  def start(balancer, transport, key, address) do
-    arg = {balancer, transport, key, address}
+  @spec start(GrpcLb.balancer(), options, Plan.key(), Address.t()) :: pid() | nil
+        when options: %{
+               :transport => {module(), Secret.t()},
+               :drain_timeout => timeout(),
+               optional(atom()) => term()
+             }
+  def start(balancer, %{transport: transport, drain_timeout: drain_timeout}, key, address) do
+    arg = {balancer, transport, drain_timeout, key, address}
 
     case ask(balancer, &Subchannels.start_child(&1, arg)) do
       {:ok, pid} -> pid
@@ -67,9 +75,9 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec check(pid()) :: :ok
   def check(pid), do: GenServer.cast(pid, :check)
 
-  @doc "Has it close its transport and end."
-  @spec close(pid()) :: :ok
-  def close(pid), do: GenServer.cast(pid, :close)
+  @doc "Has it close its transport, which may take so long for calls that it knows of, and end."
+  @spec close(pid(), ms_to_drain :: timeout()) :: :ok
+  def close(pid, ms_to_drain), do: GenServer.cast(pid, {:close, ms_to_drain})
 
   @doc "All that live."
   @spec all(GrpcLb.balancer()) :: [{pid(), Plan.key(), Address.t(), state()}]
@@ -84,7 +92,7 @@ defmodule GrpcLb.Connection.Subchannel do
   def start_link(arg), do: GenServer.start_link(__MODULE__, arg)
 
   @impl true
-  def init({balancer, {module, opts}, key, address}) do
+  def init({balancer, {module, opts}, drain_timeout, key, address}) do
     Process.flag(:trap_exit, true)
     {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {key, address, :opening})
     [supervisor | _] = Process.get(:"$ancestors")
@@ -96,7 +104,8 @@ defmodule GrpcLb.Connection.Subchannel do
       module: module,
       opts: opts,
       key: key,
-      address: address
+      address: address,
+      drain_timeout: drain_timeout
     }
 
     {:ok, state}
@@ -116,7 +125,7 @@ defmodule GrpcLb.Connection.Subchannel do
          ) do
       {:ok, value, owner} ->
         # Now or later this process may be killed.
-        Janitor.clean_up_with({state.module, :close, [value]})
+        Janitor.clean_up_with({state.module, :close, close_arguments(state, value)})
         state = %{state | opened: {:ok, Secret.hide(value)}}
         if Process.alive?(owner), do: up(value, owner, state), else: gone(state)
 
@@ -147,17 +156,23 @@ defmodule GrpcLb.Connection.Subchannel do
     end
   end
 
-  def handle_cast(:close, state) do
-    put_state(:closing)
-    {:stop, {:shutdown, :closed}, state}
+  def handle_cast({:close, ms_to_drain}, state) do
+    put_state(fn _before -> :closing end)
+    {:stop, {:shutdown, :closed}, %{state | ms_to_drain: ms_to_drain}}
   end
 
   def handle_cast(_other, state), do: {:noreply, state}
 
   @impl true
-  def handle_info({:DOWN, monitor, :process, _owner, reason}, %{monitor: monitor} = state) do
-    down({:down, reason}, state)
+  def handle_info({:DOWN, monitor, :process, owner, reason}, %{monitor: monitor} = state) do
+    {:ok, value} = state.opened
+
+    if lives_without?(Secret.reveal(value), owner),
+      do: draining(:owner_ended, state),
+      else: down({:down, reason}, state)
   end
+
+  def handle_info(:draining, %{opened: {:ok, _value}} = state), do: draining(:asked, state)
 
   # Unless it is the value itself.
   def handle_info({:EXIT, pid, :normal}, state) do
@@ -184,7 +199,7 @@ defmodule GrpcLb.Connection.Subchannel do
     # inside of it, says nothing about what is open now. Unless it is what is open now.
     exits = flush_exits(state.supervisor)
     {:ok, hidden} = state.opened
-    put_state({:up, hidden, owner})
+    put_state(fn :opening -> {:up, hidden, owner} end)
     tell(state, {:backend_up, state.key, self(), hidden, owner})
     monitor = if owner != self(), do: Process.monitor(owner)
     state = %{state | monitor: monitor}
@@ -208,25 +223,42 @@ defmodule GrpcLb.Connection.Subchannel do
     end
   end
 
+  # An owner that ends before the process for which it stands says that this takes no new calls.
+  defp lives_without?(value, owner),
+    do: is_pid(value) and value not in [owner, self()] and alive?(value)
+
+  defp alive?(pid), do: node(pid) == node() and Process.alive?(pid)
+
+  defp draining(_why, %{draining?: true} = state), do: {:noreply, state}
+
+  defp draining(why, state) do
+    put_state(fn {:up, value, owner} -> {:draining, value, owner} end)
+    tell(state, {:backend_draining, state.key, self(), why})
+    {:noreply, %{state | draining?: true}}
+  end
+
   # Told before it is closed, which may take its time.
   defp down(reason, state) do
-    put_state(:closing)
+    put_state(fn _before -> :closing end)
     tell(state, {:backend_down, state.key, self(), reason})
-    {:stop, {:shutdown, reason}, state}
+    {:stop, {:shutdown, reason}, %{state | ms_to_drain: state.drain_timeout}}
   end
 
   @impl true
-  def terminate(_reason, %{opened: {:ok, value}, module: module}) do
-    Callback.call(module, :close, [Secret.reveal(value)])
+  def terminate(_reason, %{opened: {:ok, value}, module: module} = state) do
+    Callback.call(module, :close, close_arguments(state, Secret.reveal(value)))
     Janitor.clean_up_with(nil)
   end
 
   def terminate(_reason, _state), do: :ok
 
+  defp close_arguments(%{module: module, ms_to_drain: ms}, value),
+    do: if(function_exported?(module, :close, 2), do: [value, ms], else: [value])
+
   # First what can be looked up, then the message: a server that is started in between sees either.
-  defp put_state(new) do
-    Registry.update_value(GrpcLb.Registry, {__MODULE__, self()}, fn {key, address, _before} ->
-      {key, address, new}
+  defp put_state(fun) do
+    Registry.update_value(GrpcLb.Registry, {__MODULE__, self()}, fn {key, address, state} ->
+      {key, address, fun.(state)}
     end)
   end
 

@@ -57,6 +57,12 @@ impl Drain {
         self.calls.load(Ordering::Acquire) == 0
     }
 
+    /// Whether somebody was told. Who has ended one has yet to tell of it.
+    fn is_told(&self) -> bool {
+        // Relaxed: see below.
+        self.told.load(Ordering::Relaxed)
+    }
+
     /// Whether nobody was told yet, the first time that it is asked.
     fn is_to_be_told(&self) -> bool {
         // Relaxed: one swap among all finds it false, and nothing is handed over by it.
@@ -80,7 +86,7 @@ impl Drains {
     pub(crate) fn begin(&self, drain: &Arc<Drain>, begin: impl FnOnce() -> (Generation, u32)) {
         let waits = self.0.get_or_init(|| Box::new(Mutex::new(Vec::new())));
         let mut waits = waits.lock();
-        waits.retain(|(_, drain)| !drain.is_over());
+        waits.retain(|(_, drain)| !drain.is_told());
         if waits.len() == MOST {
             // There are calls that are older than all of them. This one waits for good.
             return drain.add(1);
@@ -220,6 +226,19 @@ mod tests {
             }
         }
         assert!(number > 1_000);
+    }
+
+    #[test]
+    fn who_ends_one_tells_it_though_another_begins_in_between() {
+        let calls = Calls::default();
+        let call = calls.begin(calls.counts.generation());
+        assert_eq!(calls.drain(1), Some(1));
+        let (of, latest) = (call.generation(), calls.counts.leave(call));
+        assert!(calls.drains.on_late_end(of, latest));
+        assert_eq!(calls.drain(2), None);
+        let mut told = Vec::new();
+        calls.drains.tell(|_, number| told.push(number));
+        assert_eq!(told, [1]);
     }
 
     #[test]

@@ -59,7 +59,10 @@ defmodule GrpcLb.Connection.BackendsTest do
     %{options: options, backends: Backends.new(options, balancer)}
   end
 
-  defp states(backends), do: Map.new(Backends.describe(backends), &{&1.id, &1.state})
+  defp describe(backends),
+    do: Backends.describe(backends) ++ Backends.describe_leaving(backends)
+
+  defp states(backends), do: Map.new(describe(backends), &{&1.id, &1.state})
   defp ids(backends), do: for({id, {:up, _, _}, _weight} <- Backends.wanted(backends), do: id)
 
   defp step(question, answer) do
@@ -76,7 +79,7 @@ defmodule GrpcLb.Connection.BackendsTest do
 
   defp ended(backends, pid) do
     assert_receive {{:backend_ended, id}, _monitor, :process, ^pid, reason}, 10_000
-    Backends.ended(backends, id, reason)
+    Backends.ended(backends, id, pid, reason)
   end
 
   # A process that is linked to the subchannel ends.
@@ -125,8 +128,8 @@ defmodule GrpcLb.Connection.BackendsTest do
 
     step({:close, 1}, :ok)
     assert {:expected, backends} = ended(backends, pid)
-    assert [%{state: :opening, error: {:down, :broken}}] = Backends.describe(backends)
-    assert [%{state: :up, error: nil}] = Backends.describe(opened(backends, 1))
+    assert [%{state: :opening, error: {:down, :broken}}] = describe(backends)
+    assert [%{state: :up, error: nil}] = describe(opened(backends, 1))
   end
 
   test "one that went down and does not close is killed", context do
@@ -134,12 +137,14 @@ defmodule GrpcLb.Connection.BackendsTest do
     pid = subchannel(backends, "10.0.0.1:1")
     {:lost, backends} = break(backends, pid)
     assert_receive {{:close, 1}, ^pid}, 10_000
-    # Its deadline is seconds away, and is not waited for here.
-    timer = backends.entries["10.0.0.1:1"].timer
-    assert :erlang.read_timer(timer) in 1..Subchannel.close_ms()
-    backends = Backends.timeout(backends, "10.0.0.1:1", timer, :deadline)
+    # It may drain before it closes. Its deadline is not waited for here.
+    timer = backends.leaving.ones[pid].timer
+    drain = backends.options.drain_timeout
+    assert :erlang.read_timer(timer) in drain..(drain + Subchannel.close_ms())
+    backends = Backends.leaving_timeout(backends, pid, timer)
+    assert [%{state: :opening}, %{state: :closing}] = describe(backends)
     assert {:expected, backends} = ended(backends, pid)
-    assert [%{state: :opening, error: {:down, :broken}}] = Backends.describe(backends)
+    assert [%{state: :opening, error: {:down, :broken}}] = describe(backends)
   end
 
   describe "the waits" do
@@ -228,8 +233,8 @@ defmodule GrpcLb.Connection.BackendsTest do
       ago = System.convert_time_unit(240_000, :millisecond, :native)
       backends = opened(backends, 1)
       backends = update_in(backends.entries["10.0.0.1:1"].since, &(&1 - ago))
-      backends = Backends.update(backends, [])
       pid = subchannel(backends, "10.0.0.1:1")
+      backends = Backends.update(backends, [])
       Process.exit(pid, :kill)
       {:expected, backends} = ended(backends, pid)
       backends = Backends.update(backends, [@a])
@@ -242,10 +247,11 @@ defmodule GrpcLb.Connection.BackendsTest do
       assert states(backends) == %{"10.0.0.1:1" => :opening}
       assert {[60_000], backends} = waits(backends, [&refused/1])
       # Also of one that is being closed, and of one that has left.
-      {:lost, backends} = break(opened(backends, 1), subchannel(backends, "10.0.0.1:1"))
+      pid = subchannel(backends, "10.0.0.1:1")
+      {:lost, backends} = break(opened(backends, 1), pid)
       backends = Backends.reconnect(backends)
       step({:close, 1}, :ok)
-      {:expected, backends} = ended(backends, subchannel(backends, "10.0.0.1:1"))
+      {:expected, backends} = ended(backends, pid)
       assert states(backends) == %{"10.0.0.1:1" => :opening}
       backends = backends |> refused() |> Backends.update([]) |> Backends.reconnect()
       backends = Backends.update(backends, [@a])
@@ -354,7 +360,7 @@ defmodule GrpcLb.Connection.BackendsTest do
     dropped = Backends.update(backends, [])
     assert {:expected, backends} = ended(dropped, second)
     assert_receive {:closed, closer} when closer != second, 10_000
-    assert Backends.describe(backends) == []
+    assert describe(backends) == []
   end
 
   test "nothing is dialled, and nothing adopted, when the supervisor has been killed", context do

@@ -6,7 +6,7 @@ defmodule GrpcLb.Connection.PlanTest do
 
   doctest Plan
 
-  @nothing %{open: [], restore: [], drain: [], abort: [], forget: []}
+  @nothing %{open: [], drain: [], abort: [], forget: []}
 
   describe "diff/2" do
     test "opens what is new, in order" do
@@ -19,20 +19,13 @@ defmodule GrpcLb.Connection.PlanTest do
     end
 
     test "lets go of what is not wanted, each as its state is" do
-      states = %{"a" => :opening, "b" => :up, "c" => :backoff, "d" => :draining, "e" => :closing}
+      states = %{"a" => :opening, "b" => :up, "c" => :backoff, "d" => :closing}
       assert Plan.diff([], states) == %{@nothing | abort: ["a"], drain: ["b"], forget: ["c"]}
-    end
-
-    test "takes back what drains" do
-      assert Plan.diff(["a"], %{"a" => :draining, "b" => :draining}) == %{
-               @nothing
-               | restore: ["a"]
-             }
     end
 
     test "says for every id what becomes of it, and nothing twice" do
       ids = for n <- 1..30, do: "#{n}"
-      all = [:opening, :up, :backoff, :draining, :closing]
+      all = [:opening, :up, :backoff, :closing]
 
       for _ <- 1..200 do
         states = for id <- ids, :rand.uniform(2) == 1, into: %{}, do: {id, Enum.random(all)}
@@ -43,7 +36,6 @@ defmodule GrpcLb.Connection.PlanTest do
           expected =
             case {id in wanted, states[id]} do
               {true, nil} -> [:open]
-              {true, :draining} -> [:restore]
               {false, :up} -> [:drain]
               {false, :opening} -> [:abort]
               {false, :backoff} -> [:forget]

@@ -17,7 +17,7 @@ defmodule GrpcLb.Connection.RotationTest do
   defp not_up(id), do: {id, :not_up, [weight: 1]}
 
   defp update(rotation, wanted) do
-    {:ok, _changes, rotation} = Rotation.update(rotation, wanted)
+    {:ok, _changes, [], rotation} = Rotation.update(rotation, wanted)
     rotation
   end
 

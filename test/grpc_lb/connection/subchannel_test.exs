@@ -53,7 +53,8 @@ defmodule GrpcLb.Connection.SubchannelTest do
   end
 
   defp start(%{balancer: balancer}, fun) do
-    pid = Subchannel.start(balancer, {Function, Secret.hide(fun)}, @id, @address)
+    options = %{transport: {Function, Secret.hide(fun)}, drain_timeout: 5_000}
+    pid = Subchannel.start(balancer, options, @id, @address)
     Subchannel.open(pid)
     pid
   end
@@ -218,7 +219,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
 
       value = value(close: close)
       pid = start(context, fn -> {:ok, value} end)
-      Subchannel.close(pid)
+      Subchannel.close(pid, 0)
       assert_receive {:closing, ^pid}, 10_000
       kill(pid)
       assert_receive {:closing, closer}, 10_000
@@ -308,7 +309,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
     value = value()
     pid = start(context, fn -> {:ok, value} end)
     monitor = Process.monitor(pid)
-    Subchannel.close(pid)
+    Subchannel.close(pid, 0)
     assert_receive {:DOWN, ^monitor, :process, ^pid, {:shutdown, :closed}}, 10_000
     assert Janitor.await(context.balancer) == :ok
     assert_received {:closed, ^pid}

@@ -8,6 +8,9 @@ defmodule GrpcLb.Test.Peer.StopsDraining do
 
   @doc "Calls of two connections, in flight when the application stops: what they answer."
   def calls do
+    # That an application stops is news to the logger.
+    :logger.set_primary_config(:level, :none)
+
     calls =
       for _ <- 1..2 do
         target = {:static, [Loopback.address(Loopback.start())]}

@@ -8,25 +8,22 @@ use super::change::{Change, Gone, Scope};
 use super::results::{Changes, Drained, MemberError};
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State};
 use crate::drain::Drain;
-use crate::entry::Entry;
-use crate::load::Ended;
 use crate::members::{Member, MemberKey};
 use crate::time::Time;
 
 /// A backend that has begun to drain, while it may be given calls still.
 pub(super) struct Draining {
-    entry: Arc<Entry>,
     drain: Arc<Drain>,
+    counts_calls: bool,
 }
 
 impl Draining {
     /// It is given no call more.
     pub(super) fn release(self) -> Drained {
-        let load = &self.entry.load;
         match self.drain.release() {
             Some(number) => Drained::Later(number),
-            None if load.ended() == Ended::default() => Drained::Unknown,
-            None => Drained::Now,
+            None if self.counts_calls => Drained::Now,
+            None => Drained::Unknown,
         }
     }
 }
@@ -93,12 +90,15 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
 
     /// Begins to drain listed backends with these ids. `None` for each that is not listed.
     pub(super) fn drain<B: Offer<T>>(&mut self, ids: &[B], who: Owner) -> Vec<Option<Draining>> {
+        let counts_calls = self.writer.counts_calls();
         let drain = |id| {
             let key = self.writer.members.find(id)?;
-            let entry = self.writer.entry(key);
             let drain = self.writer.new_drain(who);
-            entry.drain(&drain);
-            Some(Draining { entry, drain })
+            self.writer.entry(key).drain(&drain);
+            Some(Draining {
+                drain,
+                counts_calls,
+            })
         };
         ids.iter().map(drain).collect()
     }

@@ -21,7 +21,7 @@ pub enum Drained {
     Later(u64),
     /// There are none.
     Now,
-    /// There are none, and there never were any: its calls are not counted.
+    /// There are none, and no backend ever had any: calls are not counted, as far as is known.
     Unknown,
 }
 

@@ -13,8 +13,8 @@ use crate::config::Config;
 use crate::drain::Drain;
 use crate::entry::Entry;
 use crate::health::{slow_start, Health};
-use crate::load::{InARow, Load};
-use crate::members::{MemberKey, Members};
+use crate::load::{Ended, InARow, Load};
+use crate::members::{Member, MemberKey, Members};
 use crate::memory::{Known, Memory};
 use crate::shared::Shared;
 use crate::time::Time;
@@ -31,6 +31,8 @@ pub(super) struct Writer<T, W> {
     pub(super) leaving: Vec<Arc<Entry>>,
     /// The number that was given last to a drain.
     pub(super) last_drain: u64,
+    /// Whether a call was found to be counted.
+    counts_calls: bool,
     pub(super) layers: Layers,
     /// How many members weigh something else than 1.
     pub(super) weighted: u32,
@@ -66,6 +68,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             memory: Memory::new(),
             leaving: Vec::new(),
             last_drain: 0,
+            counts_calls: false,
             layers: Layers::new(),
             weighted: 0,
             weighing: 0,
@@ -96,6 +99,16 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     pub(super) fn new_drain(&mut self, who: Owner) -> Arc<Drain> {
         self.last_drain += 1;
         Drain::new(who, self.last_drain)
+    }
+
+    /// Whether any call was counted of those that are listed, or was when this was asked for before.
+    pub(super) fn counts_calls(&mut self) -> bool {
+        let counts = |(_, member): (_, &Member<T>)| {
+            let load = &member.entry.load;
+            load.in_flight() > 0 || load.ended() != Ended::default()
+        };
+        self.counts_calls = self.counts_calls || self.members.iter().any(counts);
+        self.counts_calls
     }
 
     /// Keeps hold of what has been removed for as long as it has calls in flight.
