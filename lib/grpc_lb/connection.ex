@@ -809,12 +809,13 @@ defmodule GrpcLb.Connection do
       * `:id`, `:address`
       * `:state` - of its transport, that of the furthest where it has several addresses:
         * `:up`
+        * `:unhealthy` - it is open and out of the rotation, see `GrpcLb.Transport`
         * `:opening` - it is being opened
         * `:queued` - it is to be opened, when others have been, see `:max_dials`
         * `:backoff` - it could not be opened, or was lost, and is tried again later
         * `:idle` - it is not needed: with `:pick_first` another is up, or has its turn first
         * `:closing` - it is being closed
-      * `:error` - why its transport failed last; `nil` while it is open
+      * `:error` - why its transport failed last, or is unhealthy; `nil` while it is `:up`
 
     After these come the transports that have left, each with its backend's `:id`, its `:address`, and
     the `:state` `:draining`, while calls in flight end, or `:closing`.
@@ -837,7 +838,8 @@ defmodule GrpcLb.Connection do
             %{
               id: String.t(),
               address: GrpcLb.Address.t(),
-              state: :up | :opening | :queued | :backoff | :idle | :closing | :draining,
+              state:
+                :up | :unhealthy | :opening | :queued | :backoff | :idle | :closing | :draining,
               error: term()
             }
           ]

@@ -119,6 +119,23 @@ defmodule GrpcLb.Telemetry do
             calls, else what its subchannel ended with
             """
           ]
+    },
+    %{
+      name: [:grpc_lb, :backend, :unhealthy],
+      doc:
+        "A transport is open and out of the rotation, because a check or the transport itself says so.",
+      measurements: [
+        duration: "how long it has been open, at most since its connection was restarted"
+      ],
+      metadata: @about ++ @backend ++ [reason: "the one that was given"]
+    },
+    %{
+      name: [:grpc_lb, :backend, :healthy],
+      doc: "A transport that was unhealthy is in the rotation again.",
+      measurements: [
+        duration: "how long it has been open, at most since its connection was restarted"
+      ],
+      metadata: @about ++ @backend
     }
   ]
 
@@ -169,7 +186,7 @@ defmodule GrpcLb.Telemetry do
   All events, as data.
 
       iex> for %{name: [:grpc_lb, :backend, name]} <- GrpcLb.Telemetry.events(), do: name
-      [:up, :down]
+      [:up, :down, :unhealthy, :healthy]
   """
   @spec events() :: [event()]
   def events, do: @events

@@ -36,12 +36,12 @@ defmodule GrpcLb.Transport do
 
   All callbacks for one transport run in one process, the subchannel, which opens one transport and
   ends with it. It traps exits. So a socket that `open/2` opens, and a process that it starts with a
-  link, go when the subchannel goes, also when it is killed. Messages to it are dropped, but for that of
-  `draining/1`.
+  link, go when the subchannel goes, also when it is killed. Messages to it are dropped, but for those of
+  `draining/1`, `healthy/1` and `unhealthy/2`.
 
   A subchannel may take its time: it holds up neither picks nor the connection. The connection kills
-  it when `open/2` or `check/1` takes longer than the option `:connect_timeout`, or a close 3 seconds
-  longer than what is left of `:drain_timeout`, and when the address goes while `open/2` runs. What
+  it when `open/2` takes longer than the option `:connect_timeout`, `check/1` longer than
+  `:check_timeout`, or a close 3 seconds longer than what is left of `:drain_timeout`, and when the address goes while `open/2` runs. What
   `open/2` had returned is closed all the same: in a process of its own then, which has 1 second.
 
   ## When a transport is down
@@ -50,7 +50,7 @@ defmodule GrpcLb.Transport do
       once, through the owner that the balancer watches itself
     * a process linked to the subchannel ended, with another reason than `:normal`, or with any when
       it is itself the value
-    * `check/1` returned an error
+    * `check/1` returned an error, as often in a row as the option `:unhealthy_threshold` says
 
   Then it is closed, and `open/2` comes in a new subchannel, which does not wait for that: at once, or after a backoff when the one before
   was lost too and this one has not worked either, see `GrpcLb.Connection`. If a peer can go without
@@ -84,6 +84,23 @@ defmodule GrpcLb.Transport do
   What `close/1` closes has left the rotation, and calls that are counted have ended, or `:drain_timeout`
   is over; see there for which calls these are. A transport that knows better which of its calls are in
   flight has `close/2` in its place, and waits for them there.
+
+  ## When a transport is unhealthy
+
+  A server can say that it is not to be called: that it warms up, or that it has lost its database. Its
+  transport is unhealthy then: it is open, and out of the rotation until it is healthy again. There are
+  two ways to say so.
+
+    * `check/1` returned `{:unhealthy, reason}`, as often in a row as `:unhealthy_threshold` says. It is
+      healthy after as many `:ok` in a row as `:healthy_threshold` says, and down at once when the check
+      says `{:error, reason}` meanwhile.
+    * `unhealthy/2`, from any process, with the process in which `open/2` has run, as where a client hears
+      of gRPC's health service. It counts at once, until `healthy/1`. Called before `open/2` returns,
+      it has the transport begin unhealthy.
+
+  The last that is said counts, whoever says it. For the connection's state an unhealthy backend is one that
+  has failed, as with gRPC's client-side health checks; with a `:panic_threshold` it can be picked, as with
+  Envoy's.
 
   A process that ends before `open/2` returns does not count, for it may be that of a first attempt,
   unless it is the owner or the value itself. So an `open/2` that starts a process should return it
@@ -147,8 +164,44 @@ defmodule GrpcLb.Transport do
 
   @doc """
   Checks whether the transport works. Called `:check_interval` milliseconds after the last time.
+
+    * `:ok`
+    * `{:unhealthy, reason}` - it works, and its server does not want calls
+    * `{:error, reason}` - it does not work, and is to be opened anew
   """
-  @callback check(value :: term()) :: :ok | {:error, reason :: term()}
+  @callback check(value :: term()) ::
+              :ok | {:unhealthy, reason :: term()} | {:error, reason :: term()}
+
+  @doc """
+  Says that the transport of a subchannel is not to be picked, see above. The subchannel is the process in
+  which `open/2` has run; it gets the message `{:unhealthy, reason}`.
+
+      iex> GrpcLb.Transport.unhealthy(self(), :not_serving)
+      iex> receive do
+      ...>   message -> message
+      ...> end
+      {:unhealthy, :not_serving}
+  """
+  @spec unhealthy(subchannel :: pid(), reason :: term()) :: :ok
+  def unhealthy(subchannel, reason) when is_pid(subchannel) do
+    send(subchannel, {:unhealthy, reason})
+    :ok
+  end
+
+  @doc """
+  Says that the transport of a subchannel can be picked again. The subchannel gets the message `:healthy`.
+
+      iex> GrpcLb.Transport.healthy(self())
+      iex> receive do
+      ...>   message -> message
+      ...> end
+      :healthy
+  """
+  @spec healthy(subchannel :: pid()) :: :ok
+  def healthy(subchannel) when is_pid(subchannel) do
+    send(subchannel, :healthy)
+    :ok
+  end
 
   @optional_callbacks check: 1, close: 1, close: 2
 end

@@ -90,6 +90,11 @@ defmodule GrpcLb.Connection.Backends do
     put(backends, Entry.up(entry, value, owner, successes, backends.options))
   end
 
+  defp adopted(backends, entry, {{:unhealthy, _reason} = unhealthy, value, owner}) do
+    backends = adopted(backends, entry, {:up, value, owner})
+    put(backends, %{backends.entries[entry.key] | health: unhealthy})
+  end
+
   defp adopted(backends, entry, {:draining, value, owner}) do
     transport = transport(%{entry | value: value, owner: owner})
     %{backends | leaving: Leaving.adopt(backends.leaving, transport)}
@@ -149,7 +154,8 @@ defmodule GrpcLb.Connection.Backends do
 
   defp transport(backends, id, last_resort?) do
     case furthest(backends, id) do
-      %{state: :up, value: value, owner: owner} -> {:up, value, owner}
+      %{state: :up, health: :healthy, value: value, owner: owner} -> {:up, value, owner}
+      %{state: :up, value: value, owner: owner} -> {:unhealthy, value, owner}
       _not_up -> if last_resort?, do: Leaving.last_resort(backends.leaving, id)
     end
   end
@@ -182,20 +188,22 @@ defmodule GrpcLb.Connection.Backends do
     last_resort? = last_resort?(backends)
 
     for id <- backends.ids do
-      if transport(backends, id, last_resort?),
-        do: {id, :up},
-        else: {id, state(furthest(backends, id))}
+      case transport(backends, id, last_resort?) do
+        {:up, _value, _owner} -> {id, :up}
+        _unhealthy_or_none -> {id, state(furthest(backends, id))}
+      end
     end
   end
 
   # One that a check has found to be down has failed, though it is opened again at once.
   defp state(%{state: state, error: {:check, _reason}}) when state != :up, do: :backoff
+  defp state(%{state: :up, health: {:unhealthy, _reason}}), do: :backoff
   defp state(%{state: state}), do: state
 
   @doc "The endpoints of the backends with a transport that is open and is not to be closed."
   @spec healthy(t()) :: MapSet.t(Plan.endpoint())
   def healthy(%{addresses: addresses, entries: entries}) do
-    for {key, %{state: :up}} <- entries,
+    for {key, %{state: :up, health: :healthy}} <- entries,
         address = addresses[Plan.id(key)],
         into: MapSet.new(),
         do: Plan.endpoint(address)
@@ -203,7 +211,12 @@ defmodule GrpcLb.Connection.Backends do
 
   @doc "Why a backend's transport failed last."
   @spec error(t(), Plan.id()) :: reason :: term()
-  def error(backends, id), do: furthest(backends, id).error
+  def error(backends, id) do
+    case furthest(backends, id) do
+      %{state: :up, health: {:unhealthy, _reason} = unhealthy} -> unhealthy
+      %{error: error} -> error
+    end
+  end
 
   @doc "The first error, when no transport is open and none is on its way."
   @spec failure(t()) :: {:open, Plan.id(), reason :: term()} | nil
@@ -222,7 +235,8 @@ defmodule GrpcLb.Connection.Backends do
         {Plan.id(key), entry.address, entry}
       end
 
-    for {id, address, %{state: state, error: error}} <- wanted ++ gone do
+    for {id, address, entry} <- wanted ++ gone do
+      {state, error} = shown(entry)
       %{id: id, address: address, state: state, error: error}
     end
   end
@@ -230,6 +244,9 @@ defmodule GrpcLb.Connection.Backends do
   @doc "Those transports, in the same way."
   @spec describe_leaving(t()) :: [map()]
   def describe_leaving(backends), do: Leaving.describe(backends.leaving)
+
+  defp shown(%{state: :up, health: {:unhealthy, reason}}), do: {:unhealthy, reason}
+  defp shown(%{state: state, error: error}), do: {state, error}
 
   # Of the addresses of a backend, the one that is the nearest to being up.
   defp furthest(%{entries: entries, addresses: addresses}, id) do
@@ -251,7 +268,28 @@ defmodule GrpcLb.Connection.Backends do
     end
   end
 
-  @doc "A subchannel says that its transport is well."
+  @doc "A subchannel says that its transport has become healthy or unhealthy."
+  @spec health(t(), Plan.key(), pid(), :healthy | {:unhealthy, reason :: term()}) :: t()
+  def health(backends, key, pid, health) do
+    case backends.entries do
+      # It can say so before it is open.
+      %{^key => %{pid: ^pid} = entry} ->
+        if entry.state == :up and entry.health != health,
+          do: emit_health(backends, entry, health)
+
+        put(backends, %{entry | health: health})
+
+      _other ->
+        backends
+    end
+  end
+
+  defp emit_health(backends, entry, :healthy), do: emit(backends, entry, :healthy, %{})
+
+  defp emit_health(backends, entry, {:unhealthy, reason}),
+    do: emit(backends, entry, :unhealthy, %{reason: reason})
+
+  @doc "A subchannel has checked its transport, which is up still."
   @spec checked(t(), Plan.key(), pid()) :: t()
   def checked(backends, key, pid) do
     case backends.entries do
@@ -370,7 +408,7 @@ defmodule GrpcLb.Connection.Backends do
 
   defp due(:check, backends, entry) do
     Subchannel.check(entry.pid)
-    put(backends, Entry.timer(entry, backends.options.connect_timeout, :deadline))
+    put(backends, Entry.checking(entry, backends.options))
   end
 
   defp due(:deadline, backends, entry) do
@@ -403,6 +441,8 @@ defmodule GrpcLb.Connection.Backends do
 
     case Leaving.restore(backends.leaving, key) do
       {:ok, transport, leaving} ->
+        # What it has said meanwhile is not known here.
+        Subchannel.say_health(transport.pid)
         restored = entry |> struct!(transport) |> Entry.restored(backends.options)
         backends = put(%{backends | leaving: leaving}, restored)
         step_race(backends, Races.name(backends.races, key))

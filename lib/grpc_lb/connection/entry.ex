@@ -19,6 +19,8 @@ defmodule GrpcLb.Connection.Entry do
                 successes: 0,
                 value: nil,
                 owner: nil,
+                # What its subchannel says of what is open.
+                health: :healthy,
                 # Why a subchannel was killed, if it was; and what happened last.
                 killed: nil,
                 error: nil
@@ -36,6 +38,7 @@ defmodule GrpcLb.Connection.Entry do
           successes: non_neg_integer(),
           value: term(),
           owner: pid() | nil,
+          health: :healthy | {:unhealthy, reason :: term()},
           killed: term(),
           error: term()
         }
@@ -48,7 +51,9 @@ defmodule GrpcLb.Connection.Entry do
   @doc "Its subchannel opens it."
   @spec opening(t(), Options.t()) :: t()
   def opening(entry, options) do
-    entry |> in_state(:opening, since: now()) |> timer(options.connect_timeout, :deadline)
+    entry
+    |> in_state(:opening, since: now(), health: :healthy)
+    |> timer(options.connect_timeout, :deadline)
   end
 
   @doc "It is open, when so many calls had ended well."
@@ -70,6 +75,11 @@ defmodule GrpcLb.Connection.Entry do
       do: timer(entry, interval, :check),
       else: entry
   end
+
+  @doc "Its transport is being checked."
+  @spec checking(t(), Options.t()) :: t()
+  def checking(entry, options),
+    do: timer(entry, options.check_timeout || options.connect_timeout, :deadline)
 
   @doc "It could not be opened. How long it waits is known from now on."
   @spec failed(t(), reason :: term()) :: t()

@@ -134,7 +134,7 @@ defmodule GrpcLb.Connection.Leaving do
   @doc "The backends whose listed transport goes, when these are wanted."
   @spec unlisted(t(), [Rotation.wanted()]) :: [Plan.id()]
   def unlisted(%{ones: ones}, wanted) do
-    stay = for {id, {:up, value, _owner}, _weight} <- wanted, do: {id, value}
+    stay = for {id, {_up_or_unhealthy, value, _owner}, _options} <- wanted, do: {id, value}
     listed = for {_pid, %{listed?: true} = one} <- ones, do: {Plan.id(one.key), one.value}
     Enum.uniq(for {id, _value} = one <- listed, one not in stay, do: id)
   end

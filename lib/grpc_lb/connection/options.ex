@@ -40,8 +40,8 @@ defmodule GrpcLb.Connection.Options do
       type: {:ms, 1},
       default: 20_000,
       doc: """
-      how long the transport's `open` and `check`, and the resolver's `resolve`, may take before
-      they are ended and count as failed.
+      how long the transport's `open` and `check`, see `:check_timeout`, and the resolver's `resolve`, may
+      take before they are ended and count as failed.
       """
     ],
     max_dials: [
@@ -73,6 +73,24 @@ defmodule GrpcLb.Connection.Options do
       type: {:or, {:ms, 1}, :infinity},
       default: 10_000,
       doc: "between two checks of a transport that has `check/1`; `:infinity` for no checks."
+    ],
+    check_timeout: [
+      type: {:or, {:ms, 1}, nil},
+      default: nil,
+      doc: """
+      how long a check may take. A transport whose check takes longer is down, whatever the thresholds,
+      because nothing else can run in its process. By default `:connect_timeout`.
+      """
+    ],
+    unhealthy_threshold: [
+      type: {:integer, from: 1, to: 0xFFFFFFFF},
+      default: 1,
+      doc: "how many checks in a row must fail to count, see `c:GrpcLb.Transport.check/1`."
+    ],
+    healthy_threshold: [
+      type: {:integer, from: 1, to: 0xFFFFFFFF},
+      default: 1,
+      doc: "how many checks in a row must succeed for one that is unhealthy to be picked again."
     ],
     resolve_interval: [
       type: {:or, {:ms, 1}, :infinity},
@@ -174,6 +192,9 @@ defmodule GrpcLb.Connection.Options do
           ready_timeout: pos_integer(),
           drain_timeout: timeout(),
           check_interval: pos_integer() | :infinity,
+          check_timeout: pos_integer() | nil,
+          unhealthy_threshold: pos_integer(),
+          healthy_threshold: pos_integer(),
           resolve_interval: pos_integer() | :infinity,
           min_resolve_interval: non_neg_integer(),
           hold_obsolete: non_neg_integer() | :auto,

@@ -22,7 +22,8 @@ defmodule GrpcLb.Connection.Rotation do
 
   @typedoc "A backend that is wanted: its transport if that is up, and its options as one of the balancer's."
   @type wanted ::
-          {Plan.id(), {:up, value :: Secret.t(), owner :: pid()} | :not_up, options :: keyword()}
+          {Plan.id(), {:up | :unhealthy, value :: Secret.t(), owner :: pid()} | :not_up,
+           options :: keyword()}
 
   @doc "That of a balancer without backends."
   @spec new(GrpcLb.balancer()) :: t()
@@ -71,6 +72,10 @@ defmodule GrpcLb.Connection.Rotation do
 
   defp form({id, {:up, value, owner}, options}),
     do: {id, value, [owner: owner, state: :ready] ++ options}
+
+  # It can be picked where nobody can be and the policy panics.
+  defp form({id, {:unhealthy, value, owner}, options}),
+    do: {id, value, [owner: owner, state: :transient_failure] ++ options}
 
   # The value of a transport that is down is let go.
   defp form({id, :not_up, options}), do: {id, nil, [state: :connecting] ++ options}

@@ -176,6 +176,11 @@ defmodule GrpcLb.Connection.Server do
     {:noreply, reconcile_soon(%{state | backends: backends})}
   end
 
+  def handle_info({:backend_health, id, pid, health}, state) do
+    {:noreply,
+     reconcile_soon(%{state | backends: Backends.health(state.backends, id, pid, health)})}
+  end
+
   def handle_info({:backend_checked, id, pid}, state) do
     {:noreply, %{state | backends: Backends.checked(state.backends, id, pid)}}
   end

@@ -10,17 +10,17 @@ defmodule GrpcLb.Connection.Subchannel do
   use GrpcLb.Redacted, show: [:balancer, :module, :key, :address]
 
   alias GrpcLb.{Address, Holder, Janitor, Names, Secret}
-  alias GrpcLb.Connection.{Callback, Plan, Server, Subchannels}
+  alias GrpcLb.Connection.{Callback, Health, Options, Plan, Server, Subchannels}
 
   # What the transport is given, and what it returned, may be secret, and a crash is logged with this: both
   # are hidden, for the server's state and messages, too.
   @derive {Inspect, only: [:balancer, :module, :key, :address]}
-  @enforce_keys [:balancer, :supervisor, :module, :opts, :key, :address, :drain_timeout]
+  @enforce_keys [:balancer, :supervisor, :module, :opts, :key, :address, :health, :drain_timeout]
   defstruct @enforce_keys ++ [:opened, :monitor, draining?: false, ms_to_drain: 0]
 
   @type state ::
           :opening
-          | {:up | :draining, value :: Secret.t(), owner :: pid()}
+          | {:up | {:unhealthy, reason :: term()} | :draining, value :: Secret.t(), owner :: pid()}
           | :closing
 
   @doc "How long a transport may take to close, beside what it is given to drain."
@@ -45,14 +45,9 @@ defmodule GrpcLb.Connection.Subchannel do
   Starts one. `nil` says that the supervisor of the subchannels has died: that of the connection is about
   to start another, and then the server anew.
   """
-  @spec start(GrpcLb.balancer(), options, Plan.key(), Address.t()) :: pid() | nil
-        when options: %{
-               :transport => {module(), Secret.t()},
-               :drain_timeout => timeout(),
-               optional(atom()) => term()
-             }
-  def start(balancer, %{transport: transport, drain_timeout: drain_timeout}, key, address) do
-    arg = {balancer, transport, drain_timeout, key, address}
+  @spec start(GrpcLb.balancer(), Options.t(), Plan.key(), Address.t()) :: pid() | nil
+  def start(balancer, options, key, address) do
+    arg = {balancer, options, key, address}
 
     case ask(balancer, &Subchannels.start_child(&1, arg)) do
       {:ok, pid} -> pid
@@ -75,6 +70,10 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec check(pid()) :: :ok
   def check(pid), do: GenServer.cast(pid, :check)
 
+  @doc "Has it say what its transport's health is: it sends `{:backend_health, key, pid, health}`."
+  @spec say_health(pid()) :: :ok
+  def say_health(pid), do: GenServer.cast(pid, :say_health)
+
   @doc "Has it close its transport, which may take so long for calls that it knows of, and end."
   @spec close(pid(), ms_to_drain :: timeout()) :: :ok
   def close(pid, ms_to_drain), do: GenServer.cast(pid, {:close, ms_to_drain})
@@ -92,7 +91,7 @@ defmodule GrpcLb.Connection.Subchannel do
   def start_link(arg), do: GenServer.start_link(__MODULE__, arg)
 
   @impl true
-  def init({balancer, {module, opts}, drain_timeout, key, address}) do
+  def init({balancer, %{transport: {module, opts}} = options, key, address}) do
     Process.flag(:trap_exit, true)
     {:ok, _} = Registry.register(GrpcLb.Registry, {__MODULE__, self()}, {key, address, :opening})
     [supervisor | _] = Process.get(:"$ancestors")
@@ -105,7 +104,8 @@ defmodule GrpcLb.Connection.Subchannel do
       opts: opts,
       key: key,
       address: address,
-      drain_timeout: drain_timeout
+      health: Health.new(options),
+      drain_timeout: options.drain_timeout
     }
 
     {:ok, state}
@@ -140,20 +140,12 @@ defmodule GrpcLb.Connection.Subchannel do
   def handle_cast(:check, state) do
     {:ok, value} = state.opened
 
-    case Callback.call(state.module, :check, [Secret.reveal(value)]) do
-      {:ok, :ok} ->
-        tell(state, {:backend_checked, state.key, self()})
-        {:noreply, state}
+    checked(result(Callback.call(state.module, :check, [Secret.reveal(value)])), state)
+  end
 
-      {:ok, {:error, reason}} ->
-        down({:check, reason}, state)
-
-      {:ok, other} ->
-        down({:check, {:bad_return, other}}, state)
-
-      {:error, reason} ->
-        down({:check, reason}, state)
-    end
+  def handle_cast(:say_health, state) do
+    tell(state, {:backend_health, state.key, self(), state.health.state})
+    {:noreply, state}
   end
 
   def handle_cast({:close, ms_to_drain}, state) do
@@ -183,6 +175,13 @@ defmodule GrpcLb.Connection.Subchannel do
 
   def handle_info({:EXIT, _pid, reason}, state), do: down({:down, reason}, state)
 
+  # See `GrpcLb.Transport.healthy/1` and `unhealthy/2`.
+  def handle_info(:healthy, state),
+    do: {:noreply, health(Health.said(state.health, :healthy), state)}
+
+  def handle_info({:unhealthy, _reason} = unhealthy, state),
+    do: {:noreply, health(Health.said(state.health, unhealthy), state)}
+
   def handle_info(_other, state), do: {:noreply, state}
 
   defp opened({:ok, {:ok, value}}), do: {:ok, value, self()}
@@ -194,12 +193,56 @@ defmodule GrpcLb.Connection.Subchannel do
   defp opened({:ok, other}), do: {:error, {:bad_return, other}}
   defp opened({:error, reason}), do: {:error, reason}
 
+  defp result({:ok, :ok}), do: :ok
+  defp result({:ok, {what, _reason} = bad}) when what in [:unhealthy, :error], do: bad
+  defp result({:ok, other}), do: {:error, {:bad_return, other}}
+  defp result({:error, reason}), do: {:error, reason}
+
+  defp checked(result, state) do
+    case Health.checked(state.health, result) do
+      %{state: {:down, reason}} ->
+        down({:check, reason}, state)
+
+      health ->
+        tell(state, {:backend_checked, state.key, self()})
+        {:noreply, health(health, state)}
+    end
+  end
+
+  # Like the rest that the server needs, it can be looked up first. Before it is open that is with the rest.
+  defp health(%{state: same} = health, %{health: %{state: same}} = state),
+    do: %{state | health: health}
+
+  defp health(%{state: new} = health, state) do
+    put_state(fn
+      {up, value, owner} when up == :up or is_tuple(up) -> {standing(new), value, owner}
+      other -> other
+    end)
+
+    tell(state, {:backend_health, state.key, self(), new})
+    %{state | health: health}
+  end
+
+  defp standing(:healthy), do: :up
+  defp standing({:unhealthy, _reason} = unhealthy), do: unhealthy
+
+  # What it has said of itself while it was being opened.
+  defp heard(state) do
+    receive do
+      :healthy -> heard(health(Health.said(state.health, :healthy), state))
+      {:unhealthy, _} = unhealthy -> heard(health(Health.said(state.health, unhealthy), state))
+    after
+      0 -> state
+    end
+  end
+
   defp up(value, owner, state) do
+    state = heard(state)
     # A process that ended while the transport was being opened, as that of a first attempt
     # inside of it, says nothing about what is open now. Unless it is what is open now.
     exits = flush_exits(state.supervisor)
     {:ok, hidden} = state.opened
-    put_state(fn :opening -> {:up, hidden, owner} end)
+    put_state(fn :opening -> {standing(state.health.state), hidden, owner} end)
     tell(state, {:backend_up, state.key, self(), hidden, owner})
     monitor = if owner != self(), do: Process.monitor(owner)
     state = %{state | monitor: monitor}
@@ -232,7 +275,7 @@ defmodule GrpcLb.Connection.Subchannel do
   defp draining(_why, %{draining?: true} = state), do: {:noreply, state}
 
   defp draining(why, state) do
-    put_state(fn {:up, value, owner} -> {:draining, value, owner} end)
+    put_state(fn {_up, value, owner} -> {:draining, value, owner} end)
     tell(state, {:backend_draining, state.key, self(), why})
     {:noreply, %{state | draining?: true}}
   end

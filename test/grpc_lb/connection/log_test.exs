@@ -154,8 +154,9 @@ defmodule GrpcLb.Connection.LogTest do
            {:exited, {:noproc, {GenServer, :call, 3}}}},
           {fn -> {:error, :no} end, :no}
         ] do
-      {handle, _pid} = supervised!(target: "ipv4:#{@id}", transport: {ScriptedTransport, self()})
-
+      # Not tried again: that would take the answer to the next.
+      opts = [transport: {ScriptedTransport, self()}, backoff: [initial: 3_600_000]]
+      {handle, _pid} = supervised!([target: "ipv4:#{@id}"] ++ opts)
       ScriptedTransport.answer(ScriptedTransport.opening(@id), fun)
       assert {:warning, %{reason: ^reason}, text} = logged(handle.name)
       refute text =~ "hunter2"

@@ -4,7 +4,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.{Address, Janitor, Names, Secret}
-  alias GrpcLb.Connection.{Server, Subchannel, Subchannels}
+  alias GrpcLb.Connection.{Options, Server, Subchannel, Subchannels}
   alias GrpcLb.Test.Loopback
 
   @address %Address{ip: {10, 0, 0, 1}, port: 1}
@@ -53,7 +53,7 @@ defmodule GrpcLb.Connection.SubchannelTest do
   end
 
   defp start(%{balancer: balancer}, fun) do
-    options = %{transport: {Function, Secret.hide(fun)}, drain_timeout: 5_000}
+    options = Options.new!("ipv4:10.0.0.1:1", transport: {Function, fun})
     pid = Subchannel.start(balancer, options, @id, @address)
     Subchannel.open(pid)
     pid

@@ -4,7 +4,7 @@ defmodule GrpcLb.Connection.TelemetryTest do
   import GrpcLb.Test.Connections
   import GrpcLb.Test.Workers, only: [kill: 1]
 
-  alias GrpcLb.{Connection, Telemetry}
+  alias GrpcLb.{Connection, Telemetry, Transport}
   alias GrpcLb.Test.{Loopback, Peer, ScriptedResolver}
 
   @moduletag capture_log: true
@@ -39,6 +39,12 @@ defmodule GrpcLb.Connection.TelemetryTest do
     documented = Map.new(Telemetry.events(), &{&1.name, &1})
     handle = connect!([a, b])
     await_ids(handle, [a, b])
+
+    for {subchannel, _key, _address, _state} <- Connection.Subchannel.all(handle.balancer) do
+      Transport.unhealthy(subchannel, :not_serving)
+      Transport.healthy(subchannel)
+    end
+
     Loopback.become(a, :refuse)
     Loopback.become(b, :refuse)
     events = collect(Map.keys(documented) -- [last], handle.name)
@@ -167,13 +173,17 @@ defmodule GrpcLb.Connection.TelemetryTest do
     kill([transport])
     assert {_, %{id: ^id, reason: {:down, :killed}}} = await_event(name, [:backend, :down])
     assert {_, %{id: ^id}} = await_event(name, [:backend, :up])
-    # It had none to pick meanwhile.
-    assert {_, _} = await_event(name, [:connection, :connected])
     Loopback.become(server, :refuse)
     assert {_, %{id: ^id}} = await_event(name, [:backend, :down])
 
     assert {_, %{reason: {:open, ^id, :econnrefused}}} =
              await_event(name, [:connection, :connect_error])
+
+    # It has none to pick now.
+    assert {_, _} = await_event(name, [:connection, :lost])
+    received()
+    Loopback.become(server, :echo)
+    assert {_, _} = await_event(name, [:connection, :connected])
   end
 
   test "a connection that is killed and has no supervisor" do
