@@ -104,14 +104,10 @@ defmodule GrpcLb.Native do
              optional(:locality) => String.t() | nil
            }}
 
-  @typedoc """
-  What is given of the options of `GrpcLb.new/3`; the others have their defaults. `:any_order` is for
-  connections and pools: others have the same list in another order, and are to choose alike.
-  """
+  @typedoc "What is given of the options of `GrpcLb.new/3`; the others have their defaults."
   @type settings :: %{
           optional(:owner) => pid() | nil,
           optional(:on_owner_death) => :keep | :remove,
-          optional(:any_order) => boolean(),
           optional(:subset) => %{size: pos_integer(), seed: non_neg_integer()} | nil,
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,

@@ -255,19 +255,21 @@ defmodule GrpcLb.Policy do
       without one goes to any point of the ring.
 
       Every backend has entries on the ring, in number as its weight, at the hashes of its id, or its
-      `:hash_key`, see `GrpcLb.Backend`. When one comes or goes, only the keys of its entries move. While
-      one is down, ejected or full, a key of its goes to the next entry whose backend is not, and comes
-      back afterwards. The ring does not move for that.
+      `:hash_key`, see `GrpcLb.Backend`. When one comes or goes, the keys of its entries move. A few others
+      do where the others then have more entries or fewer: each has `min_ring_size` divided by their number,
+      rounded up, so with ten backends 103 of 1,024, and with nine 114. While one is down, ejected or full, a
+      key of its goes to the next entry whose backend is not, and comes back afterwards. The ring does not
+      change for that.
 
-      The ring is built when the list, its weights or the sizes change, not when states do. A pick is a
-      binary search. An entry takes 12 bytes, and each backend some 20: 16 KB for 100 backends, 45 KB for
-      1,000; see `:table` of `GrpcLb.info/1`.
+      The ring is built when the backends, their weights or the sizes change. A pick is a binary search. An
+      entry takes 12 bytes, and each backend some 20: 16 KB for 100 backends, 45 KB for 1,000; see `:table` of
+      `GrpcLb.info/1`.
 
-      The list's order matters a little where entries are no whole number, which is where `max_ring_size`
-      cuts, or weights have no common measure: a balancer takes the list as it comes, as C-core and Envoy
-      do, so nodes need it in the same order then; connections and pools, whose lists come in any order,
-      take it in order of the ids, as grpc-go does. A42 dials as it picks, and waits for a backend that
-      connects; here one that connects is passed over like one that is down.
+      The order of the list does not matter: entries are made in the order of the texts, as by grpc-go. C-core
+      and Envoy go by the list. An entry or two differ from theirs, of another order, where the entries of
+      one are no whole number: where `max_ring_size` cuts, or weights are no multiples of the least. A42
+      dials as it picks, and waits for a backend that connects; here one that connects is passed over like
+      one that is down.
       """,
       options: [
         min_ring_size: [

@@ -5,7 +5,7 @@ defmodule GrpcLb.Connection.Held do
 
   @behaviour GrpcLb.Holder
 
-  alias GrpcLb.{Janitor, Native, Policy, Settings, Telemetry, Waiters}
+  alias GrpcLb.{Janitor, Native, Telemetry, Waiters}
   alias GrpcLb.Connection.States
 
   @enforce_keys [:name, :target, :holder, :balancer, :states, :waiters, :connect_timeout]
@@ -23,10 +23,7 @@ defmodule GrpcLb.Connection.Held do
 
   @impl true
   def open(%{name: name, policy: policy, settings: settings} = options) do
-    policy = Policy.to_native(policy)
-    settings = Settings.to_native([owner: self()] ++ settings, policy)
-    # Resolvers give addresses in any order.
-    {:ok, balancer} = Native.new(policy, [], Map.put(settings, :any_order, true))
+    {:ok, balancer} = GrpcLb.new(policy, [], [owner: self()] ++ settings)
 
     %__MODULE__{
       name: name,

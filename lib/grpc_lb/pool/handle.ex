@@ -54,7 +54,6 @@ defmodule GrpcLb.Pool.Handle do
       ]
       |> Kernel.++(options.settings)
       |> Settings.to_native(policy)
-      |> Map.put(:any_order, true)
 
     {:ok, balancer} = Native.new(policy, [], settings)
     balancer

@@ -37,10 +37,6 @@ pub struct Config {
     /// Of each priority so many backends are used, and the others are listed only (gRFC A68). Does not
     /// change while the balancer lives. `None` uses all.
     pub subset: Option<subset::Config>,
-    /// Whether others have the same list in another order: then what follows from the order must be the
-    /// same for all of them. grpc-go sorts a ring's backends for it; C-core and Envoy take them as they
-    /// come.
-    pub any_order: bool,
     /// How many calls may be in flight (gRFC A32). `None` is any number. Only calls that began
     /// under such a limit count.
     pub max_requests: Option<u32>,
@@ -89,7 +85,6 @@ impl From<Policy> for Config {
             overprovisioning_factor: None,
             locality_weights: BTreeMap::new(),
             subset: None,
-            any_order: false,
             max_requests: None,
             max_requests_per_backend: None,
             checkout_wait: Duration::ZERO,

@@ -184,6 +184,7 @@ fn picks_and_calls_leave_what_is_ours_alone_while_the_list_changes() {
                         weight: 1 + id % 3,
                         ..Backend::new(id.to_string(), "x".repeat(n as usize))
                     })
+                    .map(support::keyed)
                     .collect()
             })
             .collect();
@@ -256,7 +257,8 @@ fn picks_and_calls_leave_the_heap_alone_while_nothing_changes() {
             ..Backend::new(0, 0)
         };
         let others = (1..5).map(|id| Backend::new(id, id));
-        let list: Vec<_> = std::iter::once(owned).chain(others).collect();
+        let list = std::iter::once(owned).chain(others);
+        let list: Vec<_> = list.map(support::keyed).collect();
         balancer.reconcile(&list, &Dead, Time(0)).unwrap();
         assert!(balancer.note_death(Owner(NonZeroU64::new(7).unwrap())));
         let caller = Caller::new(0);

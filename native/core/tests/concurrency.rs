@@ -678,9 +678,11 @@ fn calls_are_counted_whatever_happens_to_the_list_meanwhile() {
     for policy in support::policies() {
         let name = policy.name();
         let balancer = Balancer::new(everything(policy), 1, Time(0));
-        let backend = |id: usize, weight| Backend {
-            weight,
-            ..Backend::new(id, id)
+        let backend = |id: usize, weight| {
+            support::keyed(Backend {
+                weight,
+                ..Backend::new(id, id)
+            })
         };
         let list: Vec<_> = (0..BACKENDS).map(|id| backend(id, 1)).collect();
         balancer.reconcile(&list, &Unowned, Time(0)).unwrap();

@@ -58,6 +58,7 @@ fn balancer(policy: Policy, weights: &[u32]) -> Balancer<usize> {
             weight: *weight,
             ..Backend::new(id, id)
         })
+        .map(support::keyed)
         .collect();
     balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
     balancer
@@ -369,7 +370,7 @@ fn listed(weights: &[u32]) -> Vec<Backend<usize>> {
         weight: *weight,
         ..Backend::new(id, id)
     };
-    weighted.map(backend).collect()
+    weighted.map(backend).map(support::keyed).collect()
 }
 
 #[test]
@@ -495,6 +496,8 @@ fn one_that_comes_and_goes_takes_no_turn_from_the_others() {
 fn weight_0_is_picked_where_nothing_else_can_be() {
     for policy in support::policies() {
         let alone = matches!(policy, Policy::PickFirst(_));
+        // The ways between the entries of a ring differ, and so do the shares.
+        let far = if policy.hashes() { 6_000 } else { 800 };
         let balancer = balancer(policy, &[0, 1, 2, 0, 0]);
         let counts = |of| counts(&balancer, of);
         let unused = |counts: &[usize]| [0, 3, 4].iter().all(|id| counts[*id] == 0);
@@ -510,7 +513,7 @@ fn weight_0_is_picked_where_nothing_else_can_be() {
         if !alone {
             let left = counts(60_000);
             assert!(
-                [0, 3, 4].iter().all(|id| left[*id].abs_diff(20_000) < 800),
+                [0, 3, 4].iter().all(|id| left[*id].abs_diff(20_000) < far),
                 "{left:?}"
             );
         }
@@ -525,7 +528,9 @@ fn weight_0_is_picked_where_nothing_else_can_be() {
             weight: 0,
             ..Backend::new(0, 0)
         };
-        balancer.add(&[heavier], &Unowned, Time(0)).unwrap();
+        balancer
+            .add(&[support::keyed(heavier)], &Unowned, Time(0))
+            .unwrap();
         assert_eq!(
             balancer.info(&Unowned).backends[0].current_weight,
             Some(0.0)
@@ -591,7 +596,8 @@ fn no_call_is_refused_while_one_backend_has_room() {
         };
         let balancer = Balancer::new(config, 11, Time(0));
         let caller = Caller::new(5);
-        let list: Vec<_> = (0..200).map(|id| Backend::new(id, id)).collect();
+        let list = (0..200).map(|id| support::keyed(Backend::new(id, id)));
+        let list: Vec<_> = list.collect();
         balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
         let checkout = || balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
         let held: Vec<_> = (0..200).map(|_| checkout().expect(name)).collect();
@@ -613,7 +619,8 @@ fn a_brief_search_has_an_end_and_a_thorough_one_finds_what_there_is() {
         };
         let balancer = Balancer::new(config, 11, Time(0));
         let caller = Caller::new(5);
-        let list: Vec<_> = (0..1_000).map(|id| Backend::new(id, id)).collect();
+        let list = (0..1_000).map(|id| support::keyed(Backend::new(id, id)));
+        let list: Vec<_> = list.collect();
         balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
         let brief = || balancer.checkout(&caller, &Unowned, Time(0), |id| *id);
         let thorough = || balancer.checkout_thoroughly(&caller, &Unowned, Time(0), |id| *id);

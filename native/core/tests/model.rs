@@ -10,7 +10,10 @@ use grpc_lb_core::health::outlier_detection::{
     self, ConsecutiveFailures, FailurePercentage, Recovery, SuccessRate,
 };
 use grpc_lb_core::policy::weighted_round_robin::{self, Weights};
-use grpc_lb_core::policy::{least_request, peak_ewma, pick_first, random, round_robin, Policy};
+use grpc_lb_core::policy::{
+    least_request, maglev, peak_ewma, pick_first, random, ring_hash, round_robin, BalanceFactor,
+    Policy,
+};
 use grpc_lb_core::testing::{eject_failing, sweep, Ejection, Streak, Subject};
 use grpc_lb_core::{
     AlreadyCompleted, Backend, BackendInfo, Balancer, Caller, ChangeError, Changes, Config,
@@ -47,15 +50,14 @@ const IDS: u8 = 6;
 fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
     let said = prop::option::weighted(0.2, states());
     let backend = (0..IDS, 0u8..3, prop::option::of(names()), 1u32..4, said).prop_map(
-        |(id, value, owner, weight, state)| Backend {
-            id,
-            value: id + value * IDS,
-            owner,
-            weight,
-            state,
-            priority: 0,
-            locality: None,
-            hash_key: None,
+        |(id, value, owner, weight, state)| {
+            let backend = Backend {
+                owner,
+                weight,
+                state,
+                ..Backend::new(id, id + value * IDS)
+            };
+            backend.keyed(id.to_string())
         },
     );
     prop::collection::vec(backend, 0..5)
@@ -105,6 +107,16 @@ fn policies() -> impl Strategy<Value = Policy> {
         1 => Just(Policy::PickFirst(pick_first::Config { shuffle: false })),
         1 => Just(Policy::LeastRequest(least_request::Config::default())),
         1 => Just(Policy::PeakEwma(peak_ewma::Config::default())),
+        1 => any::<bool>().prop_map(|bounded| {
+            let mut config = ring_hash::Config::new(8, 64).expect("the sizes are right");
+            config.hash_balance_factor = BalanceFactor::new(100).filter(|_| bounded);
+            Policy::RingHash(config)
+        }),
+        1 => any::<bool>().prop_map(|bounded| {
+            let mut config = maglev::Config::new(11).expect("it is prime");
+            config.hash_balance_factor = BalanceFactor::new(100).filter(|_| bounded);
+            Policy::Maglev(config)
+        }),
         1 => any::<bool>().prop_map(|reported| {
             Policy::WeightedRoundRobin(weighted_round_robin::Config {
                 weights: match reported {
@@ -130,6 +142,15 @@ fn policies() -> impl Strategy<Value = Policy> {
             })
         }),
     ]
+}
+
+/// Whether all calls are counted, whatever their limit.
+fn bounds_loads(policy: &Policy) -> bool {
+    match policy {
+        Policy::RingHash(config) => config.hash_balance_factor.is_some(),
+        Policy::Maglev(config) => config.hash_balance_factor.is_some(),
+        _ => false,
+    }
 }
 
 fn configs() -> impl Strategy<Value = Config> {
@@ -361,10 +382,11 @@ impl Naive {
         let counts = self.counts(id);
         counts.turns += 1;
         counts.in_flight += 1;
-        self.in_total += u32::from(limit.is_some());
+        let in_total = limit.is_some() || bounds_loads(&self.config.policy);
+        self.in_total += u32::from(in_total);
         Some(Call {
             counts: self.member(id).counts,
-            in_total: limit.is_some(),
+            in_total,
         })
     }
 

@@ -5,7 +5,6 @@ rustler::atoms! {
     aggression,
     all,
     already_completed,
-    any_order,
     application_utilization,
     backends,
     backoff_recovery,

@@ -540,7 +540,6 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             last: last.map(Group::picker),
             cause,
             weighted: *weighted > 0 || config.slow_start.is_some(),
-            any_order: config.any_order,
             random,
         };
         let picker = config.policy.build(&list, with);

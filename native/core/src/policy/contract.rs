@@ -56,8 +56,6 @@ pub(crate) struct Build<'a, P> {
     pub(crate) cause: Cause,
     /// Whether some weight is not 1, or may soon not be.
     pub(crate) weighted: bool,
-    /// See [`Config::any_order`](crate::Config::any_order).
-    pub(crate) any_order: bool,
     pub(crate) random: &'a mut fastrand::Rng,
 }
 

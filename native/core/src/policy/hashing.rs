@@ -20,11 +20,7 @@ pub(crate) trait KeyTable: Sized {
     /// the first one's entry to the next.
     const REHASHES: usize;
 
-    /// Whether it depends on the order of the backends. If it does, lists that come in any order are
-    /// sorted by their texts first.
-    const IN_ORDER: bool;
-
-    /// There are backends, each a text and a weight.
+    /// There are backends, each a text and a weight, in the order of the texts.
     fn build(options: &Self::Options, backends: &[(&[u8], u32)]) -> Self;
 
     /// The backends of the entries, as indices of those that it was built of.
@@ -119,9 +115,9 @@ impl<T: KeyTable> Picker<T> {
         with: Build<Self>,
     ) -> Self {
         let mut listed = list.listed();
-        if with.any_order || !T::IN_ORDER {
-            listed.sort_by(|one, other| one.hash_key.slice.cmp(&other.hash_key.slice));
-        }
+        // grpc-go's order. C-core and Envoy have the list's: where entries are no whole numbers, their rings
+        // differ between clients that have a list in another order.
+        listed.sort_by(|one, other| one.hash_key.slice.cmp(&other.hash_key.slice));
         let built = match with.last.filter(|last| last.built.is_of(&options, &listed)) {
             Some(last) => Arc::clone(&last.built),
             None => Arc::new(Built::new(options, &listed)),

@@ -92,7 +92,6 @@ impl KeyTable for Table {
     /// The number of slots.
     type Options = u32;
     const REHASHES: usize = 8;
-    const IN_ORDER: bool = false;
 
     fn build(table_size: &u32, backends: &[(&[u8], u32)]) -> Self {
         Self::of_size(*table_size, &shares(backends))

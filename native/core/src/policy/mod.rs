@@ -104,14 +104,14 @@ macro_rules! policies {
 
             /// See [`PolicyConfig::build`].
             pub(crate) fn build(&self, list: &impl CandidateList, with: Build<Picker>) -> Picker {
-                let Build { last, cause, weighted, any_order, random } = with;
+                let Build { last, cause, weighted, random } = with;
                 match self {
                     $(Policy::$name(config) => {
                         let last = match last {
                             Some(Picker::$name(last)) => Some(last),
                             _ => None,
                         };
-                        let with = Build { last, cause, weighted, any_order, random };
+                        let with = Build { last, cause, weighted, random };
                         Picker::$name(config.build(list, with))
                     })+
                 }

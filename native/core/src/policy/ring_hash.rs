@@ -135,7 +135,6 @@ impl PolicyConfig for Config {
 impl KeyTable for Ring {
     type Options = Config;
     const REHASHES: usize = 0;
-    const IN_ORDER: bool = true;
 
     fn build(options: &Config, backends: &[(&[u8], u32)]) -> Self {
         Ring::build(options, backends)

@@ -2,8 +2,10 @@
 
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, pick_first, random, round_robin, weighted_round_robin, Policy,
+    least_request, maglev, peak_ewma, pick_first, random, ring_hash, round_robin,
+    weighted_round_robin, BalanceFactor, Policy,
 };
+use grpc_lb_core::Backend;
 
 /// Every policy, in every variant that picks in another way.
 pub fn policies() -> Vec<Policy> {
@@ -18,6 +20,15 @@ pub fn policies() -> Vec<Policy> {
             ..Default::default()
         }),
     ];
+    for hash_balance_factor in [None, BalanceFactor::new(125)] {
+        let mut config = ring_hash::Config::default();
+        config.hash_balance_factor = hash_balance_factor;
+        policies.push(Policy::RingHash(config));
+        // Built anew at every change of a list, in one of these tests or another.
+        let mut config = maglev::Config::new(1_021).expect("it is prime");
+        config.hash_balance_factor = hash_balance_factor;
+        policies.push(Policy::Maglev(config));
+    }
     use round_robin::CursorKind::{PerCaller, Shared};
     for cursor in [Shared, PerCaller(2)] {
         let config = round_robin::Config {
@@ -32,4 +43,10 @@ pub fn policies() -> Vec<Policy> {
         policies.push(Policy::WeightedRoundRobin(config));
     }
     policies
+}
+
+/// A backend as any policy takes it: with a text that follows from its id, for those that hash.
+pub fn keyed<O: std::fmt::Display>(backend: Backend<O>) -> Backend<O> {
+    let text = backend.id.to_string();
+    backend.keyed(text)
 }

@@ -69,7 +69,8 @@ impl Fleet {
     }
 
     fn reconcile(&self, backends: u32, now: Time) {
-        let list: Vec<_> = (1..=backends).map(|id| Backend::new(id, id)).collect();
+        let list = (1..=backends).map(|id| support::keyed(Backend::new(id, id)));
+        let list: Vec<_> = list.collect();
         self.balancer.reconcile(&list, &Unowned, now).unwrap();
     }
 

@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use grpc_lb_core::policy::Policy;
+use grpc_lb_core::{Backend, Balancer, Caller, Time, Unowned};
 use serde_json::Value;
 
 use crate::given::{integer, integer_or, list, same, text};
@@ -96,6 +98,34 @@ impl Hosts {
                 of_shares(&shares.collect::<Vec<_>>())
             }
         }
+    }
+
+    /// Where hashes lead with this policy, in a balancer of these hosts. `None`: a balancer does not weigh
+    /// as localities do.
+    pub fn led_to(&self, policy: Policy, hashes: impl Iterator<Item = u64>) -> Option<Vec<usize>> {
+        let Weights::Own(weights) = &self.weights else {
+            return None;
+        };
+        let hosts = self.keys.iter().zip(weights).enumerate();
+        let backend = |(place, (key, weight)): (usize, (&String, &u32))| Backend {
+            weight: *weight,
+            ..Backend::new(place, place).keyed(key)
+        };
+        let balancer = Balancer::new(policy, 0, Time(0));
+        let list: Vec<_> = hosts.map(backend).collect();
+        balancer
+            .reconcile(&list, &Unowned, Time(0))
+            .expect("it is open");
+        let caller = Caller::new(0);
+        let pick = |hash| {
+            let _keyed = caller.with_key(hash);
+            balancer.pick(&caller, &Unowned, |place| *place)
+        };
+        Some(
+            hashes
+                .map(|hash| pick(hash).expect("all are ready"))
+                .collect(),
+        )
     }
 
     /// The place in the file of what is at this place in what was built.

@@ -2,6 +2,7 @@
 
 use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::policy::maglev::{Config, Table};
+use grpc_lb_core::policy::Policy;
 use serde_json::{json, Value};
 
 use crate::given::{integer, integer_or, list, only, same, Vector, Vectors};
@@ -37,7 +38,15 @@ impl Built {
             |own| Table::build(&config, own),
             |shares| Table::of_shares(&config, shares),
         );
-        let slots = table.slots().map(|backend| hosts.place(backend)).collect();
+        let slots: Vec<_> = table.slots().map(|backend| hosts.place(backend)).collect();
+        if !slots.is_empty() {
+            let led_to = hosts.led_to(Policy::Maglev(config), 0..slots.len() as u64);
+            same(
+                "through the policy",
+                &led_to.as_ref().unwrap_or(&slots),
+                &&slots,
+            )?;
+        }
         Ok(Built {
             hosts,
             table,

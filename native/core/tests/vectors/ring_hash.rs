@@ -2,6 +2,7 @@
 
 use grpc_lb_core::hash::{shares, xxh64};
 use grpc_lb_core::policy::ring_hash::{Config, Ring};
+use grpc_lb_core::policy::Policy;
 use serde_json::{json, Value};
 
 use crate::given::{integer, integer_or, list, near, number, same, text, Vector, Vectors};
@@ -50,6 +51,16 @@ impl Built {
             },
             |shares| Ring::of_shares(&config, shares, hash),
         );
+        if !murmur2 && !ring.is_empty() {
+            let entries = (0..ring.len()).map(|index| ring.entry(index));
+            let (hashes, backends): (Vec<u64>, Vec<usize>) = entries.unzip();
+            let led_to = hosts.led_to(Policy::RingHash(config), hashes.into_iter());
+            same(
+                "through the policy",
+                &led_to.as_ref().unwrap_or(&backends),
+                &&backends,
+            )?;
+        }
         Ok(Built { hosts, ring })
     }
 

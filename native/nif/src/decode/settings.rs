@@ -50,8 +50,6 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
         settings.optional(name, subset)
     })?;
     config.subset = subset.flatten();
-    let any_order = settings.if_given(atoms::any_order(), Fields::get)?;
-    config.any_order = any_order.unwrap_or(config.any_order);
     let owner = settings.if_given(atoms::owner(), Fields::owner)?;
     let seed: Option<Option<u64>> = settings.if_given(atoms::seed(), Fields::get)?;
     let clock = settings.if_given(atoms::clock(), clock)?;
