@@ -69,6 +69,55 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
     end
   end
 
+  for policy <- [:ring_hash, :maglev, {:ring_hash, hash_balance_factor: 125}] do
+    test "50 pickers x 100 picks of a key while #{inspect(policy)} is closed" do
+      for _ <- 1..20 do
+        {:ok, lb} = GrpcLb.new(unquote(policy), for(n <- 1..8, do: {"backend #{n}", n}))
+        {:ok, its} = GrpcLb.pick(lb, "user 7")
+        pick = fn -> GrpcLb.pick(lb, "user 7") end
+
+        for seen <- picking_during(50, pick, fn -> GrpcLb.close(lb) end) do
+          results = for {_phase, result} <- seen, do: result
+          assert Enum.dedup(results) == [{:ok, its}, {:error, :closed}]
+          refute {:after, {:ok, its}} in seen
+        end
+      end
+    end
+
+    test "30 pickers x 200 picks of keys while 8 backends of #{inspect(policy)} shrink to 2" do
+      all = for n <- 1..8, do: {"backend #{n}", n}
+      few = Enum.take(all, 2)
+      keys = for n <- 1..16, do: "user #{n}"
+      led = fn lb -> for key <- keys, do: GrpcLb.pick(lb, key) end
+      {:ok, of_all} = GrpcLb.new(unquote(policy), all)
+      {:ok, of_few} = GrpcLb.new(unquote(policy), few)
+      {before, after_it} = {led.(of_all), led.(of_few)}
+
+      for _ <- 1..20 do
+        {:ok, lb} = GrpcLb.new(unquote(policy), all)
+
+        # One key after the other: each leads to where the old list or the new one has it.
+        pick = fn ->
+          for {key, old, new} <- Enum.zip([keys, before, after_it]) do
+            picked = GrpcLb.pick(lb, key)
+            true = picked in [old, new]
+            picked
+          end
+        end
+
+        shrink = fn ->
+          # By way of states: these move keys, and no other list comes of them.
+          for {id, _value} <- all -- few, do: :ok = GrpcLb.set_state(lb, id, :ready)
+          assert {:ok, %{removed: 6, kept: 2}} = GrpcLb.reconcile(lb, few)
+        end
+
+        for seen <- picking_during(30, pick, shrink, 13), {phase, led} <- seen do
+          assert if phase == :after, do: led == after_it, else: true
+        end
+      end
+    end
+  end
+
   test "a pick is of the old list or the new, never of a mix" do
     # All values of a list carry its number; ids stay the same, so that everything is kept.
     list = fn number -> for id <- 1..5, do: {id, {number, String.duplicate("x", number)}} end

@@ -180,6 +180,42 @@ defmodule GrpcLb.Stress.LongScheduleTest do
       assert {:error, :overloaded} = Native.checkout_except_thoroughly(lb, [1])
     end
 
+    test "of which most are full, or down, has a call with a key led on" do
+      backends = Enum.map(1..20_000, &"backend #{&1}")
+      ring = {:ring_hash, min_ring_size: 1_000_000, max_ring_size: 1_000_000}
+      table = {:maglev, table_size: 1_000_003}
+
+      for policy <- [ring, table], factor <- [nil, 100] do
+        {name, options} = policy
+        policy = {name, [hash_balance_factor: factor] ++ options}
+        {:ok, lb} = GrpcLb.new(policy, backends, max_requests_per_backend: 0)
+        assert_short(fn _ -> {:error, :overloaded} = GrpcLb.checkout(lb, "user 7") end)
+
+        assert {:error, :overloaded} =
+                 Native.checkout_except_thoroughly(lb, ["backend 1"], "user 7")
+
+        down = for id <- tl(backends), do: {id, id, state: :connecting}
+        {:ok, _changes} = GrpcLb.reconcile(lb, [hd(backends) | down])
+        assert_short(fn _ -> for n <- 1..100, do: {:ok, "backend 1"} = GrpcLb.pick(lb, n) end)
+      end
+    end
+
+    test "of deaths has tables built, and its process waits for none" do
+      assert_short(
+        fn ->
+          owner = spawn(fn -> receive(do: (:end -> :ok)) end)
+          backends = for i <- 1..999, do: {"backend #{i}", i, owner: owner}
+          opts = [on_owner_death: :remove]
+          {:ok, lb} = GrpcLb.new({:maglev, table_size: 1_000_003}, ["last" | backends], opts)
+          {lb, owner}
+        end,
+        fn {lb, owner} ->
+          Process.exit(owner, :kill)
+          until_none(lb, fn lb -> if GrpcLb.size(lb) == 1, do: {:error, :no_backends} end)
+        end
+      )
+    end
+
     test "whose owner has just died is picked from" do
       for call <- [&GrpcLb.pick/1, &GrpcLb.checkout/1] do
         assert_short(

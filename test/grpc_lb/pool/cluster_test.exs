@@ -43,6 +43,26 @@ defmodule GrpcLb.Pool.ClusterTest do
     end
   end
 
+  for policy <- [:ring_hash, :maglev] do
+    test "with #{policy} a key leads to the same member from every node", context do
+      %{nodes: [a | others] = nodes, pool: pool} = context
+      start_pools!(nodes, pool, policy: unquote(policy))
+      led = run(a, PoolNode, :led, [pool, 500])
+      assert length(Enum.uniq(led)) == 6
+      for node <- others, do: assert(run(node, PoolNode, :led, [pool, 500]) == led)
+
+      # Also by call/3, and after one has left.
+      answers = for node <- nodes, do: run(node, PoolNode, :answers, [pool, 50])
+      assert [_same_everywhere] = Enum.uniq(answers)
+      [gone | _] = led
+      owner = Enum.find(nodes, &(&1.name == node(gone)))
+      :ok = run(owner, Pool, :leave, [pool, gone])
+      for node <- nodes, do: eventually(fn -> gone not in pids(node, pool) end)
+      assert [without] = Enum.uniq(for node <- nodes, do: run(node, PoolNode, :led, [pool, 500]))
+      refute gone in without
+    end
+  end
+
   test "joins, updates, leaves and deaths are seen everywhere", %{nodes: nodes, pool: pool} do
     [a, b, c] = nodes
     start_pools!(nodes, pool)

@@ -28,6 +28,17 @@ defmodule GrpcLb.Test.Peer.PoolNode do
 
   def picks(pool, n), do: for(_ <- 1..n, do: Pool.pick!(pool))
 
+  @doc "Where keys lead."
+  def led(pool, n), do: for(key <- 1..n, do: elem(Pool.pick(pool, {:key, key}), 1))
+
+  @doc "Who answers calls with keys."
+  def answers(pool, n) do
+    for key <- 1..n do
+      {:ok, pid} = Pool.call(pool, :who, key: {:key, key})
+      pid
+    end
+  end
+
   def join_many(pool, n) do
     ^n = length(PoolWorker.start_members(pool, n))
     :ok
