@@ -69,6 +69,57 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
     end
   end
 
+  # Each with a layer that comes and goes, or is not used at all.
+  @layered [
+    priorities: [overprovisioning_factor: 140],
+    localities: [locality_weights: %{"zone 1" => 3}],
+    subset: [subset: [size: 2]]
+  ]
+
+  defp layered(id) do
+    {id, %{id: id, name: "backend #{id}"}, priority: rem(id, 2), locality: "zone #{rem(id, 3)}"}
+  end
+
+  for policy <- [:round_robin, :least_request, :ring_hash], {what, opts} <- @layered do
+    test "50 pickers x 100 picks while a balancer with #{policy} and #{what} is closed" do
+      for _ <- 1..5 do
+        {:ok, lb} =
+          GrpcLb.new(unquote(policy), Enum.map(1..8, &layered/1), unquote(Macro.escape(opts)))
+
+        pick = fn -> with {:ok, %{id: id}} when id in 1..8 <- GrpcLb.pick(lb), do: :picked end
+
+        for seen <- picking_during(50, pick, fn -> GrpcLb.close(lb) end) do
+          assert Enum.dedup(for {_phase, result} <- seen, do: result) == [
+                   :picked,
+                   {:error, :closed}
+                 ]
+
+          refute {:after, :picked} in seen
+        end
+      end
+    end
+
+    test "30 pickers x 200 picks while 8 backends with #{policy} and #{what} shrink to 2" do
+      for _ <- 1..5 do
+        {:ok, lb} =
+          GrpcLb.new(unquote(policy), Enum.map(1..8, &layered/1), unquote(Macro.escape(opts)))
+
+        pick = fn ->
+          {:ok, %{id: id}} = GrpcLb.pick(lb)
+          id
+        end
+
+        shrink = fn ->
+          assert {:ok, %{removed: 6, kept: 2}} = GrpcLb.reconcile(lb, Enum.map(1..2, &layered/1))
+        end
+
+        seen = 30 |> picking_during(pick, shrink, 200) |> List.flatten() |> MapSet.new()
+        # The one of priority 0 serves, and with a subset, too, each priority has its own.
+        assert for({:after, id} <- seen, uniq: true, do: id) == [2]
+      end
+    end
+  end
+
   for policy <- [:ring_hash, :maglev, {:ring_hash, hash_balance_factor: 125}] do
     test "50 pickers x 100 picks of a key while #{inspect(policy)} is closed" do
       for _ <- 1..20 do

@@ -30,6 +30,10 @@ defmodule GrpcLb.Stress.LeakTest do
     assert_nothing_left(peer, :call_cycles)
   end
 
+  test "layers and subsets that come and go", %{peer: peer} do
+    assert_nothing_left(peer, :layered_cycles)
+  end
+
   test "new and reconcile that are refused", %{peer: peer} do
     assert_nothing_left(peer, :refused_cycles)
   end

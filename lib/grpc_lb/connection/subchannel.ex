@@ -20,7 +20,8 @@ defmodule GrpcLb.Connection.Subchannel do
 
   @type state ::
           :opening
-          | {:up | {:unhealthy, reason :: term()} | :draining, value :: Secret.t(), owner :: pid()}
+          | {:up | {:unhealthy, reason :: term()} | :draining, value :: Secret.t(),
+             owner :: pid()}
           | :closing
 
   @doc "How long a transport may take to close, beside what it is given to drain."

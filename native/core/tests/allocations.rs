@@ -21,7 +21,7 @@ use crossbeam_epoch::Collector;
 use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures};
 use grpc_lb_core::policy::{random, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, Balancer, Caller, Config, Outcome, Owner, Owners, Time, Unavailable, Unowned,
+    Backend, Balancer, Caller, Config, Outcome, Owner, Owners, State, Time, Unavailable, Unowned,
 };
 
 mod support;
@@ -313,5 +313,54 @@ fn the_cost_of_a_change_is_not_that_of_the_list() {
         let long = bytes_for_a_thousand(32_000, policy);
         // Copying the list would make it 30 times as much.
         assert!(long < 8 * short, "{short} and {long} bytes");
+    }
+}
+
+#[test]
+fn picks_and_calls_leave_the_heap_alone_whichever_layer_serves() {
+    let _alone = alone();
+    for policy in support::policies() {
+        let config = Config {
+            overprovisioning_factor: NonZeroU32::new(140),
+            max_requests_per_backend: Some(1),
+            ..Config::from(policy)
+        };
+        let name = config.policy.name();
+        let balancer = Balancer::new(config, 1, Time(0));
+        let caller = Caller::new(1);
+        let list: Vec<_> = (0..40)
+            .map(|id| Backend {
+                priority: id % 2,
+                locality: Some(format!("zone {}", id % 3).into()),
+                ..Backend::new(id.to_string(), "x".to_string()).keyed(id.to_string())
+            })
+            .collect();
+        balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+        // Half of the first priority is down: the second has a part of the picks.
+        for id in (0..20).step_by(2) {
+            let down = State::TransientFailure;
+            balancer
+                .set_state(&id.to_string(), down, &Unowned, Time(0))
+                .unwrap();
+        }
+        first_failure(&balancer, &caller);
+        let (asked, ()) = calls_of(|| {
+            for _ in 0..1_000 {
+                balancer.pick(&caller, &Unowned, String::len).unwrap();
+            }
+            // With the layers full, one after the other.
+            let tickets: [_; 30] = std::array::from_fn(|_| {
+                balancer
+                    .checkout(&caller, &Unowned, Time(0), String::len)
+                    .unwrap()
+                    .1
+            });
+            let full = balancer.checkout(&caller, &Unowned, Time(0), String::len);
+            assert_eq!(full.err(), Some(Unavailable::Overloaded));
+            for ticket in tickets {
+                ticket.complete(Outcome::Failure, None, Time(0)).unwrap();
+            }
+        });
+        assert_eq!(asked, NONE, "{name}");
     }
 }

@@ -66,6 +66,33 @@ defmodule GrpcLb.Test.Peer.Leaks do
     :ok
   end
 
+  def layered_cycles do
+    for i <- 1..250, policy <- [:round_robin, :ring_hash] do
+      backends =
+        for n <- 1..6,
+            do: {n, {:value, i}, priority: rem(n, 2), locality: "zone #{rem(n + i, 3)}"}
+
+      {:ok, lb} =
+        GrpcLb.new(policy, backends,
+          subset: [size: 2],
+          overprovisioning_factor: 140,
+          locality_weights: %{"zone 0" => 2}
+        )
+
+      {:ok, _value} = GrpcLb.pick(lb)
+      {:ok, _value, _forgotten} = GrpcLb.checkout(lb)
+      :ok = GrpcLb.set_state(lb, 1, :transient_failure)
+
+      {:ok, _changes} =
+        GrpcLb.reconcile(lb, for({id, _, _} <- backends, do: {id, [i], priority: id}))
+
+      {:ok, _changes} = GrpcLb.remove(lb, [1, 2])
+      if rem(i, 2) == 0, do: :ok = GrpcLb.close(lb)
+    end
+
+    :ok
+  end
+
   def drop_cycles do
     for i <- 1..500 do
       {:ok, lb} = GrpcLb.new({:round_robin, cursor: :per_scheduler}, [{:a, {:value, i}}, :b])

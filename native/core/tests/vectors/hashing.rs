@@ -1,7 +1,12 @@
 //! hash.json and random_subsetting.json.
 
+use std::collections::BTreeSet;
+use std::num::NonZeroU32;
+
 use grpc_lb_core::hash::xxh64;
-use grpc_lb_core::subset::subset;
+use grpc_lb_core::policy::{round_robin, Policy};
+use grpc_lb_core::subset::{self, subset};
+use grpc_lb_core::{Backend, Balancer, Caller, Config, Time, Unowned};
 use serde_json::Value;
 
 use crate::given::{integer, integer_or, integers, list, only, same, text, Vector, Vectors};
@@ -45,9 +50,32 @@ fn chosen(input: &Value, expect: &Value) -> Result<(), String> {
         .map(|address| shape.replace("<addr>", text(address)))
         .collect();
     let size = integer(&input["subset_size"]) as usize;
-    let chosen = subset(&keys, integer_or(&input["seed"], 0), size);
+    let seed = integer_or(&input["seed"], 0);
+    let chosen = subset(&keys, seed, size);
     let chosen: Vec<u64> = chosen.into_iter().map(|index| index as u64).collect();
-    same("subset", &chosen, &integers(&expect["subset"]))
+    same("subset", &chosen, &integers(&expect["subset"]))?;
+    let expected: BTreeSet<u64> = integers(&expect["subset"]).into_iter().collect();
+    same("used by a balancer", &used(&keys, seed, size), &expected)
+}
+
+/// Who can be picked of a balancer that takes such a subset.
+fn used(keys: &[String], seed: u64, size: usize) -> BTreeSet<u64> {
+    let config = Config {
+        subset: NonZeroU32::new(size as u32).map(|size| subset::Config { size, seed }),
+        ..Config::from(Policy::RoundRobin(round_robin::Config::default()))
+    };
+    let balancer = Balancer::new(config, 0, Time(0));
+    let list = keys
+        .iter()
+        .zip(0..)
+        .map(|(key, index)| Backend::new(index, index).keyed(key));
+    let list: Vec<Backend<u64>> = list.collect();
+    balancer
+        .reconcile(&list, &Unowned, Time(0))
+        .expect("each index is there once");
+    let caller = Caller::new(0);
+    let pick = |_| balancer.pick(&caller, &Unowned, |index| *index).ok();
+    keys.iter().filter_map(pick).collect()
 }
 
 /// The seed of libstdc++'s `std::hash`, which Envoy takes.
