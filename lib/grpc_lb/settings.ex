@@ -264,7 +264,8 @@ defmodule GrpcLb.Settings do
       backends take 70 percent. Localities of one priority are left their share in the same way. While
       all priorities together have 100 percent none panics; else each with fewer healthy backends than
       `:panic_threshold` does so for itself, and when all do they have picks by how many backends each
-      has. Connecting and draining backends, and those whose owner is dead, do not count. Shares are
+      has. Draining backends and those that have never been ready do not count; one that has been, and is
+      connecting or has lost its owner, counts as unhealthy, and is not picked in a panic. Shares are
       whole percents, by turns as those of localities and not at random as Envoy's. By default none, as in
       gRPC: the first priority with a backend to pick has all picks, and panic is judged over all.
       """

@@ -25,7 +25,7 @@ pub struct Config {
     /// Below so many percent of healthy backends, those that are not healthy are picked, too
     /// (Envoy). 0 is never.
     pub panic_threshold: u32,
-    /// In percent (Envoy). Without it the first priority with a healthy backend has all picks, as in
+    /// How much more than its part a backend can serve, in percent (Envoy). Without it the first priority with a healthy backend has all picks, as in
     /// gRPC. With it a priority has them as long as its share of healthy backends times this is 100
     /// percent, and then those after it take over what is missing; localities are left picks in the
     /// same way; and each priority panics for itself.

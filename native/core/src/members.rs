@@ -38,6 +38,8 @@ pub(crate) struct Member<T> {
     pub(crate) hash_key: Option<HashKey>,
     /// Whether it is listed only, since the subset that is used is of others.
     pub(crate) outside: bool,
+    /// Whether it has been ready since it was listed.
+    pub(crate) was_ready: bool,
     /// As its user says.
     pub(crate) state: State,
     pub(crate) owner_dead: bool,
@@ -66,7 +68,7 @@ impl<T> Member<T> {
 
     /// Whether it could be picked, were it not for an ejection.
     pub(crate) fn is_ready(&self) -> bool {
-        self.state == State::Ready && !self.owner_dead && !self.outside
+        self.is_up() && !self.outside
     }
 
     /// Whether it keeps backends of weight 0 out of the rotation.
@@ -74,13 +76,26 @@ impl<T> Member<T> {
         self.weight > 0 && self.row.is_some()
     }
 
+    /// Whether it is ready, in the subset or not.
+    fn is_up(&self) -> bool {
+        self.state == State::Ready && !self.owner_dead
+    }
+
+    /// Has it known that it has been ready, if it is.
+    pub(crate) fn note_ready(&mut self) {
+        self.was_ready |= self.is_up();
+    }
+
     /// The standing that follows from its state, its owner and its health.
     pub(crate) fn current_standing(&self) -> Standing {
         match self.state {
             _ if self.outside => Standing::Outside,
-            _ if self.owner_dead => Standing::Excluded,
             // Envoy leaves out of its percentages what was never ready, or drains.
-            State::Connecting | State::Draining => Standing::Excluded,
+            State::Draining => Standing::Excluded,
+            _ if self.owner_dead && self.was_ready => Standing::Lost,
+            _ if self.owner_dead => Standing::Excluded,
+            State::Connecting if self.was_ready => Standing::Lost,
+            State::Connecting => Standing::Excluded,
             State::TransientFailure => Standing::Unhealthy,
             State::Ready if self.is_ejected() => Standing::Ejected,
             State::Ready => Standing::Healthy,
@@ -153,6 +168,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             layer,
             hash_key: offered.hash_key.clone(),
             outside: false,
+            was_ready: false,
             state: offered.state.unwrap_or_default(),
             owner_dead: false,
             standing: Standing::default(),

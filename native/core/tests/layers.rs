@@ -181,6 +181,8 @@ type Key = (u32, Option<Box<str>>);
 /// backends themselves is the balancer's own: their states and ejections have models of their own.
 struct Naive<'a> {
     layering: &'a Layering,
+    /// Who has been ready since it was listed.
+    were_ready: &'a HashSet<u8>,
     /// Those that are in the subset, by layer.
     layers: BTreeMap<Key, Vec<&'a BackendInfo<u8>>>,
 }
@@ -189,6 +191,7 @@ impl<'a> Naive<'a> {
     fn new(
         layering: &'a Layering,
         subset: Option<subset::Config>,
+        were_ready: &'a HashSet<u8>,
         backends: &'a [BackendInfo<u8>],
     ) -> Self {
         let mut layers: BTreeMap<Key, Vec<&BackendInfo<u8>>> = BTreeMap::new();
@@ -207,7 +210,20 @@ impl<'a> Naive<'a> {
             let key = (backend.priority, backend.locality.clone());
             layers.entry(key).or_default().push(backend);
         }
-        Naive { layering, layers }
+        Naive {
+            layering,
+            were_ready,
+            layers,
+        }
+    }
+
+    /// Those that are healthy or could be, and with a factor those that have been.
+    fn counted(&self, backends: &[&BackendInfo<u8>]) -> u64 {
+        let lost = backends.iter().filter(|it| {
+            let missing = it.owner_dead || it.state == State::Connecting;
+            missing && it.state != State::Draining && self.were_ready.contains(&it.id)
+        });
+        counted(backends) + lost.count() as u64
     }
 
     fn all(&self) -> Vec<&'a BackendInfo<u8>> {
@@ -228,7 +244,7 @@ impl<'a> Naive<'a> {
     fn loads(&self, factor: u32, only: &[u32]) -> BTreeMap<u32, (u32, bool)> {
         let health = |priority: &u32| {
             let of_it = self.of_priority(*priority);
-            let all = counted(&of_it);
+            let all = self.counted(&of_it);
             (100 * healthy(&of_it) * u64::from(factor))
                 .checked_div(100 * all)
                 .unwrap_or(0)
@@ -237,7 +253,7 @@ impl<'a> Naive<'a> {
         let total: u64 = only.iter().map(health).sum::<u64>().min(100);
         let panics = |priority: &u32| {
             let of_it = self.of_priority(*priority);
-            total < 100 && too_few(&of_it, self.layering.panic_threshold)
+            total < 100 && too_few(&of_it, self.counted(&of_it), self.layering.panic_threshold)
         };
         let all_panic = only.iter().all(panics);
         let listed = |priority: &u32| self.of_priority(*priority).len() as u64;
@@ -267,7 +283,11 @@ impl<'a> Naive<'a> {
     fn panics(&self, priority: u32) -> bool {
         match self.layering.factor {
             Some(factor) => self.loads(factor.get(), &self.priorities())[&priority].1,
-            None => too_few(&self.all(), self.layering.panic_threshold),
+            None => too_few(
+                &self.all(),
+                counted(&self.all()),
+                self.layering.panic_threshold,
+            ),
         }
     }
 
@@ -342,7 +362,7 @@ impl<'a> Naive<'a> {
                 if !calm {
                     return count(key) as f64;
                 }
-                let healthy = healthy(of(key)) as f64 / counted(of(key)).max(1) as f64;
+                let healthy = healthy(of(key)) as f64 / self.counted(of(key)).max(1) as f64;
                 let availability = match self.layering.factor {
                     Some(factor) => (healthy * f64::from(factor.get()) / 100.0).min(1.0),
                     None => f64::from(u8::from(healthy > 0.0)),
@@ -369,6 +389,7 @@ enum Standing {
 fn standing(backend: &BackendInfo<u8>) -> Standing {
     match backend.state {
         _ if backend.owner_dead => Standing::Excluded,
+        // With a factor those that have been ready count, see `Naive::counted`.
         State::Connecting | State::Draining => Standing::Excluded,
         State::TransientFailure => Standing::Unhealthy,
         State::Ready if backend.ejected_until.is_some() => Standing::Ejected,
@@ -390,8 +411,8 @@ fn counted(backends: &[&BackendInfo<u8>]) -> u64 {
     counted.count() as u64
 }
 
-fn too_few(backends: &[&BackendInfo<u8>], threshold: u32) -> bool {
-    match counted(backends) {
+fn too_few(backends: &[&BackendInfo<u8>], all: u64, threshold: u32) -> bool {
+    match all {
         0 => threshold > 0,
         all => 100 * healthy(backends) < u64::from(threshold) * all,
     }
@@ -404,10 +425,14 @@ fn compare(
     caller: &Caller,
     world: &World,
     subset: Option<subset::Config>,
+    were_ready: &mut HashSet<u8>,
     by_turns: bool,
 ) {
     let info = balancer.info(world);
-    let naive = Naive::new(layering, subset, &info.backends);
+    were_ready.retain(|id| info.backends.iter().any(|it| it.id == *id));
+    let up = |it: &&BackendInfo<u8>| it.state == State::Ready && !it.owner_dead;
+    were_ready.extend(info.backends.iter().filter(up).map(|it| it.id));
+    let naive = Naive::new(layering, subset, were_ready, &info.backends);
     let shares = naive.shares();
     let described: Vec<Key> = info
         .layers
@@ -490,6 +515,7 @@ proptest! {
         let balancer = Balancer::new(config, 1, Time(0));
         let caller = Caller::new(2);
         let mut calls = Vec::new();
+        let mut were_ready = HashSet::new();
         let mut now = Time(0);
         for operation in operations {
             match operation {
@@ -511,7 +537,7 @@ proptest! {
                 }
                 Operation::Checkout => {
                     let info = balancer.info(&world);
-                    let pickable = Naive::new(&layering, subset, &info.backends).pickable();
+                    let pickable = Naive::new(&layering, subset, &were_ready, &info.backends).pickable();
                     let max = layering.max_requests_per_backend.unwrap_or(u32::MAX);
                     match balancer.checkout(&caller, &world, now, |id| *id) {
                         Ok((id, ticket)) => {
@@ -535,7 +561,7 @@ proptest! {
                     let owned = |it: &BackendInfo<u8>| it.owner == Some(owner(id));
                     world.0.borrow_mut().insert(owner(id));
                     if listed.iter().any(owned) {
-                        let pickable = Naive::new(&layering, subset, &listed).pickable();
+                        let pickable = Naive::new(&layering, subset, &were_ready, &listed).pickable();
                         let alive = pickable.iter().any(|it| it.id != id);
                         prop_assert!(balancer.note_death(owner(id)));
                         if late {
@@ -552,7 +578,7 @@ proptest! {
                     balancer.tick(&world, now);
                 }
             }
-            compare(&balancer, &layering, &caller, &world, subset, by_turns);
+            compare(&balancer, &layering, &caller, &world, subset, &mut were_ready, by_turns);
         }
     }
 }

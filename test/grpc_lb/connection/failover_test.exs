@@ -2,6 +2,7 @@ defmodule GrpcLb.Connection.FailoverTest do
   use ExUnit.Case, async: true
 
   import GrpcLb.Test.Connections
+  import GrpcLb.Test.Eventually
 
   alias GrpcLb.{Address, Connection}
   alias GrpcLb.Connection.Failover
@@ -149,6 +150,27 @@ defmodule GrpcLb.Connection.FailoverTest do
     {handle, _names} = connect_scripted!(addresses, overprovisioning_factor: 140)
     await_ids(handle, [near, far])
     assert picked(handle, 4) == List.duplicate(Loopback.id(near), 4)
+  end
+
+  test "with it a priority that loses transports loses its share step by step" do
+    servers = for _ <- 1..8, do: Loopback.start()
+    {near, far} = Enum.split(servers, 4)
+    addresses = for {s, i} <- Enum.with_index(servers), do: with_priority(s, div(i, 4))
+    {handle, _names} = connect_scripted!(addresses, overprovisioning_factor: 140)
+    await_ids(handle, servers)
+    ids = Enum.map(near, &Loopback.id/1)
+    near_of = fn n -> handle |> picked(n) |> Enum.count(&(&1 in ids)) end
+    assert near_of.(100) == 100
+
+    for {gone, percent} <- Enum.zip(near, [100, 70, 35, 0]) do
+      Loopback.become(gone, :refuse)
+      eventually(fn -> Loopback.id(gone) not in ids(handle) end)
+      assert near_of.(100) == percent
+    end
+
+    Loopback.become(hd(near), :echo)
+    await_ids(handle, [hd(near) | far])
+    assert near_of.(100) == 35
   end
 
   test "a server that is started anew leaves the spares open" do

@@ -236,7 +236,9 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
 
     /// Counts a member by its current standing, and has it in the rotation accordingly.
     pub(super) fn update_standing(&mut self, key: MemberKey, now: Time) {
-        let standing = self.writer.members.get(key).current_standing();
+        let member = self.writer.members.get_mut(key);
+        member.note_ready();
+        let standing = member.current_standing();
         if self.set_standing(key, standing) && standing == Standing::Healthy {
             self.on_healthy(key, now);
         }

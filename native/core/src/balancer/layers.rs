@@ -49,7 +49,7 @@ impl Layer {
     fn level(&self) -> Level {
         Level {
             listed: self.used(),
-            counted: self.census.counted(),
+            counted: self.census.counted() + self.census.lost(),
             healthy: self.census.healthy(),
         }
     }
@@ -169,6 +169,10 @@ impl Layers {
     /// Which layer a pick tries first, and which then. `pickable` says of each how many of it can be
     /// picked.
     pub(super) fn order(&mut self, config: &Config, pickable: &[usize]) -> Order {
+        if let [only] = &mut self.layers[..] {
+            only.share = if pickable[0] > 0 { 1.0 } else { 0.0 };
+            return Order::new(First::Always(0), Box::new([]));
+        }
         let can_serve = |layer: &u32| pickable[*layer as usize] > 0;
         let mut levels = self.levels();
         levels.retain(|level| level.iter().any(can_serve));

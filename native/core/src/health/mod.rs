@@ -24,6 +24,8 @@ pub(crate) enum Standing {
     Excluded,
     /// Not in the subset that is used, and as if it was not listed.
     Outside,
+    /// Not picked whatever happens, and missing in its priority: it has been ready.
+    Lost,
     /// Picked in a panic only.
     Unhealthy,
     /// Ready, and left out for how its calls ended: picked in a panic, and where no other can be.
@@ -48,7 +50,7 @@ impl Relief {
             Standing::Healthy => true,
             Standing::Ejected => self != Relief::Nobody,
             Standing::Unhealthy => self == Relief::All,
-            Standing::Excluded | Standing::Outside => false,
+            Standing::Excluded | Standing::Outside | Standing::Lost => false,
         }
     }
 }
@@ -57,6 +59,7 @@ impl Relief {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Census {
     outside: u32,
+    lost: u32,
     unhealthy: u32,
     ejected: u32,
     healthy: u32,
@@ -77,6 +80,7 @@ impl Census {
         match standing {
             Standing::Excluded => None,
             Standing::Outside => Some(&mut self.outside),
+            Standing::Lost => Some(&mut self.lost),
             Standing::Unhealthy => Some(&mut self.unhealthy),
             Standing::Ejected => Some(&mut self.ejected),
             Standing::Healthy => Some(&mut self.healthy),
@@ -108,7 +112,11 @@ impl Census {
         self.outside
     }
 
-    /// All that are healthy or could be.
+    pub(crate) fn lost(self) -> u32 {
+        self.lost
+    }
+
+    /// All that are healthy, or are picked in a panic.
     pub(crate) fn counted(self) -> u32 {
         self.healthy + self.ejected + self.unhealthy
     }
