@@ -153,8 +153,8 @@ impl<T> Snapshot<T> {
         }
     }
 
-    /// Apart, as is `begin_in_order`: what is called in one place is compiled into it.
-    #[cold]
+    /// Apart, as is `begin_in_order`: what is called in one place is compiled into it. Not cold: for a
+    /// balancer with layers this is the way of every pick.
     #[inline(never)]
     fn pick_in_order<'a>(
         &'a self,
@@ -202,7 +202,6 @@ impl<T> Snapshot<T> {
         }
     }
 
-    #[cold]
     #[inline(never)]
     fn begin_in_order<'a>(
         &'a self,
