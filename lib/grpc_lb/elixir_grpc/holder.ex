@@ -7,7 +7,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   use GenServer, restart: :temporary
   use GrpcLb.Redacted, show: [:name, :addresses]
 
-  alias GrpcLb.ElixirGrpc.{Adapter, Call, Owner, Subchannel}
+  alias GrpcLb.ElixirGrpc.{Adapter, Addresses, Call, Owner, Subchannel}
   alias GrpcLb.Secret
 
   @supervisor GrpcLb.ElixirGrpc.Holders
@@ -21,10 +21,8 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   # A crash is logged with this, and there may be credentials in the options.
   @derive {Inspect, only: [:name, :addresses]}
   @enforce_keys [:name, :options, :balancer, :owner]
-  defstruct @enforce_keys ++ [:channel, :opts, addresses: %{}, subchannels: %{}, awaiting: []]
-
-  @typedoc "Host and port, as the channel has them: the id of the backend."
-  @type address :: {host :: term(), port :: term()}
+  defstruct @enforce_keys ++
+              [:channel, :opts, addresses: %{}, subchannels: MapSet.new(), awaiting: []]
 
   @doc "The supervisor of all holders, for the application."
   @spec supervisor() :: Supervisor.child_spec()
@@ -75,7 +73,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   end
 
   @doc "Removes an address. The holder has ended when it was the last."
-  @spec disconnect(name :: term(), address()) :: :ok
+  @spec disconnect(name :: term(), Addresses.address()) :: :ok
   def disconnect(name, address) do
     with [{holder, _connection}] <- Registry.lookup(GrpcLb.Registry, {Adapter, name}) do
       GenServer.call(holder, {:disconnect, address}, :infinity)
@@ -173,27 +171,17 @@ defmodule GrpcLb.ElixirGrpc.Holder do
          put_address(state, address, %{known | waiting: [from | known.waiting], by: by})}
 
       _new ->
-        known = %{
-          subchannel: nil,
-          process: nil,
-          waiting: [from],
-          connecting?: false,
-          leaving?: false,
-          by: by
-        }
-
+        known = Addresses.first(from, by)
         {:noreply, state |> put_address(address, known) |> start_subchannel(address, :first)}
     end
   end
 
   def handle_call({:disconnect, address}, {caller, _tag}, state) do
-    others = Map.delete(state.addresses, address)
-
     cond do
       not is_map_key(state.addresses, address) ->
         {:reply, :ok, state}
 
-      not Enum.all?(others, fn {_address, known} -> known.leaving? end) ->
+      not Addresses.all_leaving?(Map.delete(state.addresses, address)) ->
         {:reply, :ok, remove(state, address)}
 
       Owner.find(state.name) == nil ->
@@ -208,25 +196,25 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   end
 
   def handle_call({:going_away, process}, _from, state) do
-    case Enum.find(state.addresses, fn {_address, known} -> known.process == process end) do
-      {address, known} ->
-        Subchannel.replace(known.subchannel, process)
+    case Addresses.of_process(state.addresses, process) do
+      {:ok, address} ->
+        Subchannel.replace(state.addresses[address].subchannel, process)
         {:reply, :ok, set_state(state, address, :connecting)}
 
-      nil ->
+      :error ->
         {:reply, :ok, state}
     end
   end
 
   def handle_call(:await, from, state) do
-    if Enum.any?(state.addresses, fn {_address, known} -> known.connecting? end),
+    if Addresses.connecting?(state.addresses),
       do: {:noreply, %{state | awaiting: [from | state.awaiting]}},
       else: {:reply, false, state}
   end
 
   @impl true
   def handle_cast({:up, subchannel, up}, state) do
-    case listed(state, subchannel) do
+    case Addresses.of_subchannel(state.addresses, subchannel) do
       {:ok, address} ->
         # Connected to again it is a new server, of which nothing is known.
         GrpcLb.remove(state.balancer, [address])
@@ -236,8 +224,8 @@ defmodule GrpcLb.ElixirGrpc.Holder do
             known = state.addresses[address]
             for from <- known.waiting || [], do: GenServer.reply(from, {:ok, subchannel})
             known = %{known | waiting: nil, process: up.process, connecting?: false}
-            state = state |> put_address(address, known) |> remove_leaving()
-            {:noreply, awaited(state)}
+            state = put_address(state, address, known)
+            {:noreply, state |> remove_all(Addresses.leaving(state.addresses)) |> awaited()}
 
           # By somebody who had it from `GrpcLb.ElixirGrpc.Adapter.balancer/1`.
           {:error, :closed} ->
@@ -250,25 +238,24 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   end
 
   def handle_cast({:down, subchannel, to}, state) do
-    case listed(state, subchannel) do
+    case Addresses.of_subchannel(state.addresses, subchannel) do
       {:ok, address} -> {:noreply, set_state(state, address, to)}
       :error -> {:noreply, state}
     end
   end
 
   def handle_cast({:report, subchannel, report}, state) do
-    with {:ok, address} <- listed(state, subchannel),
+    with {:ok, address} <- Addresses.of_subchannel(state.addresses, subchannel),
          do: GrpcLb.report(state.balancer, address, report)
 
     {:noreply, state}
   end
 
   @impl true
-  def handle_info({:EXIT, pid, reason}, state) when is_map_key(state.subchannels, pid) do
-    listed = listed(state, pid)
-    state = %{state | subchannels: Map.delete(state.subchannels, pid)}
+  def handle_info({:EXIT, pid, reason}, state) do
+    state = %{state | subchannels: MapSet.delete(state.subchannels, pid)}
 
-    case listed do
+    case Addresses.of_subchannel(state.addresses, pid) do
       {:ok, address} -> subchannel_ended(state, address, state.addresses[address], reason)
       :error -> {:noreply, state}
     end
@@ -278,7 +265,7 @@ defmodule GrpcLb.ElixirGrpc.Holder do
         {:DOWN, monitor, :process, _pid, _reason},
         %{owner: %{monitor: monitor}} = state
       ) do
-    if Enum.all?(state.addresses, fn {_address, known} -> known.leaving? end) do
+    if Addresses.all_leaving?(state.addresses) do
       {:stop, :normal, state}
     else
       Process.send_after(self(), :forget, @forget_ms)
@@ -296,17 +283,13 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   # What the process knew that was killed, and the one in its place has not asked for since. As long as
   # that has none, all is kept: it may be that it cannot resolve.
   def handle_info(:forget, state) do
-    {kept, forgotten} =
-      Enum.split_with(state.addresses, fn {_address, known} ->
-        known.by in [nil, state.owner.pid]
-      end)
+    unknown = Addresses.unknown_to(state.addresses, state.owner.pid)
 
-    if kept == [] do
+    if length(unknown) == map_size(state.addresses) do
       Process.send_after(self(), :forget, @forget_ms)
       {:noreply, state}
     else
-      {:noreply,
-       Enum.reduce(forgotten, state, fn {address, _known}, state -> remove(state, address) end)}
+      {:noreply, remove_all(state, unknown)}
     end
   end
 
@@ -316,10 +299,9 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   def terminate(_reason, state) do
     unregister(state)
     GrpcLb.close(state.balancer)
-    subchannels = Map.keys(state.subchannels)
-    for pid <- subchannels, do: Process.exit(pid, :shutdown)
+    for pid <- state.subchannels, do: Process.exit(pid, :shutdown)
 
-    for pid <- subchannels do
+    for pid <- state.subchannels do
       receive do
         {:EXIT, ^pid, _reason} -> :ok
       after
@@ -360,14 +342,11 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   defp start_subchannel(state, {host, port} = address, how) do
     channel = %{state.channel | host: host, port: port}
     {:ok, pid} = Subchannel.start_link(self(), channel, state.opts, state.options, how)
-    state = put_in(state.subchannels[pid], address)
+    state = %{state | subchannels: MapSet.put(state.subchannels, pid)}
     update_in(state.addresses[address], &%{&1 | subchannel: pid, process: nil})
   end
 
-  defp remove_leaving(state) do
-    leaving = for {address, %{leaving?: true}} <- state.addresses, do: address
-    Enum.reduce(leaving, state, &remove(&2, &1))
-  end
+  defp remove_all(state, addresses), do: Enum.reduce(addresses, state, &remove(&2, &1))
 
   defp remove(state, address) do
     {known, addresses} = Map.pop(state.addresses, address)
@@ -388,16 +367,6 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   end
 
   defp put_address(state, address, known), do: put_in(state.addresses[address], known)
-
-  # One that drains has an address that is listed no longer, or has another subchannel.
-  defp listed(state, subchannel) do
-    with %{^subchannel => address} <- state.subchannels,
-         %{^address => %{subchannel: ^subchannel}} <- state.addresses do
-      {:ok, address}
-    else
-      _not_listed -> :error
-    end
-  end
 
   defp why({:shutdown, {:not_connected, reason}}), do: reason
   defp why(reason), do: reason
