@@ -6,7 +6,7 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
   | --- | --- |
   | UNAVAILABLE, or the connection was lost | `{:error, {:transport, reason}}` |
   | UNKNOWN, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, INTERNAL, DATA_LOSS | `{:error, reason}` |
-  | CANCELLED | `:cancelled` |
+  | CANCELLED, or the connection takes no more calls (HTTP/2's GOAWAY) | `:cancelled` |
   | any other: the server did its work | `:ok` |
 
   A failure of the transport takes the server out after one call, see `:consecutive_transport_failures`
@@ -62,9 +62,11 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
   """
   @spec of(error :: term()) :: GrpcLb.outcome()
   def of(%{__struct__: GRPC.RPCError, status: status} = error) do
-    if begins?(error, @unsent ++ @lost),
-      do: {:error, {:transport, :connection_lost}},
-      else: Map.get(@outcomes, status, :ok)
+    cond do
+      going_away?(error) -> :cancelled
+      begins?(error, @unsent ++ @lost) -> {:error, {:transport, :connection_lost}}
+      true -> Map.get(@outcomes, status, :ok)
+    end
   end
 
   def of(other), do: {:error, {:transport, other}}
@@ -81,6 +83,8 @@ defmodule GrpcLb.ElixirGrpc.Outcome do
       false
   """
   @spec unsent?(error :: term()) :: boolean()
+  # Mint's word for what came after the last call that a GOAWAY names.
+  def unsent?(%{__struct__: Mint.HTTPError, reason: reason}), do: reason == :unprocessed
   def unsent?(error), do: begins?(error, @unsent)
 
   @doc """

@@ -39,13 +39,14 @@ defmodule GrpcLb.ElixirGrpc.OutcomeTest do
           {13, ":stream_error: :closed"},
           {13, ":stream_error: {:closed, {:error, :etimedout}}"},
           {13, ":connection_error: :closed"},
-          {13, ":stream_error: :closing"},
           {2, "error occurred while receiving data: {:error, \"the connection is closed\"}"}
         ] do
       assert Outcome.of(error(status, message)) == {:error, {:transport, :connection_lost}}
     end
 
     assert {:error, {:transport, _}} = Outcome.of(%{reason: :closed})
+    # It has had no call.
+    assert Outcome.of(error(13, ":stream_error: :closing")) == :cancelled
 
     # A server may say the same of what it lost.
     assert Outcome.of(error(5, ":stream_error: :closed")) == :ok
@@ -70,6 +71,8 @@ defmodule GrpcLb.ElixirGrpc.OutcomeTest do
       refute Outcome.unsent?(error(13, message))
     end
 
+    assert Outcome.unsent?(%{__struct__: Mint.HTTPError, reason: :unprocessed})
+    refute Outcome.unsent?(%{__struct__: Mint.HTTPError, reason: :closed})
     refute Outcome.unsent?(error(14))
     refute Outcome.unsent?("the connection is closed")
   end
