@@ -60,7 +60,8 @@ defmodule GrpcLb.ElixirGrpc do
   #{Options.docs(@options)}
 
   There are no others, and the policy cannot be one that goes by calls (`:least_request`, `:peak_ewma`,
-  or weights that are reported) or by their keys (`:ring_hash`): elixir-grpc shows a policy module no calls.
+  or weights that are reported) or by their keys (`:ring_hash`, `:maglev`): elixir-grpc
+  shows a policy module no calls.
   `GrpcLb.ElixirGrpc.Adapter` sees them.
 
   Raises `ArgumentError` at compile time when an option is missing, unknown or malformed, or cannot work

@@ -392,41 +392,45 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       end
     end
 
-    test "goes where its key leads, on every node, as long as that can be reached", context do
-      channels =
-        for node <- 1..2, ports = Enum.shuffle(1..4) do
-          options = [policy: :ring_hash, hash_key: {:header, "User-ID"}]
-          [channel | _] = connect(%{context | name: {context.name, node}}, ports, options)
-          channel
-        end
+    for policy <- [:ring_hash, :maglev] do
+      test "goes where its key leads, with #{policy}, as long as that can be reached", context do
+        policy = unquote(policy)
 
-      users = Enum.map(1..50, &"user #{&1}")
+        channels =
+          for node <- 1..2, ports = Enum.shuffle(1..4) do
+            options = [policy: policy, hash_key: {:header, "User-ID"}]
+            [channel | _] = connect(%{context | name: {context.name, node}}, ports, options)
+            channel
+          end
 
-      of_user =
-        &call(&1, fn channel, _opts -> {:ok, channel.port} end, metadata: %{"user-id" => &2})
+        users = Enum.map(1..50, &"user #{&1}")
 
-      [there | others] =
-        for channel <- channels, _ <- 1..2, do: Enum.map(users, &of_user.(channel, &1))
+        of_user =
+          &call(&1, fn channel, _opts -> {:ok, channel.port} end, metadata: %{"user-id" => &2})
 
-      assert Enum.all?(others, &(&1 == there))
-      assert there |> Enum.uniq() |> Enum.sort() == [ok: 1, ok: 2, ok: 3, ok: 4]
+        [there | others] =
+          for channel <- channels, _ <- 1..2, do: Enum.map(users, &of_user.(channel, &1))
 
-      channel = hd(channels)
-      {:ok, balancer} = Adapter.balancer(channel)
-      GrpcLb.set_state(balancer, {"10.0.0.1", 1}, :transient_failure)
-      moved = Enum.map(users, &of_user.(channel, &1))
+        assert Enum.all?(others, &(&1 == there))
+        assert there |> Enum.uniq() |> Enum.sort() == [ok: 1, ok: 2, ok: 3, ok: 4]
 
-      assert Enum.all?(Enum.zip(there, moved), fn {was, is} ->
-               is != {:ok, 1} and (was == {:ok, 1} or is == was)
-             end)
+        channel = hd(channels)
+        {:ok, balancer} = Adapter.balancer(channel)
+        GrpcLb.set_state(balancer, {"10.0.0.1", 1}, :transient_failure)
+        moved = Enum.map(users, &of_user.(channel, &1))
 
-      GrpcLb.set_state(balancer, {"10.0.0.1", 1}, :ready)
-      assert Enum.map(users, &of_user.(channel, &1)) == there
+        assert Enum.all?(Enum.zip(there, moved), fn {was, is} ->
+                 is != {:ok, 1} and (was == {:ok, 1} or is == was)
+               end)
 
-      # As gRPC's other clients, which hash the texts of addresses.
-      {:ok, same} = GrpcLb.new(:ring_hash, for(port <- 1..4, do: "10.0.0.1:#{port}"))
-      picked = for user <- users, do: GrpcLb.pick(same, user)
-      assert picked == for({:ok, port} <- there, do: {:ok, "10.0.0.1:#{port}"})
+        GrpcLb.set_state(balancer, {"10.0.0.1", 1}, :ready)
+        assert Enum.map(users, &of_user.(channel, &1)) == there
+
+        # As gRPC's other clients, which hash the texts of addresses.
+        {:ok, same} = GrpcLb.new(policy, for(port <- 1..4, do: "10.0.0.1:#{port}"))
+        picked = for user <- users, do: GrpcLb.pick(same, user)
+        assert picked == for({:ok, port} <- there, do: {:ok, "10.0.0.1:#{port}"})
+      end
     end
 
     test "goes to any server without a key", context do

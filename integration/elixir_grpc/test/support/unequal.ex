@@ -25,6 +25,7 @@ defmodule GrpcLbElixirGrpc.Unequal do
       :random,
       :round_robin,
       :pick_first,
+      :maglev,
       {:ring_hash, hash_balance_factor: 125},
       {:weighted_round_robin, weights: :reported, blackout_period: 0},
       :least_request,
