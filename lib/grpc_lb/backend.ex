@@ -82,10 +82,10 @@ defmodule GrpcLb.Backend do
   ## Fields
 
     * `:id` - its identity, any term, unique within a list. What is counted for an id stays with
-      it for as long as it is listed. At most 32 megabytes, binaries and all.
+      it for as long as it is listed. At most 16 megabytes, binaries and all.
     * `:value` - what `GrpcLb.pick/1` returns, any term. Atoms, local pids, local ports, small
       integers and `[]` cost nothing to hand out; other terms are copied to the caller, like a
-      message. At most 32 megabytes, without binaries of more than 64 bytes, which are not copied.
+      message. At most 16 megabytes, without binaries of more than 64 bytes, which are not copied.
       The balancer itself is refused; a value that has its reference somewhere inside keeps it alive
       until it is closed.
 

@@ -23,10 +23,10 @@ use crate::vm::extent::{Bytes, Extent};
 use crate::vm::term::bytes;
 
 /// The words that an id may take: it is hashed and compared under the writer's lock.
-const ID: usize = 1 << 22;
+const ID: usize = 1 << 21;
 
 /// The words that a value may take: each pick copies it.
-const VALUE: usize = 1 << 22;
+const VALUE: usize = 1 << 21;
 
 /// The bytes of a text for policies that hash: each entry of a ring is a hash of it.
 const TEXT: usize = 1 << 16;

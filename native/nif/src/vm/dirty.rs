@@ -26,8 +26,8 @@ use crate::error::ArgumentError;
 /// this one. 26 was not tried.
 pub(super) const SAFE_SINCE: u32 = 27;
 
-/// The words that an argument may take, or an element of one that is a list.
-const ONE: usize = 1 << 24;
+/// The words that an argument may take, or an element of one that is a list: an id and a value fit in.
+const ONE: usize = (1 << 22) + (1 << 10);
 
 /// The words that all arguments may take.
 const ALL: usize = 1 << 27;
