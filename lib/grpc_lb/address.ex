@@ -213,7 +213,14 @@ defmodule GrpcLb.Address do
     * `{:error, posix}` - this machine has no interface of the zone's name
 
       iex> GrpcLb.Address.sockaddr(GrpcLb.Address.new!("[fe80::1%7]:50051"))
-      {:ok, %{family: :inet6, addr: {0xFE80, 0, 0, 0, 0, 0, 0, 1}, port: 50051, scope_id: 7}}
+      {:ok,
+       %{
+         family: :inet6,
+         addr: {0xFE80, 0, 0, 0, 0, 0, 0, 1},
+         port: 50051,
+         flowinfo: 0,
+         scope_id: 7
+       }}
 
       iex> GrpcLb.Address.sockaddr(GrpcLb.Address.new!("10.0.0.1:50051"))
       {:ok, %{family: :inet, addr: {10, 0, 0, 1}, port: 50051}}
@@ -226,7 +233,7 @@ defmodule GrpcLb.Address do
 
   def sockaddr(%__MODULE__{ip: ip, port: port, zone: zone}) do
     with {:ok, scope_id} <- scope_id(zone),
-         do: {:ok, %{family: :inet6, addr: ip, port: port, scope_id: scope_id}}
+         do: {:ok, %{family: :inet6, addr: ip, port: port, flowinfo: 0, scope_id: scope_id}}
   end
 
   defp scope_id(nil), do: {:ok, 0}
