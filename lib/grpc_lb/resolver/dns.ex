@@ -58,7 +58,8 @@ defmodule GrpcLb.Resolver.DNS do
       `GrpcLb.Address`, those of the next number 1, and so on: a connection has calls go to the first
       that is reached, and connects to the others when it needs them. Hosts of all priorities are asked
       for. Those of a later one do not take the place of the first as long as it is not known that there
-      is nobody in that: a name that could not be asked for is no reason to turn to the spare.
+      is nobody in that: a name that could not be asked for is no reason to turn to the spare. The
+      resolution fails then, and a connection keeps what it knows.
     * Weights of SRV start at 0, those of backends at 1. If all are 0 all become 1. If some are, the
       others are multiplied by 100, so that the weight 1 is the small share which the RFC asks for.
       Where a weight cannot be shared without a remainder, all are multiplied.
@@ -135,19 +136,22 @@ defmodule GrpcLb.Resolver.DNS do
   defp ask_nameserver_of(options, %Target{nameserver: nil}), do: options
   defp ask_nameserver_of(options, target), do: %{options | nameservers: [target.nameserver]}
 
-  defp known_or_asked(target, options) do
-    with :error <- HostPort.ip(target.host),
-         [] <- hosts_file(target.host, options) do
-      asked(target, options)
-    else
+  defp known_or_asked(%{host: host, port: port} = target, options) do
+    case HostPort.ip(host) do
       {:ok, {ip, zone}} ->
-        address = %Address{ip: ip, port: target.port, zone: zone}
-        {{:ok, %{addresses: [address], ttl: :infinity}}, nil}
+        {{:ok, %{addresses: [%Address{ip: ip, port: port, zone: zone}], ttl: :infinity}}, nil}
 
-      ips ->
-        {:ok, found} = Found.merge([{service_of(target), [hosts: {:ok, ips, 0}]}])
-        {{:ok, %{found | ttl: nil}}, nil}
+      :error ->
+        in_hosts_file_or_asked(target, hosts_file(host, options), options)
     end
+  end
+
+  defp in_hosts_file_or_asked(target, [], options), do: asked(target, options)
+
+  defp in_hosts_file_or_asked(%{host: host, port: port}, ips, _options) do
+    host = Names.relative(host)
+    addresses = for ip <- Enum.uniq(ips), do: %Address{ip: ip, port: port, host: host}
+    {{:ok, %{addresses: addresses, ttl: nil}}, nil}
   end
 
   # The name of a service is in no hosts file.
