@@ -10,8 +10,8 @@ use std::time::Duration;
 use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::health::outlier_detection::{self, ConsecutiveFailures};
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, pick_first, random, ring_hash, round_robin, weighted_round_robin,
-    Policy,
+    least_request, maglev, peak_ewma, pick_first, random, ring_hash, round_robin,
+    weighted_round_robin, BalanceFactor, Policy,
 };
 use grpc_lb_core::subset;
 use grpc_lb_core::{
@@ -85,8 +85,18 @@ fn states() -> impl Strategy<Value = State> {
 }
 
 fn policies() -> impl Strategy<Value = Policy> {
+    let factors = || prop::option::of(Just(BalanceFactor::new(125).expect("it is enough")));
     prop_oneof![
-        Just(Policy::RingHash(ring_hash::Config::new(8, 64).unwrap())),
+        factors().prop_map(|factor| {
+            let mut config = ring_hash::Config::new(8, 64).expect("these are sizes");
+            config.hash_balance_factor = factor;
+            Policy::RingHash(config)
+        }),
+        factors().prop_map(|factor| {
+            let mut config = maglev::Config::new(11).expect("it is prime");
+            config.hash_balance_factor = factor;
+            Policy::Maglev(config)
+        }),
         Just(Policy::RoundRobin(round_robin::Config::default())),
         Just(Policy::Random(random::Config)),
         Just(Policy::PickFirst(pick_first::Config { shuffle: false })),
