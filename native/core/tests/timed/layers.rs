@@ -363,3 +363,46 @@ fn a_full_layer_among_many_is_passed_over() {
         .checkout_thoroughly(&fleet.caller, &Unowned, seconds(1), |id| *id);
     assert!(matches!(thorough, Err(Unavailable::Overloaded)));
 }
+
+/// Everybody lives but one.
+struct AllBut(Owner);
+
+impl Owners for AllBut {
+    type Watch = ();
+
+    fn watch(&self, _owner: Owner) -> Option<()> {
+        Some(())
+    }
+
+    fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, owner: Owner) -> bool {
+        owner != self.0
+    }
+}
+
+#[test]
+fn a_death_that_nobody_has_acted_on_yet_leaves_the_next_layer_and_its_limits() {
+    let dead = Owner(NonZeroU64::new(7).unwrap());
+    let world = AllBut(dead);
+    let config = Config {
+        max_requests_per_backend: Some(1),
+        ..config()
+    };
+    let balancer = Balancer::new(config, 3, Time(0));
+    let caller = Caller::new(5);
+    let owned = Backend {
+        owner: Some(dead),
+        ..of_priority(0, 1)
+    };
+    balancer
+        .reconcile(&[owned, of_priority(1, 2)], &world, Time(0))
+        .unwrap();
+    assert!(balancer.note_death(dead));
+    assert_eq!(balancer.pick(&caller, &world, |id| *id), Ok(2));
+    let checkout = || balancer.checkout(&caller, &world, Time(0), |id| *id);
+    let (id, _ticket) = checkout().unwrap();
+    assert_eq!(id, 2);
+    // The dead one has no backend to offer, and the other no room.
+    assert!(matches!(checkout(), Err(Unavailable::Overloaded)));
+}
