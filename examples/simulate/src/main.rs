@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use grpc_lb_simulate::chart;
 use grpc_lb_simulate::options::{Options, USAGE};
-use grpc_lb_simulate::scenarios::{canary, failover, hung, newcomer, slow_and_flaky, Scenario};
+use grpc_lb_simulate::scenarios::{
+    cache, canary, failover, hung, newcomer, slow_and_flaky, Scenario,
+};
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -33,6 +35,10 @@ fn main() -> ExitCode {
         Scenario::Failover => {
             let results = failover::run(seed, backends);
             (failover::table(&results), failover::svg(&results))
+        }
+        Scenario::Cache => {
+            let results = cache::run(seed, backends);
+            (cache::table(&results), cache::svg(&results))
         }
         Scenario::Hung => return show(&hung::table(&hung::run(seed, backends))),
         Scenario::Newcomer => return show(&newcomer::table(&newcomer::run(seed, backends))),

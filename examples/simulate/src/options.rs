@@ -9,13 +9,14 @@ use crate::scenarios::Scenario;
 pub const USAGE: &str = "\
 Simulates a fleet that something happens to, with each policy, and prints a table.
 
-  --scenario S   slow-and-flaky, hung, newcomer, canary or failover (default slow-and-flaky)
+  --scenario S   slow-and-flaky, hung, newcomer, canary, failover or cache
+                 (default slow-and-flaky)
   --seed N       seed of all random numbers; one seed gives one output (default 1)
   --calls N      how many calls are measured for each policy, where time is no limit: of
                  slow-and-flaky and canary (default 200000)
   --backends N   how many backends there are, of failover in each region, 3 to 1000
                  (default 10, of hung and canary 3)
-  --svg PATH     also draws a chart, to this file: of slow-and-flaky or failover
+  --svg PATH     also draws a chart, to this file: of slow-and-flaky, failover or cache
 ";
 
 /// What a run can vary.
@@ -57,7 +58,7 @@ impl Options {
             }
         }
         if options.svg.is_some() && !options.scenario.is_drawn() {
-            return Err("--svg draws slow-and-flaky and failover only".to_string());
+            return Err("--svg draws slow-and-flaky, failover and cache only".to_string());
         }
         options.backends = backends.unwrap_or(options.scenario.backends());
         Ok(Some(options))
@@ -121,7 +122,7 @@ mod tests {
             ("--scenario fire", "unknown scenario fire"),
             (
                 "--scenario hung --svg a.svg",
-                "--svg draws slow-and-flaky and failover only",
+                "--svg draws slow-and-flaky, failover and cache only",
             ),
             ("--seed", "--seed needs a value"),
             (

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 /// With the guide that shows each, and its chart.
-const SCENARIOS: [(&str, &str, Option<&str>); 5] = [
+const SCENARIOS: [(&str, &str, Option<&str>); 6] = [
     (
         "slow-and-flaky",
         "choosing_a_policy.md",
@@ -15,6 +15,7 @@ const SCENARIOS: [(&str, &str, Option<&str>); 5] = [
     ("newcomer", "choosing_a_policy.md", None),
     ("canary", "choosing_a_policy.md", None),
     ("failover", "sticky_routing.md", Some("failover.svg")),
+    ("cache", "sticky_routing.md", Some("cache.svg")),
 ];
 
 fn simulate(args: &[&str]) -> Output {

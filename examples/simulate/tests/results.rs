@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use grpc_lb_simulate::scenarios::slow_and_flaky::Measured;
-use grpc_lb_simulate::scenarios::{canary, failover, hung, newcomer, slow_and_flaky};
+use grpc_lb_simulate::scenarios::{cache, canary, failover, hung, newcomer, slow_and_flaky};
 
 struct Fleet {
     /// What each backend would get if all were alike, in percent.
@@ -246,5 +246,28 @@ fn a_region_that_loses_its_backends_is_helped_out_in_time() {
         assert!(factor.given_up < 0.5, "{factor:?}");
         assert!(limited.given_up < 0.5, "{limited:?}");
         assert!((5.0..30.0).contains(&limited.half_up), "{limited:?}");
+    }
+}
+
+#[test]
+fn tables_keep_hits_where_modulo_loses_them_and_a_bound_shares_out_a_hot_key() {
+    for seed in 1..=3 {
+        let results = cache::run(seed, 10);
+        let of = |name| {
+            let found = results.iter().find(|(it, _)| *it == name);
+            &found.expect("it is one of them").1
+        };
+        let [modulo, bounded] = [of("modulo"), of("ring_hash, bounded")];
+        for table in [of("ring_hash"), of("maglev"), bounded] {
+            assert!(modulo.steady - table.steady < 5.0, "{results:?}");
+            assert!(table.gone > modulo.gone + 20.0, "{results:?}");
+            assert!(table.joined > modulo.joined + 15.0, "{results:?}");
+        }
+        // Modulo's keys come back, too: to caches that have forgotten them.
+        assert!(of("maglev").back > modulo.back + 5.0, "{results:?}");
+        assert!(
+            bounded.busiest < of("ring_hash").busiest - 5.0,
+            "{results:?}"
+        );
     }
 }

@@ -1,5 +1,6 @@
 //! What can happen to a fleet, and what is measured of it.
 
+pub mod cache;
 pub mod canary;
 pub mod failover;
 pub mod hung;
@@ -25,28 +26,36 @@ pub enum Scenario {
     Canary,
     /// Of two regions one loses its backends.
     Failover,
+    /// Backends are caches, and come and go.
+    Cache,
 }
 
 impl Scenario {
     /// All of them, by the name that they have on the command line.
-    pub const NAMES: [(&str, Scenario); 5] = [
+    pub const NAMES: [(&str, Scenario); 6] = [
         ("slow-and-flaky", Scenario::SlowAndFlaky),
         ("hung", Scenario::Hung),
         ("newcomer", Scenario::Newcomer),
         ("canary", Scenario::Canary),
         ("failover", Scenario::Failover),
+        ("cache", Scenario::Cache),
     ];
 
     /// Whether there is a chart of it.
     pub fn is_drawn(self) -> bool {
-        matches!(self, Scenario::SlowAndFlaky | Scenario::Failover)
+        matches!(
+            self,
+            Scenario::SlowAndFlaky | Scenario::Failover | Scenario::Cache
+        )
     }
 
     /// How many backends there are by default, in each region where there are two.
     pub fn backends(self) -> usize {
         match self {
             Scenario::Hung | Scenario::Canary => 3,
-            Scenario::SlowAndFlaky | Scenario::Newcomer | Scenario::Failover => 10,
+            Scenario::SlowAndFlaky | Scenario::Newcomer | Scenario::Failover | Scenario::Cache => {
+                10
+            }
         }
     }
 }
