@@ -3,8 +3,8 @@
 # Everything that is timed is compiled: the modules below are required, never evaluated.
 
 for name <-
-      ~w(channel backends contender elixir_grpc contenders pool_contenders policy_contenders
-               call_contenders rounds stats picks tail reconcile weights memory budgets pool_budgets
+      ~w(channel backends contender elixir_grpc contenders pool_contenders keyed policy_contenders
+               call_contenders rounds stats picks tail reconcile weights tables memory budgets pool_budgets
                policy_budgets machine json table bench) do
   Code.require_file("support/#{name}.ex", __DIR__)
 end

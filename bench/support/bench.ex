@@ -17,6 +17,7 @@ defmodule GrpcLb.Bench do
     PoolContenders,
     Reconcile,
     Table,
+    Tables,
     Tail,
     Weights
   }
@@ -28,6 +29,7 @@ defmodule GrpcLb.Bench do
     call_sizes: [10],
     weights_sizes: [100, 1000],
     weights_rounds: 15,
+    table_sizes: [100, 1000],
     setups: 5,
     rounds: 5,
     run_ns: 10_000_000,
@@ -44,6 +46,7 @@ defmodule GrpcLb.Bench do
     call_sizes: [10],
     weights_sizes: [1000],
     weights_rounds: 5,
+    table_sizes: [1000],
     setups: 3,
     rounds: 3,
     run_ns: 4_000_000,
@@ -101,6 +104,9 @@ defmodule GrpcLb.Bench do
     weights = Weights.measure(plan.weights_sizes, plan.weights_rounds)
     print_weights(weights)
 
+    tables = Tables.measure(plan.table_sizes, plan.weights_rounds)
+    print_tables(tables)
+
     memory = Memory.measure()
     print_memory(memory)
 
@@ -114,6 +120,7 @@ defmodule GrpcLb.Bench do
       policies: List.flatten(policies),
       calls: List.flatten(calls),
       weights: weights,
+      tables: tables,
       slowest_picks: slowest,
       reconciles: reconciles
     }
@@ -121,7 +128,7 @@ defmodule GrpcLb.Bench do
     budgets =
       Budgets.check(results) ++
         PoolBudgets.check(results.pools) ++
-        PolicyBudgets.check(results.policies, results.calls, weights)
+        PolicyBudgets.check(results.policies, results.calls, weights, tables)
 
     print_budgets(budgets)
 
@@ -214,6 +221,16 @@ defmodule GrpcLb.Bench do
       "update of weights by load reports",
       ["backends", "min us", "median us"],
       for(row <- rows, do: [row.backends, row.min_us, row.median_us])
+    )
+  end
+
+  defp print_tables(rows) do
+    Table.print(
+      "tables of policies that hash: built by one backend more, and where that changes nothing",
+      ["policy", "backends", "entries", "bytes", "min us", "median us", "unchanged us"],
+      for row <- rows do
+        [row.policy, row.backends, row.entries, row.bytes, row.best_us, row.built_us, row.same_us]
+      end
     )
   end
 

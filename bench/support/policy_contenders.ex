@@ -3,11 +3,12 @@ defmodule GrpcLb.Bench.PolicyContenders do
   # The policies that weigh backends, or look at their load, beside the rotation that does neither.
   # What is picked is a pid.
 
-  alias GrpcLb.Bench.{Contender, Contenders}
+  alias GrpcLb.Bench.{Contender, Contenders, Keyed}
   alias GrpcLb.Bench.PolicyContenders.{Loaded, Weighted}
 
   @least_request {:least_request, choices: 2}
   @weighted {:weighted_round_robin, cursor: :per_scheduler}
+  @bounded {:ring_hash, hash_balance_factor: 125}
 
   @doc "What the ratios of the others are to."
   def bases, do: [:native_per_scheduler]
@@ -22,7 +23,10 @@ defmodule GrpcLb.Bench.PolicyContenders do
       contender(:peak_ewma, "peak_ewma", Contenders.Native, :peak_ewma),
       contender(:peak_ewma_loaded, "peak_ewma, calls in flight", Loaded, :peak_ewma),
       contender(:random, "random, equal", Contenders.Native, :random),
-      contender(:random_weighted, "random, 1:2:3:...", Weighted, :random)
+      contender(:random_weighted, "random, 1:2:3:...", Weighted, :random),
+      contender(:ring_hash, "ring_hash, a key", Keyed, :ring_hash),
+      contender(:ring_hash_bounded, "ring_hash, a key, bounded", Keyed, @bounded),
+      contender(:maglev, "maglev, a key", Keyed, :maglev)
     ]
   end
 

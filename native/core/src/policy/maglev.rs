@@ -251,7 +251,11 @@ fn fill<K: AsRef<[u8]>>(size: u64, backends: &[(K, f64)]) -> Vec<u32> {
         let Reverse((round, order)) = *turn;
         let filler = &mut fillers[order];
         while slots[filler.slot as usize] != FREE {
-            filler.slot = (filler.slot + filler.skip) % size;
+            // Both are below the size: a division would be most of what there is to do.
+            filler.slot += filler.skip;
+            if filler.slot >= size {
+                filler.slot -= size;
+            }
         }
         slots[filler.slot as usize] = filler.index;
         filler.target += heaviest;
