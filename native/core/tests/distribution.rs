@@ -8,7 +8,7 @@ use grpc_lb_core::policy::least_request::Choices;
 use grpc_lb_core::policy::round_robin::CursorKind;
 use grpc_lb_core::policy::weighted_round_robin::Weights;
 use grpc_lb_core::policy::{
-    least_request, peak_ewma, random, round_robin, weighted_round_robin, Policy,
+    least_request, peak_ewma, pick_first, random, round_robin, weighted_round_robin, Policy,
 };
 use grpc_lb_core::{Backend, Balancer, Caller, Config, State, Ticket, Time, Unavailable, Unowned};
 
@@ -17,7 +17,7 @@ const PICKS: usize = 2_000_000;
 
 /// What chi-square exceeds once in a thousand times, by degrees of freedom from 1. The seeds are
 /// fixed, so that a policy that holds it once always does.
-const CRITICAL: [f64; 4] = [10.83, 13.82, 16.27, 18.47];
+const CRITICAL: [f64; 5] = [10.83, 13.82, 16.27, 18.47, 20.52];
 
 fn chi_square(counts: &[usize], shares: &[f64]) -> f64 {
     let picks: usize = counts.iter().sum();
@@ -636,4 +636,30 @@ fn a_brief_search_has_an_end_and_a_thorough_one_finds_what_there_is() {
         drop(ticket);
         assert_eq!(thorough().expect(name).0, id, "{name}");
     }
+}
+
+#[test]
+fn a_shuffle_goes_by_weight_also_for_who_comes_after_the_first() {
+    let weights = [1, 2, 5];
+    let caller = Caller::new(0);
+    let mut counts = [0; 6];
+    let pairs = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
+    for seed in 0..20_000 {
+        let policy = Policy::PickFirst(pick_first::Config { shuffle: true });
+        let balancer = Balancer::new(policy, seed, Time(0));
+        let reconciled = balancer.reconcile(&listed(&weights), &Unowned, Time(0));
+        reconciled.unwrap();
+        let pick = || balancer.pick(&caller, &Unowned, |id| *id).unwrap();
+        let first = pick();
+        let gone = balancer.set_state(&first, State::TransientFailure, &Unowned, Time(0));
+        gone.unwrap();
+        let pair = (first, pick());
+        counts[pairs.iter().position(|it| *it == pair).unwrap()] += 1;
+    }
+    // A113: as if drawn by weight, without replacement.
+    let shares = pairs.map(|(first, next)| {
+        let [first, next] = [first, next].map(|id: usize| f64::from(weights[id]));
+        first / 8.0 * next / (8.0 - first)
+    });
+    assert_fits("pick_first", &counts, &shares);
 }

@@ -46,6 +46,37 @@ defmodule GrpcLb.Connection.RotationTest do
              GrpcLb.info(balancer).backends
   end
 
+  test "with a policy that hashes lists all at once, so that keys go where they go for others" do
+    ids = for n <- 1..8, do: "10.0.0.#{n}:50051"
+    owner = idle()
+
+    for policy <- [:ring_hash, :maglev] do
+      {:ok, balancer} = GrpcLb.new(policy, [])
+      {:ok, others} = GrpcLb.new(policy, Enum.reverse(ids))
+      led = fn lb -> for key <- 1..200, do: elem(GrpcLb.pick(lb, {:key, key}), 1) end
+      rotation = Rotation.new(balancer)
+      rotation = update(rotation, [up(hd(ids), hd(ids), owner) | Enum.map(tl(ids), &not_up/1)])
+      assert Enum.uniq(led.(balancer)) == [hd(ids)]
+      assert for(backend <- GrpcLb.info(balancer).backends, do: backend.id) == ids
+      entries = GrpcLb.info(balancer).table.entries
+      rotation = update(rotation, for(id <- ids, do: up(id, id, owner)))
+      assert led.(balancer) == led.(others)
+      # One that is down is passed over as everywhere.
+      [down | _] = led.(others)
+
+      update(
+        rotation,
+        for(id <- ids, do: if(id == down, do: not_up(id), else: up(id, id, owner)))
+      )
+
+      :ok = GrpcLb.set_state(others, down, :transient_failure)
+      assert led.(balancer) == led.(others)
+      assert GrpcLb.info(balancer).table.entries == entries
+    end
+
+    Process.exit(owner, :kill)
+  end
+
   test "keeps what was up in its place, and does not pick it", context do
     %{balancer: balancer, rotation: rotation, owner: owner} = context
     rotation = update(rotation, [up("a", 1, owner), up("b", 2, owner)])
