@@ -19,7 +19,7 @@ use crate::limit::InFlight;
 use crate::line::Line;
 use crate::load::cohorts::{Cohort, Cohorts};
 use crate::load::latency::{Latency, Rule};
-use crate::policy::{peak_ewma, pick_first, random, Policy};
+use crate::policy::{peak_ewma, pick_first, random, ring_hash, BalanceFactor, Policy};
 use crate::reclaim::{Published, Reader};
 use crate::shared::Shared;
 use crate::sync::{AtomicBool, AtomicUsize, Ordering, Patience};
@@ -862,6 +862,41 @@ fn a_limit_that_comes_and_goes_counts_each_call_once() {
             balancer.configure(change, &Unowned, Time(1)).unwrap();
         }
         call.join().unwrap();
+        let caller = Caller::new(0);
+        let _ticket = checkout(&balancer, &caller).unwrap();
+        let refused = checkout(&balancer, &caller);
+        assert!(matches!(refused, Err(Unavailable::Overloaded)));
+    });
+}
+
+#[test]
+fn a_bound_that_picks_ask_for_and_that_comes_and_goes_counts_each_call_once() {
+    let ring = |percent| {
+        let mut config = ring_hash::Config::new(4, 4).unwrap();
+        config.hash_balance_factor = BalanceFactor::new(percent);
+        Policy::RingHash(config)
+    };
+    with_epochs(move || {
+        let balancer = Arc::new(Balancer::new(ring(100), 0, Time(0)));
+        let backends = [1, 2].map(|id| Backend::new(id, id).keyed([id as u8]));
+        balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
+        let call = {
+            let balancer = balancer.clone();
+            thread::spawn(move || {
+                let caller = Caller::new(0);
+                let _keyed = caller.with_key(7);
+                // However many calls it has read of, it has found somebody.
+                let (_, ticket) = checkout(&balancer, &caller).unwrap();
+                ticket.complete(Outcome::Success, None, Time(1)).unwrap();
+            })
+        };
+        for percent in [0, 100] {
+            let change = |config: &mut Config| config.policy = ring(percent);
+            balancer.configure(change, &Unowned, Time(1)).unwrap();
+        }
+        call.join().unwrap();
+        let limit = |config: &mut Config| config.max_requests = Some(1);
+        balancer.configure(limit, &Unowned, Time(1)).unwrap();
         let caller = Caller::new(0);
         let _ticket = checkout(&balancer, &caller).unwrap();
         let refused = checkout(&balancer, &caller);
