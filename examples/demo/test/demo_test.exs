@@ -5,7 +5,7 @@ defmodule DemoTest do
   import ExUnit.CaptureIO
 
   alias Demo.CommandLine
-  alias Demo.Scenes.{Balancer, Connection, Contest, PickCost, Pool}
+  alias Demo.Scenes.{Balancer, Connection, Contest, PickCost, Pool, Restart}
   alias Demo.View.Style
 
   @moduletag timeout: 120_000
@@ -17,16 +17,16 @@ defmodule DemoTest do
       assert status == 0, output
 
       assert output =~
-               ~r/What will come:\n\n +1  A balancer .*\n +2  A pool .*\n +3  A connection /
+               ~r/What will come:\n\n +1  A balancer .*\n +2  A pool .*\n +3  A connection .*\n +4  A restart /
 
-      assert output =~ ~r/All is as it must be. 30 checks hold/
+      assert output =~ ~r/All is as it must be. 35 checks hold/
 
-      assert [[sent, answered, failed], pool, connection] =
+      assert [[sent, answered, failed], pool, connection, restart] =
                numbers(output, ~r/([\d,]+) sent = ([\d,]+) answered \+ ([\d,]+) failed/)
 
       assert sent >= 100_000
 
-      for [sent, answered, failed] <- [[sent, answered, failed], pool, connection] do
+      for [sent, answered, failed] <- [[sent, answered, failed], pool, connection, restart] do
         assert sent == answered + failed
       end
 
@@ -52,6 +52,7 @@ defmodule DemoTest do
           {"while they serve", "balancer", "c was killed"},
           {"while a pool's server serves", "pool", "e has joined"},
           {"while a connection's servers serve", "connection", "b was killed"},
+          {"while one of them restarts", "restart", "a ended as process"},
           {"in a contest", "contest", ~r/1\.0 s/}
         ] do
       test "leaves no server behind when it is killed itself #{time}" do
@@ -100,7 +101,7 @@ defmodule DemoTest do
       style = %Style{terminal?: true, unicode?: true}
 
       scenes =
-        for scene <- [Balancer, Pool, Connection, PickCost],
+        for scene <- [Balancer, Pool, Connection, Restart, PickCost],
             do: {scene, %{seconds: 0, requests: 4_000}}
 
       output = capture_io(fn -> assert Demo.play(style, scenes) == :ok end)
@@ -129,6 +130,7 @@ defmodule DemoTest do
                {Balancer, %{seconds: 10, requests: 100_000}},
                {Pool, %{seconds: 4, requests: 8_000}},
                {Connection, %{seconds: 4, requests: 8_000}},
+               {Restart, %{seconds: 4, requests: 8_000}},
                {PickCost, %{seconds: 4, requests: 0}}
              ]
 

@@ -1,26 +1,32 @@
 defmodule Demo.Callers do
   @moduledoc false
-  # The processes that make the requests: each picks a client, asks it, checks the answer, and
+  # The processes that make the requests: each gets a client, asks it, checks the answer, and
   # starts over until it enters the stage `:rest`. They share what they pick from, nothing else.
 
   alias Demo.Callers.{Client, Stage, Tally}
 
-  @enforce_keys [:number, :pick, :stage, :failed]
+  @enforce_keys [:number, :call, :stage, :failed]
   defstruct @enforce_keys
 
   @type pick :: (() -> {:ok, client :: pid()} | {:error, atom()})
+  @type call :: (payload :: binary() -> {client :: pid() | nil, Tally.outcome()})
   @type t :: %__MODULE__{
           number: pos_integer(),
-          pick: pick(),
+          call: call(),
           stage: Stage.t(),
           failed: :counters.counters_ref()
         }
 
+  # Those that pick, and ask whom they got.
   @spec new(pos_integer(), pick(), [Stage.name()]) :: t()
-  def new(number, pick, stages) do
+  def new(number, pick, stages), do: calling(number, &request(pick, &1), stages)
+
+  # Those that make a call in their own way.
+  @spec calling(pos_integer(), call(), [Stage.name()]) :: t()
+  def calling(number, call, stages) do
     %__MODULE__{
       number: number,
-      pick: pick,
+      call: call,
       stage: Stage.new(stages, number),
       failed: :counters.new(1, [])
     }
@@ -54,7 +60,7 @@ defmodule Demo.Callers do
       stage ->
         tally = Tally.sent(tally)
         started = System.monotonic_time(:microsecond)
-        {client, outcome} = request(callers.pick, <<caller::16, tally.sent::48>>)
+        {client, outcome} = callers.call.(<<caller::16, tally.sent::48>>)
         took = System.monotonic_time(:microsecond) - started
         if outcome != :answered, do: :counters.add(callers.failed, 1, 1)
         loop(callers, caller, Tally.outcome(tally, stage, client, outcome, took))
@@ -67,6 +73,21 @@ defmodule Demo.Callers do
       {:error, reason} -> {nil, {:failed, reason}}
     end
   end
+
+  # A call that a balancer counts: `run` is its `run/3`, but for the first argument.
+  @spec counted(((pid() -> result), keyword() -> result | {:error, atom()}), binary()) :: result
+        when result: {pid() | nil, Tally.outcome()}
+  def counted(run, payload) do
+    request = &{&1, &1 |> Client.request(payload) |> outcome(payload)}
+
+    case run.(request, outcome: &counted_as/1) do
+      {:error, reason} -> {nil, {:failed, reason}}
+      made -> made
+    end
+  end
+
+  defp counted_as({_client, :answered}), do: :ok
+  defp counted_as({_client, {:failed, reason}}), do: {:error, reason}
 
   # The server answers with the payload's checksum, so an answer given to the wrong caller shows.
   @spec outcome({:ok, binary()} | {:error, atom()}, binary()) :: Tally.outcome()

@@ -3,7 +3,7 @@ defmodule Demo.CommandLine do
   # What the arguments ask for: scenes, with their options.
 
   alias Demo.Scene
-  alias Demo.Scenes.{Balancer, Connection, Contest, PickCost, Pool}
+  alias Demo.Scenes.{Balancer, Connection, Contest, PickCost, Pool, Restart}
   alias Demo.Servers.Lineup
 
   @usage "mix demo [--scene SCENE] [--seconds SECONDS] " <>
@@ -15,6 +15,7 @@ defmodule Demo.CommandLine do
     {"balancer", Balancer, 100_000},
     {"pool", Pool, 8_000},
     {"connection", Connection, 8_000},
+    {"restart", Restart, 8_000},
     {"cost", PickCost, 0}
   ]
   @seconds 10

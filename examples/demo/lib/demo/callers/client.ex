@@ -12,10 +12,12 @@ defmodule Demo.Callers.Client do
 
   @type failure :: :connection_lost | :not_connected | :timeout | :server_failed
 
-  # `connected` runs in the new process, before it takes its first request.
-  @spec start_link(:inet.port_number(), Meter.t(), (() -> term())) :: GenServer.on_start()
-  def start_link(number, meter, connected \\ fn -> :ok end) do
-    GenServer.start_link(__MODULE__, {number, meter, connected})
+  # `connected` runs in the new process, before it takes its first request; `leaving` when the server says
+  # that it goes.
+  @spec start_link(:inet.port_number(), Meter.t(), (() -> term()), (() -> term())) ::
+          GenServer.on_start()
+  def start_link(number, meter, connected \\ fn -> :ok end, leaving \\ fn -> :ok end) do
+    GenServer.start_link(__MODULE__, {number, meter, connected, leaving})
   end
 
   # `:connection_lost`: the request was with the client, and its answer did not come.
@@ -37,13 +39,13 @@ defmodule Demo.Callers.Client do
   end
 
   @impl true
-  def init({number, meter, connected}) do
+  def init({number, meter, connected, leaving}) do
     options = [:binary, packet: 4, active: true, nodelay: true]
 
     case :gen_tcp.connect({127, 0, 0, 1}, number, options, @request_ms) do
       {:ok, socket} ->
         state = %{socket: socket, meter: meter, id: 0, newest: 0, waiting: %{}, drain: nil}
-        {:ok, state, {:continue, connected}}
+        {:ok, Map.put(state, :leaving, leaving), {:continue, connected}}
 
       {:error, reason} ->
         {:stop, reason}
@@ -79,6 +81,11 @@ defmodule Demo.Callers.Client do
 
   def handle_info({:tcp, _socket, <<id::64, count::64, ?F>>}, state) do
     {:noreply, answered(state, id, count, {:error, :server_failed})}
+  end
+
+  def handle_info({:tcp, _socket, <<?G>>}, state) do
+    state.leaving.()
+    {:noreply, state}
   end
 
   def handle_info({:tcp, _socket, <<_id::64, count::64>>}, state) do

@@ -5,7 +5,7 @@ defmodule Demo.Callers.Traffic do
   # moment.
 
   alias Demo.Callers
-  alias Demo.Callers.{CallLog, Client}
+  alias Demo.Callers.CallLog
 
   @period_us 20_000
 
@@ -45,24 +45,10 @@ defmodule Demo.Callers.Traffic do
 
   defp call(balancer, log, began, payload) do
     started = now()
-    {client, outcome} = make(balancer, payload)
+    {client, outcome} = Callers.counted(&GrpcLb.run(balancer, &1, &2), payload)
     at_ms = div(started - began, 1000)
     CallLog.add(log, %{client: client, at_ms: at_ms, took_us: now() - started, outcome: outcome})
   end
-
-  defp make(balancer, payload) do
-    request = fn client ->
-      {client, client |> Client.request(payload) |> Callers.outcome(payload)}
-    end
-
-    case GrpcLb.run(balancer, request, outcome: &outcome/1) do
-      {:error, reason} -> {nil, {:failed, reason}}
-      made -> made
-    end
-  end
-
-  defp outcome({_client, :answered}), do: :ok
-  defp outcome({_client, {:failed, reason}}), do: {:error, reason}
 
   defp now, do: System.monotonic_time(:microsecond)
 end

@@ -93,6 +93,13 @@ defmodule Demo.Servers.Fleet do
     %{member | state: state, served: served, exit_status: ServerProcess.stop(member.process)}
   end
 
+  # Has the server tell its clients to go, and end when they have. They are not the fleet's own.
+  @spec leave(Member.t()) :: Member.t()
+  def leave(member) do
+    status = ServerProcess.leave(member.process)
+    %{member | state: :drained, served: Meter.get(member.meter, :served), exit_status: status}
+  end
+
   @spec answered([Member.t()]) :: non_neg_integer()
   def answered(members), do: members |> Enum.map(&Meter.get(&1.meter, :answered)) |> Enum.sum()
 

@@ -11,6 +11,9 @@ defmodule Demo.Servers.Server do
   # where `count` is how many ?R requests this connection has answered, this one included.
   # One request in @hold_every is held back, so that later ones overtake it.
   #
+  # A frame <<?G>> tells a client to send no more requests. Those that it sends all the same are answered,
+  # until it closes the connection.
+  #
   # A server that is told how long its work takes serves as `Work` says instead.
 
   alias Demo.Servers.Work
@@ -20,7 +23,7 @@ defmodule Demo.Servers.Server do
 
   # With the command line's words as `erl -run` hands them over: the TCP port, 0 for any that is
   # free, and what `Work.serve/3` takes. Writes its port to stdout, then serves until stdin has a
-  # word for it. The end of stdin is the end of the parent, however that died; so is a stdout that
+  # word for it: with `leave` it lets its clients go first, as long as that takes. The end of stdin is the end of the parent, however that died; so is a stdout that
   # nobody reads, which ends the port.
   @spec start([charlist()]) :: no_return()
   def start([number]), do: run(number, &serve/1)
@@ -49,7 +52,7 @@ defmodule Demo.Servers.Server do
     {:ok, number} = :inet.port(listener)
     :erlang.port_command(parent, [:erlang.integer_to_binary(number), ?\n])
     accept(listener, serve)
-    loop(parent, listener, serve)
+    loop(parent, listener, serve, [])
   end
 
   # A session accepts its own client, so it owns the socket from the beginning.
@@ -57,24 +60,54 @@ defmodule Demo.Servers.Server do
     server = :erlang.self()
 
     :erlang.spawn_monitor(fn ->
-      {:ok, socket} = :gen_tcp.accept(listener)
-      :erlang.send(server, :accepted)
-      serve.(socket)
+      case :gen_tcp.accept(listener) do
+        {:ok, socket} ->
+          :erlang.send(server, {:accepted, :erlang.self()})
+          serve.(socket)
+
+        {:error, :closed} ->
+          :ok
+      end
     end)
   end
 
-  @spec loop(port(), :gen_tcp.socket(), (:gen_tcp.socket() -> term())) :: no_return()
-  defp loop(parent, listener, serve) do
+  @spec loop(port(), :gen_tcp.socket(), (:gen_tcp.socket() -> term()), [pid()]) :: no_return()
+  defp loop(parent, listener, serve, sessions) do
     receive do
-      :accepted ->
+      {:accepted, pid} ->
         accept(listener, serve)
-        loop(parent, listener, serve)
+        loop(parent, listener, serve, [pid | sessions])
 
-      {:DOWN, _monitor, :process, _pid, :normal} ->
-        loop(parent, listener, serve)
+      {:DOWN, _monitor, :process, pid, :normal} ->
+        loop(parent, listener, serve, :lists.delete(pid, sessions))
 
       {:DOWN, _monitor, :process, _pid, _crash} ->
         :erlang.halt(1)
+
+      {^parent, {:data, "leave\n"}} ->
+        :gen_tcp.close(listener)
+        :lists.foreach(&:erlang.send(&1, :leave), sessions)
+        leave(parent, sessions)
+
+      {^parent, _word_or_eof} ->
+        :erlang.halt(0)
+
+      {:EXIT, ^parent, _reason} ->
+        :erlang.halt(0)
+    end
+  end
+
+  @spec leave(port(), [pid()]) :: no_return()
+  defp leave(_parent, []), do: :erlang.halt(0)
+
+  defp leave(parent, sessions) do
+    receive do
+      {:accepted, pid} ->
+        :erlang.send(pid, :leave)
+        leave(parent, [pid | sessions])
+
+      {:DOWN, _monitor, :process, pid, _reason} ->
+        leave(parent, :lists.delete(pid, sessions))
 
       {^parent, _word_or_eof} ->
         :erlang.halt(0)
@@ -108,6 +141,10 @@ defmodule Demo.Servers.Server do
 
       {:tcp, ^socket, <<?C, id::64>>} ->
         send_frame(socket, <<id::64, answered::64>>)
+        answer(socket, received, answered)
+
+      :leave ->
+        send_frame(socket, <<?G>>)
         answer(socket, received, answered)
 
       {:tcp_closed, ^socket} ->

@@ -75,6 +75,13 @@ defmodule Demo.Servers.ServerProcess do
     await_exit(process)
   end
 
+  # As `stop/1`, once its clients have gone, which it tells to go.
+  @spec leave(port()) :: non_neg_integer() | :still_running
+  def leave(process) do
+    send(process, {self(), {:command, "leave\n"}})
+    await_exit(process)
+  end
+
   @spec await_exit(port()) :: non_neg_integer() | :still_running
   def await_exit(process) do
     receive do

@@ -23,6 +23,8 @@ defmodule Mix.Tasks.Demo do
       joins, a member leaves, and a member is killed and replaced by the pool's supervisor.
     * `connection`: a `GrpcLb.Connection` resolves a target to three servers. One is killed; picks go
       on to the others. It comes back at the same address, and into the rotation.
+    * `restart`: the three servers of a connection restart one after the other. Each tells its client that
+      it goes, answers what it is still sent, and ends when that has gone. No call fails.
     * `cost`: a pick is timed beside round robin built from the BEAM's own parts.
 
   A terminal shows it all as it happens. Elsewhere, or with `NO_COLOR` set or `TERM=dumb`, there is
@@ -66,6 +68,8 @@ defmodule Mix.Tasks.Demo do
 
   use Mix.Task
 
+  require Logger
+
   alias Demo.CommandLine
   alias Demo.View.Style
 
@@ -76,6 +80,8 @@ defmodule Mix.Tasks.Demo do
   @impl true
   def run(args) do
     scenes = CommandLine.parse!(args)
+    # Servers fail on purpose, which the scenes show themselves.
+    Logger.configure(level: :error)
     watchdog = spawn(&watch/0)
 
     try do

@@ -1,7 +1,7 @@
 defmodule Demo.Scenes.Connection.Transport do
   @moduledoc false
   # How the connection reaches an address: a client, which is the transport's owner, too. It tells
-  # the scene whenever it has opened one.
+  # the scene whenever it has opened one, and the connection when its server goes.
 
   @behaviour GrpcLb.Transport
 
@@ -11,7 +11,11 @@ defmodule Demo.Scenes.Connection.Transport do
 
   @impl true
   def open(address, %{meters: meters, scene: scene}) do
-    with {:ok, client} <- Client.start_link(address.port, Map.fetch!(meters, address.port)) do
+    subchannel = self()
+    meter = Map.fetch!(meters, address.port)
+    leaving = fn -> GrpcLb.Transport.draining(subchannel) end
+
+    with {:ok, client} <- Client.start_link(address.port, meter, fn -> :ok end, leaving) do
       send(scene, {:opened, address.port, client})
       {:ok, client, client}
     end
