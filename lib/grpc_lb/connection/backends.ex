@@ -325,6 +325,8 @@ defmodule GrpcLb.Connection.Backends do
       %{^key => %{state: :up, pid: ^pid} = entry} ->
         emit(backends, entry, :down, %{reason: :draining})
         entry = Entry.lost(entry, nil, successes(backends, entry))
+        # One that has worked has not failed; one that goes away as soon as it is there has.
+        entry = if entry.wait > 0, do: %{entry | error: :draining}, else: entry
         {:lost, backends |> leave(entry, why) |> step(key)}
 
       _other ->

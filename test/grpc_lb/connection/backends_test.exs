@@ -147,6 +147,27 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert [%{state: :opening, error: {:down, :broken}}] = describe(backends)
   end
 
+  test "one that takes no new calls is replaced at once, and later where none has worked",
+       context do
+    drain = fn backends ->
+      pid = subchannel(backends, "10.0.0.1:1")
+      GrpcLb.Transport.draining(pid)
+      assert_receive {:backend_draining, id, ^pid, :asked}, 10_000
+      assert {:lost, backends} = Backends.draining(backends, id, pid, :asked)
+      backends
+    end
+
+    backoff = Backoff.new(%{initial: 60_000, multiplier: 2, jitter: 0, max: 3_600_000})
+    options = %{context.options | backoff: backoff}
+    backends = %{context.backends | options: options} |> Backends.update([@a]) |> opened(1)
+    backends = drain.(backends)
+    assert [%{state: :opening, error: nil}, %{state: :draining}] = describe(backends)
+    backends = backends |> opened(1) |> drain.()
+
+    assert [%{state: :backoff, error: :draining}, %{state: :draining}, %{state: :draining}] =
+             describe(backends)
+  end
+
   describe "the waits" do
     setup context do
       backoff = Backoff.new(%{initial: 60_000, multiplier: 2, jitter: 0, max: 3_600_000})
