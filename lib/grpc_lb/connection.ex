@@ -604,8 +604,9 @@ defmodule GrpcLb.Connection do
   As `checkout/2`, with the options of `pick/3`. The key may be `nil`: none.
 
       iex> {:ok, connection} = GrpcLb.Connection.connect("ipv4:10.0.0.1:50051", transport: MyApp.Transport)
-      iex> {:ok, "to 10.0.0.1:50051", _ticket} =
+      iex> {:ok, "to 10.0.0.1:50051", ticket} =
       ...>   GrpcLb.Connection.checkout(connection, nil, wait_for_ready: :infinity)
+      iex> GrpcLb.complete(ticket, :ok)
       iex> GrpcLb.Connection.disconnect(connection)
       :ok
   """
