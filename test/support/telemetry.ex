@@ -45,8 +45,13 @@ defmodule GrpcLb.Test.Telemetry do
           else: {:error, :already_exists}
       end
 
+      def attach_many(id, events, handler, config) do
+        for event <- events, do: :ok = attach({id, event}, event, handler, config)
+        :ok
+      end
+
       def detach(id) do
-        :ets.delete(unquote(@table), id)
+        for key <- [id, {id, :_}], do: :ets.match_delete(unquote(@table), {key, :_, :_, :_})
         :ok
       end
 

@@ -83,6 +83,8 @@ defmodule Mix.Tasks.Demo do
     # Servers fail on purpose, which the scenes show themselves.
     Logger.configure(level: :error)
     watchdog = spawn(&watch/0)
+    # What fails is the demo's to tell.
+    :ok = :logger.set_application_level(:grpc_lb, :none)
 
     try do
       case Demo.play(Style.detect(), scenes) do
