@@ -6,7 +6,8 @@ defmodule GrpcLb.SecretTest do
   import GrpcLb.Test.Workers, only: [kill: 1]
 
   alias GrpcLb.{Connection, Pool}
-  alias GrpcLb.Test.{Logs, Loopback, PoolWorker}
+  alias GrpcLb.ElixirGrpc.Adapter
+  alias GrpcLb.Test.{Logs, Loopback, PoolWorker, ScriptedAdapter}
 
   doctest GrpcLb.Secret
   doctest GrpcLb.Redacted
@@ -141,6 +142,35 @@ defmodule GrpcLb.SecretTest do
     {:status, _pid, _module, items} = :sys.get_status(GrpcLb.Janitor)
     refute inspect(items, limit: :infinity, printable_limit: :infinity) =~ @secret
     refute "~p" |> :io_lib.format([:sys.get_state(GrpcLb.Janitor)]) |> to_string() =~ @secret
+  end
+
+  test "nor those of elixir-grpc's connections, with their channels and options" do
+    name = make_ref()
+    headers = [{"authorization", @secret}]
+
+    channel = %GRPC.Channel{
+      host: "10.0.0.1",
+      port: 1,
+      ref: name,
+      adapter: Adapter,
+      headers: headers
+    }
+
+    opts = [grpc_lb: [adapter: ScriptedAdapter], test: self(), token: @secret]
+    {:ok, _channel} = Adapter.connect(channel, opts)
+    [{holder, _connection}] = Registry.lookup(GrpcLb.Registry, {Adapter, name})
+    [subchannel] = Enum.to_list(:sys.get_state(holder).subchannels)
+
+    for pid <- [holder, subchannel] do
+      refute inspect(:sys.get_status(pid), limit: :infinity, printable_limit: :infinity) =~
+               @secret
+    end
+
+    kill([holder])
+    eventually(fn -> not Process.alive?(subchannel) end)
+    # It has reported by the time that it answers.
+    DynamicSupervisor.count_children(GrpcLb.ElixirGrpc.Holders)
+    assert [_ | _] = reports({:supervisor, :child_terminated}, reported())
   end
 
   for {what, find} <- [

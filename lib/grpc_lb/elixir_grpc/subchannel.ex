@@ -5,13 +5,13 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
   # calls that it has. elixir-grpc takes this process for the connection.
 
   use GenServer, restart: :temporary
-  use GrpcLb.Redacted, show: [:holder, :options]
+  use GrpcLb.Redacted, show: [:holder]
 
   alias GrpcLb.Connection.Backoff
   alias GrpcLb.ElixirGrpc.{GunEvents, Holder}
 
   # A crash is logged with this, and there may be credentials in the channel and in the options.
-  @derive {Inspect, only: [:holder, :options]}
+  @derive {Inspect, only: [:holder]}
   @enforce_keys [:holder, :channel, :opts, :options, :backoff, :known?]
   defstruct @enforce_keys ++ [connection: nil, leaving: [], draining?: false]
 
