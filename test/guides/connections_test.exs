@@ -13,21 +13,17 @@ defmodule GrpcLb.Guides.ConnectionsTest do
     %{blocks: Guide.blocks(@guide)}
   end
 
-  test "the code runs, from top to bottom", %{blocks: blocks} do
+  test "the code runs, from top to bottom, and its transport over TLS, too", %{blocks: blocks} do
     on_exit(fn -> apply(:telemetry, :detach, ["my-app-alerts"]) end)
     assert length(blocks) > 10
     # What it starts and links ends with this process, and is waited for: its transports are, too.
     {pid, monitor} = spawn_monitor(fn -> Guide.run(blocks, @guide) end)
     assert_receive {:DOWN, ^monitor, :process, ^pid, :normal}, 60_000
     Connection.disconnect(MyApp.Backends)
+    over_tls()
   end
 
-  test "the same transport over TLS", %{blocks: blocks} do
-    unless Code.ensure_loaded?(MyApp.Lines) do
-      [lines] = for %{code: "defmodule MyApp.Lines " <> _} = block <- blocks, do: block
-      Guide.run([lines], @guide)
-    end
-
+  defp over_tls do
     {:ok, _} = Application.ensure_all_started(:ssl)
     peer = [key: {:rsa, 2048, 65_537}]
 
@@ -42,9 +38,12 @@ defmodule GrpcLb.Guides.ConnectionsTest do
     start_supervised!({Task, fn -> echo(listener) end})
 
     tls = [verify: :verify_peer, cacerts: client[:cacerts], server_name_indication: :disable]
-    opts = [transport: {MyApp.Lines, tls: tls}, check_interval: :infinity]
+    opts = [transport: {MyApp.LineClient, tls: tls}, check_interval: :infinity]
     {:ok, handle} = Connection.connect("ipv4:127.0.0.1:#{port}", opts)
-    assert Connection.run(handle, &apply(MyApp.Lines, :call, [&1, "hello"])) == {:ok, "hello"}
+
+    assert Connection.run(handle, &apply(MyApp.LineClient, :call, [&1, "hello"])) ==
+             {:ok, "hello"}
+
     Connection.disconnect(handle)
   end
 

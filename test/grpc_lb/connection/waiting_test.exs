@@ -145,6 +145,24 @@ defmodule GrpcLb.Connection.WaitingTest do
     for answer <- Task.await_many(tasks, 30_000), do: assert(answer == {:ok, "hello"})
   end
 
+  test "a connection that was ready, and is connecting again, does not wait unless asked to" do
+    {handle, opening} = connecting()
+    let_open(opening)
+    :ok = Connection.await_ready(handle)
+    assert Connection.run(handle, &{:ok, &1}) == {:ok, @id}
+    # It has worked, and is opened again at once.
+    send(opening, {:EXIT, spawn(fn -> :ok end), :hung_up})
+    ScriptedTransport.let_close(@id)
+    again = ScriptedTransport.opening(@id)
+    eventually(fn -> Connection.state(handle) == :connecting end)
+    assert Connection.pick(handle) == {:error, :no_backends}
+    assert Connection.run(handle, & &1) == {:error, :no_backends}
+    waiting = Task.async(fn -> Connection.pick(handle, nil, wait_for_ready: :infinity) end)
+    waiting(handle, 1)
+    let_open(again)
+    assert Task.await(waiting) == {:ok, @id}
+  end
+
   test "who came first is served first" do
     {handle, opening} = connecting()
     test = self()
