@@ -81,7 +81,7 @@ defmodule GrpcLb.Resolver.DNS.ResolvConf do
 
   defp query(conf, option, value), do: %{conf | query: Keyword.put(conf.query, option, value)}
 
-  defp number(text, first..last, set, conf) do
+  defp number(text, first..last//_, set, conf) do
     case Integer.parse(text) do
       {number, ""} when number >= first -> set.(min(number, last))
       _malformed -> conf
