@@ -23,6 +23,8 @@ defmodule GrpcLbElixirGrpc.Restart do
           {figures(), [Servers.t()]}
   def run(servers, call) do
     callers = Load.start(@callers, call)
+    # Cowboy closes connections that have not begun without a word.
+    for server <- servers, do: Load.await(call, server.number, @give_up_ms)
 
     {servers, backs} =
       servers
