@@ -36,7 +36,10 @@ defmodule GrpcLb.Test.Logs do
   end
 
   defp elixir(level, {:report, %{label: _label} = report}) do
-    case Logger.Translator.translate(:debug, level, :report, {:logger, report}) do
+    # The package does not depend on Elixir's logger.
+    arguments = [:debug, level, :report, {:logger, report}]
+
+    case apply(Logger.Translator, :translate, arguments) do
       {:ok, text, _metadata} -> [text]
       {:ok, text} -> [text]
       _none_or_skipped -> []

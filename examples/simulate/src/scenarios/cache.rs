@@ -129,7 +129,7 @@ pub fn svg(results: &[(&'static str, Measured)]) -> String {
 enum Choice {
     /// The hash modulo the number of those that are up, by which many caches are chosen without a library.
     Modulo,
-    By(Balancer<usize>, Caller),
+    By(Box<Balancer<usize>>, Caller),
 }
 
 struct Fleet {
@@ -180,7 +180,7 @@ impl Fleet {
         let popularity = parts.collect();
         let choice = match policy {
             None => Choice::Modulo,
-            Some(policy) => Choice::By(Balancer::new(policy, 0, Time(0)), Caller::new(0)),
+            Some(policy) => Choice::By(Box::new(Balancer::new(policy, 0, Time(0))), Caller::new(0)),
         };
         let mut fleet = Fleet {
             choice,
