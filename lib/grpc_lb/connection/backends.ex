@@ -301,6 +301,15 @@ defmodule GrpcLb.Connection.Backends do
     end
   end
 
+  @doc """
+  Has another transport take the place of one that was lost, if it is wanted still: who has lost it looks at
+  that first.
+  """
+  @spec replace(t(), Plan.key()) :: t()
+  def replace(backends, key) do
+    if is_map_key(backends.entries, key), do: step(backends, key), else: backends
+  end
+
   @doc "A subchannel says that its transport is down. It is closing it."
   @spec down(t(), Plan.key(), pid(), reason :: term()) :: {:lost | :expected, t()}
   def down(backends, key, pid, reason) do
@@ -308,7 +317,7 @@ defmodule GrpcLb.Connection.Backends do
       %{^key => %{state: :up, pid: ^pid} = entry} ->
         {entry, backends} = lost(backends, entry, reason)
         leaving = Leaving.closing(backends.leaving, transport(entry), reason)
-        {:lost, %{backends | leaving: leaving} |> put(Entry.rest(entry)) |> step(key)}
+        {:lost, put(%{backends | leaving: leaving}, Entry.rest(entry))}
 
       _other ->
         {:expected, %{backends | leaving: Leaving.down(backends.leaving, pid)}}
@@ -327,7 +336,7 @@ defmodule GrpcLb.Connection.Backends do
         entry = Entry.lost(entry, nil, successes(backends, entry))
         # One that has worked has not failed; one that goes away as soon as it is there has.
         entry = if entry.wait > 0, do: %{entry | error: :draining}, else: entry
-        {:lost, backends |> leave(entry, why) |> step(key)}
+        {:lost, leave(backends, entry, why)}
 
       _other ->
         {:expected, %{backends | leaving: Leaving.refuse(backends.leaving, pid, why)}}
@@ -356,12 +365,12 @@ defmodule GrpcLb.Connection.Backends do
   end
 
   defp ended(backends, %{state: :closing} = entry, _aborted),
-    do: {:expected, gone(backends, entry)}
+    do: {:expected, backends |> gone(entry) |> replace(entry.key)}
 
   # Its subchannel is. It may be wanted: because it went down, or came back too late to be kept.
   defp gone(backends, %{key: key} = entry) do
     if wanted?(backends, key),
-      do: backends |> put(Entry.rest(entry)) |> step(key),
+      do: put(backends, Entry.rest(entry)),
       else: forget(backends, key)
   end
 

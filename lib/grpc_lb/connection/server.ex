@@ -186,15 +186,15 @@ defmodule GrpcLb.Connection.Server do
   end
 
   def handle_info({:backend_down, id, pid, reason}, state) do
-    state.backends |> Backends.down(id, pid, reason) |> perhaps_lost(state)
+    state.backends |> Backends.down(id, pid, reason) |> perhaps_lost(id, state)
   end
 
   def handle_info({:backend_draining, id, pid, why}, state) do
-    state.backends |> Backends.draining(id, pid, why) |> perhaps_lost(state)
+    state.backends |> Backends.draining(id, pid, why) |> perhaps_lost(id, state)
   end
 
   def handle_info({{:backend_ended, id}, _monitor, :process, pid, reason}, state) do
-    state.backends |> Backends.ended(id, pid, reason) |> perhaps_lost(state)
+    state.backends |> Backends.ended(id, pid, reason) |> perhaps_lost(id, state)
   end
 
   def handle_info({:grpc_lb_drained, number}, state) do
@@ -259,13 +259,14 @@ defmodule GrpcLb.Connection.Server do
   # It is stopped so also when the subchannels' supervisor has died, and then it is started again.
   defp on_purpose?(reason), do: reason in [:normal, :shutdown] or match?({:shutdown, _}, reason)
 
-  defp perhaps_lost({:lost, backends}, state) do
+  defp perhaps_lost({:lost, backends}, id, state) do
     discovery = Discovery.suggest(state.discovery)
     state = release(%{state | backends: backends, discovery: discovery})
-    state |> connect() |> reconcile_soon() |> fail_if_hopeless()
+    state = connect(%{state | backends: Backends.replace(state.backends, id)})
+    state |> reconcile_soon() |> fail_if_hopeless()
   end
 
-  defp perhaps_lost({:expected, backends}, state),
+  defp perhaps_lost({:expected, backends}, _id, state),
     do: {:noreply, reconcile_soon(%{state | backends: backends})}
 
   defp resolution(state, answer, source, duration) do

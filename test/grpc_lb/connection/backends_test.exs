@@ -79,15 +79,19 @@ defmodule GrpcLb.Connection.BackendsTest do
 
   defp ended(backends, pid) do
     assert_receive {{:backend_ended, id}, _monitor, :process, ^pid, reason}, 10_000
-    Backends.ended(backends, id, pid, reason)
+    backends |> Backends.ended(id, pid, reason) |> replaced(id)
   end
+
+  # As the server does, once it has let go of what is not wanted any more.
+  defp replaced({:lost, backends}, id), do: {:lost, Backends.replace(backends, id)}
+  defp replaced({:expected, backends}, _id), do: {:expected, backends}
 
   # A process that is linked to the subchannel ends.
   defp break(backends, pid) do
     send(pid, {:EXIT, self(), :broken})
     assert_receive {:backend_down, id, ^pid, reason}, 10_000
     assert reason == {:down, :broken}
-    Backends.down(backends, id, pid, reason)
+    backends |> Backends.down(id, pid, reason) |> replaced(id)
   end
 
   defp subchannel(backends, id), do: backends.entries[id].pid
@@ -153,7 +157,7 @@ defmodule GrpcLb.Connection.BackendsTest do
       pid = subchannel(backends, "10.0.0.1:1")
       GrpcLb.Transport.draining(pid)
       assert_receive {:backend_draining, id, ^pid, :asked}, 10_000
-      assert {:lost, backends} = Backends.draining(backends, id, pid, :asked)
+      assert {:lost, backends} = backends |> Backends.draining(id, pid, :asked) |> replaced(id)
       backends
     end
 
