@@ -305,11 +305,14 @@ defmodule GrpcLb.ConnectionTest do
         pid
       end
 
-      pid =
-        traced.(fn ->
-          for _ <- 1..10, do: {:ok, _} = Connection.pick(handle)
-          for _ <- 1..10, do: {:ok, _} = Connection.pick(handle, "a key")
-        end)
+      picks = fn ->
+        for _ <- 1..10, do: {:ok, _} = Connection.pick(handle)
+        for _ <- 1..10, do: {:ok, _} = Connection.pick(handle, "a key")
+      end
+
+      # Asks for the code that is not loaded yet.
+      picks.()
+      pid = traced.(picks)
 
       refute_received {:trace, ^pid, _, _}
       refute_received {:trace, ^pid, _, _, _}
@@ -319,8 +322,9 @@ defmodule GrpcLb.ConnectionTest do
     end
 
     test "picks while the connection's process does nothing" do
-      {handle, pid} = supervised!(target: static([Loopback.start()]))
+      {handle, _supervisor} = supervised!(target: static([Loopback.start()]))
       assert Connection.await_ready(handle) == :ok
+      pid = server(handle)
       :ok = :sys.suspend(pid)
       assert {:ok, _} = echo(handle)
       assert Connection.handle(handle.name) == {:ok, handle}

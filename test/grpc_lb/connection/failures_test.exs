@@ -188,15 +188,16 @@ defmodule GrpcLb.Connection.FailuresTest do
   describe "a transport's process" do
     test "that is killed is out of the rotation at once, and comes back" do
       servers = [a, b] = for _ <- 1..2, do: Loopback.start()
-      {handle, pid} = supervised!(target: static(servers))
+      {handle, _supervisor} = supervised!(target: static(servers))
       await_ids(handle, servers)
       # No process of the connection need help.
-      :sys.suspend(pid)
+      server = server(handle)
+      :sys.suspend(server)
       {_name, transport} = transport_to(handle, a)
       kill([transport])
       await_ids(handle, [b])
       assert Enum.uniq(picked(handle, 20)) == [Loopback.id(b)]
-      :sys.resume(pid)
+      :sys.resume(server)
       await_ids(handle, servers)
       assert {_name, another} = transport_to(handle, a)
       assert another != transport
