@@ -113,6 +113,31 @@ defmodule GrpcLb.DrainTest do
     assert Native.close_draining(lb) == {:ok, nil}
   end
 
+  test "the calls of one that was closed already are waited for, and twice if that is asked" do
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+    [{:a, ticket}] = checkouts(lb, 1)
+    :ok = GrpcLb.close(lb)
+    assert {:ok, first} = Native.close_draining(lb)
+    assert {:ok, second} = Native.close_draining(lb)
+    assert is_integer(first) and is_integer(second)
+    assert told() == []
+    GrpcLb.complete(ticket, :ok)
+    assert Enum.sort(told()) == [first, second]
+    assert Native.close_draining(lb) == {:ok, nil}
+  end
+
+  test "a list without a key where the policy hashes changes nothing" do
+    {:ok, lb} = GrpcLb.new(:ring_hash, ["a", "b"])
+    before = GrpcLb.info(lb)
+
+    assert_raise ArgumentError, ~r/backend 0/, fn ->
+      Native.reconcile_draining(lb, [{:x, 1, %{}}], ["a"])
+    end
+
+    assert GrpcLb.info(lb) == before
+    assert {:ok, %{added: 1}} = GrpcLb.add(lb, ["c"])
+  end
+
   test "no call is missed that begins and ends while values go" do
     lb = new(a: 0)
     # The least value that has not gone; calls; calls that ended after their value had gone.

@@ -12,8 +12,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::ops::{Add, AddAssign, Sub};
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -59,10 +60,10 @@ fn count(layout: Layout, bytes: usize) {
     let _ = BYTES.try_with(|given| given.set(given.get() + bytes));
 }
 
-/// To be the only one that reads and changes lists, with a heap whose books are known.
-fn alone() -> MutexGuard<'static, ()> {
+/// Runs a test that is the only one that reads and changes lists, with a heap whose books are known.
+fn alone(test: impl FnOnce() + Send + 'static) {
     static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     BOOKS.get_or_init(|| {
         let last = || LAST.get().expect("something was allocated");
         let collector = Collector::new();
@@ -73,7 +74,11 @@ fn alone() -> MutexGuard<'static, ()> {
         guard.flush();
         [record, last()]
     });
-    alone
+    // In a thread that has ended before the next test begins: as it ends, a thread leaves its books to
+    // whoever pins next.
+    if let Err(panic) = thread::spawn(test).join() {
+        resume_unwind(panic);
+    }
 }
 
 // SAFETY: every call is passed on to the system's allocator as it came.
@@ -163,67 +168,68 @@ fn first_failure(balancer: &Balancer<String>, caller: &Caller) {
 
 #[test]
 fn picks_and_calls_leave_what_is_ours_alone_while_the_list_changes() {
-    let _alone = alone();
-    for policy in support::policies() {
-        // Of three threads that call at once, some are passed on and some refused.
-        let config = Config {
-            max_requests: Some(2),
-            max_requests_per_backend: Some(1),
-            outlier_detection: Some(Box::new(outlier_detection::Config {
-                consecutive_failures: NonZeroU32::new(3).map(ConsecutiveFailures::of),
-                ..Default::default()
-            })),
-            ..Config::from(policy)
-        };
-        let name = config.policy.name();
-        let balancer = Balancer::new(config, 1, Time(0));
-        let lists: Vec<Vec<_>> = (1..20)
-            .map(|n| {
-                (0..n)
-                    .map(|id| Backend {
-                        weight: 1 + id % 3,
-                        ..Backend::new(id.to_string(), "x".repeat(n as usize))
-                    })
-                    .map(support::keyed)
-                    .collect()
-            })
-            .collect();
-        balancer.reconcile(&lists[0], &Unowned, Time(0)).unwrap();
-        let stop = AtomicBool::new(false);
-        let before = calls();
-        thread::scope(|scope| {
-            let pickers: Vec<_> = (0..3)
-                .map(|seed| {
-                    let (balancer, stop) = (&balancer, &stop);
-                    scope.spawn(move || {
-                        let caller = Caller::new(seed);
-                        let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Cancelled];
-                        let (mut asked, mut rounds) = (NONE, 0);
-                        first_failure(balancer, &caller);
-                        while !stop.load(Ordering::Relaxed) || rounds < 10_000 {
-                            let pick = || balancer.pick(&caller, &Unowned, String::len);
-                            let (of_pick, picked) = calls_of(pick);
-                            picked.unwrap();
-                            let outcome = outcomes[rounds % 3];
-                            asked += of_pick + call(balancer, &caller, outcome, Time(0));
-                            rounds += 1;
-                        }
-                        asked
-                    })
+    alone(|| {
+        for policy in support::policies() {
+            // Of three threads that call at once, some are passed on and some refused.
+            let config = Config {
+                max_requests: Some(2),
+                max_requests_per_backend: Some(1),
+                outlier_detection: Some(Box::new(outlier_detection::Config {
+                    consecutive_failures: NonZeroU32::new(3).map(ConsecutiveFailures::of),
+                    ..Default::default()
+                })),
+                ..Config::from(policy)
+            };
+            let name = config.policy.name();
+            let balancer = Balancer::new(config, 1, Time(0));
+            let lists: Vec<Vec<_>> = (1..20)
+                .map(|n| {
+                    (0..n)
+                        .map(|id| Backend {
+                            weight: 1 + id % 3,
+                            ..Backend::new(id.to_string(), "x".repeat(n as usize))
+                        })
+                        .map(support::keyed)
+                        .collect()
                 })
                 .collect();
-            for round in 0..1_000 {
-                let list = &lists[round % lists.len()];
-                balancer.reconcile(list, &Unowned, Time(0)).unwrap();
-            }
-            stop.store(true, Ordering::Relaxed);
-            for picker in pickers {
-                assert_eq!(picker.join().unwrap().ours, 0, "{name}");
-            }
-        });
-        let writer = calls() - before;
-        assert!(writer.ours > 0 && writer.books > 0, "all are counted");
-    }
+            balancer.reconcile(&lists[0], &Unowned, Time(0)).unwrap();
+            let stop = AtomicBool::new(false);
+            let before = calls();
+            thread::scope(|scope| {
+                let pickers: Vec<_> = (0..3)
+                    .map(|seed| {
+                        let (balancer, stop) = (&balancer, &stop);
+                        scope.spawn(move || {
+                            let caller = Caller::new(seed);
+                            let outcomes = [Outcome::Success, Outcome::Failure, Outcome::Cancelled];
+                            let (mut asked, mut rounds) = (NONE, 0);
+                            first_failure(balancer, &caller);
+                            while !stop.load(Ordering::Relaxed) || rounds < 10_000 {
+                                let pick = || balancer.pick(&caller, &Unowned, String::len);
+                                let (of_pick, picked) = calls_of(pick);
+                                picked.unwrap();
+                                let outcome = outcomes[rounds % 3];
+                                asked += of_pick + call(balancer, &caller, outcome, Time(0));
+                                rounds += 1;
+                            }
+                            asked
+                        })
+                    })
+                    .collect();
+                for round in 0..1_000 {
+                    let list = &lists[round % lists.len()];
+                    balancer.reconcile(list, &Unowned, Time(0)).unwrap();
+                }
+                stop.store(true, Ordering::Relaxed);
+                for picker in pickers {
+                    assert_eq!(picker.join().unwrap().ours, 0, "{name}");
+                }
+            });
+            let writer = calls() - before;
+            assert!(writer.ours > 0 && writer.books > 0, "all are counted");
+        }
+    });
 }
 
 /// An owner who has died.
@@ -245,40 +251,41 @@ impl Owners for Dead {
 
 #[test]
 fn picks_and_calls_leave_the_heap_alone_while_nothing_changes() {
-    let _alone = alone();
-    for policy in support::policies() {
-        let config = Config {
-            max_requests_per_backend: Some(1),
-            ..Config::from(policy)
-        };
-        let balancer = Balancer::new(config, 1, Time(0));
-        let owned = Backend {
-            owner: NonZeroU64::new(7).map(Owner),
-            ..Backend::new(0, 0)
-        };
-        let others = (1..5).map(|id| Backend::new(id, id));
-        let list = std::iter::once(owned).chain(others);
-        let list: Vec<_> = list.map(support::keyed).collect();
-        balancer.reconcile(&list, &Dead, Time(0)).unwrap();
-        assert!(balancer.note_death(Owner(NonZeroU64::new(7).unwrap())));
-        let caller = Caller::new(0);
-        let checkout = || balancer.checkout(&caller, &Dead, Time(0), |id| *id);
-        // What was retired and who ended before this is done with after so many pins.
-        for _ in 0..10_000 {
-            balancer.pick(&caller, &Dead, |_| ()).unwrap();
-        }
-        let (asked, ()) = calls_of(|| {
-            for _ in 0..1_000 {
-                // Passes the dead one over.
+    alone(|| {
+        for policy in support::policies() {
+            let config = Config {
+                max_requests_per_backend: Some(1),
+                ..Config::from(policy)
+            };
+            let balancer = Balancer::new(config, 1, Time(0));
+            let owned = Backend {
+                owner: NonZeroU64::new(7).map(Owner),
+                ..Backend::new(0, 0)
+            };
+            let others = (1..5).map(|id| Backend::new(id, id));
+            let list = std::iter::once(owned).chain(others);
+            let list: Vec<_> = list.map(support::keyed).collect();
+            balancer.reconcile(&list, &Dead, Time(0)).unwrap();
+            assert!(balancer.note_death(Owner(NonZeroU64::new(7).unwrap())));
+            let caller = Caller::new(0);
+            let checkout = || balancer.checkout(&caller, &Dead, Time(0), |id| *id);
+            // What was retired and who ended before this is done with after so many pins.
+            for _ in 0..10_000 {
                 balancer.pick(&caller, &Dead, |_| ()).unwrap();
-                let tickets = [(); 4].map(|()| checkout().ok());
-                assert!(tickets.iter().flatten().all(|(id, _)| *id > 0));
-                assert!(tickets.iter().all(Option::is_some));
-                assert!(matches!(checkout(), Err(Unavailable::Overloaded)));
             }
-        });
-        assert_eq!(asked, NONE);
-    }
+            let (asked, ()) = calls_of(|| {
+                for _ in 0..1_000 {
+                    // Passes the dead one over.
+                    balancer.pick(&caller, &Dead, |_| ()).unwrap();
+                    let tickets = [(); 4].map(|()| checkout().ok());
+                    assert!(tickets.iter().flatten().all(|(id, _)| *id > 0));
+                    assert!(tickets.iter().all(Option::is_some));
+                    assert!(matches!(checkout(), Err(Unavailable::Overloaded)));
+                }
+            });
+            assert_eq!(asked, NONE);
+        }
+    });
 }
 
 /// The bytes that it takes to add a thousand backends one by one to a list, and to remove them
@@ -304,63 +311,65 @@ fn bytes_for_a_thousand(listed: u64, policy: Policy) -> usize {
 
 #[test]
 fn the_cost_of_a_change_is_not_that_of_the_list() {
-    let _alone = alone();
-    for policy in [
-        Policy::RoundRobin(round_robin::Config::default()),
-        Policy::Random(random::Config),
-    ] {
-        let short = bytes_for_a_thousand(1_000, policy.clone());
-        let long = bytes_for_a_thousand(32_000, policy);
-        // Copying the list would make it 30 times as much.
-        assert!(long < 8 * short, "{short} and {long} bytes");
-    }
+    alone(|| {
+        for policy in [
+            Policy::RoundRobin(round_robin::Config::default()),
+            Policy::Random(random::Config),
+        ] {
+            let short = bytes_for_a_thousand(1_000, policy.clone());
+            let long = bytes_for_a_thousand(32_000, policy);
+            // Copying the list would make it 30 times as much.
+            assert!(long < 8 * short, "{short} and {long} bytes");
+        }
+    });
 }
 
 #[test]
 fn picks_and_calls_leave_the_heap_alone_whichever_layer_serves() {
-    let _alone = alone();
-    for policy in support::policies() {
-        let config = Config {
-            overprovisioning_factor: NonZeroU32::new(140),
-            max_requests_per_backend: Some(1),
-            ..Config::from(policy)
-        };
-        let name = config.policy.name();
-        let balancer = Balancer::new(config, 1, Time(0));
-        let caller = Caller::new(1);
-        let list: Vec<_> = (0..40)
-            .map(|id| Backend {
-                priority: id % 2,
-                locality: Some(format!("zone {}", id % 3).into()),
-                ..Backend::new(id.to_string(), "x".to_string()).keyed(id.to_string())
-            })
-            .collect();
-        balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
-        // Half of the first priority is down: the second has a part of the picks.
-        for id in (0..20).step_by(2) {
-            let down = State::TransientFailure;
-            balancer
-                .set_state(&id.to_string(), down, &Unowned, Time(0))
-                .unwrap();
-        }
-        first_failure(&balancer, &caller);
-        let (asked, ()) = calls_of(|| {
-            for _ in 0..1_000 {
-                balancer.pick(&caller, &Unowned, String::len).unwrap();
-            }
-            // With the layers full, one after the other.
-            let tickets: [_; 30] = std::array::from_fn(|_| {
+    alone(|| {
+        for policy in support::policies() {
+            let config = Config {
+                overprovisioning_factor: NonZeroU32::new(140),
+                max_requests_per_backend: Some(1),
+                ..Config::from(policy)
+            };
+            let name = config.policy.name();
+            let balancer = Balancer::new(config, 1, Time(0));
+            let caller = Caller::new(1);
+            let list: Vec<_> = (0..40)
+                .map(|id| Backend {
+                    priority: id % 2,
+                    locality: Some(format!("zone {}", id % 3).into()),
+                    ..Backend::new(id.to_string(), "x".to_string()).keyed(id.to_string())
+                })
+                .collect();
+            balancer.reconcile(&list, &Unowned, Time(0)).unwrap();
+            // Half of the first priority is down: the second has a part of the picks.
+            for id in (0..20).step_by(2) {
+                let down = State::TransientFailure;
                 balancer
-                    .checkout(&caller, &Unowned, Time(0), String::len)
-                    .unwrap()
-                    .1
-            });
-            let full = balancer.checkout(&caller, &Unowned, Time(0), String::len);
-            assert_eq!(full.err(), Some(Unavailable::Overloaded));
-            for ticket in tickets {
-                ticket.complete(Outcome::Failure, None, Time(0)).unwrap();
+                    .set_state(&id.to_string(), down, &Unowned, Time(0))
+                    .unwrap();
             }
-        });
-        assert_eq!(asked, NONE, "{name}");
-    }
+            first_failure(&balancer, &caller);
+            let (asked, ()) = calls_of(|| {
+                for _ in 0..1_000 {
+                    balancer.pick(&caller, &Unowned, String::len).unwrap();
+                }
+                // With the layers full, one after the other.
+                let tickets: [_; 30] = std::array::from_fn(|_| {
+                    balancer
+                        .checkout(&caller, &Unowned, Time(0), String::len)
+                        .unwrap()
+                        .1
+                });
+                let full = balancer.checkout(&caller, &Unowned, Time(0), String::len);
+                assert_eq!(full.err(), Some(Unavailable::Overloaded));
+                for ticket in tickets {
+                    ticket.complete(Outcome::Failure, None, Time(0)).unwrap();
+                }
+            });
+            assert_eq!(asked, NONE, "{name}");
+        }
+    });
 }

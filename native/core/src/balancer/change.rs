@@ -428,12 +428,11 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         self.touched = true;
         self.publish_if_touched(Cause::StateChange);
         let mut released: Vec<Owner> = self.writer.owner.take().into_iter().collect();
-        let Writer {
-            members, watched, ..
-        } = &mut *self.writer;
-        for (key, member) in members.drain() {
+        let members: Vec<_> = self.writer.members.drain().collect();
+        for (key, member) in members {
+            self.writer.on_delisted(&member.entry);
             if let Some(owner) = member.owner {
-                watched.release(owner, key);
+                self.writer.watched.release(owner, key);
                 released.push(owner);
             }
             self.gone.extend([member.id, member.value]);

@@ -111,7 +111,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         for (_, member) in listed {
             member.entry.drain(&drain);
         }
-        for entry in std::mem::take(&mut self.writer.leaving) {
+        // Kept: somebody may ask once more.
+        for entry in &self.writer.leaving {
             entry.drain(&drain);
         }
         drain

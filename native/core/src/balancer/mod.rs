@@ -336,7 +336,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<(Changes, Vec<Option<Drained>>), ChangeError> {
-        reject_duplicates(offered)?;
+        self.reject_unfit(offered)?;
         let mut draining = Vec::new();
         let changes = self.change_list(owners, |mut scope| {
             draining = scope.drain(leaving, who);

@@ -189,11 +189,13 @@ impl Cohorts {
             let generation = ((counts >> GENERATION_SHIFT) + 1) & GENERATIONS;
             counts & !(GENERATIONS << GENERATION_SHIFT) | generation << GENERATION_SHIFT
         };
-        // Relaxed: all that is asked of it is its place among the changes of the one word.
-        let order = Ordering::Relaxed;
+        // Release: pairs with the acquiring changes of who joins and leaves, who look for the drain of a
+        // generation that they see. Relaxed when it is tried again: nothing is read through it.
         let before = self
             .counts
-            .fetch_update(order, order, |counts| Some(next(counts)));
+            .fetch_update(Ordering::Release, Ordering::Relaxed, |counts| {
+                Some(next(counts))
+            });
         let (Ok(before) | Err(before)) = before;
         (Generation::of(next(before)), self::count(before) as u32)
     }

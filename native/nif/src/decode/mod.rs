@@ -34,6 +34,9 @@ const TEXT: usize = 1 << 16;
 /// The bytes of the name of a locality.
 const LOCALITY: usize = 255;
 
+/// The bytes that a key may have: they are hashed on a normal scheduler.
+const KEY: usize = 1 << 20;
+
 /// The words that the ids and values of a list may take.
 const LIST: usize = 1 << 27;
 
@@ -77,7 +80,7 @@ pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, A
 #[inline(never)]
 pub(crate) fn hash(term: Term) -> Option<u64> {
     match bytes(term) {
-        Some(bytes) => Some(xxh64(bytes, 0)),
+        Some(bytes) => (bytes.len() <= KEY).then(|| xxh64(bytes, 0)),
         None => {
             let negative = || term.decode::<i64>().map(|hash| hash as u64);
             term.decode::<u64>().or_else(|_| negative()).ok()
@@ -102,7 +105,8 @@ pub(crate) fn no_key(term: Term, argument: usize) -> Result<(), ArgumentError> {
         return Ok(());
     }
     Err(ArgumentError(format!(
-        "argument {argument}, the key, must be a binary, an integer from {} to {}, or nil, got {}",
+        "argument {argument}, the key, must be a binary of {KEY} bytes at most, an integer from {} to \
+         {}, or nil, got {}",
         i64::MIN,
         u64::MAX,
         kind(term)

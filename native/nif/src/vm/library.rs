@@ -31,10 +31,11 @@ use crate::error::ArgumentError;
 
 /// Counts the versions of what builds share. Fields are only ever added, at an end, with a new
 /// number.
-const ABI: u32 = 3;
+const ABI: u32 = 4;
 
-/// The oldest version that this build can live with. Objects of builds before had another head.
-const OLDEST_ABI: u32 = 3;
+/// The oldest version that this build can live with. Builds before lack NIFs that the module calls for
+/// their objects too.
+const OLDEST_ABI: u32 = 4;
 
 /// What other builds know of this one.
 #[repr(C)]
