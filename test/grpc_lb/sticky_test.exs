@@ -111,7 +111,9 @@ defmodule GrpcLb.StickyTest do
       for policy <- [:round_robin, :ring_hash], lb = new!(policy) do
         for key <- [:user, {1, 2}, 2 ** 64, 1.0] do
           for call <- [&Native.pick/2, &Native.checkout/2, &Native.checkout_except(&1, [], &2)] do
-            message = ~r/the key, must be a binary of 1048576 bytes at most, an integer from .* or nil, got/
+            message =
+              ~r/the key, must be a binary of 1048576 bytes at most, an integer from .* or nil, got/
+
             assert_raise ArgumentError, message, fn -> call.(lb, key) end
           end
         end
