@@ -162,7 +162,7 @@ defmodule GrpcLb.Connection.Backends do
 
   # One that takes no new calls is picked while no other can be.
   defp last_resort?(%{entries: entries}),
-    do: not Enum.any?(entries, fn {_key, entry} -> entry.state == :up end)
+    do: not Enum.any?(entries, &match?({_key, %{state: :up, health: :healthy}}, &1))
 
   @doc "The backends whose transport leaves the rotation, when these are wanted."
   @spec unlisted(t(), [Rotation.wanted()]) :: [Plan.id()]
@@ -349,9 +349,11 @@ defmodule GrpcLb.Connection.Backends do
     left? = Leaving.member?(backends.leaving, pid)
     backends = %{backends | leaving: Leaving.ended(backends.leaving, pid)}
 
-    if left?,
-      do: {:expected, backends},
-      else: ended(backends, Map.fetch!(backends.entries, key), reason)
+    case backends.entries do
+      %{^key => %{pid: ^pid} = entry} when not left? -> ended(backends, entry, reason)
+      # Another has its place.
+      _left_or_unknown -> {:expected, backends}
+    end
   end
 
   defp ended(backends, %{state: :opening} = entry, reason) do

@@ -100,8 +100,9 @@ defmodule GrpcLb.Connection.Failover do
   @spec look(t(), [known()], now :: integer()) ::
           {[Address.t()], milliseconds :: non_neg_integer() | :infinity, t()}
   def look(failover, known, now) do
-    wanted = MapSet.new(failover.addresses, &Address.id/1)
-    known = known |> Enum.filter(&(&1.id in wanted)) |> Enum.group_by(& &1.address.priority)
+    wanted = MapSet.new(failover.addresses, &Plan.endpoint/1)
+    wanted? = &(Plan.endpoint(&1.address) in wanted)
+    known = known |> Enum.filter(wanted?) |> Enum.group_by(& &1.address.priority)
     connected = needed(failover.priorities, failover, known, now)
     addresses = Enum.filter(failover.addresses, &is_map_key(connected, &1.priority))
     {addresses, due(connected, failover.timeout, now), %{failover | connected: connected}}

@@ -134,9 +134,13 @@ defmodule GrpcLb.Connection.Leaving do
   @doc "The backends whose listed transport goes, when these are wanted."
   @spec unlisted(t(), [Rotation.wanted()]) :: [Plan.id()]
   def unlisted(%{ones: ones}, wanted) do
-    stay = for {id, {_up_or_unhealthy, value, _owner}, _options} <- wanted, do: {id, value}
-    listed = for {_pid, %{listed?: true} = one} <- ones, do: {Plan.id(one.key), one.value}
-    Enum.uniq(for {id, _value} = one <- listed, one not in stay, do: id)
+    # With the owner: two transports to one address can have the same value.
+    stay = for {id, {_up_or_unhealthy, value, owner}, _options} <- wanted, do: {id, value, owner}
+
+    listed =
+      for {_pid, %{listed?: true} = one} <- ones, do: {Plan.id(one.key), one.value, one.owner}
+
+    Enum.uniq(for {id, _value, _owner} = one <- listed, one not in stay, do: id)
   end
 
   @doc "What a reconcile has told of the calls of those."

@@ -70,6 +70,10 @@ defmodule GrpcLb.Connection.Rotation do
   def ready?(%{listed: listed}),
     do: Enum.any?(listed, fn {_, _, opts} -> opts[:state] == :ready end)
 
+  @doc "Whether a pick may find one: where the policy panics, one that is unhealthy, too."
+  @spec pickable?(t()) :: boolean()
+  def pickable?(%{listed: listed}), do: Enum.any?(listed, fn {_, value, _} -> value != nil end)
+
   defp form({id, {:up, value, owner}, options}),
     do: {id, value, [owner: owner, state: :ready] ++ options}
 

@@ -391,7 +391,7 @@ defmodule GrpcLb.Connection.Server do
   defp reconciled(%{ready?: ready?, rotation: rotation} = state) do
     state = connectivity(state)
     now_ready? = Rotation.ready?(rotation)
-    if now_ready?, do: Waiters.notify(state.waiters, 1)
+    if Rotation.pickable?(rotation), do: Waiters.notify(state.waiters, 1)
 
     case {ready?, now_ready?} do
       {true, true} ->
