@@ -100,7 +100,11 @@ defmodule GrpcLb.Connection.Discovery do
           {:ok, reason :: term(), duration :: integer(), t()} | {:again, t()} | :other
   def ended(%{worker: worker, killed: nil} = discovery, worker, reason)
       when reason in [:shutdown, {:shutdown, :watch_ended}] do
-    {:again, back_off(%{discovery | last: now(), worker: nil, phase: :restarting})}
+    # Each new one resolves at once, which makes the backoff short again.
+    {wait, backoff} = Backoff.next(discovery.backoff)
+    wait = max(wait, discovery.options.min_resolve_interval)
+    discovery = %{discovery | last: now(), worker: nil, phase: :restarting}
+    {:again, wait(%{discovery | backoff: backoff, again: :no}, wait)}
   end
 
   def ended(%{worker: worker} = discovery, worker, reason) do

@@ -28,6 +28,13 @@ defmodule GrpcLb.Connection.FailoverTest do
   end
 
   describe "look/3" do
+    test "knows a backend whose id has a host's name behind it" do
+      addresses = [near, _far] = [%{address(0) | host: "b"}, address(1)]
+      up = [%{id: "10.0.0.1:1/b", address: near, state: :up, error: nil}]
+      assert {[0], :infinity, failover} = look(new(addresses), up, 0)
+      assert {[0], :infinity, _failover} = look(failover, up, 100_000)
+    end
+
     test "goes to the next priority when all of one have failed, at once" do
       [a, b, c] = addresses = [address(0, 1), address(0, 2), address(1)]
       {[0], 10_000, failover} = look(new(addresses), [], 0)

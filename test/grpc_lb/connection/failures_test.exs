@@ -503,9 +503,10 @@ defmodule GrpcLb.Connection.FailuresTest do
 
   describe "strange messages" do
     test "disturb no process of a connection" do
-      server = Loopback.start()
-      {handle, pid} = supervised!(target: static([server]))
+      backend = Loopback.start()
+      {handle, pid} = supervised!(target: static([backend]))
       assert Connection.await_ready(handle) == :ok
+      server = server(handle)
 
       for message <- [
             :hello,
@@ -515,13 +516,13 @@ defmodule GrpcLb.Connection.FailuresTest do
             {make_ref(), :late_reply},
             {:tcp_closed, :no_port}
           ] do
-        send(pid, message)
+        for process <- [pid, server], do: send(process, message)
       end
 
       assert Connection.info(handle)
-      assert Process.alive?(pid)
+      assert Process.alive?(pid) and server(handle) == server
       assert {:ok, _} = echo(handle)
-      assert Loopback.accepted(server) == 1
+      assert Loopback.accepted(backend) == 1
     end
   end
 

@@ -5,10 +5,21 @@ defmodule GrpcLb.Connection.LeavingTest do
   import GrpcLb.Test.Connections
   import GrpcLb.Test.Eventually
 
-  alias GrpcLb.Connection
+  alias GrpcLb.{Address, Connection, Secret}
+  alias GrpcLb.Connection.Leaving
   alias GrpcLb.Test.{GracefulServer, GracefulTransport, ScriptedResolver, ScriptedTransport}
 
   @moduletag capture_log: true
+
+  test "a transport leaves the list also where another one has the same value" do
+    [old, new] = for _ <- 1..2, do: spawn(fn -> :ok end)
+    value = Secret.hide("to 10.0.0.1:1")
+    address = %Address{ip: {10, 0, 0, 1}, port: 1}
+    one = %{key: "10.0.0.1:1", address: address, pid: old, value: value, owner: old}
+    leaving = :infinity |> Leaving.new() |> Leaving.drain(one, :asked)
+    assert Leaving.unlisted(leaving, [{"10.0.0.1:1", {:up, value, old}, []}]) == []
+    assert Leaving.unlisted(leaving, [{"10.0.0.1:1", {:up, value, new}, []}]) == ["10.0.0.1:1"]
+  end
 
   defp target(servers), do: {:static, Enum.map(servers, &GracefulServer.address/1)}
 
