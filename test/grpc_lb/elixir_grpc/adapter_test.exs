@@ -172,7 +172,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       [first, _second] = connect(context, [1, 2], drain_timeout: 1)
       {:ok, _} = Adapter.disconnect(first)
       assert_receive {:disconnected, {"10.0.0.1", 1}}, 10_000
-      refute Process.alive?(first.adapter_payload.conn_pid)
+      eventually(fn -> not Process.alive?(first.adapter_payload.conn_pid) end)
     end
 
     test "of a connection whose process is killed: nothing", context do

@@ -107,8 +107,7 @@ defmodule Demo.Scenes.Connection do
     [server] = Fleet.boot([@killed], number: before.number)
     up = now()
     entry = %{entry | server: %{server | meter: before.meter}, ended: [before]}
-    play = play |> put_entry(entry) |> await_opened()
-    await_ready(play.connection)
+    play = play |> put_entry(entry) |> await_back()
     back_ms = now() - up
     :back = Stage.advance(play.callers.stage)
 
@@ -128,11 +127,38 @@ defmodule Demo.Scenes.Connection do
 
   defp await_opened(play) do
     receive do
-      {:opened, number, client} ->
-        entry = Enum.find(play.servers, &(&1.server.number == number))
-        put_entry(play, %{entry | clients: [client | entry.clients]})
+      {:opened, number, client} -> opened(play, number, client)
     after
       @open_ms -> Mix.raise("no transport was opened within #{@open_ms} ms")
+    end
+  end
+
+  defp opened(play, number, client) do
+    entry = Enum.find(play.servers, &(&1.server.number == number))
+    put_entry(play, %{entry | clients: [client | entry.clients]})
+  end
+
+  # The transport that is listed is to the new server. The one that is lost is opened again at once, and
+  # that can be to the server that dies: it is lost, too.
+  defp await_back(play) do
+    play = flush_opened(play)
+    %{server: server, clients: [latest | before]} = entry(play, @killed)
+    id = "127.0.0.1:#{server.number}"
+    backends = GrpcLb.info(play.connection.balancer).backends
+    listed = for %{id: ^id, state: :ready, value: client} <- backends, do: client
+
+    cond do
+      before == [] -> play |> await_opened() |> await_back()
+      listed == [latest] and Process.alive?(latest) -> play
+      true -> Process.sleep(1) && await_back(play)
+    end
+  end
+
+  defp flush_opened(play) do
+    receive do
+      {:opened, number, client} -> play |> opened(number, client) |> flush_opened()
+    after
+      0 -> play
     end
   end
 
