@@ -1,3 +1,7 @@
+# Tests of TLS use them, and from Elixir 1.15 on Mix takes what is no dependency from the code path.
+if function_exported?(Mix, :ensure_application!, 1),
+  do: Enum.each([:public_key, :ssl], &apply(Mix, :ensure_application!, [&1]))
+
 # Not started otherwise: the package does not need it, and tests capture what others log.
 {:ok, _} = Application.ensure_all_started(:logger)
 GrpcLb.Test.Telemetry.install()

@@ -147,8 +147,8 @@ defmodule GrpcLb.Connection.Backends do
 
     for id <- backends.ids do
       transport = transport(backends, id, last_resort?) || :not_up
-      options = Map.take(backends.addresses[id], [:weight, :priority, :locality])
-      {id, transport, Map.to_list(options)}
+      %{locality: locality, priority: priority, weight: weight} = backends.addresses[id]
+      {id, transport, [locality: locality, priority: priority, weight: weight]}
     end
   end
 
