@@ -82,7 +82,7 @@ defmodule GrpcLb.StickyTest do
       for policy <- @sticky, lb = new!(policy) do
         assert GrpcLb.pick(lb, map) == GrpcLb.pick(lb, backwards)
 
-        for key <- [:user, {:user, 7}, ['list'], 1.0, self(), make_ref(), <<1::3>>, map] do
+        for key <- [:user, {:user, 7}, [~c"list"], 1.0, self(), make_ref(), <<1::3>>, map] do
           assert GrpcLb.pick(lb, key) == GrpcLb.pick(lb, Key.external(key))
         end
       end

@@ -13,6 +13,8 @@ defmodule GrpcLb.Test.Peer.PoolLeaks do
       processes: length(Process.list()),
       names: Enum.sort(Process.registered()),
       registry: Registry.count(GrpcLb.Registry),
+      # Those of pools: OTP makes some of its own when it first comes by a place.
+      persistent_terms: for({name, {GrpcLb.Pool, _, _}} <- :persistent_term.get(), do: name),
       ports: length(Port.list())
     })
   end
