@@ -77,7 +77,7 @@ defmodule GrpcLb.StickyTest do
 
     test "of any other kind go by their external form" do
       map = Map.new(1..100, &{{:key, &1}, "value"})
-      backwards = 100..1 |> Enum.map(&{{:key, &1}, "value"}) |> Map.new()
+      backwards = 100..1//-1 |> Enum.map(&{{:key, &1}, "value"}) |> Map.new()
 
       for policy <- @sticky, lb = new!(policy) do
         assert GrpcLb.pick(lb, map) == GrpcLb.pick(lb, backwards)
