@@ -6,9 +6,9 @@ defmodule Demo.Scenes.Balancer do
   @behaviour Demo.Scene
 
   alias Demo.{Callers, Check}
-  alias Demo.Callers.{Meter, Stage, Tally}
+  alias Demo.Callers.{Stage, Tally}
   alias Demo.Scenes.Balancer.Report
-  alias Demo.Scenes.Pace
+  alias Demo.Scenes.{Pace, Panel}
   alias Demo.Servers.Fleet
   alias Demo.View.Live
 
@@ -39,7 +39,6 @@ defmodule Demo.Scenes.Balancer do
 
   @steps 5
   @removal_us 2_000_000
-  @window_ms 1_000
 
   @impl true
   def title, do: "A balancer"
@@ -77,7 +76,7 @@ defmodule Demo.Scenes.Balancer do
       tally: %Tally{}
     }
     |> show()
-    |> tell("servers up: " <> Enum.map_join(members, ", ", &"#{&1.name} #{&1.os_pid}"))
+    |> Panel.tell("servers up: " <> Enum.map_join(members, ", ", &"#{&1.name} #{&1.os_pid}"))
     |> run(:steady, &step/1)
     |> run(:changing, &(&1 |> kill() |> step() |> join() |> step() |> drain() |> step()))
     |> run(:settled, &step/1)
@@ -105,7 +104,7 @@ defmodule Demo.Scenes.Balancer do
     |> put_member(Fleet.collect(member))
     |> show()
     |> Map.put(:removal_us, removal_us)
-    |> tell("#{@killed} was killed with SIGKILL, and is out of the rotation")
+    |> Panel.tell("#{@killed} was killed with SIGKILL, and is out of the rotation")
   end
 
   # How long the balancer went on picking a backend whose owner was dead.
@@ -130,7 +129,7 @@ defmodule Demo.Scenes.Balancer do
     play
     |> show()
     |> Map.put(:joined, joined)
-    |> tell("#{Enum.join(@new, " and ")} were started and reconciled in")
+    |> Panel.tell("#{Enum.join(@new, " and ")} were started and reconciled in")
   end
 
   defp drain(play) do
@@ -145,7 +144,7 @@ defmodule Demo.Scenes.Balancer do
     |> put_member(Fleet.stop(member, :drained))
     |> show()
     |> Map.merge(%{left: left, left_in_flight: in_flight})
-    |> tell("#{@drained} was reconciled out, finished its requests, and was stopped")
+    |> Panel.tell("#{@drained} was reconciled out, finished its requests, and was stopped")
   end
 
   defp close(play) do
@@ -198,37 +197,7 @@ defmodule Demo.Scenes.Balancer do
     %{play | members: members}
   end
 
-  defp show(play) do
-    :ok = Live.show(play.live, fn -> sample(play.members, play.callers) end)
-    play
-  end
-
-  defp sample(members, callers) do
-    rows =
-      for member <- members do
-        %{
-          name: member.name,
-          note: "#{member.os_pid}",
-          state: member.state,
-          count: Meter.get(member.meter, :answered)
-        }
-      end
-
-    panel = %{
-      title: nil,
-      heads: ["server", "os pid", "share of the calls", "calls/s", "answered"],
-      numbers: [:rate, :count],
-      rows: rows,
-      failed: Callers.failed(callers)
-    }
-
-    %{window_ms: @window_ms, panels: [panel]}
-  end
-
-  defp tell(play, event) do
-    Live.event(play.live, event)
-    play
-  end
+  defp show(play), do: Panel.show(play, play.members, {"server", "os pid"}, &"#{&1.os_pid}")
 
   defp now, do: System.monotonic_time(:microsecond)
 end

@@ -6,9 +6,9 @@ defmodule Demo.Scenes.Connection do
   @behaviour Demo.Scene
 
   alias Demo.{Callers, Check}
-  alias Demo.Callers.{Meter, Stage, Tally}
+  alias Demo.Callers.{Stage, Tally}
   alias Demo.Scenes.Connection.{Report, Transport}
-  alias Demo.Scenes.Pace
+  alias Demo.Scenes.{Pace, Panel}
   alias Demo.Servers.Fleet
   alias Demo.View.Live
 
@@ -27,7 +27,6 @@ defmodule Demo.Scenes.Connection do
   @backoff [initial: 100, max: 500]
   @steps 3
   @open_ms 10_000
-  @window_ms 1_000
 
   @impl true
   def title, do: "A connection"
@@ -71,7 +70,7 @@ defmodule Demo.Scenes.Connection do
       pace: Pace.new(live, @steps, seconds, requests)
     })
     |> show()
-    |> tell("resolved to #{length(@names)} addresses; a transport is open to each")
+    |> Panel.tell("resolved to #{length(@names)} addresses; a transport is open to each")
     |> run(:steady, &step/1)
     |> run(:changing, &(&1 |> kill() |> step() |> bring_back() |> step()))
     |> close()
@@ -98,7 +97,7 @@ defmodule Demo.Scenes.Connection do
     play
     |> put_entry(%{entry | server: Fleet.collect(server)})
     |> show()
-    |> tell("#{@killed} was killed; calls go on to the others, and it is tried again")
+    |> Panel.tell("#{@killed} was killed; calls go on to the others, and it is tried again")
   end
 
   # A new server at the same address, with the meter of the one before it.
@@ -114,7 +113,7 @@ defmodule Demo.Scenes.Connection do
     play
     |> show()
     |> Map.put(:back_ms, back_ms)
-    |> tell("#{@killed} was started again, and is in the rotation after #{back_ms} ms")
+    |> Panel.tell("#{@killed} was started again, and is in the rotation after #{back_ms} ms")
   end
 
   defp close(play) do
@@ -138,20 +137,19 @@ defmodule Demo.Scenes.Connection do
     put_entry(play, %{entry | clients: [client | entry.clients]})
   end
 
-  # The transport that is listed is to the new server. The one that is lost is opened again at once, and
-  # that can be to the server that dies: it is lost, too.
+  # Until the transport that is listed is another than the one that was lost. That is opened again at
+  # once, which can be to the server that dies: it is lost, too, long before the new one is up.
   defp await_back(play) do
-    play = flush_opened(play)
-    %{server: server, clients: [latest | before]} = entry(play, @killed)
+    %{server: server, clients: lost} = entry(play, @killed)
     id = "127.0.0.1:#{server.number}"
-    backends = GrpcLb.info(play.connection.balancer).backends
-    listed = for %{id: ^id, state: :ready, value: client} <- backends, do: client
 
-    cond do
-      before == [] -> play |> await_opened() |> await_back()
-      listed == [latest] and Process.alive?(latest) -> play
-      true -> Process.sleep(1) && await_back(play)
-    end
+    Pace.await(fn ->
+      backends = GrpcLb.info(play.connection.balancer).backends
+      listed = for %{id: ^id, state: :ready, value: client} <- backends, do: client
+      Enum.any?(listed -- lost, &Process.alive?/1)
+    end)
+
+    flush_opened(play)
   end
 
   defp flush_opened(play) do
@@ -178,35 +176,8 @@ defmodule Demo.Scenes.Connection do
   end
 
   defp show(play) do
-    :ok = Live.show(play.live, fn -> sample(play.servers, play.callers) end)
-    play
-  end
-
-  defp sample(servers, callers) do
-    rows =
-      for %{server: server} <- servers do
-        %{
-          name: server.name,
-          note: "port #{server.number}",
-          state: server.state,
-          count: Meter.get(server.meter, :answered)
-        }
-      end
-
-    panel = %{
-      title: nil,
-      heads: ["server", "at", "share of the calls", "calls/s", "answered"],
-      numbers: [:rate, :count],
-      rows: rows,
-      failed: Callers.failed(callers)
-    }
-
-    %{window_ms: @window_ms, panels: [panel]}
-  end
-
-  defp tell(play, event) do
-    Live.event(play.live, event)
-    play
+    servers = for entry <- play.servers, do: entry.server
+    Panel.show(play, servers, {"server", "at"}, &"port #{&1.number}")
   end
 
   defp now, do: System.monotonic_time(:millisecond)

@@ -7,7 +7,7 @@ defmodule Demo.Scenes.Pool do
 
   alias Demo.{Callers, Check}
   alias Demo.Callers.{Client, Meter, Stage, Tally}
-  alias Demo.Scenes.Pace
+  alias Demo.Scenes.{Pace, Panel}
   alias Demo.Scenes.Pool.{Report, Worker}
   alias Demo.Servers.Fleet
   alias Demo.View.Live
@@ -31,7 +31,6 @@ defmodule Demo.Scenes.Pool do
 
   @steps 4
   @join_ms 10_000
-  @window_ms 1_000
 
   @impl true
   def title, do: "A pool"
@@ -69,7 +68,7 @@ defmodule Demo.Scenes.Pool do
       tally: %Tally{}
     }
     |> show()
-    |> tell(
+    |> Panel.tell(
       "the pool has started #{Enum.join(@workers, ", ")}; each joined once it was connected"
     )
     |> run(:steady, &step/1)
@@ -103,7 +102,7 @@ defmodule Demo.Scenes.Pool do
     member = await_joined(@joins)
     :joined = Stage.advance(play.callers.stage)
     play = %{play | members: play.members ++ [member]}
-    play |> show() |> tell("#{@joins} has joined, a process of its own")
+    play |> show() |> Panel.tell("#{@joins} has joined, a process of its own")
   end
 
   defp leave(play) do
@@ -115,7 +114,7 @@ defmodule Demo.Scenes.Pool do
     play
     |> put_state(@leaves, :left)
     |> show()
-    |> tell("#{@leaves} has left; it lives on, and nobody picks it")
+    |> Panel.tell("#{@leaves} has left; it lives on, and nobody picks it")
   end
 
   defp kill(play) do
@@ -135,7 +134,9 @@ defmodule Demo.Scenes.Pool do
 
     %{play | members: play.members ++ [member]}
     |> show()
-    |> tell("#{@killed} was killed; the pool has started #{@replaces} in its place, which joined")
+    |> Panel.tell(
+      "#{@killed} was killed; the pool has started #{@replaces} in its place, which joined"
+    )
   end
 
   defp close(play) do
@@ -167,34 +168,7 @@ defmodule Demo.Scenes.Pool do
   end
 
   defp show(play) do
-    :ok = Live.show(play.live, fn -> sample(play.members, play.callers) end)
-    play
-  end
-
-  defp sample(members, callers) do
-    rows =
-      for member <- members do
-        %{
-          name: member.name,
-          note: member.client |> :erlang.pid_to_list() |> List.to_string(),
-          state: member.state,
-          count: Meter.get(member.meter, :answered)
-        }
-      end
-
-    panel = %{
-      title: nil,
-      heads: ["member", "process", "share of the calls", "calls/s", "answered"],
-      numbers: [:rate, :count],
-      rows: rows,
-      failed: Callers.failed(callers)
-    }
-
-    %{window_ms: @window_ms, panels: [panel]}
-  end
-
-  defp tell(play, event) do
-    Live.event(play.live, event)
-    play
+    process = &(&1.client |> :erlang.pid_to_list() |> List.to_string())
+    Panel.show(play, play.members, {"member", "process"}, process)
   end
 end

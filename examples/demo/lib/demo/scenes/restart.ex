@@ -8,7 +8,7 @@ defmodule Demo.Scenes.Restart do
   alias Demo.{Callers, Check}
   alias Demo.Callers.{Meter, Tally}
   alias Demo.Scenes.Connection.Transport
-  alias Demo.Scenes.Pace
+  alias Demo.Scenes.{Pace, Panel}
   alias Demo.Scenes.Restart.Report
   alias Demo.Servers.Fleet
   alias Demo.View.Live
@@ -23,7 +23,6 @@ defmodule Demo.Scenes.Restart do
 
   # Short, for the demo to be.
   @backoff [initial: 50, max: 200]
-  @window_ms 1_000
 
   @impl true
   def title, do: "A restart"
@@ -65,7 +64,9 @@ defmodule Demo.Scenes.Restart do
       pace: Pace.new(live, 1 + length(@names), seconds, requests)
     }
     |> show()
-    |> tell("a connection to #{length(@names)} servers is open, and calls are made with run/3")
+    |> Panel.tell(
+      "a connection to #{length(@names)} servers is open, and calls are made with run/3"
+    )
     |> run(:steady, &step/1)
     |> run(:restarting, &Enum.reduce(@names, &1, fn name, play -> restart(play, name) end))
     |> close()
@@ -95,7 +96,7 @@ defmodule Demo.Scenes.Restart do
 
     play
     |> show()
-    |> tell("#{name} ended as process #{before.os_pid}, and is back as #{next.os_pid}")
+    |> Panel.tell("#{name} ended as process #{before.os_pid}, and is back as #{next.os_pid}")
     |> step()
   end
 
@@ -128,34 +129,7 @@ defmodule Demo.Scenes.Restart do
   end
 
   defp show(play) do
-    :ok = Live.show(play.live, fn -> sample(play.servers, play.callers) end)
-    play
-  end
-
-  defp sample(servers, callers) do
-    rows =
-      for %{server: server} <- servers do
-        %{
-          name: server.name,
-          note: "#{server.os_pid}",
-          state: server.state,
-          count: Meter.get(server.meter, :answered)
-        }
-      end
-
-    panel = %{
-      title: nil,
-      heads: ["server", "os pid", "share of the calls", "calls/s", "answered"],
-      numbers: [:rate, :count],
-      rows: rows,
-      failed: Callers.failed(callers)
-    }
-
-    %{window_ms: @window_ms, panels: [panel]}
-  end
-
-  defp tell(play, event) do
-    Live.event(play.live, event)
-    play
+    servers = for entry <- play.servers, do: entry.server
+    Panel.show(play, servers, {"server", "os pid"}, &"#{&1.os_pid}")
   end
 end
