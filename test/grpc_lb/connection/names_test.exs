@@ -150,6 +150,8 @@ defmodule GrpcLb.Connection.NamesTest do
         assert told.unknown == [%{family: family}]
         same_ids(handle, [v4, v6])
         DnsServer.release(dns)
+        # What comes late is told of by itself.
+        if match?({:late, _}, failure), do: resolved(handle)
       end
 
       assert answer(handle, dns, Map.delete(zone, {"d.x", :aaaa})).unknown == []
@@ -188,6 +190,7 @@ defmodule GrpcLb.Connection.NamesTest do
     DnsServer.put(dns, Map.merge(zone, late))
     handle = connect_srv!(context)
     await_ids(handle, [a])
+    DnsServer.put(dns, zone)
     DnsServer.release(dns)
     await_ids(handle, [a, b])
   end
