@@ -11,7 +11,7 @@ SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan miri lint bench matrix integration clean
+.PHONY: help setup demo test exunit loom asan miri lint bench matrix integration package clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ matrix: ## Run the ExUnit suite on Debian 13, or on sid with MATRIX=sid
 integration: setup ## Run the suites that need packages, from Hex or INTEGRATION_DEPS=folder
 	scripts/integration
 
+package: setup ## Build the library and pack it for those who have no Rust
+	scripts/package
+
 clean: ## Remove what the other targets built
-	rm -rf _build target bench/peers/target examples/*/_build examples/*/target
+	rm -rf _build target package checksum-Elixir.GrpcLb.Native.exs bench/peers/target examples/*/_build examples/*/target
 	rm -rf integration/*/_build integration/*/deps

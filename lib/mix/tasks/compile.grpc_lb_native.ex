@@ -1,23 +1,32 @@
 defmodule Mix.Tasks.Compile.GrpcLbNative do
-  @shortdoc "Builds the NIF crate with cargo and installs it in priv/"
+  @shortdoc "Installs the native library in priv/, built by cargo or precompiled"
 
   @moduledoc """
-  Builds the NIF library and installs it as `priv/grpc_lb_nif.so` of the compiled application.
+  Installs the native library as `priv/grpc_lb_nif.so` of the compiled application.
 
   `mix compile` runs it after the Elixir compiler, also where `grpc_lb` is a dependency of another
-  project. It needs a Rust toolchain (cargo >= 1.91, <https://rustup.rs>), and does nothing as long
-  as the crates' sources and the installed library are what the last run left. `--force` runs
-  cargo again all the same.
+  project. It does nothing as long as what it would install is what the last run left. `--force` does
+  all of it again. Where the library comes from:
 
-  ## Environment variables
+    * `GRPC_LB_NIF`, an environment variable: the absolute path of a library, installed as it is.
+    * `GRPC_LB_PRECOMPILED`, an environment variable, or `config :grpc_lb, precompiled: base`: a folder,
+      or an `http://` or `https://` address, with what `make package` has packed. The library for this
+      machine is taken if it has the checksum that the package carries, in
+      `checksum-Elixir.GrpcLb.Native.exs`; a folder may bring that file itself. A wrong checksum, a
+      download that ends early and a library for another machine are errors. Where there is none for
+      this machine, or the address cannot be reached, the task says so and builds with cargo.
+    * else cargo builds it, which needs a Rust toolchain (cargo >= 1.91, <https://rustup.rs>).
 
-    * `GRPC_LB_NIF` - absolute path of a prebuilt library. It is installed as it is, and no
-      Rust toolchain is needed.
-    * `CARGO_TARGET_DIR` - cargo's own build folder. The default is `_build/grpc_lb_native`, shared
-      by all environments, because the library is the same in each of them.
+  The two variables are remembered from one command to the next, for all environments of the project's
+  build folder: until one of them is set to something else, or to nothing (`GRPC_LB_NIF= mix compile`).
+
+  `CARGO_TARGET_DIR` is cargo's own build folder. The default is `_build/grpc_lb_native`, shared by all
+  environments, because the library is the same in each of them.
   """
 
   use Mix.Task.Compiler
+
+  alias Mix.GrpcLb.Precompiled
 
   @cargo_args ~w(build --release -p grpc_lb_nif --locked)
   @sources ~w(Cargo.toml Cargo.lock native/**/Cargo.toml native/**/*.rs)
@@ -31,8 +40,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
       {:noop, []}
     else
       origin |> library() |> install()
-      File.mkdir_p!(Path.dirname(manifest()))
-      File.write!(manifest(), digest)
+      write(manifest(), digest)
       {:ok, []}
     end
   end
@@ -42,57 +50,118 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
 
   @impl true
   def clean do
-    File.rm(manifest())
-    File.rm(installed())
+    Enum.each([manifest(), installed(), remembered()], &File.rm/1)
     :ok
   end
 
-  # In a dependency's compilation the current project is the dependency, so this root is always
-  # that of grpc_lb.
   defp origin do
-    case System.get_env("GRPC_LB_NIF", "") do
-      "" -> {:crate, Path.dirname(Mix.Project.project_file())}
-      path -> {:prebuilt, path}
+    case {System.get_env("GRPC_LB_NIF"), System.get_env("GRPC_LB_PRECOMPILED")} do
+      {nil, nil} -> recall() || configured()
+      {path, _base} when path not in [nil, ""] -> remember({:prebuilt, path})
+      {_path, base} when base not in [nil, ""] -> remember({:precompiled, base})
+      _set_to_nothing -> forget() || configured()
     end
   end
 
-  defp digest({:prebuilt, path}) do
+  defp configured do
+    case Application.get_env(:grpc_lb, :precompiled) do
+      nil ->
+        :crate
+
+      base when is_binary(base) and base != "" ->
+        {:precompiled, base}
+
+      other ->
+        Mix.raise(
+          "config :grpc_lb, precompiled: must be a folder or an address, got: #{inspect(other)}"
+        )
+    end
+  end
+
+  # Beside the environments' folders: `mix test` runs in another than `mix compile`.
+  defp remembered, do: Path.join(shared_build_path(), "grpc_lb_native.origin")
+
+  defp remember(origin) do
+    write(remembered(), :erlang.term_to_binary(origin))
+    origin
+  end
+
+  defp recall do
+    with {:ok, origin} <- File.read(remembered()) do
+      :erlang.binary_to_term(origin)
+    else
+      {:error, _reason} -> nil
+    end
+  end
+
+  defp forget do
+    File.rm(remembered())
+    nil
+  end
+
+  defp digest({:prebuilt, path} = origin) do
     unless File.regular?(path) do
-      Mix.raise("GRPC_LB_NIF names the library #{path}, and there is no such file")
+      Mix.raise("""
+      GRPC_LB_NIF names the library #{path}, and there is no such file. It is remembered from an \
+      earlier command where it is not set; `GRPC_LB_NIF= mix compile` forgets it\
+      """)
     end
 
-    digest([path])
+    digest(origin, [path])
   end
 
-  defp digest({:crate, root}) do
-    @sources |> Enum.flat_map(&Path.wildcard(Path.join(root, &1))) |> digest()
+  # Where there is none for this machine it is the crate after all.
+  defp digest({:precompiled, _base} = origin), do: digest({origin, version()}, sources())
+
+  defp digest(:crate), do: digest(:crate, sources())
+
+  defp digest(origin, files) do
+    contents = Enum.map(files, &{&1, File.read!(&1)})
+    :erlang.md5(:erlang.term_to_binary({origin, contents}))
   end
 
-  defp digest(files) do
-    files |> Enum.map(&{&1, File.read!(&1)}) |> :erlang.term_to_binary() |> :erlang.md5()
-  end
+  defp sources, do: Enum.flat_map(@sources, &Path.wildcard(Path.join(root(), &1)))
 
   defp up_to_date?(digest) do
     File.exists?(installed()) and File.read(manifest()) == {:ok, digest}
   end
 
-  defp library({:prebuilt, path}), do: path
+  defp library({:prebuilt, path}), do: {:file, path}
 
-  defp library({:crate, root}) do
+  defp library({:precompiled, base}) do
+    case Precompiled.fetch(base, root(), version()) do
+      {:ok, library, from} ->
+        Mix.shell().info("grpc_lb: installing the precompiled library #{from}")
+        {:bytes, library}
+
+      {:none, why} ->
+        Mix.shell().info("grpc_lb: no precompiled library: #{why}; building it with cargo")
+        library(:crate)
+
+      {:error, why} ->
+        Mix.raise("""
+        the precompiled library of grpc_lb was not installed: #{why}. \
+        `GRPC_LB_PRECOMPILED= mix compile` builds it with cargo\
+        """)
+    end
+  end
+
+  defp library(:crate) do
     unless System.find_executable("cargo") do
       Mix.raise("""
       cargo was not found, and grpc_lb builds its NIF library with it. Install a Rust toolchain \
-      (cargo >= 1.91, https://rustup.rs), or set GRPC_LB_NIF to the path of a prebuilt library\
+      (cargo >= 1.91, https://rustup.rs), or set GRPC_LB_NIF to the path of a prebuilt library, or \
+      GRPC_LB_PRECOMPILED to where `make package` has packed one\
       """)
     end
 
-    target = target_dir(root)
+    target = target_dir()
     env = [{"CARGO_TARGET_DIR", target}]
-    opts = [cd: root, env: env, into: IO.stream(), stderr_to_stdout: true]
+    opts = [cd: root(), env: env, into: IO.stream(), stderr_to_stdout: true]
 
     case System.cmd("cargo", @cargo_args, opts) do
       {_, 0} ->
-        Path.join([target, "release", artifact(:os.type())])
+        {:file, Path.join([target, "release", artifact(:os.type())])}
 
       {_, status} ->
         Mix.raise("""
@@ -102,10 +171,15 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
     end
   end
 
-  defp target_dir(root) do
+  # In a dependency's compilation the current project is the dependency, so this is always grpc_lb.
+  defp root, do: Path.dirname(Mix.Project.project_file())
+
+  defp version, do: Mix.Project.config()[:version]
+
+  defp target_dir do
     case System.get_env("CARGO_TARGET_DIR", "") do
       "" -> Path.join(shared_build_path(), "grpc_lb_native")
-      dir -> Path.expand(dir, root)
+      dir -> Path.expand(dir, root())
     end
   end
 
@@ -126,8 +200,18 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
     target = installed()
     temporary = "#{target}.#{System.pid()}"
     File.mkdir_p!(Path.dirname(target))
-    File.cp!(library, temporary)
+
+    case library do
+      {:file, path} -> File.cp!(path, temporary)
+      {:bytes, bytes} -> File.write!(temporary, bytes)
+    end
+
     File.rename!(temporary, target)
+  end
+
+  defp write(file, content) do
+    File.mkdir_p!(Path.dirname(file))
+    File.write!(file, content)
   end
 
   # The VM looks for the .so ending on every Unix, macOS included.

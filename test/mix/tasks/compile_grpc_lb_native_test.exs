@@ -4,9 +4,13 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
 
   import ExUnit.CaptureIO
 
+  alias Mix.GrpcLb.{Machine, Precompiled}
   alias Mix.Tasks.Compile.GrpcLbNative
 
-  @environment ~w(PATH GRPC_LB_NIF CARGO_TARGET_DIR MIX_BUILD_PATH MIX_BUILD_ROOT)
+  doctest Machine
+  doctest Precompiled
+
+  @environment ~w(PATH GRPC_LB_NIF GRPC_LB_PRECOMPILED CARGO_TARGET_DIR MIX_BUILD_PATH MIX_BUILD_ROOT)
 
   setup do
     name = "grpc_lb_native_#{System.pid()}_#{System.unique_integer([:positive])}"
@@ -112,13 +116,23 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
       assert cargo_calls(context) == []
     end
 
-    test "goes back to cargo when GRPC_LB_NIF is no longer set", context do
+    test "remembers GRPC_LB_NIF, also in another environment, until it is set to nothing",
+         context do
       System.put_env("GRPC_LB_NIF", write(context.dir, "prebuilt.so", "prebuilt"))
       assert compile(context) == {:ok, []}
 
       System.delete_env("GRPC_LB_NIF")
+      assert compile(context) == {:noop, []}
+      File.rm_rf!(Path.join(context.dir, "_build/test"))
+      assert compile(context) == {:ok, []}
+      assert installed(context) == "prebuilt"
+      assert cargo_calls(context) == []
+
+      System.put_env("GRPC_LB_NIF", "")
       assert compile(context) == {:ok, []}
       assert installed(context) == "version 1"
+      System.delete_env("GRPC_LB_NIF")
+      assert compile(context) == {:noop, []}
     end
 
     test "says that the prebuilt library is missing", context do
@@ -162,6 +176,184 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
       in_project(context, &GrpcLbNative.clean/0)
       refute Enum.any?([library(context) | manifests], &File.exists?/1)
       assert compile(context) == {:ok, []}
+    end
+  end
+
+  describe "a precompiled library" do
+    setup %{dir: dir} = context do
+      before = Map.new(@environment, &{&1, System.get_env(&1)})
+      on_exit(fn -> System.put_env(before) end)
+
+      Enum.each(@environment -- ["PATH"], &System.delete_env/1)
+      System.put_env("PATH", "#{dir}/bin:#{before["PATH"]}")
+
+      write_crates(dir, context.name)
+      write_cargo(dir, :succeeds)
+      {:ok, target} = Machine.target()
+      file = Precompiled.file_name("0.1.0", target)
+      %{packed: file, folder: Path.join(dir, "packed")}
+    end
+
+    test "is taken from a folder that has a list, without cargo", context do
+      pack(context, elf("of this machine"))
+      write_list(context.folder, context)
+
+      assert precompiled(context, context.folder) =~
+               "installing the precompiled library #{context.folder}/#{context.packed}"
+
+      assert installed(context) == elf("of this machine")
+      assert cargo_calls(context) == []
+      assert compile(context) == {:noop, []}
+    end
+
+    test "is taken from an address, and remembered", context do
+      pack(context, elf("of this machine"))
+      write_list(context.dir, context)
+      base = serve(whole(context))
+
+      assert precompiled(context, base <> "/") =~ "precompiled library #{base}/#{context.packed}"
+      assert installed(context) == elf("of this machine")
+
+      System.delete_env("GRPC_LB_PRECOMPILED")
+      assert compile(context) == {:noop, []}
+    end
+
+    test "is taken from where the configuration says", context do
+      pack(context, elf("configured"))
+      write_list(context.folder, context)
+      Application.put_env(:grpc_lb, :precompiled, context.folder)
+      on_exit(fn -> Application.delete_env(:grpc_lb, :precompiled) end)
+
+      assert capture_io(fn -> assert compile(context) == {:ok, []} end) =~ "installing"
+      assert installed(context) == elf("configured")
+    end
+
+    test "leads to cargo, and says why, where there is none", context do
+      pack(context, elf("of this machine"))
+      absent = serve("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n")
+
+      for {base, list, why} <- [
+            {context.folder, nil, "carries no checksums"},
+            {absent, nil, "carries no checksums"},
+            {absent, context.dir, "#{absent}/#{context.packed} answered 404"},
+            {"http://127.0.0.1:1", context.dir, ":econnrefused"},
+            {"/nowhere", context.dir, "/nowhere/#{context.packed} cannot be read: no such file"}
+          ] do
+        if list, do: write_list(list, context)
+        output = precompiled(context, base)
+        assert output =~ "no precompiled library: "
+        assert output =~ why
+        assert output =~ "building it with cargo"
+        assert installed(context) == "version 1"
+        in_project(context, &GrpcLbNative.clean/0)
+      end
+    end
+
+    test "for another machine is refused", context do
+      for {library, what} <- [
+            {elf("of another", 243), "a library for Linux on processor 243 of ELF's list"},
+            {<<0xFEEDFACF::little-32, 0x0100000C::little-32>>, "a library for macOS on aarch64"},
+            {"text", "no native library of a 64-bit machine"}
+          ] do
+        pack(context, library)
+        write_list(context.folder, context)
+        refused(context, context.folder, what)
+      end
+    end
+
+    test "with another checksum is refused", context do
+      pack(context, elf("of this machine"))
+      write_list(context.dir, context)
+      pack(context, elf("of somebody else"))
+      refused(context, context.folder, "the checksum of ")
+      refused(context, serve(whole(context)), "the checksum of ")
+    end
+
+    test "that does not come whole is refused", context do
+      pack(context, elf("of this machine"))
+      write_list(context.dir, context)
+      response = whole(context)
+      half = binary_part(response, 0, byte_size(response) - 50)
+      refused(context, serve(half), "ended before it was whole")
+
+      [_head, body] = String.split(response, "\r\n\r\n", parts: 2)
+      unsaid = "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n" <> binary_part(body, 0, 50)
+      refused(context, serve(unsaid), "the checksum of ")
+    end
+
+    test "that is no archive of one file is refused", context do
+      File.mkdir_p!(context.folder)
+      File.write!(Path.join(context.folder, context.packed), "no archive")
+      write_list(context.folder, context)
+      refused(context, context.folder, "no archive of one file")
+    end
+
+    test "is refused where the list is no list of checksums", context do
+      pack(context, elf("of this machine"))
+      write(context.folder, "checksum-Elixir.GrpcLb.Native.exs", "System.halt(1)")
+      refused(context, context.folder, "no map of files and their checksums")
+    end
+
+    defp precompiled(context, base) do
+      System.put_env("GRPC_LB_PRECOMPILED", base)
+      capture_io(fn -> assert compile(context, ["--force"]) == {:ok, []} end)
+    end
+
+    # Nothing is left, and nothing that was there has gone.
+    defp refused(context, base, why) do
+      write(context.dir, Path.relative_to(library(context), context.dir), "installed before")
+      System.put_env("GRPC_LB_PRECOMPILED", base)
+      error = assert_raise Mix.Error, fn -> compile(context, ["--force"]) end
+      assert error.message =~ why
+      assert error.message =~ "GRPC_LB_PRECOMPILED= mix compile"
+      assert installed(context) == "installed before"
+      assert File.ls!(Path.dirname(library(context))) == ["grpc_lb_nif.so"]
+      assert cargo_calls(context) == []
+    end
+
+    defp elf(content, machine \\ nil) do
+      {:ok, target} = Machine.target()
+      machine = machine || if(target =~ "x86_64", do: 62, else: 183)
+      <<0x7F, "ELF", 2, 1, 0::80, 3::little-16, machine::little-16, content::binary>>
+    end
+
+    defp pack(context, library) do
+      File.mkdir_p!(context.folder)
+      archive = String.to_charlist(Path.join(context.folder, context.packed))
+      :ok = :erl_tar.create(archive, [{~c"grpc_lb_nif.so", library}], [:compressed])
+    end
+
+    defp write_list(folder, context) do
+      packed = File.read!(Path.join(context.folder, context.packed))
+      checksum = Base.encode16(:crypto.hash(:sha256, packed), case: :lower)
+
+      write(folder, "checksum-Elixir.GrpcLb.Native.exs", """
+      %{
+        "#{context.packed}" =>
+          "sha256:#{checksum}"
+      }
+      """)
+    end
+
+    defp whole(context) do
+      packed = File.read!(Path.join(context.folder, context.packed))
+      "HTTP/1.1 200 OK\r\ncontent-length: #{byte_size(packed)}\r\n\r\n" <> packed
+    end
+
+    # Answers whatever it is asked, and closes.
+    defp serve(response) do
+      {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {127, 0, 0, 1}])
+      {:ok, port} = :inet.port(listener)
+      start_supervised!({Task, fn -> answer(listener, response) end}, id: listener)
+      "http://127.0.0.1:#{port}"
+    end
+
+    defp answer(listener, response) do
+      {:ok, socket} = :gen_tcp.accept(listener)
+      {:ok, _request} = :gen_tcp.recv(socket, 0)
+      :ok = :gen_tcp.send(socket, response)
+      :gen_tcp.close(socket)
+      answer(listener, response)
     end
   end
 
