@@ -1,6 +1,8 @@
 defmodule GrpcLb do
-  @external_resource "README.md"
-  @moduledoc "README.md"
+  # From here, and not from the current folder: `r GrpcLb` in IEx compiles this in the user's.
+  @readme Path.expand("../README.md", __DIR__)
+  @external_resource @readme
+  @moduledoc @readme
              |> File.read!()
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)

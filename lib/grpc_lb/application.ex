@@ -5,6 +5,10 @@ defmodule GrpcLb.Application do
 
   @impl true
   def start(_type, _args) do
+    with :ok <- GrpcLb.Library.check(), do: start_processes()
+  end
+
+  defp start_processes do
     # A connection needs its name in the registry, and what the janitor knows of it: what comes later
     # starts again with what came before.
     Supervisor.start_link(

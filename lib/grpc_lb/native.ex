@@ -30,7 +30,7 @@ defmodule GrpcLb.Native do
   @compile {:autoload, false}
   @on_load :load
 
-  alias GrpcLb.LoadReport
+  alias GrpcLb.{Library, LoadReport}
 
   @typedoc "A balancer: a reference to a NIF resource, valid on this node as long as it is held."
   @type balancer :: reference()
@@ -653,15 +653,21 @@ defmodule GrpcLb.Native do
         }
   def live_counts, do: not_loaded()
 
-  defp load do
-    # The code server finds applications by the names of their folders, and a folder can have
-    # another.
-    priv =
-      with {:error, :bad_name} <- :code.priv_dir(:grpc_lb) do
-        :filename.join([:filename.dirname(:code.which(__MODULE__)), ~c"..", ~c"priv"])
-      end
+  @doc """
+  The version of the native library, and the number of what it and this module call each other by. The
+  application does not start where they are not its own.
 
-    :erlang.load_nif(:filename.join(priv, ~c"grpc_lb_nif"), 0)
+  Runs on the calling scheduler.
+
+      iex> {version, _abi} = GrpcLb.Native.library()
+      iex> version == to_string(Application.spec(:grpc_lb, :vsn))
+      true
+  """
+  @spec library() :: {version :: String.t(), abi :: pos_integer()}
+  def library, do: not_loaded()
+
+  defp load do
+    Library.note(:erlang.load_nif(Library.path(), 0))
   end
 
   defp not_loaded, do: :erlang.nif_error(:nif_not_loaded)

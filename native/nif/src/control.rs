@@ -25,7 +25,7 @@ use crate::vm::dispatch::own_object;
 use crate::vm::library::tick_all;
 use crate::vm::owner::{owner_of, pid_of, Monitors};
 use crate::vm::term::{bytes, live_environments};
-use crate::vm::{Answer, Handle, Object};
+use crate::vm::{self, Answer, Handle, Object};
 use crate::{atoms, decode, ticker};
 
 /// `new(policy, backends, settings) -> {:ok, balancer}`
@@ -299,6 +299,11 @@ pub(crate) fn subset<'a>(env: Env<'a>, [texts, size, seed]: [Term<'a>; 3]) -> An
     };
     let size = usize::try_from(number(size, 2)?).unwrap_or(usize::MAX);
     Ok(grpc_lb_core::subset::subset(&texts, number(seed, 3)?, size).encode(env))
+}
+
+/// `library() -> {version, abi}`
+pub(crate) fn library<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    Ok((env!("CARGO_PKG_VERSION"), vm::ABI).encode(env))
 }
 
 /// `live_counts() -> map`

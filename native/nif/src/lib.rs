@@ -51,6 +51,7 @@ vm::library! {
         DirtyCpu control::tick();
         DirtyCpu control::subset(texts, size, seed);
         Normal control::live_counts();
+        Normal control::library();
         Normal control::manual_clock();
     },
     methods: {

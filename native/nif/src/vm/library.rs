@@ -31,7 +31,7 @@ use crate::error::ArgumentError;
 
 /// Counts the versions of what builds share. Fields are only ever added, at an end, with a new
 /// number.
-const ABI: u32 = 4;
+pub(crate) const ABI: u32 = 4;
 
 /// The oldest version that this build can live with. Builds before lack NIFs that the module calls for
 /// their objects too.

@@ -33,6 +33,7 @@ pub(crate) mod term;
 pub(crate) mod worker;
 
 pub(crate) use self::entry::library;
+pub(crate) use self::library::ABI;
 pub(crate) use self::nif::Answer;
 pub(crate) use self::object::Object;
 pub(crate) use self::resource::{Handle, Resource, ResourceType};
