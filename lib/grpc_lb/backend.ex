@@ -79,6 +79,10 @@ defmodule GrpcLb.Backend do
   `{"10.0.0.1", 50051}` is the value `50051` under the id `"10.0.0.1"`. To balance over such tuples
   themselves, write `{address, address}`.
 
+  What looks like a backend and is none of the forms is refused: a tuple of more elements, and a map or a
+  keyword list with an `:id` or a `:value`. As a bare value it is written
+  `%GrpcLb.Backend{id: value, value: value}`. Structs of your own are bare values.
+
   ## Fields
 
     * `:id` - its identity, any term, unique within a list. What is counted for an id stays with
@@ -124,6 +128,9 @@ defmodule GrpcLb.Backend do
   @type form :: t() | {id :: term(), value :: term()} | {term(), term(), keyword()} | term()
 
   @prepared Options.prepare(@options)
+
+  # Keys of what somebody may take for a backend.
+  @looks [:id, :value, "id", "value"]
 
   @doc "What the options of a backend can be."
   @spec options() :: Options.specs()
@@ -186,7 +193,26 @@ defmodule GrpcLb.Backend do
 
   defp one_to_native({id, value, opts}, position), do: with_options(id, value, opts, position)
 
+  defp one_to_native(value, position) when is_tuple(value) and tuple_size(value) > 3,
+    do: no_form!(value, position)
+
+  defp one_to_native(value, position) when is_map(value) and not is_struct(value) do
+    if Enum.any?(@looks, &is_map_key(value, &1)),
+      do: no_form!(value, position),
+      else: {value, value, %{}}
+  end
+
+  defp one_to_native([{key, _} | _] = value, position) when key in @looks,
+    do: no_form!(value, position)
+
   defp one_to_native(value, _position), do: {value, value, %{}}
+
+  defp no_form!(value, position) do
+    raise ArgumentError,
+          "backend #{position} must be a %GrpcLb.Backend{}, {id, value}, {id, value, opts} or a bare " <>
+            "value, got: #{inspect(value)}, which looks like a backend and is none of these; as a bare " <>
+            "value it is written %GrpcLb.Backend{id: value, value: value}"
+  end
 
   defp with_options(id, value, opts, position) do
     {id, value, Options.validate!(opts, @prepared, {"backend", position})}

@@ -46,8 +46,7 @@ defmodule GrpcLb.LibraryTest do
 
   # The message is all there is: the application's processes were not started, and did not crash.
   defp start_application(copy) do
-    paths =
-      for path <- :code.get_path(), not String.contains?("#{path}", "/grpc_lb/"), do: path
+    paths = for path <- :code.get_path(), not String.contains?("#{path}", "/grpc_lb/"), do: path
 
     args = Enum.flat_map([~c"#{copy}/ebin" | paths], &[~c"-pa", &1])
     {:ok, peer, _node} = :peer.start_link(%{connection: :standard_io, args: args})
