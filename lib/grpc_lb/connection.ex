@@ -906,6 +906,8 @@ defmodule GrpcLb.Connection do
   end
 
   defp no_handle!(other) do
-    raise ArgumentError, "expected a handle, a %GrpcLb.Connection{}, got: #{inspect(other)}"
+    raise ArgumentError,
+          "expected a handle, a %GrpcLb.Connection{}, which GrpcLb.Connection.handle!/1 finds by name or " <>
+            "pid, got: #{inspect(other)}"
   end
 end

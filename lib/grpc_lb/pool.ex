@@ -57,7 +57,7 @@ defmodule GrpcLb.Pool do
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pool_doc)
       iex> GrpcLb.Pool.pick(:pool_doc)
-      {:error, :no_members}
+      {:error, :no_backends}
       iex> GrpcLb.Pool.join(:pool_doc, value: "10.0.0.1")
       :ok
       iex> GrpcLb.Pool.pick(:pool_doc)
@@ -65,7 +65,7 @@ defmodule GrpcLb.Pool do
       iex> GrpcLb.Pool.leave(:pool_doc)
       :ok
       iex> GrpcLb.Pool.pick(:pool_doc)
-      {:error, :no_members}
+      {:error, :no_backends}
 
   ## What fails, and what then
 
@@ -123,16 +123,20 @@ defmodule GrpcLb.Pool do
   """
 
   alias GrpcLb.{Call, Line, Native, Secret, Waiters}
-  alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options}
+  alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options, Request}
 
-  @call_options [
-    timeout: [
-      type: {:or, {:ms, 0}, :infinity},
-      default: 5_000,
-      doc: "the time in milliseconds that a member has to answer, or `:infinity`."
-    ],
+  @cast_options [
     key: [type: :any, default: nil, doc: "the key of the call, see `pick/2`."]
   ]
+  @cast_prepared GrpcLb.Options.prepare(@cast_options)
+
+  @call_options [
+                  timeout: [
+                    type: {:or, {:ms, 0}, :infinity},
+                    default: 5_000,
+                    doc: "the time in milliseconds that a member has to answer, or `:infinity`."
+                  ]
+                ] ++ @cast_options
   @call_prepared GrpcLb.Options.prepare(@call_options)
 
   @typedoc "The name of a pool."
@@ -326,7 +330,7 @@ defmodule GrpcLb.Pool do
   Picks a member and returns its value.
 
     * `{:ok, value}`
-    * `{:error, :no_members}` - the pool has none; with `strict: false`, also where all are ejected, see
+    * `{:error, :no_backends}` - the pool has none; with `strict: false`, also where all are ejected, see
       `:outlier_detection`
     * `{:error, :not_running}` - there is no pool of this name
 
@@ -337,14 +341,14 @@ defmodule GrpcLb.Pool do
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_doc)
       iex> GrpcLb.Pool.pick(:pick_doc)
-      {:error, :no_members}
+      {:error, :no_backends}
       iex> GrpcLb.Pool.join(:pick_doc, value: 1)
       iex> GrpcLb.Pool.pick(:pick_doc)
       {:ok, 1}
       iex> GrpcLb.Pool.pick(:no_such_pool)
       {:error, :not_running}
   """
-  @spec pick(name()) :: {:ok, value :: term()} | {:error, :no_members | :not_running}
+  @spec pick(name()) :: {:ok, value :: term()} | {:error, :no_backends | :not_running}
   def pick(pool) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
       {GrpcLb.Pool, balancer, _handle} -> in_pool(Native.pick(balancer))
@@ -354,7 +358,7 @@ defmodule GrpcLb.Pool do
 
   def pick(other), do: Handle.not_a_pool!(other)
 
-  defp in_pool({:error, :no_backends}), do: {:error, :no_members}
+  defp in_pool({:error, :no_backends}), do: {:error, :no_backends}
   defp in_pool({:error, :closed}), do: {:error, :not_running}
   defp in_pool(found_or_overloaded), do: found_or_overloaded
 
@@ -371,7 +375,7 @@ defmodule GrpcLb.Pool do
       {:ok, 1}
   """
   @spec pick(name(), key :: term()) ::
-          {:ok, value :: term()} | {:error, :no_members | :not_running}
+          {:ok, value :: term()} | {:error, :no_backends | :not_running}
   def pick(pool, key) when is_atom(pool) do
     case :persistent_term.get(pool, nil) do
       {GrpcLb.Pool, balancer, _handle} -> in_pool(GrpcLb.pick(balancer, key))
@@ -392,14 +396,14 @@ defmodule GrpcLb.Pool do
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :pick_wait_doc)
       iex> GrpcLb.Pool.pick(:pick_wait_doc, nil, wait_for_ready: 10)
-      {:error, :no_members}
+      {:error, :no_backends}
       iex> waiting = Task.async(fn -> GrpcLb.Pool.pick(:pick_wait_doc, nil, wait_for_ready: 5_000) end)
       iex> GrpcLb.Pool.join(:pick_wait_doc, value: 1)
       iex> Task.await(waiting)
       {:ok, 1}
   """
   @spec pick(name(), key :: term(), wait_for_ready: timeout() | false) ::
-          {:ok, value :: term()} | {:error, :no_members | :not_running}
+          {:ok, value :: term()} | {:error, :no_backends | :not_running}
   def pick(pool, key, opts) do
     pick = &GrpcLb.pick(&1, key)
     pool |> in_balancer(pick) |> or_wait(pool, Call.wait!(opts, "pick/3"), pick)
@@ -431,7 +435,7 @@ defmodule GrpcLb.Pool do
   process that has it dies or collects its garbage, which one that is idle does not do for a long time.
 
     * `{:ok, value, ticket}`
-    * `{:error, :no_members}` - the pool has none; with `strict: false`, also where all are ejected
+    * `{:error, :no_backends}` - the pool has none; with `strict: false`, also where all are ejected
     * `{:error, :overloaded}` - as many calls are in flight as `:max_requests` allows, or as
       `:max_requests_per_backend` does at every member, or others wait in line, see `:checkout_wait`
     * `{:error, :not_running}` - there is no pool of this name
@@ -447,7 +451,7 @@ defmodule GrpcLb.Pool do
   """
   @spec checkout(name()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
-          | {:error, :no_members | :not_running | :overloaded}
+          | {:error, :no_backends | :not_running | :overloaded}
   def checkout(pool), do: in_balancer(pool, &Native.checkout/1)
 
   defp in_balancer(pool, fun) when is_atom(pool) do
@@ -460,14 +464,14 @@ defmodule GrpcLb.Pool do
   defp in_balancer(other, _fun), do: Handle.not_a_pool!(other)
 
   # After all else: what need not wait has nothing of it.
-  defp or_wait({:error, :no_members}, pool, wait, fun) when wait not in [nil, false, 0] do
+  defp or_wait({:error, :no_backends}, pool, wait, fun) when wait not in [nil, false, 0] do
     attempt = fn ->
-      with {:error, :no_members} <- in_balancer(pool, fun), do: :wait
+      with {:error, :no_backends} <- in_balancer(pool, fun), do: :wait
     end
 
     with {:ok, handle} <- Handle.fetch(pool),
          {:error, :timeout} <- Waiters.await(handle.waiters, 1, wait, attempt),
-         do: {:error, :no_members}
+         do: {:error, :no_backends}
   end
 
   defp or_wait(found_or_error, _pool, _wait, _fun), do: found_or_error
@@ -481,7 +485,7 @@ defmodule GrpcLb.Pool do
   """
   @spec checkout(name(), key :: term()) ::
           {:ok, value :: term(), GrpcLb.ticket()}
-          | {:error, :no_members | :not_running | :overloaded}
+          | {:error, :no_backends | :not_running | :overloaded}
   def checkout(pool, key), do: in_balancer(pool, &GrpcLb.checkout(&1, key))
 
   @doc """
@@ -489,11 +493,11 @@ defmodule GrpcLb.Pool do
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :checkout_wait_doc)
       iex> GrpcLb.Pool.checkout(:checkout_wait_doc, nil, wait_for_ready: false)
-      {:error, :no_members}
+      {:error, :no_backends}
   """
   @spec checkout(name(), key :: term(), wait_for_ready: timeout() | false) ::
           {:ok, value :: term(), GrpcLb.ticket()}
-          | {:error, :no_members | :not_running | :overloaded}
+          | {:error, :no_backends | :not_running | :overloaded}
   def checkout(pool, key, opts) do
     checkout = &GrpcLb.checkout(&1, key)
     pool |> in_balancer(checkout) |> or_wait(pool, Call.wait!(opts, "checkout/3"), checkout)
@@ -514,23 +518,23 @@ defmodule GrpcLb.Pool do
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :run_doc)
       iex> GrpcLb.Pool.run(:run_doc, fn n -> n + 1 end)
-      {:error, :no_members}
+      {:error, :no_backends}
       iex> GrpcLb.Pool.join(:run_doc, value: 41)
       iex> GrpcLb.Pool.run(:run_doc, fn n -> n + 1 end)
       42
       iex> GrpcLb.Pool.run(:run_doc, fn _n -> :timeout end, outcome: &{:error, &1})
       :timeout
-      iex> {:ok, %{members: [%{successes: 1, failures: 1}]}} = GrpcLb.Pool.info(:run_doc)
+      iex> %{members: [%{successes: 1, failures: 1}]} = GrpcLb.Pool.info(:run_doc)
   """
   @spec run(name(), (value :: term() -> result), keyword()) ::
-          result | {:error, :no_members | :not_running | :overloaded}
+          result | {:error, :no_backends | :not_running | :overloaded}
         when result: term()
   def run(pool, fun, opts \\ []) do
     Call.run_to_wait(
       fn %{key: key, wait_for_ready: wait} ->
         in_line = &Line.checkout(&1, key)
 
-        with {:error, :no_members} = none <- in_balancer(pool, in_line),
+        with {:error, :no_backends} = none <- in_balancer(pool, in_line),
              # Whoever waits for room holds up nobody who waits for a member.
              {:error, :overloaded} <- or_wait(none, pool, wait, &GrpcLb.checkout(&1, key)),
              do: in_balancer(pool, in_line)
@@ -551,17 +555,18 @@ defmodule GrpcLb.Pool do
 
   Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
 
-    * `{:ok, reply}`
+    * `{:ok, reply}`; a reply that is `{:ok, value}` itself is not put into another
+    * `{:error, reason}` - a reply that is this
     * `{:error, {:exit, reason}}` - the call failed, `reason` is what `GenServer.call/3` exited with
       and says whom it called and why it ended
-    * `{:error, :no_members}`, `{:error, :overloaded}`, `{:error, :not_running}`, see `checkout/1`
+    * `{:error, :no_backends}`, `{:error, :overloaded}`, `{:error, :not_running}`, see `checkout/1`
 
   A call that exits has failed, and so has one with a reply that `run/3` would take for a failure, such
   as `{:error, reason}`: policies and options that look at failures see both.
 
   A member that calls its own pool does not get itself: it is passed over, also where its value is a name
   of the calling process, and no failure is counted for it. If there is no other the answer is `{:error,
-  :no_members}`. `pick/1`, `checkout/1` and `run/3` do give a member itself: what is made of it is up to
+  :no_backends}`. `pick/1`, `checkout/1` and `run/3` do give a member itself: what is made of it is up to
   the caller.
 
   With `:checkout_wait` the call may wait for room first, and `timeout` begins after that.
@@ -580,10 +585,13 @@ defmodule GrpcLb.Pool do
       {:ok, 7}
       iex> GrpcLb.Pool.call(:call_doc, {:get, fn n -> n end}, key: "customer 7", timeout: 1_000)
       {:ok, 7}
+      iex> GrpcLb.Pool.call(:call_doc, {:get, fn n -> {:error, n} end})
+      {:error, 7}
   """
   @spec call(name(), request :: term(), timeout() | [timeout: timeout(), key: term()]) ::
           {:ok, reply :: term()}
-          | {:error, :no_members | :not_running | :overloaded | {:exit, reason :: term()}}
+          | {:error, :no_backends | :not_running | :overloaded | {:exit, reason :: term()}}
+          | {:error, reason :: term()}
   def call(pool, request, opts_or_timeout \\ [])
 
   def call(pool, request, opts) when is_list(opts) do
@@ -600,7 +608,7 @@ defmodule GrpcLb.Pool do
     with {:ok, server, ticket} <- checkout_other(pool, options.key, passed_over) do
       case Call.make(server, ticket, &try_call(&1, request, options.timeout), &outcome/1) do
         {:ok, reply} ->
-          {:ok, reply}
+          Request.answer(reply)
 
         {:unsent, why, reason} ->
           if why in passed_over do
@@ -692,6 +700,105 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
+  Picks a member and sends it a request with `GenServer.cast/2`: nobody hears what becomes of it, and it is
+  not counted as a call.
+
+  ## Options
+
+  #{GrpcLb.Options.docs(@cast_options)}
+
+    * `:ok` - it was sent; the member can have died since it was picked
+    * `{:error, :no_backends}`, `{:error, :not_running}`, see `pick/1`
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :cast_doc)
+      iex> GrpcLb.Pool.cast(:cast_doc, {:update, fn n -> n + 1 end})
+      {:error, :no_backends}
+      iex> {:ok, agent} = Agent.start_link(fn -> 7 end)
+      iex> GrpcLb.Pool.join(:cast_doc, agent)
+      iex> GrpcLb.Pool.cast(:cast_doc, {:cast, fn n -> n + 1 end})
+      :ok
+      iex> Agent.get(agent, & &1)
+      8
+  """
+  @spec cast(name(), request :: term(), key: term()) ::
+          :ok | {:error, :no_backends | :not_running}
+  def cast(pool, request, opts \\ []) do
+    %{key: key} = GrpcLb.Options.validate!(opts, @cast_prepared, "cast/3")
+
+    with {:ok, server} <- in_balancer(pool, &pick_by(&1, key)),
+         do: GenServer.cast(server, request)
+  end
+
+  defp pick_by(balancer, nil), do: Native.pick(balancer)
+  defp pick_by(balancer, key), do: GrpcLb.pick(balancer, key)
+
+  @doc """
+  Checks out a member and sends it a request, as `:gen_server.send_request/2` does: the answer is waited for
+  with `receive_response/2`, or is found among the messages of a process with `check_response/2`. The call
+  counts as in flight until then, or until the request is garbage.
+
+  ## Options
+
+  #{GrpcLb.Options.docs(@cast_options)}
+
+    * `{:ok, request}` - see `GrpcLb.Pool.Request`
+    * `{:error, :no_backends}`, `{:error, :overloaded}`, `{:error, :not_running}`, see `checkout/1`
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :send_request_doc)
+      iex> {:ok, agent} = Agent.start_link(fn -> 7 end)
+      iex> GrpcLb.Pool.join(:send_request_doc, agent)
+      iex> {:ok, request} = GrpcLb.Pool.send_request(:send_request_doc, {:get, fn n -> n end})
+      iex> GrpcLb.Pool.receive_response(request)
+      {:ok, 7}
+  """
+  @spec send_request(name(), request :: term(), key: term()) ::
+          {:ok, Request.t()} | {:error, :no_backends | :not_running | :overloaded}
+  def send_request(pool, request, opts \\ []) do
+    %{key: key} = GrpcLb.Options.validate!(opts, @cast_prepared, "send_request/3")
+
+    with {:ok, server, ticket} <- in_balancer(pool, &GrpcLb.checkout(&1, key)),
+         do: {:ok, Request.send(server, request, ticket)}
+  end
+
+  @doc """
+  Waits for the answer to a request of the calling process, and completes the call.
+
+    * `{:ok, reply}`, `{:error, reason}` - as `call/3`
+    * `{:error, {:exit, :timeout}}` - none came in so many milliseconds; it is thrown away when it comes
+    * `{:error, {:exit, reason}}` - the member died, or was dead
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :receive_response_doc)
+      iex> GrpcLb.Pool.join(:receive_response_doc)
+      iex> {:ok, request} = GrpcLb.Pool.send_request(:receive_response_doc, :to_myself)
+      iex> GrpcLb.Pool.receive_response(request, 10)
+      {:error, {:exit, :timeout}}
+  """
+  @spec receive_response(Request.t(), timeout()) ::
+          {:ok, reply :: term()} | {:error, {:exit, reason :: term()} | (reason :: term())}
+  def receive_response(%Request{} = request, timeout \\ 5_000) do
+    Request.wait(request, timeout!(timeout))
+  end
+
+  @doc """
+  Whether a message is the answer to a request of the calling process: `:no_reply`, or what
+  `receive_response/2` returns, and the call is completed then.
+
+      iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :check_response_doc)
+      iex> {:ok, agent} = Agent.start_link(fn -> 7 end)
+      iex> GrpcLb.Pool.join(:check_response_doc, agent)
+      iex> {:ok, request} = GrpcLb.Pool.send_request(:check_response_doc, {:get, fn n -> n end})
+      iex> GrpcLb.Pool.check_response(:something_else, request)
+      :no_reply
+      iex> receive do: (message -> GrpcLb.Pool.check_response(message, request))
+      {:ok, 7}
+  """
+  @spec check_response(message :: term(), Request.t()) ::
+          :no_reply
+          | {:ok, reply :: term()}
+          | {:error, {:exit, reason :: term()} | (reason :: term())}
+  def check_response(message, %Request{} = request), do: Request.check(message, request)
+
+  @doc """
   Sends a message to every member's process, whatever its value is. Returns `:ok`, also when there
   is none, or `{:error, :not_running}`.
 
@@ -728,49 +835,50 @@ defmodule GrpcLb.Pool do
   end
 
   @doc """
-  Describes the pool as it is now, for people and tests.
+  Describes the pool as it is now, for people and tests. Raises `ArgumentError` when there is none of this
+  name.
 
-  Returns `{:ok, info}` or `{:error, :not_running}`. `:name`, `:policy`, `:scope` and `:size` are as
-  they were given, `:local_share` is 1 with `prefer: :local`. What is said of a member is described at
+  `:name`, `:policy` and `:scope` are as they were given, `:size` is how many workers it has, and
+  `:local_share` is 1 with `prefer: :local`. What is said of a member is described at
   `GrpcLb.info/1`.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :info_doc)
       iex> GrpcLb.Pool.join(:info_doc, value: 1)
       iex> GrpcLb.Pool.pick(:info_doc)
       iex> GrpcLb.Pool.info(:info_doc)
-      {:ok,
-       %{
-         name: :info_doc,
-         policy: :round_robin,
-         scope: :node,
-         local_share: nil,
-         size: 0,
-         members: [
-           %{
-             pid: self(),
-             value: 1,
-             weight: 1,
-             current_weight: 1.0,
-             in_flight: 0,
-             oldest_in_flight: nil,
-             latency_ns: nil,
-             picks: 1,
-             successes: 0,
-             failures: 0,
-             ejected_until: nil,
-             times_ejected: 0
-           }
-         ]
-       }}
+      %{
+        name: :info_doc,
+        policy: :round_robin,
+        scope: :node,
+        local_share: nil,
+        size: 0,
+        members: [
+          %{
+            pid: self(),
+            value: 1,
+            weight: 1,
+            current_weight: 1.0,
+            in_flight: 0,
+            oldest_in_flight: nil,
+            latency_ns: nil,
+            picks: 1,
+            successes: 0,
+            failures: 0,
+            ejected_until: nil,
+            times_ejected: 0
+          }
+        ]
+      }
   """
-  @spec info(name()) :: {:ok, info()} | {:error, :not_running}
+  @spec info(name()) :: info()
   def info(pool) do
     with {:ok, %Handle{options: options} = handle} <- Handle.fetch(pool),
          {:ok, members} <- Membership.list(handle) do
-      {:ok,
-       options
-       |> Map.take([:name, :policy, :scope, :local_share, :size])
-       |> Map.put(:members, members)}
+      options
+      |> Map.take([:name, :policy, :scope, :local_share, :size])
+      |> Map.put(:members, members)
+    else
+      {:error, :not_running} -> raise ArgumentError, "there is no pool #{inspect(pool)}"
     end
   end
 

@@ -289,7 +289,7 @@ defmodule GrpcLb.ClockTest do
     GrpcLb.Pool.run(name, fn _ -> :error end)
 
     until = fn ->
-      {:ok, info} = GrpcLb.Pool.info(name)
+      info = GrpcLb.Pool.info(name)
       Enum.sort(for member <- info.members, do: member.ejected_until)
     end
 

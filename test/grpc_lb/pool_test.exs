@@ -70,7 +70,7 @@ defmodule GrpcLb.PoolTest do
     test "a pool never lists a worker that has not joined", %{pool: pool} do
       start_pool!(pool, size: 2, worker: {Agent, fn -> :not_a_member end})
       assert Pool.members(pool) == {:ok, []}
-      assert Pool.pick(pool) == {:error, :no_members}
+      assert Pool.pick(pool) == {:error, :no_backends}
     end
 
     test "a worker that cannot start fails the pool, and nothing is left", %{pool: pool} do
@@ -116,7 +116,7 @@ defmodule GrpcLb.PoolTest do
       assert Pool.join(pool) == :ok
       assert Pool.pick(pool) == {:ok, self()}
       assert Pool.leave(pool) == :ok
-      assert Pool.pick(pool) == {:error, :no_members}
+      assert Pool.pick(pool) == {:error, :no_backends}
       assert Pool.join(pool, value: :again) == :ok
       assert Pool.pick(pool) == {:ok, :again}
     end
@@ -142,7 +142,7 @@ defmodule GrpcLb.PoolTest do
       for _ <- 1..5, do: Pool.pick(pool)
       Pool.join(pool, value: 2)
       Pool.pick(pool)
-      assert {:ok, %{members: [%{value: 2, picks: 6}]}} = Pool.info(pool)
+      assert %{members: [%{value: 2, picks: 6}]} = Pool.info(pool)
     end
 
     test "leave is idempotent, and touches nobody else", %{pool: pool} do
@@ -169,7 +169,7 @@ defmodule GrpcLb.PoolTest do
 
         assert Pool.join(pool, member) == :ok
         send(member, :die)
-        eventually(fn -> Pool.pick(pool) == {:error, :no_members} end)
+        eventually(fn -> Pool.pick(pool) == {:error, :no_backends} end)
         assert pids(pool) == []
       end
     end
@@ -205,14 +205,14 @@ defmodule GrpcLb.PoolTest do
       Pool.join(pool, value: 1)
       Pool.join(other, value: 2)
       Pool.leave(pool)
-      assert Pool.pick(pool) == {:error, :no_members}
+      assert Pool.pick(pool) == {:error, :no_backends}
       assert Pool.pick(other) == {:ok, 2}
     end
 
     test "values and pids of any shape", %{pool: pool} do
       start_pool!(pool)
 
-      for value <- [nil, 1.5, "text", %{a: [1]}, make_ref(), fn -> 1 end, {:error, :no_members}] do
+      for value <- [nil, 1.5, "text", %{a: [1]}, make_ref(), fn -> 1 end, {:error, :no_backends}] do
         Pool.join(pool, value: value)
         assert Pool.pick(pool) == {:ok, value}
       end
@@ -231,14 +231,17 @@ defmodule GrpcLb.PoolTest do
             &Pool.leave/1,
             &Pool.stop/1,
             &Pool.members/1,
-            &Pool.info/1,
             &Pool.broadcast(&1, :message),
             &Pool.call(&1, :request),
+            &Pool.cast(&1, :request),
+            &Pool.send_request(&1, :request),
             &Pool.run(&1, fn _ -> flunk("there is nothing to run on") end),
             &Pool.await_members(&1, 0, 1_000)
           ] do
         assert fun.(pool) == {:error, :not_running}
       end
+
+      assert_raise ArgumentError, "there is no pool #{inspect(pool)}", fn -> Pool.info(pool) end
 
       error = catch_error(Pool.pick!(pool))
       assert error == %Pool.NoMembersError{pool: pool, reason: :not_running}
@@ -315,7 +318,7 @@ defmodule GrpcLb.PoolTest do
     test "pick! returns the value or names the pool", %{pool: pool} do
       start_pool!(pool)
       error = catch_error(Pool.pick!(pool))
-      assert error == %Pool.NoMembersError{pool: pool, reason: :no_members}
+      assert error == %Pool.NoMembersError{pool: pool, reason: :no_backends}
       assert Exception.message(error) == "pool #{inspect(pool)} has no members"
       Pool.join(pool, value: :v)
       assert Pool.pick!(pool) == :v
@@ -323,7 +326,7 @@ defmodule GrpcLb.PoolTest do
 
     test "run returns what fun returns, and lets it raise", %{pool: pool} do
       start_pool!(pool)
-      assert Pool.run(pool, fn _ -> flunk("nobody to run on") end) == {:error, :no_members}
+      assert Pool.run(pool, fn _ -> flunk("nobody to run on") end) == {:error, :no_backends}
       Pool.join(pool, value: 20)
       assert Pool.run(pool, &(&1 + 1)) == 21
       assert_raise RuntimeError, "mine", fn -> Pool.run(pool, fn _ -> raise "mine" end) end
@@ -333,7 +336,7 @@ defmodule GrpcLb.PoolTest do
   describe "call/3" do
     test "calls a member with its answer", %{pool: pool} do
       start_pool!(pool)
-      assert Pool.call(pool, :who) == {:error, :no_members}
+      assert Pool.call(pool, :who) == {:error, :no_backends}
       members = PoolWorker.start_members(pool, 3)
       answers = for _ <- 1..3, {:ok, pid} = Pool.call(pool, :who), do: pid
       assert Enum.sort(answers) == Enum.sort(members)
@@ -409,7 +412,7 @@ defmodule GrpcLb.PoolTest do
 
       answers = for _ <- 1..40, do: Pool.call(pool, {:get, fn n -> n end})
       assert Enum.frequencies(answers) == %{{:ok, 1} => 20, {:ok, 2} => 20}
-      {:ok, %{members: members}} = Pool.info(pool)
+      %{members: members} = Pool.info(pool)
 
       assert [{0, 0, 0, 0, nil}, {0, 20, 20, 0, nil}, {0, 20, 20, 0, nil}] ==
                for(
@@ -421,15 +424,15 @@ defmodule GrpcLb.PoolTest do
     test "finds no member where the caller is the only one", %{pool: pool} do
       start_pool!(pool)
       Pool.join(pool)
-      assert Pool.call(pool, :who) == {:error, :no_members}
+      assert Pool.call(pool, :who) == {:error, :no_backends}
       Process.register(self(), pool_name = :"#{pool} caller")
       Pool.join(pool, value: pool_name)
-      assert Pool.call(pool, :who) == {:error, :no_members}
+      assert Pool.call(pool, :who) == {:error, :no_backends}
       Pool.join(pool, value: {pool_name, node()})
-      assert Pool.call(pool, :who) == {:error, :no_members}
+      assert Pool.call(pool, :who) == {:error, :no_backends}
       # What run/3 makes of a member is up to the caller.
       assert Pool.run(pool, fn value -> value end) == {pool_name, node()}
-      {:ok, %{members: [%{in_flight: 0, failures: 0}]}} = Pool.info(pool)
+      %{members: [%{in_flight: 0, failures: 0}]} = Pool.info(pool)
     end
 
     test "calls what a member stands for, who is not the caller", %{pool: pool} do
@@ -459,7 +462,7 @@ defmodule GrpcLb.PoolTest do
     end
 
     defp member(pool, pid) do
-      {:ok, %{members: members}} = Pool.info(pool)
+      %{members: members} = Pool.info(pool)
       Enum.find(members, &(&1.pid == pid))
     end
 
@@ -529,7 +532,7 @@ defmodule GrpcLb.PoolTest do
     test "says how the pool was made, and who its members are", %{pool: pool} do
       start_pool!(pool, policy: :random, size: 1, worker: {PoolWorker, {pool, [weight: 3]}})
 
-      assert {:ok, info} = Pool.info(pool)
+      assert info = Pool.info(pool)
       assert [%{pid: pid, value: pid, weight: 3, picks: 0, in_flight: 0}] = info.members
 
       assert Map.delete(info, :members) == %{
@@ -539,6 +542,120 @@ defmodule GrpcLb.PoolTest do
                local_share: nil,
                size: 1
              }
+    end
+  end
+
+  describe "workers" do
+    test "can differ: one child spec for each", %{pool: pool} do
+      start_pool!(pool,
+        workers: for(value <- [:a, :b, :c], do: {PoolWorker, {pool, [value: value]}})
+      )
+
+      assert Pool.await_members(pool, 3) == :ok
+      {:ok, members} = Pool.members(pool)
+      assert members |> Enum.map(& &1.value) |> Enum.sort() == [:a, :b, :c]
+      assert Pool.info(pool).size == 3
+
+      # Each is started again as itself.
+      [%{pid: pid, value: value} | _] = members
+      monitor = Process.monitor(pid)
+      Process.exit(pid, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}, 5_000
+
+      eventually(fn ->
+        {:ok, now} = Pool.members(pool)
+        length(now) == 3 and Enum.any?(now, &(&1.value == value and &1.pid != pid))
+      end)
+    end
+
+    test "can be none", %{pool: pool} do
+      start_pool!(pool, workers: [])
+      assert Pool.info(pool).size == 0
+      assert Pool.pick(pool) == {:error, :no_backends}
+    end
+  end
+
+  describe "cast/3" do
+    test "sends to the member that is picked", %{pool: pool} do
+      start_pool!(pool)
+      {:ok, agent} = Agent.start_link(fn -> 1 end)
+      Pool.join(pool, agent)
+      for _ <- 1..3, do: assert(Pool.cast(pool, {:cast, &(&1 + 1)}) == :ok)
+      assert Pool.cast(pool, {:cast, &(&1 + 1)}, key: "k") == :ok
+      assert Agent.get(agent, & &1) == 5
+      assert %{members: [%{picks: 4, in_flight: 0}]} = Pool.info(pool)
+      assert_raise ArgumentError, ~r/:timeout/, fn -> Pool.cast(pool, :request, timeout: 1) end
+    end
+  end
+
+  describe "send_request/3" do
+    setup %{pool: pool} do
+      start_pool!(pool)
+      %{member: PoolWorker.start_member(pool)}
+    end
+
+    defp counts(pool) do
+      %{members: [member]} = Pool.info(pool)
+      {member.in_flight, member.successes, member.failures}
+    end
+
+    test "is in flight until the answer is received", %{pool: pool, member: member} do
+      {:ok, request} = Pool.send_request(pool, :who)
+      assert counts(pool) == {1, 0, 0}
+      assert Pool.receive_response(request) == {:ok, member}
+      assert counts(pool) == {0, 1, 0}
+    end
+
+    test "answers without nesting", %{pool: pool} do
+      for {reply, answer} <- [{{:ok, 1}, {:ok, 1}}, {{:error, 1}, {:error, 1}}, {nil, {:ok, nil}}] do
+        {:ok, request} = Pool.send_request(pool, {:echo, reply})
+        assert Pool.receive_response(request) == answer
+        assert Pool.call(pool, {:echo, reply}) == answer
+      end
+
+      assert counts(pool) == {0, 4, 2}
+    end
+
+    test "finds its answer among messages", %{pool: pool, member: member} do
+      {:ok, first} = Pool.send_request(pool, {:echo, 1})
+      {:ok, second} = Pool.send_request(pool, :who, key: 7)
+      assert Pool.check_response({:none, "of them"}, first) == :no_reply
+      assert_receive message
+      assert Pool.check_response(message, second) == :no_reply
+      assert Pool.check_response(message, first) == {:ok, 1}
+      assert counts(pool) == {1, 1, 0}
+      assert_receive message
+      assert Pool.check_response(message, second) == {:ok, member}
+      assert counts(pool) == {0, 2, 0}
+    end
+
+    test "says that none came in time, and that the member died", %{pool: pool, member: member} do
+      {:ok, late} = Pool.send_request(pool, {:hang, self()})
+      assert Pool.receive_response(late, 10) == {:error, {:exit, :timeout}}
+      assert counts(pool) == {0, 0, 1}
+
+      {:ok, request} = Pool.send_request(pool, {:hang, self()})
+      Process.exit(member, :kill)
+      assert Pool.receive_response(request) == {:error, {:exit, :killed}}
+      assert Pool.send_request(pool, :who) == {:error, :no_backends}
+    end
+
+    test "holds nothing when its sender dies", %{pool: pool} do
+      {sender, monitor} =
+        spawn_monitor(fn ->
+          {:ok, _request} = Pool.send_request(pool, {:hang, self()})
+          exit(:normal)
+        end)
+
+      assert_receive {:DOWN, ^monitor, :process, ^sender, :normal}, 5_000
+      eventually(fn -> counts(pool) == {0, 0, 0} end)
+    end
+
+    test "raises for a value that is no server, and holds nothing", %{pool: pool, member: member} do
+      Pool.leave(pool, member)
+      Pool.join(pool, value: {:no, :server, :at_all})
+      assert catch_error(Pool.send_request(pool, :who))
+      assert counts(pool) == {0, 0, 0}
     end
   end
 
@@ -674,9 +791,9 @@ defmodule GrpcLb.PoolTest do
     test "a name can be used again at once, for an empty pool", %{pool: pool} do
       for policy <- [:round_robin, :random, :pick_first] do
         {:ok, supervisor} = Pool.start_link(name: pool, policy: policy)
-        assert Pool.pick(pool) == {:error, :no_members}
+        assert Pool.pick(pool) == {:error, :no_backends}
         Pool.join(pool)
-        assert {:ok, %{policy: ^policy}} = Pool.info(pool)
+        assert %{policy: ^policy} = Pool.info(pool)
         assert Pool.stop(pool) == :ok
         refute Process.alive?(supervisor)
         assert :persistent_term.get(pool, :none) == :none
@@ -730,7 +847,7 @@ defmodule GrpcLb.PoolTest do
       assert length(picked(pool, 10_000)) == 10_000
       members = pids(pool)
       kill(members)
-      eventually(fn -> Pool.pick(pool) == {:error, :no_members} end)
+      eventually(fn -> Pool.pick(pool) == {:error, :no_backends} end)
       assert pids(pool) == []
     end
 

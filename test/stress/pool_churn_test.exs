@@ -81,7 +81,7 @@ defmodule GrpcLb.Stress.PoolChurnTest do
       for member <- leaving, do: :ok = Pool.leave(pool, member)
       assert Enum.sort(for _ <- dying, do: Pool.pick!(pool)) == Enum.sort(dying)
       kill(dying)
-      assert Pool.pick(pool) == {:error, :no_members}
+      assert Pool.pick(pool) == {:error, :no_backends}
       kill(leaving)
     end
   end

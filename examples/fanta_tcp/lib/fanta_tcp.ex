@@ -43,7 +43,7 @@ defmodule FantaTCP do
 
     * `{:ok, {connection, text}}`
     * `{:error, :disconnected}` - the connection was lost before the answer came
-    * `{:error, :no_members}` - no connection is up
+    * `{:error, :no_backends}` - no connection is up
     * `{:error, :not_running}` - there is no such pool
     * `{:error, {:exit, reason}}` - the client died, or did not answer in time
 
@@ -54,9 +54,6 @@ defmodule FantaTCP do
   def request(pool, text, opts \\ []) do
     request = {:request, text, opts[:wait_ms] || 0}
 
-    # The outer result is the pool's, the inner one the client's.
-    with {:ok, result} <- GrpcLb.Pool.call(pool, request, opts[:timeout] || 5_000) do
-      result
-    end
+    GrpcLb.Pool.call(pool, request, opts[:timeout] || 5_000)
   end
 end

@@ -3,15 +3,15 @@ defmodule GrpcLb.Pool.NoMembersError do
   Raised by `GrpcLb.Pool.pick!/1` when no member can be picked.
 
     * `:pool` - the name of the pool
-    * `:reason` - `:no_members` or `:not_running`
+    * `:reason` - `:no_backends` or `:not_running`
   """
 
   defexception [:pool, :reason]
 
-  @type t :: %__MODULE__{pool: atom(), reason: :no_members | :not_running}
+  @type t :: %__MODULE__{pool: atom(), reason: :no_backends | :not_running}
 
   @impl true
-  def message(%__MODULE__{pool: pool, reason: :no_members}) do
+  def message(%__MODULE__{pool: pool, reason: :no_backends}) do
     "pool #{inspect(pool)} has no members"
   end
 

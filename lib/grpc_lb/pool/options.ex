@@ -32,7 +32,7 @@ defmodule GrpcLb.Pool.Options do
     :policy,
     :settings,
     :size,
-    :child_spec,
+    :workers,
     :max_restarts,
     :max_seconds,
     :drain_timeout,
@@ -49,7 +49,7 @@ defmodule GrpcLb.Pool.Options do
           policy: Policy.t(),
           settings: keyword(),
           size: non_neg_integer(),
-          child_spec: Supervisor.child_spec() | nil,
+          workers: [Supervisor.child_spec()],
           max_restarts: non_neg_integer(),
           max_seconds: pos_integer(),
           drain_timeout: timeout(),
@@ -77,9 +77,12 @@ defmodule GrpcLb.Pool.Options do
         """
       ],
       size: [
-        type: {:integer, from: 0},
-        default: 0,
-        doc: "how many workers of its own the pool starts. With 0 members join from elsewhere."
+        type: {:or, {:integer, from: 0}, nil},
+        default: nil,
+        doc: """
+        how many workers the pool starts by the one spec of `:worker`, and required with it. By default
+        none: members join from elsewhere.
+        """
       ],
       worker: [
         type:
@@ -90,6 +93,15 @@ defmodule GrpcLb.Pool.Options do
         the child spec of a worker: a module, `{module, arg}` or a map. Required with a `:size`. The
         workers are children of one supervisor, `:one_for_one`, each with an id of its own:
         `{id of the spec, 1}` to `{id of the spec, size}`.
+        """
+      ],
+      workers: [
+        type: {:or, {:reader, "a list of child specs", &read_workers/1}, nil},
+        default: nil,
+        secret: true,
+        doc: """
+        a child spec for each worker, where they differ: a client for each server. In the place of
+        `:worker` and `:size`. Their ids are `{id of the spec, place in the list}`, counted from 1.
         """
       ],
       max_restarts: [
@@ -164,14 +176,17 @@ defmodule GrpcLb.Pool.Options do
     Settings.to_native(settings, Policy.to_native(options.policy))
     per_call!(options.policy)
     scope!(options)
-    worker!(options)
+    workers!(options)
+
+    workers = workers(options)
 
     struct(
       __MODULE__,
       Map.merge(options, %{
         policy: policy(options),
         settings: settings,
-        child_spec: options.worker,
+        size: length(workers),
+        workers: workers,
         local_share: opts[:local_share] || (options.prefer && 1)
       })
     )
@@ -213,6 +228,27 @@ defmodule GrpcLb.Pool.Options do
       do: read_child_spec(worker),
       else: :error
   end
+
+  defp read_workers(workers) when is_list(workers) do
+    workers
+    |> Enum.with_index(1)
+    |> Enum.reduce_while({:ok, []}, fn {worker, place}, {:ok, read} ->
+      case read_worker(worker) do
+        {:ok, spec} -> {:cont, {:ok, [spec | read]}}
+        :error -> {:halt, {:error, "worker #{place} is no child spec"}}
+        {:error, why} -> {:halt, {:error, "worker #{place}: #{why}"}}
+      end
+    end)
+    |> case do
+      {:ok, read} -> {:ok, Enum.reverse(read)}
+      refused -> refused
+    end
+  rescue
+    # An improper list.
+    _error in [ArgumentError, FunctionClauseError] -> :error
+  end
+
+  defp read_workers(_other), do: :error
 
   defp read_child_spec(worker) do
     spec = Supervisor.child_spec(worker, [])
@@ -269,9 +305,32 @@ defmodule GrpcLb.Pool.Options do
     end
   end
 
-  defp worker!(%{worker: nil, size: size}) when size > 0 do
+  defp workers!(%{workers: nil, worker: nil, size: size}) when size not in [nil, 0] do
     raise ArgumentError, "option :worker of a pool is required with a :size, got: size: #{size}"
   end
 
-  defp worker!(_options), do: :ok
+  # It would start empty, and stay so.
+  defp workers!(%{workers: nil, worker: worker, size: nil}) when worker != nil do
+    raise ArgumentError,
+          "option :size of a pool is required with a :worker: how many of it to start"
+  end
+
+  defp workers!(%{workers: workers} = options) when workers != nil do
+    with option when option != nil <- Enum.find([:worker, :size], &(options[&1] != nil)) do
+      raise ArgumentError,
+            "option :workers of a pool takes the place of :worker and :size, got it with #{inspect(option)}"
+    end
+  end
+
+  defp workers!(_options), do: :ok
+
+  defp workers(%{workers: nil, worker: worker, size: size}),
+    do: for(place <- 1..(size || 0)//1, do: placed(worker, place))
+
+  defp workers(%{workers: workers}) do
+    for {worker, place} <- Enum.with_index(workers, 1), do: placed(worker, place)
+  end
+
+  # Each with an id of its own.
+  defp placed(%{id: id} = worker, place), do: %{worker | id: {id, place}}
 end

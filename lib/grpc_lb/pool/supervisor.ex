@@ -64,11 +64,6 @@ defmodule GrpcLb.Pool.Supervisor do
 
   @doc false
   def start_workers(%Options{} = options) do
-    children =
-      for i <- 1..options.size//1 do
-        Supervisor.child_spec(options.child_spec, id: {options.child_spec.id, i})
-      end
-
     opts = [
       strategy: :one_for_one,
       max_restarts: options.max_restarts,
@@ -78,7 +73,9 @@ defmodule GrpcLb.Pool.Supervisor do
       name: Names.via(workers_key(options))
     ]
 
-    Names.start_link(fn -> Supervisor.start_link(children, opts) end, fn _of_before -> true end)
+    Names.start_link(fn -> Supervisor.start_link(options.workers, opts) end, fn _of_before ->
+      true
+    end)
   end
 
   @doc """

@@ -22,7 +22,7 @@ defmodule GrpcLb.Pool.FeedbackTest do
   end
 
   defp member(pool, value) do
-    {:ok, %{members: members}} = Pool.info(pool)
+    %{members: members} = Pool.info(pool)
     Enum.find(members, &(&1.value == value))
   end
 
@@ -48,7 +48,7 @@ defmodule GrpcLb.Pool.FeedbackTest do
   describe "checkout/1" do
     test "counts a call as in flight until it is completed", %{pool: pool} do
       start_pool!(pool)
-      assert Pool.checkout(pool) == {:error, :no_members}
+      assert Pool.checkout(pool) == {:error, :no_backends}
       join!(pool, [:a])
       assert {:ok, :a, ticket} = Pool.checkout(pool)
       assert counts(pool, :a) == {0, 0, 1}
@@ -66,7 +66,7 @@ defmodule GrpcLb.Pool.FeedbackTest do
       :ok = Pool.join(pool, value: :a)
       {:ok, :a, ticket} = Pool.checkout(pool)
       :ok = Pool.leave(pool)
-      assert Pool.checkout(pool) == {:error, :no_members}
+      assert Pool.checkout(pool) == {:error, :no_backends}
       assert GrpcLb.complete(ticket, :ok) == :ok
       :ok = Pool.join(pool, value: :a)
       {:ok, :a, ticket} = Pool.checkout(pool)
@@ -156,14 +156,14 @@ defmodule GrpcLb.Pool.FeedbackTest do
       start_pool!(pool)
       member = PoolWorker.start_member(pool)
 
-      for reply <- [:ok, {:ok, 1}, nil] do
-        assert Pool.call(pool, {:echo, reply}) == {:ok, reply}
+      for {reply, answer} <- [{:ok, {:ok, :ok}}, {{:ok, 1}, {:ok, 1}}, {nil, {:ok, nil}}] do
+        assert Pool.call(pool, {:echo, reply}) == answer
       end
 
       assert counts(pool, member) == {3, 0, 0}
 
-      for reply <- [:error, {:error, :full}] do
-        assert Pool.call(pool, {:echo, reply}) == {:ok, reply}
+      for {reply, answer} <- [{:error, {:ok, :error}}, {{:error, :full}, {:error, :full}}] do
+        assert Pool.call(pool, {:echo, reply}) == answer
       end
 
       assert {:error, {:exit, {:timeout, _call}}} = Pool.call(pool, {:hang, self()}, 10)
@@ -302,7 +302,7 @@ defmodule GrpcLb.Pool.FeedbackTest do
         Pool.join(pool) == :ok and Pool.checkout(pool) == {:error, :overloaded}
       end)
 
-      {:ok, info} = Pool.info(pool)
+      info = Pool.info(pool)
       assert info.policy == :least_request
     end
 

@@ -15,7 +15,7 @@ defmodule GrpcLb.Pool.OptionsTest do
              name: MyPool,
              policy: :round_robin,
              size: 0,
-             child_spec: nil,
+             workers: [],
              max_restarts: 3,
              max_seconds: 5,
              scope: :node,
@@ -63,12 +63,19 @@ defmodule GrpcLb.Pool.OptionsTest do
           {[name: A, owner: self()], ~r/unknown option :owner of a pool, expected .*:slow_start/},
           {[name: A, on_owner_death: :keep], ~r/unknown option :on_owner_death of a pool/},
           {[name: A, settings: []], ~r/unknown option :settings of a pool/},
-          {[name: A, size: -1], ~r/:size of a pool must be an integer from 0, got: -1/},
+          {[name: A, size: -1], ~r/:size of a pool must be an integer from 0, or nil, got: -1/},
           {[name: A, size: 1.0], ~r/:size/},
           {[name: A, size: 1], ~r/:worker of a pool is required with a :size/},
           {[name: A, size: 1, worker: 7], ~r/:worker of a pool must be a child spec.* got: 7/},
           {[name: :"#{String.duplicate("n", 237)}", scope: :cluster],
            ~r/:name of a pool with scope: :cluster must be .* at most 236 characters/},
+          {[name: A, worker: Agent], ~r/option :size of a pool is required with a :worker/},
+          {[name: A, workers: Agent], ~r/:workers of a pool must be a list of child specs/},
+          {[name: A, workers: [Agent | Agent]], ~r/:workers/},
+          {[name: A, workers: [Agent, 7]], ~r/:workers .*worker 2 is no child spec/},
+          {[name: A, workers: [Raising]], ~r/:workers .*worker 1: no such key/},
+          {[name: A, workers: [], size: 1], ~r/:workers .* takes the place .* with :size/},
+          {[name: A, workers: [], size: 1, worker: Agent], ~r/:workers .* with :worker/},
           {[name: A, worker: Raising], ~r/:worker .*Raising .*no such key/},
           {[name: A, worker: NoSuchModule], ~r/:worker .*NoSuchModule/},
           {[name: A, worker: %{id: 1}], ~r/:worker .*start/},
@@ -102,6 +109,14 @@ defmodule GrpcLb.Pool.OptionsTest do
       assert error.message =~ "option :worker of a pool must be a child spec"
       refute error.message =~ "secret"
     end
+
+    opts = [
+      name: A,
+      workers: [{Agent, fn -> 1 end}, {Raising, token: "secret"}, {"no", "secret"}]
+    ]
+
+    error = assert_raise ArgumentError, fn -> Options.validate!(opts) end
+    refute error.message =~ "secret"
 
     # Out of a binary, so that the compiler does not see what is wrong.
     no_list = :erlang.binary_to_term(:erlang.term_to_binary(%{worker: "secret"}))
@@ -160,15 +175,24 @@ defmodule GrpcLb.Pool.OptionsTest do
   end
 
   test "a worker is any child spec" do
-    spec = fn worker -> Options.validate!(name: A, size: 1, worker: worker).child_spec end
-    assert %{id: Agent} = spec.({Agent, fn -> 1 end})
-    assert %{id: Task.Supervisor} = spec.(Task.Supervisor)
-    assert %{id: 1} = spec.(%{id: 1, start: {Agent, :start_link, [fn -> 1 end]}})
+    agent = {Agent, fn -> 1 end}
+    map = %{id: 1, start: {Agent, :start_link, [fn -> 1 end]}}
+
+    for {worker, id} <- [{agent, Agent}, {Task.Supervisor, Task.Supervisor}, {map, 1}] do
+      options = Options.validate!(name: A, size: 2, worker: worker)
+      assert [%{id: {^id, 1}}, %{id: {^id, 2}}] = options.workers
+      assert options.size == 2
+    end
+
+    options = Options.validate!(name: A, workers: [agent, map, agent])
+    assert [%{id: {Agent, 1}}, %{id: {1, 2}}, %{id: {Agent, 3}}] = options.workers
+    assert options.size == 3
+    assert Options.validate!(name: A, size: 0, worker: agent).workers == []
   end
 
   test "every option is documented" do
     documented = for [_, option] <- Regex.scan(~r/^  \* `:(\w+)`/m, Options.docs()), do: option
-    fields = Map.keys(Map.from_struct(%Options{name: A})) -- [:child_spec, :settings]
+    fields = Map.keys(Map.from_struct(%Options{name: A})) -- [:settings]
     expected = [:worker, :prefer] ++ fields ++ Keyword.keys(Settings.balancer_options())
     assert Enum.sort(documented) == expected |> Enum.map(&Atom.to_string/1) |> Enum.sort()
   end

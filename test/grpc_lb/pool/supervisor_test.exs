@@ -204,7 +204,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
     kill([Process.whereis(pool)])
     eventually(fn -> :counters.get(starts, 1) == 3 end)
     eventually(fn -> child(pool, :workers) != nil end)
-    assert Pool.pick(pool) == {:error, :no_members}
+    assert Pool.pick(pool) == {:error, :no_backends}
     assert Pool.join(pool) == :ok
     assert Pool.pick(pool) == {:ok, self()}
   end

@@ -44,12 +44,12 @@ defmodule GrpcLb.Pool.WaitingTest do
       end
 
       test "waits so long and no longer, and by default not at all", %{pool: pool} do
-        assert unquote(call).(pool, wait_for_ready: 20) == {:error, :no_members}
+        assert unquote(call).(pool, wait_for_ready: 20) == {:error, :no_backends}
 
         for wait <- [0, false],
-            do: assert(unquote(call).(pool, wait_for_ready: wait) == {:error, :no_members})
+            do: assert(unquote(call).(pool, wait_for_ready: wait) == {:error, :no_backends})
 
-        assert unquote(call).(pool, []) == {:error, :no_members}
+        assert unquote(call).(pool, []) == {:error, :no_backends}
         waiting(pool, 0)
       end
 

@@ -123,7 +123,7 @@ defmodule FantaTCP.Demo do
     :ok = Server.stop(server)
 
     check(
-      ask_until_empty() == {:error, :no_members},
+      ask_until_empty() == {:error, :no_backends},
       "callers are told so: no members, no waiting"
     )
 

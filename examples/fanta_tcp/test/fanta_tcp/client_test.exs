@@ -19,7 +19,7 @@ defmodule FantaTCP.ClientTest do
   test "joins when it has been greeted, not when it is connected", context do
     greet_wrongly(accept(context))
     assert members(context) == []
-    assert FantaTCP.request(context.pool, "orange") == {:error, :no_members}
+    assert FantaTCP.request(context.pool, "orange") == {:error, :no_backends}
 
     greet(accept(context))
     assert Pool.await_members(context.pool, 1, @await_ms) == :ok
@@ -53,7 +53,7 @@ defmodule FantaTCP.ClientTest do
     end
 
     assert members(context) == []
-    assert FantaTCP.request(context.pool, "four") == {:error, :no_members}
+    assert FantaTCP.request(context.pool, "four") == {:error, :no_backends}
     # Whoever picked it before that is not kept waiting either.
     assert GenServer.call(client, {:request, "five", 0}) == {:error, :disconnected}
     assert :sys.get_state(client).socket == nil

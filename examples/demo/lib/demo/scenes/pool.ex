@@ -140,7 +140,7 @@ defmodule Demo.Scenes.Pool do
   end
 
   defp close(play) do
-    {:ok, %{members: listed}} = GrpcLb.Pool.info(@pool)
+    %{members: listed} = GrpcLb.Pool.info(@pool)
     picks = Map.new(listed, &{&1.pid, &1.picks})
     left_alive? = Process.alive?(member(play, @leaves).client)
     :ok = GrpcLb.Pool.stop(@pool)
