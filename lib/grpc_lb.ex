@@ -39,6 +39,7 @@ defmodule GrpcLb do
 
   @typedoc "A balancer as it is at one moment, see `info/1`."
   @type info :: %{
+          name: term(),
           policy: Policy.name(),
           generation: pos_integer(),
           closed: boolean(),
@@ -515,6 +516,7 @@ defmodule GrpcLb do
   @doc """
   Describes the balancer and its backends as they are now.
 
+    * `:name` - what `new/3` was given as such, `nil` if nothing
     * `:policy` - the policy's name
     * `:generation` - how often the list that picks see was replaced; 1 after `new/3`
     * `:closed` - whether it was closed
@@ -566,6 +568,7 @@ defmodule GrpcLb do
       iex> GrpcLb.pick(lb)
       iex> GrpcLb.info(lb)
       %{
+        name: nil,
         policy: :round_robin,
         generation: 1,
         closed: false,

@@ -67,6 +67,30 @@ defmodule GrpcLbTest do
       end
     end
 
+    test "takes any term as a name, for people" do
+      for name <- ["payments", :payments, {1, ["two"], %{three: make_ref()}}, nil] do
+        {:ok, lb} = GrpcLb.new(:random, [], name: name)
+        {:ok, namesake} = GrpcLb.new(:random, [], name: name)
+        assert %{name: ^name} = GrpcLb.info(lb)
+        assert %{name: ^name} = GrpcLb.info(namesake)
+
+        assert_raise ArgumentError, ~r/unknown option :name/, fn ->
+          GrpcLb.configure(lb, name: 1)
+        end
+      end
+    end
+
+    test "refuses a name that is large, also where it is small as long as it is shared" do
+      shared = Enum.reduce(1..60, :x, fn _, shared -> {shared, shared} end)
+
+      for name <- [shared, List.duplicate(:x, 2_000_000)] do
+        assert_raise ArgumentError,
+                     # Before OTP 27 arguments are copied first.
+                     ~r/have a name of more than 2097152 words|^argument 3 is too large for a copy/,
+                     fn -> GrpcLb.new(:random, [], name: name) end
+      end
+    end
+
     test "ids that are equal but not the same term differ" do
       {:ok, lb} = GrpcLb.new(:round_robin, [1, 1.0])
       assert values(lb, 2) == [1, 1.0]
@@ -244,6 +268,7 @@ defmodule GrpcLbTest do
       GrpcLb.pick(lb)
 
       assert GrpcLb.info(lb) == %{
+               name: nil,
                policy: :round_robin,
                generation: 1,
                closed: false,

@@ -104,7 +104,7 @@ defmodule GrpcLb.ElixirGrpc do
   defp of_calls?(_other), do: false
 
   defp refuse_those_of_the_adapter!(options) do
-    option = Enum.find(options, &(&1 != :policy and &1 in AdapterOptions.names()))
+    option = Enum.find(options, &(&1 not in [:policy, :name] and &1 in AdapterOptions.names()))
     if option, do: needs_calls!("option #{inspect(option)}")
   end
 

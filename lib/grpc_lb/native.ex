@@ -116,6 +116,7 @@ defmodule GrpcLb.Native do
           optional(:locality_weights) => %{(locality :: String.t()) => float()},
           optional(:max_requests) => non_neg_integer() | nil,
           optional(:max_requests_per_backend) => non_neg_integer() | nil,
+          optional(:name) => term(),
           optional(:seed) => non_neg_integer() | nil,
           optional(:clock) => clock() | nil,
           optional(:checkout_wait) => non_neg_integer(),
@@ -567,7 +568,7 @@ defmodule GrpcLb.Native do
 
       iex> {:ok, lb} = GrpcLb.new(:random, [])
       iex> GrpcLb.Native.info(lb)
-      %{policy: :random, generation: 1, closed: false, malformed_reports: 0, layers: [], table: nil, backends: []}
+      %{name: nil, policy: :random, generation: 1, closed: false, malformed_reports: 0, layers: [], table: nil, backends: []}
   """
   @spec info(balancer()) :: GrpcLb.info()
   def info(_balancer), do: not_loaded()
@@ -637,7 +638,7 @@ defmodule GrpcLb.Native do
     * `:balancers` - references that were made and not yet garbage collected
     * `:snapshots` - lists of backends: one a balancer, and those that were replaced and that a
       pick was reading when they should have been freed
-    * `:values` - environments in which ids and values are kept, one a backend; atoms, local pids
+    * `:values` - environments in which ids and values are kept, one a backend, and names of balancers; atoms, local pids
       and ports, small integers, `[]` and binaries of up to 63 bytes need none
     * `:tickets` - calls in flight: tickets that are neither completed nor garbage collected
 

@@ -304,6 +304,15 @@ defmodule GrpcLb.Settings do
       that all are full. By default no limit.
       """
     ],
+    name: [
+      type: :any,
+      default: nil,
+      doc: """
+      what people are to know the balancer by: any term, such as `"payments"`, of the size of an id at
+      most. It is shown by `info/1` and comes with events; nothing is registered, and two balancers can
+      have the same one. Those of connections and pools have the name of these.
+      """
+    ],
     seed: [
       type: {:or, {:integer, from: 0, to: 0xFFFFFFFFFFFFFFFF}, nil},
       default: nil,
@@ -346,11 +355,12 @@ defmodule GrpcLb.Settings do
   # while a balancer lives.
   @changeable [
     {:policy, type: :any, default: nil, doc: "the same policy, with other options."}
-    | Keyword.drop(@options, [:owner, :on_owner_death, :subset, :seed, :clock])
+    | Keyword.drop(@options, [:owner, :on_owner_death, :subset, :name, :seed, :clock])
   ]
 
-  # A connection or a pool decides itself who owns its balancer, and where its backends are.
-  @own [:owner, :on_owner_death, :locality_weights]
+  # A connection or a pool decides itself who owns its balancer, what it is called, and where its backends
+  # are.
+  @own [:owner, :on_owner_death, :name, :locality_weights]
   @balancer_options for {option, _spec} <- Keyword.drop(@options, @own),
                         do:
                           {option,

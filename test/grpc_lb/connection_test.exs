@@ -112,6 +112,7 @@ defmodule GrpcLb.ConnectionTest do
         assert Connection.handle(name) == {:ok, handle}
         assert Connection.await_ready(name) == :ok
         assert Connection.info(name).name == name
+        assert GrpcLb.info(handle.balancer).name == name
         assert Connection.disconnect(name) == :ok
         assert Connection.handle(name) == {:error, :not_found}
       end

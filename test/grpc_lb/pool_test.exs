@@ -46,6 +46,12 @@ defmodule GrpcLb.PoolTest do
       assert Pool.start_link(name: pool) == {:error, {:already_started, supervisor}}
     end
 
+    test "the balancer has the pool's name", %{pool: pool} do
+      start_pool!(pool)
+      {:ok, %{balancer: balancer}} = GrpcLb.Pool.Handle.fetch(pool)
+      assert %{name: ^pool} = GrpcLb.info(balancer)
+    end
+
     test "workers join by themselves, each a child with an id of its own", %{pool: pool} do
       supervisor = start_pool!(pool, size: 3, worker: {PoolWorker, {pool, []}})
 

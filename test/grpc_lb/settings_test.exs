@@ -30,6 +30,7 @@ defmodule GrpcLb.SettingsTest do
                overprovisioning_factor: nil,
                locality_weights: %{},
                max_requests: nil,
+               name: nil,
                max_requests_per_backend: nil,
                seed: nil,
                clock: nil,

@@ -23,7 +23,7 @@ defmodule GrpcLb.Connection.Held do
 
   @impl true
   def open(%{name: name, policy: policy, settings: settings} = options) do
-    {:ok, balancer} = GrpcLb.new(policy, [], [owner: self()] ++ settings)
+    {:ok, balancer} = GrpcLb.new(policy, [], [owner: self(), name: name] ++ settings)
 
     %__MODULE__{
       name: name,

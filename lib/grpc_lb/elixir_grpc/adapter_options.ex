@@ -23,6 +23,12 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
       doc: "the adapter that connects and calls."
     ],
     policy: [type: :any, default: :round_robin, doc: "the balancer's, see `GrpcLb.Policy`."],
+    name: [
+      type: :any,
+      default: nil,
+      doc:
+        "what people are to know the balancer by, see `GrpcLb.new/3`. By default the channel's `ref`."
+    ],
     classify: [
       type: {:function, 1},
       default: &Outcome.of/1,

@@ -140,7 +140,13 @@ defmodule GrpcLb.ElixirGrpc.Holder do
   def init({name, options}) do
     options = Secret.reveal(options)
     Process.flag(:trap_exit, true)
-    {:ok, balancer} = GrpcLb.new(options.policy, [], [owner: self()] ++ options.settings)
+
+    {:ok, balancer} =
+      GrpcLb.new(
+        options.policy,
+        [],
+        [owner: self(), name: options.name || name] ++ options.settings
+      )
 
     connection =
       options

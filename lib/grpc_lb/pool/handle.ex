@@ -49,6 +49,7 @@ defmodule GrpcLb.Pool.Handle do
     settings =
       [
         owner: self(),
+        name: options.name,
         on_owner_death: :remove,
         locality_weights: Preference.weights(options.local_share)
       ]

@@ -71,6 +71,7 @@ rustler::atoms! {
     min_ring_size,
     min_weight_percent,
     minimum_hosts,
+    name,
     named_metrics,
     nif_panicked,
     nil,

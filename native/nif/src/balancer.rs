@@ -9,7 +9,7 @@ use rustler::Env;
 
 use crate::clock::Clock;
 use crate::line::tell_of_event;
-use crate::value::Core;
+use crate::value::{Core, Value};
 use crate::vm::owner::Monitors;
 use crate::vm::resource::hand_over_with;
 use crate::vm::worker::hand_over;
@@ -20,16 +20,19 @@ pub(crate) struct Balancer {
     /// Counted, so that who drives it finds it alive, or not.
     core: Arc<Core>,
     clock: Clock,
+    /// What people know it by.
+    name: Option<Value>,
     /// Where random choices come from, if they are to repeat.
     draws: Option<Draws>,
     adopted: AtomicBool,
 }
 
 impl Balancer {
-    pub(crate) fn new(core: Core, clock: Clock, draws: Option<Draws>) -> Self {
+    pub(crate) fn new(core: Core, clock: Clock, name: Option<Value>, draws: Option<Draws>) -> Self {
         Balancer {
             core: Arc::new(core),
             clock,
+            name,
             draws,
             adopted: AtomicBool::new(false),
         }
@@ -45,6 +48,11 @@ impl Balancer {
     #[inline]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// What people know it by.
+    pub(crate) fn name(&self) -> Option<&Value> {
+        self.name.as_ref()
     }
 
     /// What its clock is to know of it, the first time that it is asked for.

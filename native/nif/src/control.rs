@@ -36,11 +36,12 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
         owner,
         seed,
         clock,
+        name,
     } = decode::settings(policy, settings)?;
     let backends = decode::backends(backends, 2, config.hashes())?;
     let now = clock.now();
     let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
-    let balancer = Handle::new(Balancer::new(core, clock, seed.map(Draws::new)));
+    let balancer = Handle::new(Balancer::new(core, clock, name, seed.map(Draws::new)));
     let monitors = Monitors::new(env, &balancer);
     balancer
         .reconcile(&backends, &monitors, now)
@@ -216,7 +217,7 @@ pub(crate) fn successes<'a>(
 /// `info(balancer) -> map`
 pub(crate) fn info<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
     let info = balancer.info(&Monitors::new(env, balancer));
-    Ok(encode_info(env, &info, balancer.clock()))
+    Ok(encode_info(env, &info, balancer))
 }
 
 /// `summary(balancer) -> map`, on a normal scheduler: it takes no lock.
@@ -380,15 +381,17 @@ fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {
     Term::map_from_pairs(env, fields).expect("the keys differ")
 }
 
-fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, clock: &Clock) -> Term<'a> {
+fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, balancer: &Balancer) -> Term<'a> {
     let layers = info.layers.iter().map(|layer| encode_layer(env, layer));
     let layers = layers.collect::<Vec<Term>>();
     let backends = info
         .backends
         .iter()
-        .map(|backend| encode_backend(env, backend, clock))
+        .map(|backend| encode_backend(env, backend, balancer.clock()))
         .collect::<Vec<Term>>();
+    let name = balancer.name().map(|name| name.to_term(env));
     let fields = [
+        (atoms::name(), name.encode(env)),
         (
             atoms::policy(),
             decode::policy_name(info.policy).encode(env),

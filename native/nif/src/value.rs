@@ -41,6 +41,14 @@ impl Value {
         Some(Value::Short(ThinArc::from_header_and_slice((), bytes)))
     }
 
+    /// Keeps a term.
+    pub(crate) fn keep(term: Term) -> Self {
+        Value::without_environment(term).unwrap_or_else(|| {
+            let [copied] = Copied::together([term]);
+            Value::Copied(Arc::new(copied))
+        })
+    }
+
     /// The term, in `env`.
     #[inline]
     pub(crate) fn to_term<'a>(&self, env: Env<'a>) -> Term<'a> {

@@ -24,6 +24,8 @@ pub(super) enum Malformed<'a> {
     LargeId(usize),
     /// The value of a backend does.
     LargeValue(usize),
+    /// The name of a balancer does.
+    LargeName(usize),
     /// A backend and those before it do.
     LargeList(usize),
     /// This field is missing, of another type, or out of range.
@@ -44,6 +46,9 @@ impl Malformed<'_> {
             }
             Malformed::LargeValue(words) => {
                 format!("has a value of more than {words} words, when nothing in it is shared")
+            }
+            Malformed::LargeName(words) => {
+                format!("have a name of more than {words} words, when nothing in it is shared")
             }
             Malformed::LargeList(words) => {
                 format!("and those before it take more than {words} words, when nothing is shared")

@@ -16,10 +16,13 @@ use rustler::{Atom, Term};
 
 use super::fields::{Fields, Malformed};
 use super::policy::policy;
+use super::ID;
 use crate::atoms;
 use crate::clock::{Clock, ClockReference};
 use crate::error::ArgumentError;
+use crate::value::Value;
 use crate::vm::dispatch::own_object;
+use crate::vm::extent::{Bytes, Extent};
 
 pub(crate) struct Settings {
     pub(crate) config: Config,
@@ -27,6 +30,7 @@ pub(crate) struct Settings {
     /// Where random choices come from, if they are to repeat.
     pub(crate) seed: Option<u64>,
     pub(crate) clock: Clock,
+    pub(crate) name: Option<Value>,
 }
 
 /// See `t:GrpcLb.Native.settings/0`.
@@ -53,12 +57,22 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
     let owner = settings.if_given(atoms::owner(), Fields::owner)?;
     let seed: Option<Option<u64>> = settings.if_given(atoms::seed(), Fields::get)?;
     let clock = settings.if_given(atoms::clock(), clock)?;
+    let name = settings.given(atoms::name()).map(name).transpose()?;
     Ok(Settings {
         config,
         owner: owner.flatten(),
         seed: seed.flatten(),
         clock: clock.unwrap_or(Clock::System),
+        name,
     })
+}
+
+/// Any term, measured as an id is before it is kept.
+fn name<'a>(term: Term<'a>) -> Result<Value, Malformed<'a>> {
+    match Extent::new(ID, Bytes::Copied).take(term) {
+        true => Ok(Value::keep(term)),
+        false => Err(Malformed::LargeName(ID)),
+    }
 }
 
 /// `nil`, or a clock of this build: another one has balancers of its own.
