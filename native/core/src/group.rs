@@ -81,9 +81,11 @@ impl<T> Group<T> {
         self.rows.len() == 0
     }
 
+    /// `None` when there are no rows.
     #[inline(always)]
-    pub(crate) fn pick(&self, caller: &Caller) -> Result<&Row<T>, Unavailable> {
-        Ok(self.rows.get(self.choose(caller)?))
+    pub(crate) fn pick(&self, caller: &Caller) -> Option<&Row<T>> {
+        let chosen = self.choose(caller).ok()?;
+        Some(self.rows.get(chosen))
     }
 
     /// As `pick`, while there are rows that must not be picked.

@@ -37,6 +37,7 @@ use self::writer::Writer;
 use crate::backend::{Backend, Offer, Owner, Owners, State};
 use crate::caller::Caller;
 use crate::config::Config;
+use crate::entry::Row;
 use crate::live::{Balancers, Counted};
 use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
@@ -135,10 +136,11 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ) -> Result<R, Unavailable> {
         let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
-            let row = match check_owners {
-                false => snapshot.pick(caller),
-                true => snapshot.pick_where(caller, search, |row| is_alive(row.owner, owners)),
-            };
+            let found = (!check_owners).then(|| snapshot.pick_in_one(caller));
+            if let Some(row) = found.flatten() {
+                return Ok(take(&row.value));
+            }
+            let row = pick_apart(snapshot, caller, owners, search, check_owners);
             row.map(|row| take(&row.value))
         })
     }
@@ -698,6 +700,21 @@ where
         snapshot.add_picks();
     }
     free
+}
+
+/// What there is to pick where more has to be looked at than one group, and where nothing is found.
+#[inline(never)]
+fn pick_apart<'a, T>(
+    snapshot: &'a Snapshot<T>,
+    caller: &Caller,
+    owners: &impl Owners,
+    search: Search,
+    check_owners: bool,
+) -> Result<&'a Row<T>, Unavailable> {
+    match check_owners {
+        false => snapshot.pick(caller),
+        true => snapshot.pick_where(caller, search, |row| is_alive(row.owner, owners)),
+    }
 }
 
 fn is_alive(owner: Option<Owner>, owners: &impl Owners) -> bool {
