@@ -57,7 +57,7 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	cd examples/demo && $(SHARED) mix do format --check-formatted + compile --force --warnings-as-errors
 	scripts/dialyzer
 
-bench: ## Run the benchmarks
+bench: ## Run the benchmarks; CHECK=1 fails where a budget is missed
 	@scripts/setup bench
 	ELIXIR_ERL_OPTIONS="+stbt db" MIX_ENV=prod mix run bench/run.exs
 

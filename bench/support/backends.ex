@@ -16,6 +16,11 @@ defmodule GrpcLb.Bench.Backends do
 
   def stop(backends), do: Enum.each(backends, fn {pid, _value} -> Agent.stop(pid) end)
 
+  @doc "So many backends, or members, in words."
+  def count(count, one \\ "backend", many \\ "backends")
+  def count(1, one, _many), do: "1 " <> one
+  def count(count, _one, many), do: "#{count} " <> many
+
   def values(backends), do: Enum.map(backends, fn {_id, value} -> value end)
 
   defp value(:pid, _index, pid, _connection), do: pid

@@ -1,144 +1,123 @@
 defmodule GrpcLb.Bench do
   @moduledoc false
-  # Runs every measurement, prints it, and writes it as JSON.
+  # Runs every measurement, prints it, and writes all of them as JSON.
 
-  alias GrpcLb.Bench.{
-    Budgets,
-    CallContenders,
-    Channel,
-    Contenders,
-    Json,
-    Machine,
-    Memory,
-    Picks,
-    PolicyBudgets,
-    PolicyContenders,
-    PoolBudgets,
-    PoolContenders,
-    Reconcile,
-    Table,
-    Tables,
-    Tail,
-    Weights
-  }
+  alias GrpcLb.Bench.{Budget, Channel, Fields, Json, Machine, Parts, Peers, Stats, Table, Timing}
 
+  @sections [
+    picks: Fields.Picks,
+    pools: Fields.Pools,
+    policies: Fields.Policies,
+    calls: Fields.Calls,
+    throughput: Fields.Crowds,
+    slowest_picks: Parts.Tail,
+    reconciles: Parts.Reconcile,
+    weights: Parts.Weights,
+    tables: Parts.Tables,
+    memory: Parts.Memory
+  ]
+
+  # `seconds` is for a case: when its budgets are open still, it ends.
   @full %{
     sizes: [1, 5, 100, 1000],
     pool_sizes: [10, 100, 1000],
     policy_sizes: [10, 100, 1000],
     call_sizes: [10],
     weights_sizes: [100, 1000],
-    weights_rounds: 15,
     table_sizes: [100, 1000],
-    setups: 5,
-    rounds: 5,
-    run_ns: 10_000_000,
-    windows: 8,
-    window_picks: 1_500_000,
-    reconcile_sizes: [5, 100, 1000, 10_000],
-    reconcile_rounds: 15
+    rounds: 3,
+    run_ns: 6_000_000,
+    seconds: 20,
+    window_picks: 1_000_000,
+    reconcile_sizes: [5, 10, 100, 1000, 10_000, 100_000],
+    memory_sizes: [
+      {1, 40_000},
+      {5, 20_000},
+      {10, 10_000},
+      {100, 2_000},
+      {1000, 200},
+      {100_000, 2}
+    ]
   }
 
   @quick %{
     sizes: [1, 5, 100],
     pool_sizes: [10, 100],
-    policy_sizes: [10, 100],
+    policy_sizes: [100],
     call_sizes: [10],
     weights_sizes: [1000],
-    weights_rounds: 5,
     table_sizes: [1000],
-    setups: 3,
-    rounds: 3,
-    run_ns: 4_000_000,
-    windows: 3,
-    window_picks: 500_000,
-    reconcile_sizes: [5, 100],
-    reconcile_rounds: 5
+    rounds: 2,
+    run_ns: 2_000_000,
+    seconds: 1,
+    window_picks: 200_000,
+    reconcile_sizes: [5, 1000],
+    memory_sizes: [{5, 20_000}, {1000, 200}]
   }
 
-  @doc "`argv` is empty, or `--quick` for a shorter and coarser run."
+  @doc """
+  `argv` is empty, or `--quick` for a shorter and coarser run, or `--only picks,calls` for some
+  sections, which are shown and not written. With `CHECK=1` in the environment a missed budget ends
+  the VM with a status of 1.
+  """
   def main(argv, json_path) do
-    {options, []} = OptionParser.parse!(argv, strict: [quick: :boolean])
+    {options, []} = OptionParser.parse!(argv, strict: [quick: :boolean, only: :string])
     plan = if options[:quick], do: @quick, else: @full
+    from = System.monotonic_time(:second)
+    missing = Peers.load()
     machine = Machine.describe()
     print_machine(machine)
+    for {peer, reason} <- missing, do: IO.puts("#{peer}: NOT RUN: #{reason}")
 
-    picks =
-      for kind <- [:pid, :channel], size <- plan.sizes do
-        rows = measure(Contenders, kind, size, plan)
-        print_picks(kind, size, rows)
-        rows
-      end
+    {sections, budgets} =
+      options[:only] |> sections() |> Enum.map(&measure(&1, plan)) |> Enum.unzip()
 
-    pools =
-      for size <- plan.pool_sizes do
-        rows = measure(PoolContenders, :pid, size, plan)
-        print_pools(size, rows)
-        rows
-      end
-
-    policies =
-      for size <- plan.policy_sizes do
-        rows = measure(PolicyContenders, :pid, size, plan)
-        print_policies(size, rows)
-        rows
-      end
-
-    calls =
-      for size <- plan.call_sizes do
-        rows = measure(CallContenders, :pid, size, plan)
-        print_calls(size, rows)
-        rows
-      end
-
-    unless PoolContenders.poolboy?() do
-      IO.puts("\npoolboy: not measured, it is not installed (Debian package erlang-poolboy)")
-    end
-
-    slowest = Tail.measure(plan.windows, plan.window_picks)
-    print_slowest(slowest)
-
-    reconciles = Reconcile.measure(plan.reconcile_sizes, plan.reconcile_rounds)
-    print_reconciles(reconciles)
-
-    weights = Weights.measure(plan.weights_sizes, plan.weights_rounds)
-    print_weights(weights)
-
-    tables = Tables.measure(plan.table_sizes, plan.weights_rounds)
-    print_tables(tables)
-
-    memory = Memory.measure()
-    print_memory(memory)
+    budgets = Enum.concat(budgets)
+    print_budgets(budgets)
 
     results = %{
       machine: machine,
       quick: plan == @quick,
+      confidence: Stats.confidence(),
+      seconds: System.monotonic_time(:second) - from,
       channel_words: channel_words(),
-      memory: memory,
-      picks: List.flatten(picks),
-      pools: List.flatten(pools),
-      policies: List.flatten(policies),
-      calls: List.flatten(calls),
-      weights: weights,
-      tables: tables,
-      slowest_picks: slowest,
-      reconciles: reconciles
+      not_run: for({peer, reason} <- missing, do: %{peer: peer, reason: reason}),
+      sections: Map.new(sections),
+      budgets: budgets
     }
 
-    budgets =
-      Budgets.check(results) ++
-        PoolBudgets.check(results.pools) ++
-        PolicyBudgets.check(results.policies, results.calls, weights, tables)
-
-    print_budgets(budgets)
-
-    File.mkdir_p!(Path.dirname(json_path))
-    File.write!(json_path, Json.encode(Map.put(results, :budgets, budgets)))
-    IO.puts("\nWritten to #{Path.relative_to_cwd(json_path)}")
+    unless options[:only], do: write(json_path, results)
+    check(budgets, System.get_env("CHECK"))
   end
 
-  defp measure(field, kind, size, plan) do
-    Picks.measure(field, kind, size, plan.setups, plan.rounds, plan.run_ns)
+  defp sections(nil), do: @sections
+
+  defp sections(names) do
+    for name <- String.split(names, ","),
+        do: {name, Keyword.fetch!(@sections, String.to_atom(name))}
+  end
+
+  defp measure({name, section}, plan) do
+    field? =
+      function_exported?(section, :contenders, 1) and function_exported?(section, :ratios, 2)
+
+    {{rows, budgets}, tables} =
+      if field? do
+        measured = {rows, _budgets} = Timing.measure(section, plan)
+        {measured, Timing.tables(section, rows)}
+      else
+        measured = {rows, _budgets} = section.measure(plan)
+        {measured, section.tables(rows)}
+      end
+
+    for {title, header, rows} <- tables, do: Table.print(title, header, rows)
+    {{name, rows}, Enum.map(budgets, &Map.put(&1, :section, name))}
+  end
+
+  defp write(path, results) do
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, Json.encode(results))
+    IO.puts("\n#{results.seconds} seconds. Written to #{Path.relative_to_cwd(path)}")
   end
 
   defp channel_words, do: :erts_debug.flat_size(Channel.new(1, self()))
@@ -151,113 +130,59 @@ defmodule GrpcLb.Bench do
     Erlang/OTP #{machine.otp} (#{machine.emulator}), Elixir #{machine.elixir}
     #{machine.schedulers} schedulers, #{unless machine.schedulers_bound, do: "not "}bound to cores
 
-    Nanoseconds a pick, empty loop taken off, garbage collection of what picks allocate included.
-    With #{Picks.crowd()} processes: wall clock over all picks.
+    Nanoseconds a pick, empty loop taken off, garbage collection of what picks allocate included:
+    the median of observations, between which of them it lies with #{percent(Stats.confidence())} %
+    confidence, and the best round. An observation is a set-up anew.
+    With many processes: wall clock over all picks.
     A channel is #{channel_words()} words.
-    "x atomics" and "x ETS" are ratios to :atomics.add_get/3 and to the way of elixir-grpc 1.0
-    (ETS + atomics + persistent_term) in the same case: medians of the ratios within each round.
-    Of pools, "x random" and "x counter" are to Registry with either.\
+    A column "x ..." has ratios within one round to what it names: "x ETS" to the way of elixir-grpc
+    1.0 (ETS + atomics + persistent_term), "x random" and "x counter" to Registry with either.\
     """)
   end
 
-  defp print_picks(kind, size, rows) do
-    ratios = [{"x atomics", :atomics}, {"x ETS", :ets_copy}]
-    print_contenders("pick of a #{kind}, #{size} backends", rows, ratios)
-  end
-
-  defp print_pools(size, rows) do
-    titles = ["x random", "x counter", "x GrpcLb.pick"]
-    print_contenders("pool of #{size} members", rows, Enum.zip(titles, PoolContenders.bases()))
-  end
-
-  defp print_policies(size, rows) do
-    ratios = [{"x round_robin", :native_per_scheduler}]
-    print_contenders("pick by weight or load, #{size} backends", rows, ratios)
-  end
-
-  defp print_calls(size, rows) do
-    ratios = [{"x atomics", :atomics}, {"x reference", :reference}]
-    print_contenders("a call in flight, #{size} backends", rows, ratios)
-  end
-
-  # A table a number of processes, with these ratios, by title.
-  defp print_contenders(title, rows, ratios) do
-    {titles, bases} = Enum.unzip(ratios)
-
-    for {processes, rows} <- rows |> Enum.group_by(& &1.processes) |> Enum.sort() do
-      Table.print(
-        "#{title}, #{processes} processes",
-        ["", "min ns", "median ns"] ++ titles ++ ["M/s"],
-        for row <- rows do
-          against = Enum.map(bases, &row.against[&1])
-          [row.title, row.min_ns, row.median_ns] ++ against ++ [row.picks_per_second / 1.0e6]
-        end
-      )
-    end
-  end
-
-  defp print_slowest(rows) do
-    Table.print(
-      "slowest 0.1 % of picks (each with a reading of the clock): quiet / 100 changes a second",
-      ["", "begin ns", "mean ns", "begin ns", "mean ns", "ratio of begin"],
-      for row <- rows do
-        %{quiet: quiet, changing: changing} = row
-        ratio = changing.begins_ns / quiet.begins_ns
-        [row.title, quiet.begins_ns, quiet.mean_ns, changing.begins_ns, changing.mean_ns, ratio]
-      end
-    )
-  end
-
-  defp print_reconciles(rows) do
-    Table.print(
-      "change of the list, channels",
-      ["", "backends", "changed", "min us", "median us"],
-      for(row <- rows, do: [row.title, row.backends, row.change, row.min_us, row.median_us])
-    )
-  end
-
-  defp print_weights(rows) do
-    Table.print(
-      "update of weights by load reports",
-      ["backends", "min us", "median us"],
-      for(row <- rows, do: [row.backends, row.min_us, row.median_us])
-    )
-  end
-
-  defp print_tables(rows) do
-    Table.print(
-      "tables of policies that hash: built by one backend more, and where that changes nothing",
-      ["policy", "backends", "entries", "bytes", "min us", "median us", "unchanged us"],
-      for row <- rows do
-        [row.policy, row.backends, row.entries, row.bytes, row.best_us, row.built_us, row.same_us]
-      end
-    )
-  end
-
-  defp print_memory([]), do: IO.puts("\nmemory: not measured, for want of /proc/self/statm")
-
-  defp print_memory(rows) do
-    Table.print(
-      "memory of a balancer (growth of the resident set over many)",
-      ["ids and values", "backends", "balancers", "bytes each", "limit"],
-      for(row <- rows, do: [row.kind, row.backends, row.balancers, row.bytes, row.limit])
-    )
-  end
+  defp percent(share), do: round(share * 100)
 
   defp print_budgets(rows) do
     Table.print(
-      "budgets (medians of the ratios within each round; in brackets those of the best rounds)",
-      ["", "measured", "", "", "limit", "aim", ""],
+      "budgets (medians of the ratios within each round, and their intervals)",
+      ["", "measured", "from", "to", "", "", "limit", "aim", ""],
       for row <- rows do
-        best = if row.measured_best, do: "(#{Float.round(row.measured_best, 4)})"
-        [row.what, row.measured, best, row.bound, row.limit, row.aim, verdict(row)]
+        [
+          row.what,
+          row.measured,
+          row.low,
+          row.high,
+          row.unit,
+          Budget.bound(row),
+          row.limit,
+          row.aim
+        ] ++
+          [verdict(row)]
       end
     )
   end
 
-  defp verdict(%{met: true}), do: "met"
-  defp verdict(%{met: false}), do: "MISSED"
   defp verdict(%{met: nil, aim: nil}), do: "-"
   defp verdict(%{met: nil, aim: aim, measured: measured}) when measured <= aim, do: "aim met"
   defp verdict(%{met: nil}), do: "aim missed"
+  defp verdict(%{met: met, sure: true}), do: if(met, do: "met", else: "MISSED")
+
+  defp verdict(%{met: met, settled: false}),
+    do: if(met, do: "met?", else: "MISSED?") <> " (time was up)"
+
+  defp verdict(%{met: met}), do: if(met, do: "met?", else: "MISSED?")
+
+  defp check(budgets, "1") do
+    case Budget.missed(budgets) do
+      [] ->
+        IO.puts("\nCHECK: every budget is met")
+
+      missed ->
+        IO.puts(:stderr, "\nCHECK: #{length(missed)} of #{length(budgets)} budgets are missed:")
+        Enum.each(missed, &IO.puts(:stderr, "  " <> Budget.sentence(&1)))
+        System.halt(1)
+    end
+  end
+
+  defp check(_budgets, _unasked), do: :ok
 end

@@ -6,10 +6,10 @@ defmodule GrpcLb.Bench.Contender do
   # so that the pick is timed and not the way to it. Each loop carries the last result and returns
   # it: work whose result nobody uses is work that the compiler may leave out.
 
-  alias GrpcLb.Bench.Contender
+  alias GrpcLb.Bench.{Contender, Histogram}
 
   @enforce_keys [:key, :title, :module, :order]
-  defstruct [:key, :title, :module, :order, opts: []]
+  defstruct [:key, :title, :module, :order, :price, side: :ours, opts: []]
 
   @type state :: term
   @type backend :: {id :: term, value :: term}
@@ -20,11 +20,17 @@ defmodule GrpcLb.Bench.Contender do
   """
   @type order :: :rotation | :near_rotation | :any | :counter | :none
 
+  @typedoc "Of this library, of what else there is, or only for scale."
+  @type side :: :ours | :peer | :scale
+
+  @typedoc "`price` is what a peer's time does not show of what it costs."
   @type t :: %Contender{
           key: atom,
           title: String.t(),
           module: module,
           order: order,
+          side: side,
+          price: String.t() | nil,
           opts: keyword
         }
 
@@ -33,12 +39,10 @@ defmodule GrpcLb.Bench.Contender do
   @callback pick(state) :: term
   @callback update(state, [backend]) :: term
   @callback loop(state, count :: non_neg_integer, last :: term) :: term
-  @callback sample(state, count :: non_neg_integer, :counters.counters_ref(), last :: term) ::
+  @callback sample(state, count :: non_neg_integer, Histogram.t(), last :: term) ::
               term
 
   @optional_callbacks update: 2
-
-  @samples 65_536
 
   defmacro __using__(_opts) do
     quote do
@@ -49,27 +53,22 @@ defmodule GrpcLb.Bench.Contender do
       def loop(_state, 0, last), do: last
       def loop(state, count, _last), do: loop(state, count - 1, pick(state))
 
-      # Times each pick by itself and counts it under its duration, in native time units.
+      # Times each pick by itself, in native time units.
       @impl true
       def sample(_state, 0, _histogram, last), do: last
 
       def sample(state, count, histogram, _last) do
         before = :erlang.monotonic_time()
         picked = pick(state)
-        took = :erlang.monotonic_time() - before
-        :counters.add(histogram, min(took, unquote(@samples) - 1) + 1, 1)
+        Histogram.add(histogram, :erlang.monotonic_time() - before)
         sample(state, count - 1, histogram, picked)
       end
     end
   end
 
-  def histogram, do: :counters.new(@samples, [:atomics])
-
-  @doc "How often each duration occurred, shortest first, as `{native_time_units, count}`."
-  def durations(histogram) do
-    for index <- 1..@samples, (count = :counters.get(histogram, index)) > 0 do
-      {index - 1, count}
-    end
+  @doc "A contender, as data: a peer or a scale says so with `side:`."
+  def new(key, title, module, order, fields \\ []) do
+    struct!(%Contender{key: key, title: title, module: module, order: order}, fields)
   end
 
   @doc "Raises unless the contender, freshly set up, picks what it claims to pick."

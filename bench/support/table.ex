@@ -19,12 +19,12 @@ defmodule GrpcLb.Bench.Table do
     Enum.join([String.pad_trailing(first, width) | rest], "  ")
   end
 
-  # Three digits that matter, whatever the size.
-  defp cell(number) when is_float(number) and abs(number) >= 100, do: "#{round(number)}"
-  defp cell(number) when is_float(number) and abs(number) >= 10, do: decimals(number, 1)
-  defp cell(number) when is_float(number) and abs(number) >= 1, do: decimals(number, 2)
-  defp cell(number) when is_float(number), do: decimals(number, 4)
-  defp cell(other), do: to_string(other)
+  @doc "Three digits that matter, whatever the size."
+  def cell(number) when is_float(number) and abs(number) >= 100, do: "#{round(number)}"
+  def cell(number) when is_float(number) and abs(number) >= 10, do: decimals(number, 1)
+  def cell(number) when is_float(number) and abs(number) >= 1, do: decimals(number, 2)
+  def cell(number) when is_float(number), do: decimals(number, 4)
+  def cell(other), do: to_string(other)
 
   defp decimals(number, digits), do: :erlang.float_to_binary(number, decimals: digits)
 end

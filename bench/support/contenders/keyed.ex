@@ -1,4 +1,4 @@
-defmodule GrpcLb.Bench.Keyed do
+defmodule GrpcLb.Bench.Contenders.Keyed do
   @moduledoc false
   # Picks of one key after the other. The loops are those of a contender, and count the keys.
 

@@ -1,9 +1,11 @@
-defmodule GrpcLb.Bench.Weights do
+defmodule GrpcLb.Bench.Parts.Weights do
   @moduledoc false
   # The time of the tick that brings the weights of a balancer up to date, by number of backends:
   # each of them has reported another load since the last one, so the schedule is built anew.
 
-  alias GrpcLb.Bench.Stats
+  @behaviour GrpcLb.Bench.Part
+
+  alias GrpcLb.Bench.{Budget, Settle, Stats}
 
   # The shortest there is.
   @period_ms 100
@@ -13,21 +15,42 @@ defmodule GrpcLb.Bench.Weights do
            blackout_period: 0,
            weight_update_period: @period_ms}
 
-  @doc "A row a number of backends."
-  def measure(counts, rounds) do
+  # Of the update of so many weights.
+  @limits %{1000 => 1000.0}
+
+  @impl true
+  def measure(plan) do
     # What it would do is to be timed here.
     :ok = Supervisor.terminate_child(GrpcLb.Supervisor, GrpcLb.Ticker)
-    rows = Enum.map(counts, &row(&1, rounds))
+    measured = Enum.map(plan.weights_sizes, &measure(&1, plan.seconds))
     {:ok, _ticker} = Supervisor.restart_child(GrpcLb.Supervisor, GrpcLb.Ticker)
-    rows
+    {rows, budgets} = Enum.unzip(measured)
+    {rows, Enum.concat(budgets)}
   end
 
-  defp row(count, rounds) do
+  @impl true
+  def tables(rows) do
+    [
+      {"update of weights by load reports", ["backends", "us", "from", "to"],
+       for(row <- rows, do: [row.backends, row.us, row.low_us, row.high_us])}
+    ]
+  end
+
+  defp measure(count, seconds) do
     {:ok, balancer} = GrpcLb.new(@policy, Enum.to_list(1..count))
-    times = for round <- 1..rounds, do: tick(balancer, count, round)
-    check!(balancer, count, rounds)
+    budget = %Budget{what: "update of #{count} weights", limit: @limits[count], unit: "us"}
+    rounds = :counters.new(1, [])
+
+    observe = fn ->
+      :counters.add(rounds, 1, 1)
+      tick(balancer, count, :counters.get(rounds, 1)) / 1000
+    end
+
+    {times, budgets} = Settle.observe(observe, [{budget, & &1}], seconds)
+    check!(balancer, count, length(times))
     GrpcLb.close(balancer)
-    %{backends: count, min_us: Enum.min(times) / 1000, median_us: Stats.median(times) / 1000}
+    us = Stats.interval(times)
+    {%{backends: count, us: us.median, low_us: us.low, high_us: us.high}, budgets}
   end
 
   defp tick(balancer, count, round) do

@@ -1,0 +1,20 @@
+defmodule GrpcLb.Bench.Contenders.Native do
+  @moduledoc false
+
+  use GrpcLb.Bench.Contender
+
+  @impl true
+  def setup(backends, opts) do
+    {:ok, balancer} = GrpcLb.new(opts[:policy], backends, Keyword.get(opts, :around, []))
+    balancer
+  end
+
+  @impl true
+  def teardown(balancer), do: GrpcLb.close(balancer)
+
+  @impl true
+  def update(balancer, backends), do: {:ok, _changes} = GrpcLb.reconcile(balancer, backends)
+
+  @impl true
+  def pick(balancer), do: GrpcLb.Native.pick(balancer)
+end
