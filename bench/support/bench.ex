@@ -14,7 +14,10 @@ defmodule GrpcLb.Bench do
     reconciles: Parts.Reconcile,
     weights: Parts.Weights,
     tables: Parts.Tables,
-    memory: Parts.Memory
+    memory: Parts.Memory,
+    fleet: Parts.Fleet,
+    under_change: Parts.UnderChange,
+    hour: Parts.Hour
   ]
 
   # `seconds` is for a case: when its budgets are open still, it ends.
@@ -37,7 +40,11 @@ defmodule GrpcLb.Bench do
       {100, 2_000},
       {1000, 200},
       {100_000, 2}
-    ]
+    ],
+    fleet: 10_000,
+    idle_processes: 10_000,
+    change_rounds: 8,
+    minutes: 60
   }
 
   @quick %{
@@ -52,7 +59,11 @@ defmodule GrpcLb.Bench do
     seconds: 1,
     window_picks: 200_000,
     reconcile_sizes: [5, 1000],
-    memory_sizes: [{5, 20_000}, {1000, 200}]
+    memory_sizes: [{5, 20_000}, {1000, 200}],
+    fleet: 1_000,
+    idle_processes: 1_000,
+    change_rounds: 6,
+    minutes: 20
   }
 
   @doc """
