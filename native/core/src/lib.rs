@@ -80,8 +80,8 @@ mod models;
 pub use alarm::Alarm;
 pub use backend::{Backend, HashKey, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
 pub use balancer::{
-    BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained, Info,
-    LayerInfo, MemberError, Summary,
+    BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained,
+    Garbage, Info, LayerInfo, MemberError, Offers, Summary,
 };
 pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;

@@ -21,9 +21,13 @@ pub(crate) struct Members<T> {
     /// Keys, which fit into half of what they are made of.
     by_id: HashTable<MemberKey>,
     hasher: DefaultHashBuilder,
-    /// The rank that was given last.
-    last_rank: u64,
+    /// Keys in the order of the list, with [`GONE`] in the place of each that was removed since it was
+    /// made.
+    order: Vec<MemberKey>,
 }
+
+/// No member has this key.
+pub(crate) const GONE: MemberKey = MemberKey::MAX;
 
 /// A backend that is listed.
 pub(crate) struct Member<T> {
@@ -47,8 +51,8 @@ pub(crate) struct Member<T> {
     pub(crate) standing: Standing,
     /// Slow start counts from there.
     pub(crate) healthy_since: Time,
-    /// Its place in the list: the lower, the earlier.
-    pub(crate) rank: u64,
+    /// Its place in the list: the lower, the earlier. Those that were removed have one, too.
+    pub(crate) rank: u32,
     /// Its index among the rows, if it can be picked.
     pub(crate) row: Option<u32>,
     pub(crate) entry: Arc<Entry>,
@@ -69,6 +73,31 @@ impl<T> Member<T> {
     /// Whether it could be picked, were it not for an ejection.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_up() && !self.outside
+    }
+
+    /// What a snapshot has of it.
+    pub(crate) fn to_row(&self, key: MemberKey) -> Row<T>
+    where
+        T: Clone,
+    {
+        Row {
+            value: self.value.clone(),
+            owner: self.owner,
+            key,
+            generation: self.entry.load.generation(),
+            entry: Arc::clone(&self.entry),
+        }
+    }
+
+    /// Whether it would stay as it is if this were offered for it, in the layer that it is in. A value is
+    /// compared with no more effort than the one held takes, whatever is offered.
+    pub(crate) fn is_as_offered<O: Offer<T>>(&self, offered: &Backend<O>) -> bool {
+        self.weight == offered.weight
+            && self.owner == offered.owner
+            && !self.owner_dead
+            && offered.state.is_none_or(|state| state == self.state)
+            && self.hash_key == offered.hash_key
+            && offered.value.equivalent(&self.value)
     }
 
     /// Whether it keeps backends of weight 0 out of the rotation.
@@ -109,7 +138,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             members: Slab::new(),
             by_id: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
-            last_rank: 0,
+            order: Vec::new(),
         }
     }
 
@@ -135,29 +164,55 @@ impl<T: Clone + Eq + Hash> Members<T> {
         member?.row.map(|row| row as usize)
     }
 
-    pub(crate) fn find<O: Offer<T>>(&self, id: &O) -> Option<MemberKey> {
-        let is_it = |key: &MemberKey| id.equivalent(&self.members[*key as usize].id);
-        self.by_id.find(self.hasher.hash_one(id), is_it).copied()
+    /// The hash of an id, which [`find_hashed`](Self::find_hashed) finds it by.
+    pub(crate) fn hash<O: Offer<T>>(&self, id: &O) -> u64 {
+        self.hasher.hash_one(id)
     }
 
-    /// Makes room for exactly so many more.
+    pub(crate) fn find<O: Offer<T>>(&self, id: &O) -> Option<MemberKey> {
+        self.find_hashed(self.hash(id), id)
+    }
+
+    pub(crate) fn find_hashed<O: Offer<T>>(&self, hash: u64, id: &O) -> Option<MemberKey> {
+        let is_it = |key: &MemberKey| id.equivalent(&self.members[*key as usize].id);
+        self.by_id.find(hash, is_it).copied()
+    }
+
+    /// The first member at this rank or after it, and its rank.
+    pub(crate) fn at_or_after(&self, rank: u32) -> Option<(u32, MemberKey)> {
+        let order = self.order.get(rank as usize..)?;
+        let mut ranked = (rank..).zip(order.iter().copied());
+        ranked.find(|(_, key)| *key != GONE)
+    }
+
+    /// All keys are below this.
+    pub(crate) fn key_limit(&self) -> usize {
+        self.members.capacity()
+    }
+
+    /// Makes room for so many more, and no more than that, if they are many beside those that are listed.
     pub(crate) fn reserve(&mut self, more: usize) {
+        if more < self.len() / 2 {
+            return;
+        }
         self.members.reserve_exact(more);
+        self.order.reserve_exact(more);
         let (members, hasher) = (&self.members, &self.hasher);
         let hash = |key: &MemberKey| hasher.hash_one(&members[*key as usize].id);
         self.by_id.reserve(more, hash);
     }
 
-    /// Lists a backend whose id is not listed, at the end and without an owner or a row.
+    /// Lists a backend whose id, of this hash, is not listed: at the end, and without an owner or a row.
     pub(crate) fn insert<O: Offer<T>>(
         &mut self,
+        hash: u64,
         offered: &Backend<O>,
         layer: u32,
         known: Known,
         now: Time,
     ) -> MemberKey {
         let (id, value) = O::own(&offered.id, &offered.value);
-        let rank = self.next_rank();
+        let rank = self.order.len() as u32;
         let slot = self.members.vacant_entry();
         let key = MemberKey::try_from(slot.key()).expect("fewer than 2^32 backends");
         slot.insert(Member {
@@ -178,10 +233,36 @@ impl<T: Clone + Eq + Hash> Members<T> {
             entry: known.entry,
             health: known.health,
         });
+        self.order.push(key);
         let (members, hasher) = (&self.members, &self.hasher);
-        let hash = |key: &MemberKey| hasher.hash_one(&members[*key as usize].id);
-        self.by_id.insert_unique(hash(&key), key, hash);
+        let rehash = |key: &MemberKey| hasher.hash_one(&members[*key as usize].id);
+        self.by_id.insert_unique(hash, key, rehash);
         key
+    }
+
+    /// Has the list in this order, of all its members' keys and perhaps [`GONE`]. Whether it was in
+    /// another.
+    pub(crate) fn arrange(&mut self, order: Vec<MemberKey>) -> bool {
+        let wanted = order.iter().copied().filter(|key| *key != GONE);
+        let moved = !self.keys_in_order().eq(wanted);
+        if moved || self.order.len() > self.members.len() {
+            self.order = order;
+            self.rank();
+        }
+        moved
+    }
+
+    /// Has each member know its place in the list.
+    fn rank(&mut self) {
+        self.order.retain(|key| *key != GONE);
+        for (rank, key) in (0..).zip(&self.order) {
+            self.members[*key as usize].rank = rank;
+        }
+    }
+
+    /// Whether it is the last of the list.
+    pub(crate) fn is_last(&self, member: &Member<T>) -> bool {
+        member.rank as usize + 1 == self.order.len()
     }
 
     /// Takes over what is offered for an id that is listed, and returns the id and the value that
@@ -209,13 +290,13 @@ impl<T: Clone + Eq + Hash> Members<T> {
         let hash = self.hasher.hash_one(&self.get(key).id);
         let indexed = self.by_id.find_entry(hash, |other| *other == key);
         indexed.expect("every member is indexed").remove();
-        self.members.remove(key as usize)
-    }
-
-    /// A place at the end of the list.
-    pub(crate) fn next_rank(&mut self) -> u64 {
-        self.last_rank += 1;
-        self.last_rank
+        let member = self.members.remove(key as usize);
+        self.order[member.rank as usize] = GONE;
+        // Rarely enough for each removal to pay for a few steps of it.
+        if self.order.len() > 2 * self.members.len() {
+            self.rank();
+        }
+        member
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (MemberKey, &Member<T>)> {
@@ -233,10 +314,13 @@ impl<T: Clone + Eq + Hash> Members<T> {
         members.map(|(key, member)| (key as MemberKey, member))
     }
 
+    /// The keys of all members, in the order of the list.
+    pub(crate) fn keys_in_order(&self) -> impl Iterator<Item = MemberKey> + '_ {
+        self.order.iter().copied().filter(|key| *key != GONE)
+    }
+
     /// All members, in the order of the list.
-    pub(crate) fn in_order(&self) -> Vec<&Member<T>> {
-        let mut members: Vec<&Member<T>> = self.members.iter().map(|(_, member)| member).collect();
-        members.sort_unstable_by_key(|member| member.rank);
-        members
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = &Member<T>> {
+        self.keys_in_order().map(|key| self.get(key))
     }
 }

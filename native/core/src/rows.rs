@@ -42,6 +42,12 @@ impl<T> Rows<T> {
         }
     }
 
+    /// How many are in chunks that no other list shares.
+    pub(crate) fn unshared(&self) -> usize {
+        let own = self.chunks().iter().filter(|chunk| chunk.is_unique());
+        own.map(|chunk| chunk.len()).sum()
+    }
+
     fn chunks(&self) -> &[Arc<[Row<T>]>] {
         match self {
             Rows::One(rows) => slice::from_ref(rows),

@@ -264,6 +264,11 @@ impl<T> Snapshot<T> {
         self.groups.as_slice()
     }
 
+    /// How many rows it shares with no other snapshot.
+    pub(crate) fn unshared(&self) -> usize {
+        self.groups().iter().map(|group| group.rows().unshared()).sum()
+    }
+
     /// How large the tables of a policy that hashes are together.
     pub(crate) fn table(&self) -> Option<TableSize> {
         let tables = self

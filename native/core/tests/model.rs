@@ -25,6 +25,8 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Operation {
     Reconcile(Vec<Backend<u8>>),
+    /// A reconcile with the list that there is, edited.
+    Edit(Vec<Edit>),
     Add(Vec<Backend<u8>>),
     Remove(Vec<u8>),
     SetState(u8, State),
@@ -39,6 +41,45 @@ enum Operation {
     Close,
 }
 
+/// An edit of a list. Indices are those of any backend, as far as there are some.
+#[derive(Clone, Debug)]
+enum Edit {
+    Swap(prop::sample::Index, prop::sample::Index),
+    /// It may be the second with its id.
+    Insert(prop::sample::Index, Backend<u8>),
+    Remove(prop::sample::Index),
+    Weigh(prop::sample::Index, u32),
+    /// With the same id.
+    Replace(prop::sample::Index, u8),
+}
+
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let index = any::<prop::sample::Index>;
+    let edit = prop_oneof![
+        (index(), index()).prop_map(|(one, other)| Edit::Swap(one, other)),
+        (index(), backend()).prop_map(|(index, backend)| Edit::Insert(index, backend)),
+        index().prop_map(Edit::Remove),
+        (index(), 1u32..4).prop_map(|(index, weight)| Edit::Weigh(index, weight)),
+        (index(), 0u8..3).prop_map(|(index, value)| Edit::Replace(index, value)),
+    ];
+    prop::collection::vec(edit, 0..4)
+}
+
+fn edit(list: &mut Vec<Backend<u8>>, edit: Edit) {
+    let len = list.len();
+    match edit {
+        Edit::Insert(index, backend) => list.insert(index.index(len + 1), backend),
+        _ if len == 0 => {}
+        Edit::Swap(one, other) => list.swap(one.index(len), other.index(len)),
+        Edit::Remove(index) => drop(list.remove(index.index(len))),
+        Edit::Weigh(index, weight) => index.get_mut(list).weight = weight,
+        Edit::Replace(index, value) => {
+            let backend = index.get_mut(list);
+            backend.value = backend.id + value * IDS;
+        }
+    }
+}
+
 fn names() -> impl Strategy<Value = Owner> {
     (1u64..4).prop_map(|name| Owner(NonZeroU64::new(name).unwrap()))
 }
@@ -47,9 +88,9 @@ fn names() -> impl Strategy<Value = Owner> {
 /// shows whose it is.
 const IDS: u8 = 6;
 
-fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
+fn backend() -> impl Strategy<Value = Backend<u8>> {
     let said = prop::option::weighted(0.2, states());
-    let backend = (0..IDS, 0u8..3, prop::option::of(names()), 1u32..4, said).prop_map(
+    (0..IDS, 0u8..3, prop::option::of(names()), 1u32..4, said).prop_map(
         |(id, value, owner, weight, state)| {
             let backend = Backend {
                 owner,
@@ -59,8 +100,11 @@ fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
             };
             backend.keyed(id.to_string())
         },
-    );
-    prop::collection::vec(backend, 0..5)
+    )
+}
+
+fn backends() -> impl Strategy<Value = Vec<Backend<u8>>> {
+    prop::collection::vec(backend(), 0..5)
 }
 
 fn states() -> impl Strategy<Value = State> {
@@ -85,6 +129,7 @@ fn operations() -> impl Strategy<Value = Vec<Operation>> {
     let ticket = any::<prop::sample::Index>;
     let operation = prop_oneof![
         3 => backends().prop_map(Operation::Reconcile),
+        4 => edits().prop_map(Operation::Edit),
         3 => backends().prop_map(Operation::Add),
         3 => prop::collection::vec(0..IDS, 0..3).prop_map(Operation::Remove),
         5 => (0..IDS, states()).prop_map(|(id, it)| Operation::SetState(id, it)),
@@ -220,6 +265,8 @@ struct Naive {
     /// interest.
     ordered: bool,
     generation: u64,
+    /// Whether the last operation may or may not have published something.
+    uncertain: bool,
     closed: bool,
 }
 
@@ -270,6 +317,7 @@ impl Naive {
             in_total: 0,
             panicking: false,
             generation: 0,
+            uncertain: false,
             closed: false,
         }
     }
@@ -487,6 +535,19 @@ impl Naive {
         self.turn = followers.find_map(place).unwrap_or(0);
     }
 
+    /// Whether a member is as it is offered.
+    fn is_same(&self, offered: &Backend<u8>) -> bool {
+        self.find(offered.id).is_some_and(|index| {
+            let member = &self.listed[index];
+            let state = offered.state.unwrap_or(member.state);
+            let as_offered = Backend {
+                state: offered.state,
+                ..member.offered.clone()
+            };
+            as_offered == *offered && member.state == state && !member.owner_dead
+        })
+    }
+
     /// What every change of the list ends with.
     fn end(&mut self, before: &HashSet<u8>) -> Changes {
         self.calm();
@@ -515,6 +576,15 @@ impl Naive {
     ) -> Result<Changes, ChangeError> {
         self.refuse(offered)?;
         let before = self.ids();
+        let resets = match &self.config.policy {
+            Policy::RoundRobin(config) => config.on_reconcile == round_robin::OnReconcile::Reset,
+            _ => false,
+        };
+        let ids = offered.iter().map(|backend| backend.id);
+        let listed = self.listed.iter().map(|member| member.offered.id);
+        if listed.eq(ids) && offered.iter().all(|it| self.is_same(it)) && !resets {
+            return Ok(self.tidy(&before));
+        }
         let last = std::mem::take(&mut self.listed);
         self.rotation.clear();
         self.ordered = self.config.panic_threshold == 0;
@@ -525,10 +595,24 @@ impl Naive {
         Ok(self.end(&before))
     }
 
+    /// A reconcile with the list as it is: the rotation has its order from now on. What has it already
+    /// stays.
+    fn tidy(&mut self, before: &HashSet<u8>) -> Changes {
+        let listed = self.listed.iter().map(|member| member.offered.id);
+        let tidy: Vec<u8> = listed.filter(|id| self.rotation.contains(id)).collect();
+        // In which order a panic has taken backends in is not known.
+        self.uncertain = !self.ordered;
+        if tidy != self.rotation {
+            self.rotation = tidy;
+            self.publish();
+        }
+        untouched(before)
+    }
+
     fn add(&mut self, offered: &[Backend<u8>], world: &World) -> Result<Changes, ChangeError> {
         self.refuse(offered)?;
         let before = self.ids();
-        if offered.is_empty() {
+        if offered.iter().all(|backend| self.is_same(backend)) {
             return Ok(untouched(&before));
         }
         for backend in offered {
@@ -634,6 +718,10 @@ impl Naive {
         let mut info = balancer.info(world);
         assert_eq!(info.policy, self.config.policy.name());
         assert_eq!(info.closed, self.closed);
+        if std::mem::take(&mut self.uncertain) {
+            assert!(self.generation.abs_diff(info.generation) <= 1);
+            self.generation = info.generation;
+        }
         assert_eq!(info.generation, self.generation);
         assert_eq!(info.malformed_reports, 0);
         let summary = balancer.summary();
@@ -719,6 +807,15 @@ proptest! {
         for (operation, now) in operations.into_iter().zip((1..).map(Time)) {
             match operation {
                 Operation::Reconcile(offered) => {
+                    let expected = naive.reconcile(&offered, &world);
+                    prop_assert_eq!(balancer.reconcile(&offered, &world, now), expected);
+                }
+                Operation::Edit(edits) => {
+                    let listed = naive.listed.iter();
+                    let mut offered: Vec<_> = listed.map(|it| it.offered.clone()).collect();
+                    for it in edits {
+                        edit(&mut offered, it);
+                    }
                     let expected = naive.reconcile(&offered, &world);
                     prop_assert_eq!(balancer.reconcile(&offered, &world, now), expected);
                 }

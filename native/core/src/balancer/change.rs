@@ -1,18 +1,17 @@
 //! Change of a balancer while it is made: its members, its rotation, and the snapshot that follows.
 
+use std::borrow::Borrow;
 use std::hash::Hash;
 
-use triomphe::Arc;
-
-use super::results::Changes;
+use super::compare::{Changed, Difference, Who};
+use super::results::{ChangeError, Changes};
 use super::writer::Writer;
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners};
-use crate::entry::Row;
 use crate::group::Group;
 use crate::hash::xxh64;
 use crate::health::Standing;
 use crate::load::Load;
-use crate::members::{Member, MemberKey, Members};
+use crate::members::{Member, MemberKey, Members, GONE};
 use crate::memory::Known;
 use crate::policy::{Build, CandidateList, Candidates, Cause, Listed};
 use crate::reclaim::Published;
@@ -31,13 +30,23 @@ pub(super) struct Scope<'a, T, O: Owners> {
     pub(super) owners: &'a O,
 }
 
+impl<T, O: Owners> Scope<'_, T, O> {
+    /// Itself, unless the balancer is closed.
+    pub(super) fn open(self) -> Result<Self, ChangeError> {
+        match self.writer.closed {
+            true => Err(ChangeError::Closed),
+            false => Ok(self),
+        }
+    }
+}
+
 pub(super) struct Change<'a, T, O: Owners> {
     pub(super) writer: &'a mut Writer<T, O::Watch>,
     published: &'a Published<Snapshot<T>>,
     pub(super) owners: &'a O,
     /// Of each layer.
     rows: Vec<Draft<T>>,
-    /// Whether what is offered is the whole list, or is added to the one there is.
+    /// Whether the rows are to be in the order of the list.
     whole: bool,
     /// Whether there is something new to publish.
     touched: bool,
@@ -54,37 +63,15 @@ pub(super) struct Change<'a, T, O: Owners> {
 pub(super) type Gone<T> = Vec<T>;
 
 impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
-    /// A change of some backends of the list.
     pub(super) fn begin(scope: Scope<'a, T, O>) -> Self {
         let edit = |group: &Group<T>| group.rows().edit();
         let rows = |last: &Snapshot<T>| last.groups().iter().map(edit).collect();
-        let rows = scope.published.inspect(rows);
-        Self::with_rows(scope, rows)
-    }
-
-    /// A change that builds the list anew, for so many backends.
-    pub(super) fn begin_anew(scope: Scope<'a, T, O>, backends: usize) -> Self {
-        let members = &mut scope.writer.members;
-        members.reserve(backends.saturating_sub(members.len()));
-        for (_, member) in members.iter_mut() {
-            member.row = None;
-        }
-        scope.writer.weighing = 0;
-        scope.writer.weightless = false;
         Change {
-            whole: true,
-            touched: true,
-            ..Self::with_rows(scope, Vec::new())
-        }
-    }
-
-    fn with_rows(scope: Scope<'a, T, O>, rows: Vec<Draft<T>>) -> Self {
-        Change {
+            rows: scope.published.inspect(rows),
             before: scope.writer.members.len(),
             writer: scope.writer,
             published: scope.published,
             owners: scope.owners,
-            rows,
             whole: false,
             touched: false,
             added: 0,
@@ -98,12 +85,49 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         self.touched = true;
     }
 
-    /// Lists a backend as it is offered, or makes the one with its id so.
-    pub(super) fn upsert<B: Offer<T>>(&mut self, offered: &Backend<B>, now: Time) {
+    /// Has all that is offered listed as it is offered. The keys of the list that is offered, in its order.
+    pub(super) fn upsert_all<I: Offer<T>, B: Borrow<Backend<I>>>(
+        &mut self,
+        difference: Difference<B>,
+        now: Time,
+    ) -> Vec<MemberKey> {
+        let Difference {
+            mut order, changed, ..
+        } = difference;
+        let is_new = |changed: &&Changed<B>| matches!(changed.who, Who::New(_));
+        let new = changed.iter().filter(is_new).count();
+        self.writer.members.reserve(new);
+        for Changed {
+            position,
+            who,
+            offered,
+        } in changed
+        {
+            let key = self.upsert(who, offered.borrow(), now);
+            order[position as usize] = key.unwrap_or(GONE);
+        }
+        order
+    }
+
+    /// Brings up to date what follows from a list that has changed.
+    pub(super) fn follow_list(&mut self, now: Time) {
+        if self.touched {
+            self.update_subset(Some(now));
+            self.read_reports(now);
+        }
+    }
+
+    /// Lists a backend as it is offered, or makes the one with its id so. `None` if it is not listed
+    /// then.
+    pub(super) fn upsert<B: Offer<T>>(
+        &mut self,
+        who: Who,
+        offered: &Backend<B>,
+        now: Time,
+    ) -> Option<MemberKey> {
         self.touched = true;
-        let listed = self.writer.members.find(&offered.id);
-        let key = match listed {
-            Some(key) => {
+        let key = match who {
+            Who::Listed(key) => {
                 self.place(key, offered);
                 let counted = self.writer.members.get(key).weighs_in_rotation();
                 let replaced = self.writer.members.update(key, offered);
@@ -113,34 +137,70 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
                 self.writer.weighing -= u32::from(counted);
                 key
             }
-            None => {
-                let (key, recalled) = self.writer.insert(offered, now);
+            Who::New(hash) => {
+                let (key, recalled) = self.writer.insert(hash, offered, now);
                 self.gone.extend(recalled);
+                // Until the subset is chosen.
+                let begins_outside = self.writer.config.subset.is_some();
+                self.writer.members.get_mut(key).outside = begins_outside;
+                self.added += 1;
                 key
             }
         };
-        // Until the subset is chosen.
-        let begins_outside = listed.is_none() && self.writer.config.subset.is_some();
-        let members = &mut self.writer.members;
-        members.get_mut(key).outside |= begins_outside;
-        if self.whole {
-            members.get_mut(key).rank = members.next_rank();
-        }
-        self.added += usize::from(listed.is_none());
         let alive = self.set_owner(key, offered.owner);
         if !alive && self.writer.config.on_owner_death == OnOwnerDeath::Remove {
             self.remove(key);
-            self.added -= usize::from(listed.is_none());
-            return;
+            self.added -= usize::from(matches!(who, Who::New(_)));
+            return None;
         }
         let member = self.writer.members.get_mut(key);
         member.owner_dead = !alive;
         let was_in = member.row.is_some();
         self.update_standing(key, now);
         self.writer.update_weight(key, now);
-        if was_in && self.writer.members.get(key).row.is_some() {
+        if was_in {
+            self.renew_row(key);
+        }
+        Some(key)
+    }
+
+    /// Has a member's row, if it has one, be as the member is.
+    pub(super) fn renew_row(&mut self, key: MemberKey) {
+        if self.writer.members.get(key).row.is_some() {
             self.add_to_rotation(key);
         }
+    }
+
+    /// Has the list in this order, and the rows, too, when they are finished.
+    pub(super) fn arrange(&mut self, order: Vec<MemberKey>) {
+        self.whole = true;
+        let moved = self.writer.members.arrange(order);
+        self.writer.scattered |= moved;
+        self.touched |= moved;
+    }
+
+    /// Brings the rows of each layer into the order of the list. Those that are in their places stay, and
+    /// the chunks of such rows are shared with the last snapshot.
+    fn sort_rows(&mut self) {
+        let members = &mut self.writer.members;
+        let mut lens = vec![0; self.rows.len()];
+        let mut next = 0;
+        while let Some((rank, key)) = members.at_or_after(next) {
+            next = rank + 1;
+            let member = members.get_mut(key);
+            let Some(row) = &mut member.row else {
+                continue;
+            };
+            let layer = member.layer as usize;
+            let place = &mut lens[layer];
+            if *row != *place {
+                *row = *place;
+                self.rows[layer].replace(*place as usize, member.to_row(key));
+                self.touched = true;
+            }
+            *place += 1;
+        }
+        self.writer.scattered = false;
     }
 
     /// Has a listed member in the layer that is offered.
@@ -300,18 +360,14 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             self.rows.resize_with(layer + 1, Draft::new);
         }
         let rows = &mut self.rows[layer];
-        let row = Row {
-            value: member.value.clone(),
-            owner: member.owner,
-            key,
-            generation: member.entry.load.generation(),
-            entry: Arc::clone(&member.entry),
-        };
+        let row = member.to_row(key);
         match member.row {
             Some(index) => rows.replace(index as usize, row),
             None => {
                 member.row = Some(rows.push(row) as u32);
                 self.writer.weighing += u32::from(member.weighs_in_rotation());
+                let member = self.writer.members.get(key);
+                self.writer.scattered |= !self.writer.members.is_last(member);
             }
         }
     }
@@ -319,7 +375,10 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Removes a member from the rotation, if it is in it.
     fn remove_from_rotation(&mut self, key: MemberKey) {
         let Writer {
-            members, weighing, ..
+            members,
+            weighing,
+            scattered,
+            ..
         } = &mut *self.writer;
         let member = members.get_mut(key);
         *weighing -= u32::from(member.weighs_in_rotation());
@@ -328,6 +387,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             let rows = &mut self.rows[member.layer as usize];
             if let Some(moved) = rows.swap_remove(index as usize) {
                 members.get_mut(moved.key).row = Some(index);
+                *scattered = true;
             }
         }
     }
@@ -351,7 +411,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             let hash = xxh64(&text.slice, subset.seed);
             ((layers.get(member.layer).priority, member.rank), hash, key)
         });
-        let mut listed: Vec<((u32, u64), u64, MemberKey)> = members.collect();
+        let mut listed: Vec<((u32, u32), u64, MemberKey)> = members.collect();
         listed.sort_unstable();
         let priorities = listed.chunk_by(|one, other| one.0 .0 == other.0 .0);
         let changed = priorities.flat_map(|of_one| {
@@ -400,6 +460,9 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Publishes a list that a user changed, if it was touched.
     pub(super) fn finish(mut self) -> (Changes, Gone<T>) {
         self.settle();
+        if self.whole && self.writer.scattered {
+            self.sort_rows();
+        }
         self.publish_if_touched(Cause::Reconcile);
         for owner in std::mem::take(&mut self.released) {
             self.unwatch_idle(owner);
@@ -572,7 +635,7 @@ impl<T> Candidates for List<'_, T> {
 }
 
 impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
-    fn rank(&self, index: usize) -> u64 {
+    fn rank(&self, index: usize) -> u32 {
         self.members.get(self.rows.get(index).key).rank
     }
 
@@ -590,7 +653,7 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
     }
 
     fn listed(&self) -> Vec<Listed<'_>> {
-        let members = self.members.in_order().into_iter();
+        let members = self.members.in_order();
         let members = members.filter(|member| member.layer == self.layer && !member.outside);
         let listed = members.map(|member| Listed {
             hash_key: member.hash_key.as_ref().expect("the policy hashes"),

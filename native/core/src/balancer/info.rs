@@ -149,7 +149,6 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             backends: self
                 .members
                 .in_order()
-                .into_iter()
                 .map(|member| self.describe(member, turns(member)))
                 .collect(),
         }

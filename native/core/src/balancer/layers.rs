@@ -40,6 +40,11 @@ impl Layer {
         (self.priority, self.locality.as_deref())
     }
 
+    /// Whether a backend that is offered is one of it.
+    pub(super) fn is_of<O>(&self, offered: &Backend<O>) -> bool {
+        self.key() == (offered.priority, offered.locality.as_deref())
+    }
+
     /// How many of its backends are used: all, or those in the subset.
     pub(super) fn used(&self) -> u32 {
         self.listed - self.census.outside()

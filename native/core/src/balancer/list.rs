@@ -1,18 +1,21 @@
 //! Changes of the list: by users, and by deaths of owners.
 
+use std::borrow::Borrow;
 use std::hash::Hash;
 
 use triomphe::Arc;
 
 use super::change::{Change, Gone, Scope};
+use super::compare::Difference;
 use super::results::{Changes, Drained, MemberError};
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State};
 use crate::drain::Drain;
-use crate::members::{Member, MemberKey};
+use crate::members::MemberKey;
 use crate::time::Time;
 
 /// A backend that has begun to drain, while it may be given calls still.
 pub(super) struct Draining {
+    key: MemberKey,
     drain: Arc<Drain>,
     counts_calls: bool,
 }
@@ -29,35 +32,47 @@ impl Draining {
 }
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
-    pub(super) fn reconcile<B: Offer<T>>(
+    /// The calls of those that are `leaving` are to be told from later ones, also where their ids stay.
+    pub(super) fn reconcile<I: Offer<T>, B: Borrow<Backend<I>>>(
         self,
-        offered: &[Backend<B>],
+        difference: Difference<B>,
+        leaving: &[Option<Draining>],
         now: Time,
     ) -> (Changes, Gone<T>) {
-        let mut change = Change::begin_anew(self, offered.len());
+        let mut change = Change::begin(self);
         change.forget_old(now);
-        let last_rank = change.writer.members.next_rank();
-        for backend in offered {
-            change.upsert(backend, now);
+        let members = &change.writer.members;
+        let unlisted: Vec<MemberKey> = match members.len() - difference.kept() {
+            0 => Vec::new(),
+            _ => {
+                let keys = members.iter().map(|(key, _)| key);
+                keys.filter(|key| difference.lacks(*key)).collect()
+            }
+        };
+        for draining in leaving.iter().flatten() {
+            change.renew_row(draining.key);
         }
-        let unlisted = |(_, member): &(MemberKey, &Member<T>)| member.rank < last_rank;
-        let members = change.writer.members.iter().filter(unlisted);
-        let keys: Vec<MemberKey> = members.map(|(key, _)| key).collect();
-        for key in keys {
+        if change.writer.config.policy.restarts() {
+            change.touch();
+        }
+        let order = change.upsert_all(difference, now);
+        for key in unlisted {
             change.remove_for_now(key, now);
         }
-        change.update_subset(Some(now));
+        change.arrange(order);
+        change.follow_list(now);
         change.finish()
     }
 
-    pub(super) fn add<B: Offer<T>>(self, offered: &[Backend<B>], now: Time) -> (Changes, Gone<T>) {
+    pub(super) fn add<I: Offer<T>, B: Borrow<Backend<I>>>(
+        self,
+        difference: Difference<B>,
+        now: Time,
+    ) -> (Changes, Gone<T>) {
         let mut change = Change::begin(self);
         change.forget_old(now);
-        for backend in offered {
-            change.upsert(backend, now);
-        }
-        change.update_subset(Some(now));
-        change.read_reports(now);
+        change.upsert_all(difference, now);
+        change.follow_list(now);
         change.finish()
     }
 
@@ -96,6 +111,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
             let drain = self.writer.new_drain(who);
             self.writer.entry(key).drain(&drain);
             Some(Draining {
+                key,
                 drain,
                 counts_calls,
             })

@@ -6,12 +6,16 @@
 //! | `schedule` | when there is work that time drives |
 //! | `layers` | the backends of each priority and locality, and which of them serve |
 //! | `writer` | the state under the lock |
+//! | `compare` | what of a list that is offered is not as it is listed |
 //! | `change` | a change while it is made, up to the new snapshot |
 //! | `list`, `timed`, `configure` | the changes: by users and deaths, by time, of the configuration |
+//! | `garbage` | what a change leaves behind |
 //! | `info` | a balancer at one moment |
 
 mod change;
+mod compare;
 mod configure;
+mod garbage;
 mod info;
 mod layers;
 mod list;
@@ -24,12 +28,13 @@ use std::hash::Hash;
 use std::sync;
 use std::time::Duration;
 
-use hashbrown::HashMap;
 use triomphe::Arc;
 
 use self::change::{Gone, Scope};
+pub use self::compare::Offers;
 pub use self::info::{BackendInfo, Info, LayerInfo, Summary};
 use self::list::Draining;
+pub use self::garbage::Garbage;
 pub use self::results::{
     Busy, ChangeError, Changes, ConfigureError, Configured, Drained, MemberError,
 };
@@ -292,16 +297,55 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// Replaces the list of backends. Every pick that starts after this returns sees the new one.
     ///
     /// An id that was listed before keeps what was counted for it; its value, weight and owner, and
-    /// its state if it is said, become those offered. A value that is equal to the one held is not taken over, so nothing
-    /// is copied for a backend that stays as it is. On an error nothing has changed.
+    /// its state if it is said, become those offered. A value that is equal to the one held is not taken
+    /// over, so nothing is copied for a backend that stays as it is; and where all stay as they are, in
+    /// their order, nothing is published. On an error nothing has changed.
     pub fn reconcile<O: Offer<T>>(
         &self,
         offered: &[Backend<O>],
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<Changes, ChangeError> {
-        self.reject_unfit(offered)?;
-        self.change_list(owners, |scope| scope.reconcile(offered, now))
+        self.reconcile_from(offered.iter(), owners, now)
+    }
+
+    /// As [`Balancer::reconcile`], of backends that are looked at one by one.
+    pub fn reconcile_from<L: Offers<T>>(
+        &self,
+        offered: L,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<Changes, L::Refusal> {
+        self.change_list(owners, |scope| {
+            let difference = scope.writer.compare(offered)?;
+            Ok(scope.open()?.reconcile(difference, &[], now))
+        })
+    }
+
+    /// As [`Balancer::reconcile_from`], but never waits, and is done in some tenths of a millisecond:
+    /// [`Busy`] while somebody else is changing the balancer, and where there is more to do. What is not
+    /// needed any more is left to be dropped.
+    pub fn try_reconcile_from<L: Offers<T>>(
+        &self,
+        offered: L,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<(Changes, Garbage<T>), L::Refusal>
+    where
+        L::Refusal: From<Busy>,
+    {
+        let writer = self.writer.try_lock().ok_or(Busy)?;
+        if self.has_unhandled_deaths() {
+            return Err(Busy.into());
+        }
+        let (changed, garbage) = self.write_with(writer, owners, |scope| {
+            let difference = scope.writer.compare(offered)?;
+            match scope.writer.is_brief(&difference) {
+                true => Ok(scope.open()?.reconcile(difference, &[], now)),
+                false => Err(Busy.into()),
+            }
+        });
+        changed.map(|(changes, gone)| (changes, garbage.and(gone)))
     }
 
     /// As [`Balancer::reconcile`], where the values of the backends with the ids in `leaving` go: they
@@ -338,11 +382,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<(Changes, Vec<Option<Drained>>), ChangeError> {
-        self.reject_unfit(offered)?;
         let mut draining = Vec::new();
-        let changes = self.change_list(owners, |mut scope| {
+        let changes = self.change_list(owners, |scope| {
+            let difference = scope.writer.compare(offered.iter())?;
+            let mut scope = scope.open()?;
             draining = scope.drain(leaving, who);
-            scope.reconcile(offered, now)
+            Ok(scope.reconcile(difference, &draining, now))
         })?;
         self.wait_for_picks(owners);
         let release = |draining: Option<Draining>| draining.map(Draining::release);
@@ -358,8 +403,20 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<Changes, ChangeError> {
-        self.reject_unfit(offered)?;
-        self.change_list(owners, |scope| scope.add(offered, now))
+        self.add_from(offered.iter(), owners, now)
+    }
+
+    /// As [`Balancer::add`], of backends that are looked at one by one.
+    pub fn add_from<L: Offers<T>>(
+        &self,
+        offered: L,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<Changes, L::Refusal> {
+        self.change_list(owners, |scope| {
+            let difference = scope.writer.compare(offered)?;
+            Ok(scope.open()?.add(difference, now))
+        })
     }
 
     /// Removes the backends with these ids; ids that are not listed are passed over. The cost is
@@ -370,7 +427,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<Changes, ChangeError> {
-        self.change_list(owners, |scope| scope.remove(ids, now))
+        self.change_list(owners, |scope| Ok(scope.open()?.remove(ids, now)))
     }
 
     /// Sets the state of a backend, which stays with its id. Every pick that starts after this
@@ -449,8 +506,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
     ) -> Result<Option<Time>, Busy> {
         let writer = self.writer.try_lock().ok_or(Busy)?;
-        let gone = self.write_with(writer, owners, |scope| scope.tick(now));
-        drop(gone);
+        let (gone, garbage) = self.write_with(writer, owners, |scope| scope.tick(now));
+        drop((gone, garbage));
         Ok(self.due())
     }
 
@@ -580,31 +637,14 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         self.shared.config().hashes()
     }
 
-    fn reject_unfit<O: Offer<T>>(&self, offered: &[Backend<O>]) -> Result<(), ChangeError> {
-        reject_duplicates(offered)?;
-        if !self.hashes() {
-            return Ok(());
-        }
-        let keyless = offered
-            .iter()
-            .position(|backend| backend.hash_key.is_none());
-        keyless.map_or(Ok(()), |position| {
-            let policy = self.shared.config().policy.name();
-            Err(ChangeError::NoHashKey { position, policy })
-        })
-    }
-
-    /// Changes the list, unless the balancer is closed.
-    fn change_list<O: Owners<Watch = W>>(
+    /// Changes the list.
+    fn change_list<O: Owners<Watch = W>, E>(
         &self,
         owners: &O,
-        change: impl FnOnce(Scope<'_, T, O>) -> (Changes, Gone<T>),
-    ) -> Result<Changes, ChangeError> {
-        let changed = self.write(owners, |scope| match scope.writer.closed {
-            true => Err(ChangeError::Closed),
-            false => Ok(change(scope)),
-        });
+        change: impl FnOnce(Scope<'_, T, O>) -> Result<(Changes, Gone<T>), E>,
+    ) -> Result<Changes, E> {
         // What is gone is dropped here, after the lock.
+        let changed = self.write(owners, change);
         changed.map(|(changes, _gone)| changes)
     }
 
@@ -615,23 +655,23 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &O,
         change: impl FnOnce(Scope<'_, T, O>) -> R,
     ) -> R {
-        self.write_with(self.writer.lock(), owners, change)
+        let (result, _garbage) = self.write_with(self.writer.lock(), owners, change);
+        result
     }
 
-    /// As `write`, by who has the lock.
+    /// As `write`, by who has the lock, and who drops what is not needed any more.
     fn write_with<R, O: Owners<Watch = W>>(
         &self,
         mut writer: MutexGuard<'_, Writer<T, W>>,
         owners: &O,
         change: impl FnOnce(Scope<'_, T, O>) -> R,
-    ) -> R {
-        let gone = self.remove_dead_owners(&mut writer, owners);
+    ) -> (R, Garbage<T>) {
+        let values = self.remove_dead_owners(&mut writer, owners);
         let result = change(self.scope(&mut writer, owners));
-        let free = self.finish(&writer, Patience::short());
+        let snapshots = self.finish(&writer, Patience::short());
         drop(writer);
-        drop((gone, free));
         self.handle_deaths(owners);
-        result
+        (result, Garbage { values, snapshots })
     }
 
     fn scope<'a, O: Owners<Watch = W>>(
@@ -719,14 +759,4 @@ fn pick_apart<'a, T>(
 
 fn is_alive(owner: Option<Owner>, owners: &impl Owners) -> bool {
     owner.is_none_or(|owner| owners.is_alive(owner))
-}
-
-fn reject_duplicates<O: Offer<T>, T>(offered: &[Backend<O>]) -> Result<(), ChangeError> {
-    let mut positions = HashMap::with_capacity(offered.len());
-    for (second, backend) in offered.iter().enumerate() {
-        if let Some(first) = positions.insert(&backend.id, second) {
-            return Err(ChangeError::DuplicateId { first, second });
-        }
-    }
-    Ok(())
 }

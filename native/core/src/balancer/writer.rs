@@ -40,6 +40,8 @@ pub(super) struct Writer<T, W> {
     pub(super) weighing: u32,
     /// Whether members of weight 0 are picked, since there is no other to pick.
     pub(super) weightless: bool,
+    /// Whether the rows may be in another order than the list.
+    pub(super) scattered: bool,
     /// How many members were healthy when one that fails was not ejected, since those were too few.
     pub(super) held_back: Option<u32>,
     /// The process whose death closes the balancer.
@@ -73,6 +75,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             weighted: 0,
             weighing: 0,
             weightless: false,
+            scattered: false,
             held_back: None,
             owner: None,
             watched: Watched::new(),
@@ -124,10 +127,11 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         self.leaving.push(Arc::clone(entry));
     }
 
-    /// Lists a backend that is not listed, without an owner and not in the rotation. Returns the id
-    /// by which it was remembered, too.
+    /// Lists a backend whose id, of this hash, is not listed: without an owner and not in the rotation.
+    /// Returns the id by which it was remembered, too.
     pub(super) fn insert<O: Offer<T>>(
         &mut self,
+        hash: u64,
         offered: &Backend<O>,
         now: Time,
     ) -> (MemberKey, Option<T>) {
@@ -143,7 +147,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         self.weighted += u32::from(known.entry.load.known_weight() != Some(1.0));
         let layer = self.layers.find_or_add(offered);
         self.layers.count(layer, true);
-        (self.members.insert(offered, layer, known, now), id)
+        (self.members.insert(hash, offered, layer, known, now), id)
     }
 
     /// What is known of a backend that is to be listed, under the present configuration.

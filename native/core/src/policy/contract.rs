@@ -26,7 +26,7 @@ pub(crate) struct Listed<'a> {
 /// The same, as a picker is built for them.
 pub(crate) trait CandidateList: Candidates {
     /// Its place in the list that users gave: the lower, the earlier.
-    fn rank(&self, index: usize) -> u64;
+    fn rank(&self, index: usize) -> u32;
 
     /// Its place in a shuffled list.
     fn shuffle_place(&self, index: usize) -> u32;
@@ -78,6 +78,11 @@ pub(crate) trait PolicyConfig {
     /// How latencies are to be averaged, if the policy chooses by them.
     fn measuring(&self) -> Option<Measuring> {
         None
+    }
+
+    /// Whether it begins anew with every list, also with one in which nothing has changed.
+    fn restarts(&self) -> bool {
+        false
     }
 
     /// Whether picks ask how many calls are in flight to all backends together: then that is counted.

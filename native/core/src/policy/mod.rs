@@ -60,6 +60,13 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`PolicyConfig::restarts`].
+            pub(crate) fn restarts(&self) -> bool {
+                match self {
+                    $(Policy::$name(config) => config.restarts(),)+
+                }
+            }
+
             /// See [`PolicyConfig::TABULATES_WEIGHTS`].
             pub(crate) fn tabulates_weights(&self) -> bool {
                 match self {

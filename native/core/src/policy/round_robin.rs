@@ -79,6 +79,10 @@ impl PolicyConfig for Config {
             backends: StrengthReducedU64::new(list.len().max(1) as u64),
         }
     }
+
+    fn restarts(&self) -> bool {
+        self.on_reconcile == OnReconcile::Reset
+    }
 }
 
 impl PolicyPicker for Picker {

@@ -598,7 +598,7 @@ fn slow_start_gives_weight_step_by_step_and_then_has_nothing_to_do() {
     // A reconcile that leaves it as it is does not.
     fleet.tick(seconds(55));
     fleet.reconcile(3, seconds(56));
-    assert_eq!(fleet.weights(), [Some(0.6), Some(1.0), Some(1.0)]);
+    assert_eq!(fleet.weights(), [Some(0.5), Some(1.0), Some(1.0)]);
 }
 
 #[test]

@@ -1,0 +1,220 @@
+//! Comparison of a list that is offered with the one that is listed. It comes before the change, so that
+//! a list that is refused changes nothing, and so that what stays as it is costs little more than a look.
+
+use std::borrow::Borrow;
+use std::hash::Hash;
+
+use hashbrown::hash_table::Entry as Slot;
+use hashbrown::{Equivalent, HashTable};
+
+use super::results::ChangeError;
+use super::writer::Writer;
+use crate::backend::{Backend, Offer};
+use crate::members::{MemberKey, GONE};
+
+/// A list of backends that is offered. It is read once, under the writer's lock.
+pub trait Offers<T> {
+    /// An id or a value.
+    type Offer: Offer<T>;
+    /// What it is made of.
+    type Item: Borrow<Backend<Self::Offer>>;
+    /// Why it is refused.
+    type Refusal: From<ChangeError>;
+
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// The next backend. Its id and its value are compared with those that are listed, with no more
+    /// effort than these take, and nothing else is done with them unless they are let in.
+    fn next(&mut self) -> Option<Result<Self::Item, Self::Refusal>>;
+
+    /// Lets in a backend that is not the same as the one that is listed in its place: it is hashed from
+    /// now on, compared with any, and kept.
+    fn let_in(&mut self, position: usize, offered: &Self::Item) -> Result<(), Self::Refusal>;
+}
+
+/// As they are.
+impl<'a, T, O: Offer<T>> Offers<T> for std::slice::Iter<'a, Backend<O>> {
+    type Offer = O;
+    type Item = &'a Backend<O>;
+    type Refusal = ChangeError;
+
+    fn len(&self) -> usize {
+        ExactSizeIterator::len(self)
+    }
+
+    fn next(&mut self) -> Option<Result<Self::Item, ChangeError>> {
+        Iterator::next(self).map(Ok)
+    }
+
+    fn let_in(&mut self, _position: usize, _offered: &Self::Item) -> Result<(), ChangeError> {
+        Ok(())
+    }
+}
+
+/// What is to be done for a list that is offered.
+pub(super) struct Difference<B> {
+    /// In its order, the keys of those that are listed, and [`GONE`] for those that are not.
+    pub(super) order: Vec<MemberKey>,
+    /// Those that are not as they are listed.
+    pub(super) changed: Vec<Changed<B>>,
+    kept: Keys,
+}
+
+/// A backend that is not as it is listed.
+pub(super) struct Changed<B> {
+    pub(super) position: u32,
+    pub(super) who: Who,
+    pub(super) offered: B,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Who {
+    Listed(MemberKey),
+    /// Its id has this hash.
+    New(u64),
+}
+
+/// A set of keys.
+struct Keys {
+    words: Vec<u64>,
+    len: usize,
+}
+
+impl Keys {
+    fn below(limit: usize) -> Self {
+        Keys {
+            words: vec![0; limit.div_ceil(64)],
+            len: 0,
+        }
+    }
+
+    fn contains(&self, key: MemberKey) -> bool {
+        self.words[key as usize / 64] & (1 << (key % 64)) != 0
+    }
+
+    /// `false` if it is in there already.
+    fn insert(&mut self, key: MemberKey) -> bool {
+        let is_new = !self.contains(key);
+        self.words[key as usize / 64] |= 1 << (key % 64);
+        self.len += usize::from(is_new);
+        is_new
+    }
+}
+
+impl<B> Difference<B> {
+    /// Whether this member is not offered.
+    pub(super) fn lacks(&self, key: MemberKey) -> bool {
+        !self.kept.contains(key)
+    }
+
+    /// How many that are listed are offered.
+    pub(super) fn kept(&self) -> usize {
+        self.kept.len
+    }
+}
+
+/// With so many backends that change, some of which are copied and some freed, a change takes a tenth of a
+/// millisecond, and so it does beside them with so many in the list.
+const BRIEF: (usize, usize) = (64, 2_048);
+
+impl<T: Clone + Eq + Hash, W> Writer<T, W> {
+    /// Whether to change the list so takes some tenths of a millisecond at most.
+    pub(super) fn is_brief<B>(&self, difference: &Difference<B>) -> bool {
+        let listed = self.members.len();
+        let changed = difference.changed.len() + listed - difference.kept();
+        let (few, short) = BRIEF;
+        // To build a table by hashes takes milliseconds.
+        changed <= few && listed.max(difference.order.len()) <= short && !self.config.hashes()
+    }
+
+    /// Compares what is offered with what is listed. Most lists are the last one with a few changes: so
+    /// each backend is compared first with the one that comes after the one before it, and only what is
+    /// not found there is looked up.
+    pub(super) fn compare<L: Offers<T>>(
+        &self,
+        mut offered: L,
+    ) -> Result<Difference<L::Item>, L::Refusal> {
+        let members = &self.members;
+        let mut difference = Difference::<L::Item> {
+            order: Vec::with_capacity(offered.len()),
+            changed: Vec::new(),
+            kept: Keys::below(members.key_limit()),
+        };
+        let mut new = HashTable::<(u64, u32)>::new();
+        let mut next = 0;
+        while let Some(item) = offered.next() {
+            let item = item?;
+            let position = difference.order.len();
+            let backend: &Backend<L::Offer> = item.borrow();
+            let expected = members.at_or_after(next);
+            let expected = expected.filter(|(_, key)| backend.id.equivalent(&members.get(*key).id));
+            let mut is_let_in = false;
+            let who = match expected {
+                Some((_, key)) => Who::Listed(key),
+                None => {
+                    offered.let_in(position, &item)?;
+                    is_let_in = true;
+                    let hash = members.hash(&backend.id);
+                    let found = members.find_hashed(hash, &backend.id);
+                    found.map_or(Who::New(hash), Who::Listed)
+                }
+            };
+            let changes = match who {
+                Who::Listed(key) => {
+                    let member = members.get(key);
+                    next = member.rank + 1;
+                    if !difference.kept.insert(key) {
+                        let first = difference.order.iter().position(|other| *other == key);
+                        return Err(duplicate(first, position).into());
+                    }
+                    difference.order.push(key);
+                    !(self.layers.get(member.layer).is_of(backend) && member.is_as_offered(backend))
+                }
+                Who::New(hash) => {
+                    let changed = &difference.changed;
+                    let same = |(_, index): &(u64, u32)| {
+                        have_same_id(changed[*index as usize].offered.borrow(), backend)
+                    };
+                    match new.entry(hash, same, |(hash, _)| *hash) {
+                        Slot::Occupied(first) => {
+                            let first = changed[first.get().1 as usize].position;
+                            return Err(duplicate(Some(first as usize), position).into());
+                        }
+                        Slot::Vacant(slot) => slot.insert((hash, changed.len() as u32)),
+                    };
+                    difference.order.push(GONE);
+                    true
+                }
+            };
+            if !changes {
+                continue;
+            }
+            if !is_let_in {
+                offered.let_in(position, &item)?;
+            }
+            if self.config.hashes() && item.borrow().hash_key.is_none() {
+                let policy = self.config.policy.name();
+                return Err(ChangeError::NoHashKey { position, policy }.into());
+            }
+            difference.changed.push(Changed {
+                position: position as u32,
+                who,
+                offered: item,
+            });
+        }
+        Ok(difference)
+    }
+}
+
+fn have_same_id<O: Eq>(one: &Backend<O>, other: &Backend<O>) -> bool {
+    one.id == other.id
+}
+
+#[cold]
+fn duplicate(first: Option<usize>, second: usize) -> ChangeError {
+    ChangeError::DuplicateId {
+        first: first.expect("it was there before"),
+        second,
+    }
+}
