@@ -17,7 +17,7 @@ use std::time::Duration;
 use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
 use super::draw::Draw;
 use crate::caller::Caller;
-use crate::load::latency::{gain, Decay, Rule};
+use crate::load::latency::{gain, gain_by_counts, Decay, Rule};
 use crate::load::{self, nanoseconds, Load, Measuring};
 
 /// What can be chosen.
@@ -104,9 +104,9 @@ impl Picker {
     /// Whether the one that was drawn after the other takes the call.
     #[inline]
     fn prefers(&self, next: &Load, kept: &Load) -> bool {
-        let calls = [next, kept].map(|load| f64::from(load.in_flight()));
+        let calls = [next, kept].map(Load::in_flight);
         let [next_is_new, kept_is_new] = [(next, calls[0]), (kept, calls[1])]
-            .map(|(load, calls)| calls == 0.0 && load.is_unknown());
+            .map(|(load, calls)| calls == 0 && load.is_unknown());
         let weights = match self.weighted {
             true => [next, kept].map(Load::weight),
             false => [1.0, 1.0],
@@ -119,21 +119,19 @@ impl Picker {
         if next_is_new != kept_is_new {
             return next_is_new;
         }
-        // In tower's words, `pending + 1`.
-        let [mut next_calls, mut kept_calls] = calls.map(|calls| calls + 1.0);
         // Who is shunned leads by so little that neither weights nor the last latency may outweigh it.
         let by_weight = self.weighted && !kept.is_suspect();
-        if by_weight {
+        let lead = match by_weight {
+            // In tower's words, `pending + 1`.
+            false => gain_by_counts([calls[1] + 1, calls[0] + 1], self.decay),
             // The draw has taken the weights into account already. So the first stays where latencies
             // are about alike, and calls in flight count by weight.
-            let heavier = weights[0].max(weights[1]);
-            next_calls = (calls[0] + 0.5) * heavier / weights[0];
-            kept_calls = calls[1] * heavier / weights[1] + ALIKE;
-        }
-        // As often as not there is nothing in flight, and no need for a logarithm.
-        let lead = match next_calls == kept_calls {
-            true => 0,
-            false => gain(kept_calls / next_calls, self.decay),
+            true => {
+                let heavier = weights[0].max(weights[1]);
+                let next_calls = (f64::from(calls[0]) + 0.5) * heavier / weights[0];
+                let kept_calls = f64::from(calls[1]) * heavier / weights[1] + ALIKE;
+                gain(kept_calls / next_calls, self.decay)
+            }
         };
         // Who is seldom drawn has decayed further, and is no faster for that: it must have been, too.
         next.score().saturating_sub(kept.score()) < lead
