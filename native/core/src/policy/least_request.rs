@@ -7,6 +7,8 @@
 //! weights. Envoy's schedule divides a weight by calls in flight and takes that for a rate: shares
 //! are then as the roots of the weights.
 
+use std::hint::select_unpredictable;
+
 use super::contract::{Build, CandidateList, Candidates, PolicyConfig, PolicyPicker};
 use super::draw::{self, Draw};
 use crate::caller::Caller;
@@ -83,10 +85,12 @@ impl PolicyPicker for Picker {
             Some(FEWEST) if !self.draw.is_by_weight() => {
                 let (kept, next) = self.draw.pair(n, caller);
                 let calls = |index| f64::from(candidates.load(index).in_flight());
-                match next {
-                    Some(next) if calls(next) + HALF <= self.rule.part * calls(kept) => next,
-                    _ => kept,
-                }
+                let Some(next) = next else {
+                    return kept;
+                };
+                // Under load nobody can foretell which: a wrong guess would cost more than the wait.
+                let takes = calls(next) + HALF <= self.rule.part * calls(kept);
+                select_unpredictable(takes, next, kept)
             }
             Some(choices) => preferred(self.draw.distinct(n, choices, caller), prefers_next),
             None => self.scan(candidates, caller),
