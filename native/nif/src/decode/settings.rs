@@ -16,7 +16,6 @@ use rustler::{Atom, Term};
 
 use super::fields::{Fields, Malformed};
 use super::policy::policy;
-use super::ID;
 use crate::atoms;
 use crate::clock::{Clock, ClockReference};
 use crate::error::ArgumentError;
@@ -67,11 +66,14 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
     })
 }
 
-/// Any term, measured as an id is before it is kept.
+/// The words that a name may take, as many as an id.
+const NAME: usize = 1 << 21;
+
+/// Any term, measured before it is kept.
 fn name<'a>(term: Term<'a>) -> Result<Value, Malformed<'a>> {
-    match Extent::new(ID, Bytes::Copied).take(term) {
+    match Extent::new(NAME, Bytes::Copied).take(term) {
         true => Ok(Value::keep(term)),
-        false => Err(Malformed::LargeName(ID)),
+        false => Err(Malformed::LargeName(NAME)),
     }
 }
 
