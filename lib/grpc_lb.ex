@@ -16,6 +16,24 @@ defmodule GrpcLb do
   @type balancer :: Native.balancer()
 
   @typedoc """
+  A view of a balancer, see `all/0`. A bare reference of this node that does not keep the balancer alive,
+  and by which it can be looked at alone: with `info/1`, `size/1` and `closed?/1`. Once the balancer has
+  gone it looks like one that is closed.
+  """
+  @type view :: reference()
+
+  @typedoc "A balancer that lives, see `all/0`."
+  @type listed :: %{
+          balancer: view(),
+          number: pos_integer(),
+          name: term(),
+          policy: Policy.name(),
+          owner: pid() | nil,
+          size: non_neg_integer(),
+          closed: boolean()
+        }
+
+  @typedoc """
   What a change of the list did: how many ids were listed anew, are listed no longer, and were and
   still are.
   """
@@ -63,7 +81,7 @@ defmodule GrpcLb do
   @type backend_info :: %{
           id: term(),
           value: term(),
-          state: state() | :down,
+          state: state() | :ejected | :down,
           owner: pid() | nil,
           in_subset: boolean(),
           priority: non_neg_integer(),
@@ -76,7 +94,7 @@ defmodule GrpcLb do
           picks: non_neg_integer(),
           successes: non_neg_integer(),
           failures: non_neg_integer(),
-          ejected_until: integer() | nil,
+          ejected_until: non_neg_integer() | nil,
           times_ejected: non_neg_integer()
         }
 
@@ -514,6 +532,32 @@ defmodule GrpcLb do
   defdelegate remove(balancer, ids), to: Native
 
   @doc """
+  Lists all balancers of this node that live, in the order in which they were made: a map for each, with
+
+    * `:balancer` - a view of it: a reference to look at it by, with `info/1`, `size/1` and `closed?/1`.
+      It does not keep the balancer alive, and is not the reference that `new/3` returned, which is what
+      calls and changes need
+    * `:number` - tells it from every other, also from those that have gone. After a hot upgrade to
+      another build of the native library balancers of the two may have the same
+    * `:name` - what `new/3` was given as such, `nil` if nothing
+    * `:policy` - the policy's name
+    * `:owner` - the pid that was given as `:owner`; of a connection or a pool the process that holds it
+    * `:size`, `:closed` - see `size/1` and `closed?/1`. One that is closed lives until nothing refers to
+      it any more
+
+  It takes no balancer's lock, and looks at none of their backends.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], name: "payments", owner: self())
+      iex> [mine] = for listed <- GrpcLb.all(), listed.owner == self(), do: listed
+      iex> {mine.name, mine.policy, mine.size, mine.closed}
+      {"payments", :round_robin, 2, false}
+      iex> GrpcLb.info(mine.balancer) == GrpcLb.info(lb)
+      true
+  """
+  @spec all() :: [listed()]
+  def all, do: Native.all() |> Enum.reverse() |> Enum.concat()
+
+  @doc """
   Describes the balancer and its backends as they are now.
 
     * `:name` - what `new/3` was given as such, `nil` if nothing
@@ -531,9 +575,9 @@ defmodule GrpcLb do
       with any other
     * `:backends` - a map for each backend, in the order of the list, with
       * `:id`, `:value` - as they were given
-      * `:state` - what `set_state/3` said last, `:ready` if nothing; or `:down` when its owner is
-        dead: it stays listed, and is not picked, until it is removed or comes with an owner that
-        lives
+      * `:state` - what `set_state/3` said last, `:ready` if nothing. Or `:ejected`, of one that is ready
+        but was ejected, see `:outlier_detection` in `new/3`. Or `:down` when its owner is dead: it stays
+        listed, and is not picked, until it is removed or comes with an owner that lives
       * `:owner` - the pid whose death takes it out of the rotation; `nil` if there is none, and
         once it is dead
       * `:in_subset` - whether it is used: `false` of those that a `:subset` leaves out
@@ -554,10 +598,9 @@ defmodule GrpcLb do
         count with `:round_robin`, whose cursor knows them without a write at the pick. Elsewhere
         only checkouts count.
       * `:successes`, `:failures` - calls that were completed so; cancelled ones are neither
-      * `:ejected_until` - when it has been left out for long enough, in the terms of
-        `System.monotonic_time(:millisecond)`, or of the balancer's `:clock`: it is let in again at the
-        first sweep after that, or at once where the transport had failed. The later of the two where
-        it is ejected for both. `nil` when it is not ejected. Its `:state` is not changed by an ejection.
+      * `:ejected_until` - in how many milliseconds it has been left out for long enough: it is let in
+        again at the first sweep after that, or at once where the transport had failed. 0 while it waits
+        for that sweep; the later of the two where it is ejected for both. `nil` when it is not ejected.
       * `:times_ejected` - how often it was ejected, for whatever it was
 
   It takes the writer's lock and copies every backend: for people and tests, not for every call.
@@ -600,7 +643,7 @@ defmodule GrpcLb do
         ]
       }
   """
-  @spec info(balancer()) :: info()
+  @spec info(balancer() | view()) :: info()
   defdelegate info(balancer), to: Native
 
   @doc """
@@ -667,7 +710,7 @@ defmodule GrpcLb do
       iex> GrpcLb.size(lb)
       0
   """
-  @spec size(balancer()) :: non_neg_integer()
+  @spec size(balancer() | view()) :: non_neg_integer()
   def size(balancer), do: Native.summary(balancer).size
 
   @doc """
@@ -685,7 +728,7 @@ defmodule GrpcLb do
       iex> {GrpcLb.closed?(lb), GrpcLb.size(lb)}
       {true, 0}
   """
-  @spec closed?(balancer()) :: boolean()
+  @spec closed?(balancer() | view()) :: boolean()
   def closed?(balancer), do: Native.summary(balancer).closed
 
   @doc """

@@ -331,7 +331,7 @@ defmodule GrpcLb.Connection do
          :ok <- not_in_server!(held.balancer),
          false <- closed_by_somebody?(holder, tree) do
       ready = fn ->
-        ready? = Enum.any?(GrpcLb.info(held.balancer).backends, &(&1.state == :ready))
+        ready? = Enum.any?(GrpcLb.info(held.balancer).backends, &(&1.state in [:ready, :ejected]))
         if ready?, do: :ok, else: :wait
       end
 

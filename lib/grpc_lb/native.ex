@@ -513,18 +513,37 @@ defmodule GrpcLb.Native do
   def configure(_balancer, _changes), do: not_loaded()
 
   @doc """
-  Says what is known of the balancer without a look at its backends: its policy, how many backends
-  are listed, whether it is closed, and whether each backend needs a text that is hashed. A closed one
-  lists none.
+  Lists the balancers that live, of each build of the library that was loaded, the last one first. See
+  `GrpcLb.all/0`.
 
-  Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is not a
-  balancer of this node.
+  Runs on a dirty CPU scheduler.
+
+      iex> {:ok, _lb} = GrpcLb.new(:random, a: 1)
+      iex> [listed | _before] = GrpcLb.Native.all()
+      iex> Map.keys(hd(listed))
+      [:balancer, :closed, :name, :number, :owner, :policy, :size]
+  """
+  @spec all() :: [[GrpcLb.listed()]]
+  def all, do: not_loaded()
+
+  # Those of one build. A build asks those before it for theirs.
+  @doc false
+  @spec listed() :: [GrpcLb.listed()]
+  def listed, do: not_loaded()
+
+  @doc """
+  Says what is known of the balancer without a look at its backends: its number, its policy, how many
+  backends are listed, whether it is closed, and whether each backend needs a text that is hashed. A
+  closed one lists none.
+
+  Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is neither a
+  balancer of this node nor a view of one, see `GrpcLb.all/0`.
 
       iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
-      iex> GrpcLb.Native.summary(lb)
-      %{policy: :random, size: 1, closed: false, hashed: false}
+      iex> %{policy: :random, size: 1, closed: false, hashed: false} = GrpcLb.Native.summary(lb)
   """
-  @spec summary(balancer()) :: %{
+  @spec summary(balancer() | GrpcLb.view()) :: %{
+          number: pos_integer(),
           policy: GrpcLb.Policy.name(),
           size: non_neg_integer(),
           closed: boolean(),
@@ -563,14 +582,14 @@ defmodule GrpcLb.Native do
   @doc """
   Describes the balancer and its backends. See `GrpcLb.info/1`.
 
-  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
-  node.
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is neither a balancer of this
+  node nor a view of one, see `GrpcLb.all/0`.
 
       iex> {:ok, lb} = GrpcLb.new(:random, [])
       iex> GrpcLb.Native.info(lb)
       %{name: nil, policy: :random, generation: 1, closed: false, malformed_reports: 0, layers: [], table: nil, backends: []}
   """
-  @spec info(balancer()) :: GrpcLb.info()
+  @spec info(balancer() | GrpcLb.view()) :: GrpcLb.info()
   def info(_balancer), do: not_loaded()
 
   @doc """

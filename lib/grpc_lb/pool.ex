@@ -152,6 +152,7 @@ defmodule GrpcLb.Pool do
           scope: :node | :cluster,
           local_share: number() | nil,
           size: non_neg_integer(),
+          layers: [GrpcLb.layer_info()],
           members: [member_info()]
         }
 
@@ -159,6 +160,9 @@ defmodule GrpcLb.Pool do
   @type member_info :: %{
           pid: pid(),
           value: term(),
+          state: :ready | :ejected,
+          priority: non_neg_integer(),
+          locality: String.t() | nil,
           weight: non_neg_integer(),
           current_weight: float() | nil,
           in_flight: non_neg_integer(),
@@ -167,7 +171,7 @@ defmodule GrpcLb.Pool do
           picks: non_neg_integer(),
           successes: non_neg_integer(),
           failures: non_neg_integer(),
-          ejected_until: integer() | nil,
+          ejected_until: non_neg_integer() | nil,
           times_ejected: non_neg_integer()
         }
 
@@ -839,7 +843,7 @@ defmodule GrpcLb.Pool do
   name.
 
   `:name`, `:policy` and `:scope` are as they were given, `:size` is how many workers it has, and
-  `:local_share` is 1 with `prefer: :local`. What is said of a member is described at
+  `:local_share` is 1 with `prefer: :local`. `:layers` and what is said of a member are described at
   `GrpcLb.info/1`.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :info_doc)
@@ -852,10 +856,16 @@ defmodule GrpcLb.Pool do
         scope: :node,
         local_share: nil,
         size: 0,
+        layers: [
+          %{priority: 0, locality: nil, share: 1.0, backends: 1, healthy: 1, panics: false}
+        ],
         members: [
           %{
             pid: self(),
             value: 1,
+            state: :ready,
+            priority: 0,
+            locality: nil,
             weight: 1,
             current_weight: 1.0,
             in_flight: 0,
@@ -873,10 +883,10 @@ defmodule GrpcLb.Pool do
   @spec info(name()) :: info()
   def info(pool) do
     with {:ok, %Handle{options: options} = handle} <- Handle.fetch(pool),
-         {:ok, members} <- Membership.list(handle) do
+         {:ok, info} <- Membership.info(handle) do
       options
       |> Map.take([:name, :policy, :scope, :local_share, :size])
-      |> Map.put(:members, members)
+      |> Map.merge(Map.take(info, [:layers, :members]))
     else
       {:error, :not_running} -> raise ArgumentError, "there is no pool #{inspect(pool)}"
     end

@@ -75,7 +75,9 @@ defmodule GrpcLb.Test.Connections do
 
   @doc "The ids in the rotation, in their order."
   def ids(handle) do
-    for %{id: id, state: :ready} <- GrpcLb.info(handle.balancer).backends, do: id
+    for %{id: id, state: state} <- GrpcLb.info(handle.balancer).backends,
+        state in [:ready, :ejected],
+        do: id
   end
 
   @doc "Waits until these are the ids in the rotation. Takes servers or ids."

@@ -86,9 +86,19 @@ defmodule GrpcLb.Pool.Membership do
   @doc "All members as the balancer knows them, with a preference local ones first."
   @spec list(Handle.t()) :: {:ok, [map()]} | {:error, :not_running}
   def list(handle) do
+    with {:ok, %{members: members}} <- info(handle), do: {:ok, members}
+  end
+
+  @doc "What the balancer says, with the members as in `list/1` in the place of backends."
+  @spec info(Handle.t()) :: {:ok, map()} | {:error, :not_running}
+  def info(handle) do
     case GrpcLb.info(handle.balancer) do
-      %{closed: true} -> {:error, :not_running}
-      %{backends: backends} -> {:ok, backends |> ready() |> in_order(handle.options.local_share)}
+      %{closed: true} ->
+        {:error, :not_running}
+
+      %{backends: backends} = info ->
+        members = backends |> alive() |> in_order(handle.options.local_share)
+        {:ok, Map.put(info, :members, members)}
     end
   end
 
@@ -103,10 +113,10 @@ defmodule GrpcLb.Pool.Membership do
     here ++ elsewhere
   end
 
-  defp ready(backends) do
-    for %{state: :ready, id: pid} = backend <- backends do
+  defp alive(backends) do
+    for %{state: state, id: pid} = backend <- backends, state in [:ready, :ejected] do
       backend
-      |> Map.drop([:id, :state, :owner, :in_subset, :priority, :locality])
+      |> Map.drop([:id, :owner, :in_subset])
       |> Map.put(:pid, pid)
     end
   end

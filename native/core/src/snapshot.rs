@@ -266,7 +266,10 @@ impl<T> Snapshot<T> {
 
     /// How many rows it shares with no other snapshot.
     pub(crate) fn unshared(&self) -> usize {
-        self.groups().iter().map(|group| group.rows().unshared()).sum()
+        self.groups()
+            .iter()
+            .map(|group| group.rows().unshared())
+            .sum()
     }
 
     /// How large the tables of a policy that hashes are together.

@@ -4,12 +4,16 @@ use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
-use grpc_lb_core::{Draws, Owner};
-use rustler::Env;
+use grpc_lb_core::{Draws, Info, Owner, Summary};
+use rustler::{Env, Term};
 
 use crate::clock::Clock;
+use crate::error::kind;
 use crate::line::tell_of_event;
-use crate::value::{Core, Value};
+use crate::registry::{Listed, Listing};
+use crate::value::{Core, Value, LARGE};
+use crate::view::{sum_up, Look, View};
+use crate::vm::dispatch::own_object;
 use crate::vm::owner::Monitors;
 use crate::vm::resource::hand_over_with;
 use crate::vm::worker::hand_over;
@@ -20,21 +24,28 @@ pub(crate) struct Balancer {
     /// Counted, so that who drives it finds it alive, or not.
     core: Arc<Core>,
     clock: Clock,
-    /// What people know it by.
-    name: Option<Value>,
     /// Where random choices come from, if they are to repeat.
     draws: Option<Draws>,
     adopted: AtomicBool,
+    listing: Listing,
 }
 
 impl Balancer {
-    pub(crate) fn new(core: Core, clock: Clock, name: Option<Value>, draws: Option<Draws>) -> Self {
+    pub(crate) fn new(
+        core: Core,
+        clock: Clock,
+        name: Option<Value>,
+        owner: Option<Owner>,
+        draws: Option<Draws>,
+    ) -> Self {
+        let core = Arc::new(core);
+        let listing = Listing::new(&core, clock.clone(), name, owner);
         Balancer {
-            core: Arc::new(core),
+            core,
             clock,
-            name,
             draws,
             adopted: AtomicBool::new(false),
+            listing,
         }
     }
 
@@ -48,11 +59,6 @@ impl Balancer {
     #[inline]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
-    }
-
-    /// What people know it by.
-    pub(crate) fn name(&self) -> Option<&Value> {
-        self.name.as_ref()
     }
 
     /// What its clock is to know of it, the first time that it is asked for.
@@ -72,13 +78,21 @@ impl Deref for Balancer {
     }
 }
 
-static TYPE: ResourceType<Balancer> = ResourceType::new(c"grpc_lb_balancer");
+impl Look for Balancer {
+    fn listed(&self) -> &Listed {
+        self.listing.listed()
+    }
 
-/// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
-/// deaths and to run destructors, is done by the library's own thread: freeing a thousand copied
-/// terms, or building their list anew, takes some tenths of a millisecond. With a policy that hashes
-/// deaths are always its thread's: to build a table takes milliseconds.
-const LARGE: usize = 1_000;
+    fn sum_up(&self) -> (Summary, bool) {
+        sum_up(&self.core)
+    }
+
+    fn info(object: &Object<Self>, env: Env) -> Info<Value> {
+        object.core.info(&Monitors::new(env, object))
+    }
+}
+
+static TYPE: ResourceType<Balancer> = ResourceType::new(c"grpc_lb_balancer");
 
 impl Resource for Balancer {
     const EXPECTED: &'static str =
@@ -87,6 +101,13 @@ impl Resource for Balancer {
     #[inline]
     fn resource_type() -> &'static ResourceType<Self> {
         &TYPE
+    }
+
+    fn kind(term: Term) -> &'static str {
+        match own_object::<View>(term) {
+            Some(_) => "a view of one, by which it can be looked at alone",
+            None => kind(term),
+        }
     }
 
     fn destroy(self, _env: Env) {

@@ -13,7 +13,6 @@ use parking_lot::Mutex;
 
 use crate::timed::{self, Timed};
 use crate::value::Core;
-use crate::vm::scheduler::monotonic_milliseconds;
 use crate::vm::{Resource, ResourceType};
 
 /// What tells a balancer and its calls the time.
@@ -31,15 +30,6 @@ impl Clock {
             Clock::Manual(clock) => clock.now(),
         }
     }
-
-    /// A time in milliseconds: of a manual clock those since it was made, and else as
-    /// `System.monotonic_time(:millisecond)` tells it.
-    pub(crate) fn milliseconds(&self, time: Time) -> i64 {
-        match self {
-            Clock::System => milliseconds(time),
-            Clock::Manual(_) => time.0.div_ceil(1_000_000) as i64,
-        }
-    }
 }
 
 static ORIGIN: OnceBox<Instant> = OnceBox::new();
@@ -50,14 +40,6 @@ pub(crate) fn now() -> Time {
     let origin = ORIGIN.get_or_init(|| Box::new(Instant::now()));
     // 584 years have passed when this is too much.
     Time(origin.elapsed().as_nanos() as u64)
-}
-
-fn milliseconds(time: Time) -> i64 {
-    let (vm, now) = (monotonic_milliseconds(), now());
-    let (ahead, behind) = (time.since(now), now.since(time));
-    let rounded_up = ahead.as_nanos().div_ceil(1_000_000);
-    vm.saturating_add(rounded_up as i64)
-        .saturating_sub(behind.as_millis() as i64)
 }
 
 /// A clock that stands still until it is told to go on, and then has the work done that falls due.

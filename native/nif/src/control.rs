@@ -1,29 +1,27 @@
-//! The NIFs that make, change and describe balancers.
+//! The NIFs that make and change balancers.
 //!
 //! They take the writer's lock and may copy many terms, so they run on dirty schedulers, however
 //! small their arguments: a normal scheduler never waits for a reconcile. Only what takes no lock,
-//! `summary` and `live_counts`, runs on a normal one.
+//! `live_counts` and `manual_clock`, runs on a normal one.
 
 use std::ptr;
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::LoadReport;
-use grpc_lb_core::policy::TableSize;
 use grpc_lb_core::{
-    Backend, BackendInfo, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, Info,
-    LayerInfo, MemberError, State, Summary,
+    Backend, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, MemberError,
 };
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::balancer::Balancer;
-use crate::clock::{Clock, ClockReference};
+use crate::clock::ClockReference;
 use crate::decode::Settings;
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
-use crate::value::{Core, Offered, Value};
+use crate::value::{Core, Offered};
 use crate::vm::dispatch::own_object;
 use crate::vm::library::tick_all;
-use crate::vm::owner::{owner_of, pid_of, Monitors};
+use crate::vm::owner::{owner_of, Monitors};
 use crate::vm::term::{bytes, live_environments};
 use crate::vm::{self, Answer, Handle, Object};
 use crate::{atoms, decode, ticker};
@@ -41,7 +39,8 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
     let backends = decode::backends(backends, 2, config.hashes())?;
     let now = clock.now();
     let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
-    let balancer = Handle::new(Balancer::new(core, clock, name, seed.map(Draws::new)));
+    let draws = seed.map(Draws::new);
+    let balancer = Handle::new(Balancer::new(core, clock, name, owner, draws));
     let monitors = Monitors::new(env, &balancer);
     balancer
         .reconcile(&backends, &monitors, now)
@@ -214,32 +213,6 @@ pub(crate) fn successes<'a>(
     Ok(successes.unwrap_or(0).encode(env))
 }
 
-/// `info(balancer) -> map`
-pub(crate) fn info<'a>(env: Env<'a>, balancer: &Object<Balancer>, []: [Term<'a>; 0]) -> Answer<'a> {
-    let info = balancer.info(&Monitors::new(env, balancer));
-    Ok(encode_info(env, &info, balancer))
-}
-
-/// `summary(balancer) -> map`, on a normal scheduler: it takes no lock.
-pub(crate) fn summary<'a>(
-    env: Env<'a>,
-    balancer: &Object<Balancer>,
-    []: [Term<'a>; 0],
-) -> Answer<'a> {
-    let Summary {
-        policy,
-        backends,
-        closed,
-    } = balancer.summary();
-    let fields = [
-        (atoms::policy(), decode::policy_name(policy).encode(env)),
-        (atoms::size(), backends.encode(env)),
-        (atoms::closed(), closed.encode(env)),
-        (atoms::hashed(), balancer.hashes().encode(env)),
-    ];
-    Ok(map(env, &fields))
-}
-
 /// `close(balancer) -> :ok`
 pub(crate) fn close<'a>(
     env: Env<'a>,
@@ -377,95 +350,6 @@ fn changes_map(env: Env, changes: Changes) -> Term {
     map(env, &changes)
 }
 
-fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {
+pub(crate) fn map<'a>(env: Env<'a>, fields: &[(Atom, impl Encoder)]) -> Term<'a> {
     Term::map_from_pairs(env, fields).expect("the keys differ")
-}
-
-fn encode_info<'a>(env: Env<'a>, info: &Info<Value>, balancer: &Balancer) -> Term<'a> {
-    let layers = info.layers.iter().map(|layer| encode_layer(env, layer));
-    let layers = layers.collect::<Vec<Term>>();
-    let backends = info
-        .backends
-        .iter()
-        .map(|backend| encode_backend(env, backend, balancer.clock()))
-        .collect::<Vec<Term>>();
-    let name = balancer.name().map(|name| name.to_term(env));
-    let fields = [
-        (atoms::name(), name.encode(env)),
-        (
-            atoms::policy(),
-            decode::policy_name(info.policy).encode(env),
-        ),
-        (atoms::generation(), info.generation.encode(env)),
-        (atoms::closed(), info.closed.encode(env)),
-        (
-            atoms::malformed_reports(),
-            info.malformed_reports.encode(env),
-        ),
-        (atoms::layers(), layers.encode(env)),
-        (
-            atoms::table(),
-            info.table.map(|table| encode_table(env, table)).encode(env),
-        ),
-        (atoms::backends(), backends.encode(env)),
-    ];
-    map(env, &fields)
-}
-
-fn encode_layer<'a>(env: Env<'a>, layer: &LayerInfo) -> Term<'a> {
-    let fields = [
-        (atoms::priority(), layer.priority.encode(env)),
-        (atoms::locality(), layer.locality.as_deref().encode(env)),
-        (atoms::share(), layer.share.encode(env)),
-        (atoms::backends(), layer.backends.encode(env)),
-        (atoms::healthy(), layer.healthy.encode(env)),
-        (atoms::panics(), layer.panics.encode(env)),
-    ];
-    map(env, &fields)
-}
-
-fn encode_table(env: Env, table: TableSize) -> Term {
-    let fields = [
-        (atoms::entries(), table.entries),
-        (atoms::bytes(), table.bytes),
-    ];
-    map(env, &fields)
-}
-
-fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock) -> Term<'a> {
-    let latency = backend.latency_ns.map(|latency| latency.round() as u64);
-    let oldest = backend
-        .oldest_in_flight
-        .map(|began| clock.now().since(began).as_millis() as u64);
-    let ejected_until = backend.ejected_until.map(|time| clock.milliseconds(time));
-    let fields = [
-        (atoms::id(), backend.id.to_term(env)),
-        (atoms::value(), backend.value.to_term(env)),
-        (atoms::state(), encode_state(backend).encode(env)),
-        (atoms::owner(), backend.owner.map(pid_of).encode(env)),
-        (atoms::in_subset(), backend.in_subset.encode(env)),
-        (atoms::priority(), backend.priority.encode(env)),
-        (atoms::locality(), backend.locality.as_deref().encode(env)),
-        (atoms::weight(), backend.weight.encode(env)),
-        (atoms::current_weight(), backend.current_weight.encode(env)),
-        (atoms::picks(), backend.picks.encode(env)),
-        (atoms::in_flight(), backend.in_flight.encode(env)),
-        (atoms::oldest_in_flight(), oldest.encode(env)),
-        (atoms::latency_ns(), latency.encode(env)),
-        (atoms::successes(), backend.successes.encode(env)),
-        (atoms::failures(), backend.failures.encode(env)),
-        (atoms::ejected_until(), ejected_until.encode(env)),
-        (atoms::times_ejected(), backend.times_ejected.encode(env)),
-    ];
-    map(env, &fields)
-}
-
-fn encode_state(backend: &BackendInfo<Value>) -> Atom {
-    match backend.state {
-        _ if backend.owner_dead => atoms::down(),
-        State::Ready => atoms::ready(),
-        State::Connecting => atoms::connecting(),
-        State::TransientFailure => atoms::transient_failure(),
-        State::Draining => atoms::draining(),
-    }
 }

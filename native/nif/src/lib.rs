@@ -11,7 +11,9 @@
 //! | `pick` | the hot NIF |
 //! | `call` | the NIFs around each call: checkout, also in turn, first_response and end_call |
 //! | `keyed` | pick and checkouts of a call that has a key |
-//! | `control` | the NIFs that make, change and describe balancers |
+//! | `control` | the NIFs that make and change balancers |
+//! | `look` | the NIFs that show them to people |
+//! | `registry`, `view` | the balancers that live; a reference to one that does not keep it |
 //! | `decode` | policies, settings, backends and reports out of terms |
 //! | `ticker` | the balancers that real time drives, and who has their work done |
 //! | `timed` | lists of balancers with work that time drives, and the doing of it |
@@ -29,26 +31,32 @@ mod decode;
 mod error;
 mod keyed;
 mod line;
+mod look;
 mod pick;
+mod registry;
 mod ticker;
 mod ticket;
 mod timed;
 mod value;
+mod view;
 mod vm;
 mod waiter;
 
 use crate::balancer::Balancer;
 use crate::clock::ClockReference;
 use crate::ticket::Ticket;
+use crate::view::View;
 use crate::waiter::Waiter;
 
 vm::library! {
     module: c"Elixir.GrpcLb.Native",
-    types: [Balancer, Ticket, Waiter, ClockReference],
+    types: [Balancer, Ticket, Waiter, ClockReference, View],
     tick: ticker::tick,
     functions: {
         DirtyCpu control::new(policy, backends, settings);
         DirtyCpu control::tick();
+        DirtyCpu look::all();
+        DirtyCpu look::listed();
         DirtyCpu control::subset(texts, size, seed);
         Normal control::live_counts();
         Normal control::library();
@@ -77,8 +85,8 @@ vm::library! {
         DirtyCpu control::configure(Balancer, changes);
         DirtyCpu control::report(Balancer, id, report);
         DirtyCpu control::successes(Balancer, id);
-        DirtyCpu control::info(Balancer);
-        Normal control::summary(Balancer);
+        DirtyCpu look::info(Balancer | View);
+        Normal look::summary(Balancer | View);
         DirtyCpu control::close(Balancer);
         DirtyCpu control::close_draining(Balancer);
         DirtyCpu control::advance(ClockReference, milliseconds);

@@ -59,20 +59,20 @@ fn guarded<T>(balancer: &Arc<Core>, tick: impl FnOnce() -> T) -> thread::Result<
     next
 }
 
-/// Watches nobody: the resource by which the VM would know the balancer may be gone. A tick begins
-/// no watch, and one that it does not end is without effect, and ends with the resource.
-struct Unwatched;
+/// Watches nobody: the resource by which the VM would know the balancer may be gone. A tick or a look
+/// begins no watch, and one that it does not end is without effect, and ends with the resource.
+pub(crate) struct Unwatched;
 
 impl Owners for Unwatched {
     type Watch = Monitor;
 
     fn watch(&self, _owner: Owner) -> Option<Monitor> {
-        unreachable!("a tick lists no backend")
+        unreachable!("neither a tick nor a look lists a backend")
     }
 
     fn unwatch(&self, _monitor: Monitor) {}
 
     fn is_alive(&self, _owner: Owner) -> bool {
-        unreachable!("a tick picks nothing")
+        unreachable!("neither a tick nor a look picks anything")
     }
 }

@@ -13,6 +13,12 @@ use crate::vm::term::{self, Copied, Immediate};
 /// The core's balancer, of terms.
 pub(crate) type Core = grpc_lb_core::Balancer<Value, Monitor>;
 
+/// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
+/// deaths and to run destructors, is done by the library's own thread: freeing a thousand copied
+/// terms, or building their list anew, takes some tenths of a millisecond. With a policy that hashes
+/// deaths are always its thread's: to build a table takes milliseconds.
+pub(crate) const LARGE: usize = 1_000;
+
 /// A term that is kept.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Value {

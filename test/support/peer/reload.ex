@@ -77,7 +77,7 @@ defmodule GrpcLb.Test.Peer.Reload do
     with_balancer(holder, fn {lb, ticket, clock} ->
       :ok = GrpcLb.Clock.advance(clock, 5_000)
       :ok = GrpcLb.complete(ticket, {:error, :refused})
-      %{backends: [%{ejected_until: 35_000}, _b]} = GrpcLb.info(lb)
+      %{backends: [%{ejected_until: 30_000}, _b]} = GrpcLb.info(lb)
       :ok = GrpcLb.Clock.advance(clock, 35_000)
       %{backends: [%{ejected_until: nil}, _b]} = GrpcLb.info(lb)
       {:error, :raised} = refused(fn -> GrpcLb.new(:random, [], clock: clock) end)

@@ -32,9 +32,9 @@ use triomphe::Arc;
 
 use self::change::{Gone, Scope};
 pub use self::compare::Offers;
+pub use self::garbage::Garbage;
 pub use self::info::{BackendInfo, Info, LayerInfo, Summary};
 use self::list::Draining;
-pub use self::garbage::Garbage;
 pub use self::results::{
     Busy, ChangeError, Changes, ConfigureError, Configured, Drained, MemberError,
 };

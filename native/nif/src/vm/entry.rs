@@ -58,7 +58,9 @@ macro_rules! nifs {
             $($f_scheduler:ident $f_file:ident::$f_name:ident($($f_argument:ident),*);)*
         },
         methods: {
-            $($scheduler:ident $file:ident::$name:ident($type:ty $(, $argument:ident)*);)*
+            $($scheduler:ident $file:ident::$name:ident(
+                $type:ident $(| $other:ident)? $(, $argument:ident)*
+            );)*
         }
     ) => {
         &[
@@ -74,15 +76,42 @@ macro_rules! nifs {
                 $scheduler,
                 $name,
                 <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
-                expects: $crate::vm::dispatch::expect_object::<$type>,
-                |env, [object, arguments @ ..]| $crate::vm::dispatch::on_object::<$type, _>(
-                    env, Self::NAME, object, arguments, $file::$name,
+                expects: $crate::vm::entry::expects!($type $(| $other)?),
+                |env, [object, arguments @ ..]| $crate::vm::entry::on!(
+                    $type $(| $other)?, env, Self::NAME, object, arguments, $file::$name,
                 )
             ),)*
         ]
     };
 }
 pub(crate) use nifs;
+
+/// Looks whether the first argument of a method can be right.
+macro_rules! expects {
+    ($type:ident) => {
+        $crate::vm::dispatch::expect_object::<$type>
+    };
+    ($type:ident | $other:ident) => {
+        $crate::vm::dispatch::expect_either::<$type, $other>
+    };
+}
+pub(crate) use expects;
+
+/// Calls a method. Where there are two types, its body is generic.
+macro_rules! on {
+    ($type:ident, $($argument:expr),* $(,)?) => {
+        $crate::vm::dispatch::on_object::<$type, _>($($argument),*)
+    };
+    (
+        $type:ident | $other:ident,
+        $env:expr, $nif:expr, $object:expr, $arguments:expr, $body:path $(,)?
+    ) => {
+        $crate::vm::dispatch::on_either::<$type, $other, _>(
+            $env, $nif, $object, $arguments, $body, $body,
+        )
+    };
+}
+pub(crate) use on;
 
 struct Entry {
     told: ErlNifEntry,

@@ -21,8 +21,10 @@ use std::slice;
 use std::time::Duration;
 
 use once_cell::race::{OnceBox, OnceRef};
-use rustler::sys::{enif_priv_data, ErlNifEnv, ErlNifFunc, ErlNifResourceFlags, ErlNifTerm};
-use rustler::{Env, Term};
+use rustler::sys::{
+    enif_is_exception, enif_priv_data, ErlNifEnv, ErlNifFunc, ErlNifResourceFlags, ErlNifTerm,
+};
+use rustler::{Encoder, Env, Term};
 
 use super::function::Function;
 use super::nif::Answer;
@@ -104,25 +106,40 @@ impl Library {
             .chain(rest)
             .map(|argument| argument.to_term(env).as_c_arg())
             .collect();
+        // SAFETY: the arguments are terms of `env`.
+        let answer = unsafe { self.call(env, nif, &arguments) };
+        answer.ok_or_else(|| {
+            ArgumentError(format!(
+                "argument 1 was made by a version of grpc_lb that has no {}/{}",
+                nif.to_string_lossy(),
+                arguments.len()
+            ))
+        })
+    }
+
+    /// Calls a NIF of this library if it has it.
+    ///
+    /// # Safety
+    ///
+    /// The arguments must belong to `env`.
+    unsafe fn call<'a>(
+        &self,
+        env: Env<'a>,
+        nif: &CStr,
+        arguments: &[ErlNifTerm],
+    ) -> Option<Term<'a>> {
         let function = self.functions().iter().find(|function| {
             // SAFETY: the names of NIFs are C strings that live as long as their library.
             let same_name = unsafe { CStr::from_ptr(function.name) } == nif;
             same_name && function.arity as usize == arguments.len()
-        });
-        let Some(function) = function else {
-            return Err(ArgumentError(format!(
-                "argument 1 was made by a version of grpc_lb that has no {}/{}",
-                nif.to_string_lossy(),
-                arguments.len()
-            )));
-        };
+        })?;
         let (argc, argv) = (arguments.len() as c_int, arguments.as_ptr());
         // SAFETY: the arguments belong to `env`, which is that of the call that is under way; there
         // are as many as the function takes.
         let answer = unsafe { (function.function)(env.as_c_arg(), argc, argv) };
         // SAFETY: a NIF's answer belongs to the environment of its call. What it has raised is
         // returned like any other answer.
-        Ok(unsafe { Term::new(env, answer) })
+        Some(unsafe { Term::new(env, answer) })
     }
 
     fn functions(&self) -> &'static [ErlNifFunc] {
@@ -165,15 +182,36 @@ extern "C" fn tick() -> u64 {
     })
 }
 
+/// What a NIF without arguments says in each build that has it, as a list; or what one has raised.
+pub(crate) fn ask_all<'a>(env: Env<'a>, nif: &CStr) -> Term<'a> {
+    let mut said = Vec::new();
+    for library in loaded(env) {
+        // SAFETY: there are no arguments.
+        let Some(answer) = (unsafe { library.call(env, nif, &[]) }) else {
+            continue;
+        };
+        // SAFETY: the answer belongs to `env`.
+        if unsafe { enif_is_exception(env.as_c_arg(), answer.as_c_arg()) } != 0 {
+            return answer;
+        }
+        said.push(answer);
+    }
+    said.encode(env)
+}
+
 /// Does what is due in the objects of all builds. Returns in how long there is more; `None` as long
 /// as there is nothing.
 pub(crate) fn tick_all(env: Env) -> Option<Duration> {
+    let next = loaded(env).map(|library| (library.tick)()).min()?;
+    (next != u64::MAX).then_some(Duration::from_nanos(next))
+}
+
+/// The builds that were loaded, the last one first.
+fn loaded(env: Env) -> impl Iterator<Item = &'static Library> {
     // SAFETY: `env` is that of the call that is under way.
     let loaded = unsafe { enif_priv_data(env.as_c_arg()) };
     // SAFETY: it is what `remember` has left.
-    let libraries = unsafe { libraries(loaded.cast_const().cast()) };
-    let next = libraries.map(|library| (library.tick)()).min()?;
-    (next != u64::MAX).then_some(Duration::from_nanos(next))
+    unsafe { libraries(loaded.cast_const().cast()) }
 }
 
 /// What the VM keeps for the module from version to version: the builds that were loaded, the last

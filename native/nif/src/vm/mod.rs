@@ -12,7 +12,7 @@
 //! | `resource`, `object` | Rust values behind references: made, found, ended |
 //! | `owner` | processes that own something, and monitors on them |
 //! | `term` | terms that outlive their call, and terms without a detour |
-//! | `scheduler` | time, messages, turns and schedulers |
+//! | `scheduler` | messages, turns and schedulers |
 //! | `worker` | the library's own thread |
 
 #![allow(unsafe_code)]

@@ -21,11 +21,17 @@ use super::library::{Library, LIBRARY};
 use super::object::{vtable_of, Object, VTable};
 use super::owner::{owner_of, Monitors};
 use super::worker::hand_over;
+use crate::error::kind;
 
 /// A type of values that references can refer to.
 pub(crate) trait Resource: Send + Sync + Sized + 'static {
     /// What an argument should have been that is no such reference.
     const EXPECTED: &'static str;
+
+    /// What an argument is that is no such reference.
+    fn kind(term: Term) -> &'static str {
+        kind(term)
+    }
 
     /// The type as the VM knows it.
     fn resource_type() -> &'static ResourceType<Self>;

@@ -1,19 +1,12 @@
-//! What a NIF asks of the VM beside terms: time, messages, its turn, and schedulers.
+//! What a NIF asks of the VM beside terms: messages, its turn, and schedulers.
 
 use std::mem::MaybeUninit;
 use std::ptr;
 
 use rustler::sys::{
-    enif_consume_timeslice, enif_monotonic_time, enif_send, enif_system_info, enif_whereis_pid,
-    ErlNifPid, ErlNifSysInfo, ErlNifTimeUnit,
+    enif_consume_timeslice, enif_send, enif_system_info, enif_whereis_pid, ErlNifPid, ErlNifSysInfo,
 };
 use rustler::{Atom, Env};
-
-/// `System.monotonic_time(:millisecond)`
-pub(crate) fn monotonic_milliseconds() -> i64 {
-    // SAFETY: may be called on any thread of the VM.
-    unsafe { enif_monotonic_time(ErlNifTimeUnit::ERL_NIF_MSEC) }
-}
 
 /// Tells the VM how much of the caller's turn the call takes, in percent.
 pub(crate) fn consume_timeslice(env: Env, percent: u8) {
