@@ -7,7 +7,8 @@ defmodule GrpcLb do
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)
 
-  alias GrpcLb.{Backend, Call, Key, Line, LoadReport, Native, Options, Policy, Settings}
+  alias GrpcLb.{Backend, Call, Description, Key, Line, LoadReport, Native, Options, Policy}
+  alias GrpcLb.{Sample, Settings, Terminal}
 
   @typedoc """
   A balancer. A bare reference: keep it in a struct, in a process's state, in an ETS table. It
@@ -17,8 +18,8 @@ defmodule GrpcLb do
 
   @typedoc """
   A view of a balancer, see `all/0`. A bare reference of this node that does not keep the balancer alive,
-  and by which it can be looked at alone: with `info/1`, `size/1` and `closed?/1`. Once the balancer has
-  gone it looks like one that is closed.
+  and by which it can be looked at alone: with `info/1`, `describe/1`, `size/1` and `closed?/1`. Once the
+  balancer has gone it looks like one that is closed.
   """
   @type view :: reference()
 
@@ -534,8 +535,8 @@ defmodule GrpcLb do
   @doc """
   Lists all balancers of this node that live, in the order in which they were made: a map for each, with
 
-    * `:balancer` - a view of it: a reference to look at it by, with `info/1`, `size/1` and `closed?/1`.
-      It does not keep the balancer alive, and is not the reference that `new/3` returned, which is what
+    * `:balancer` - a view of it: a reference to look at it by, with `info/1`, `describe/1`, `size/1` and
+      `closed?/1`. It does not keep the balancer alive, and is not the reference that `new/3` returned, which is what
       calls and changes need
     * `:number` - tells it from every other, also from those that have gone. After a hot upgrade to
       another build of the native library balancers of the two may have the same
@@ -645,6 +646,29 @@ defmodule GrpcLb do
   """
   @spec info(balancer() | view()) :: info()
   defdelegate info(balancer), to: Native
+
+  @doc """
+  Prints a balancer and its backends for a person to read: a block of text, as wide as the terminal.
+
+  It is `info/1` in words. `share` is the part that a backend had of the picks that were counted, or, after
+  `~`, what weights say where none was. `busy` are calls in flight.
+
+  Returns `:ok`. IEx's `i` says of a balancer that it is a reference, which no library can change.
+
+  Raises `ArgumentError` when `balancer` is neither a balancer of this node nor a view of one.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, ["10.0.0.1:50051"])
+      iex> ExUnit.CaptureIO.capture_io(fn -> GrpcLb.describe(lb) end) =~ "10.0.0.1:50051"
+      true
+  """
+  @spec describe(balancer() | view()) :: :ok
+  def describe(balancer) do
+    with {:ok, sample} <- Sample.take(Native.summary(balancer).number) do
+      sample |> Description.block(Terminal.columns(), Terminal.styled?()) |> Terminal.write()
+    else
+      :error -> IO.puts("this balancer has gone")
+    end
+  end
 
   @doc """
   Changes settings of a balancer that is in use, without losing anything that is known of its

@@ -1,0 +1,96 @@
+defmodule GrpcLb.DescriptionTest do
+  use ExUnit.Case, async: true
+
+  import ExUnit.CaptureIO
+
+  alias GrpcLb.Clock
+
+  doctest GrpcLb.Shown
+  doctest GrpcLb.Columns
+
+  defp described(lb) do
+    capture_io(fn -> assert GrpcLb.describe(lb) == :ok end)
+    |> String.replace(~r/balancer \d+/, "balancer N")
+    |> String.replace(inspect(self()), "#PID")
+    |> String.split("\n")
+    |> Enum.map(&String.trim_trailing/1)
+  end
+
+  test "says all in one block" do
+    clock = Clock.manual()
+
+    {:ok, lb} =
+      GrpcLb.new(:round_robin, ["10.0.0.1:50051", {:b, 1, weight: 3}, {:c, 1, weight: 1}],
+        clock: clock,
+        owner: self(),
+        outlier_detection: [consecutive_failures: 1]
+      )
+
+    for value <- ["10.0.0.1:50051", 1, 1], outcome = if(value == 1, do: :ok, else: {:error, 1}) do
+      {:ok, ^value, ticket} = GrpcLb.checkout(lb)
+      Clock.advance(clock, 2)
+      :ok = GrpcLb.complete(ticket, outcome)
+    end
+
+    {:ok, 1, ticket} = GrpcLb.checkout(lb)
+    Clock.advance(clock, 1_500)
+    GrpcLb.set_state(lb, :c, :draining)
+
+    assert described(lb) == [
+             "balancer N  round_robin  1 ready, 1 ejected, 1 draining",
+             "owner #PID  generation 3  1 in flight, the oldest for 1s",
+             "",
+             "backend        state       weight share          picks busy latency fails",
+             "10.0.0.1:50051 ejected 28s      1   25% █▌           1    0       -     1",
+             ":b             ready            3   50% ███          2    1     2ms     0",
+             ":c             draining         1   25% █▌           1    0     2ms     0",
+             ""
+           ]
+
+    :ok = GrpcLb.complete(ticket, :ok)
+  end
+
+  test "says what each layer serves, what a table takes, and what weights say where nothing was picked" do
+    {:ok, lb} = GrpcLb.new(:random, [{:a, 1, locality: "eu"}, {:b, 2, priority: 1, weight: 0}])
+
+    assert described(lb) == [
+             "balancer N  random  2 ready",
+             "generation 1  0 in flight",
+             "priority 0 eu: 1 of 1 healthy, 100% of picks",
+             "priority 1: 1 of 1 healthy, 0% of picks",
+             "",
+             "backend    state      weight share          picks busy latency fails",
+             ":a         ready           1 ~100% ██████       0    0       -     0",
+             ":b         ready           0   ~0%              0    0       -     0",
+             ""
+           ]
+
+    {:ok, lb} = GrpcLb.new({:maglev, table_size: 5}, ["a"])
+    assert ["balancer N  maglev  1 ready", _, "table of 5 entries in " <> _ | _] = described(lb)
+  end
+
+  test "says that there is nothing, and nothing any more" do
+    {:ok, lb} = GrpcLb.new(:random, [])
+    assert ["balancer N  random  no backends", "generation 1  0 in flight", ""] = described(lb)
+    GrpcLb.close(lb)
+    assert ["balancer N  random  closed" | _] = described(lb)
+    assert_raise ArgumentError, ~r/argument 1 is not a balancer/, fn -> GrpcLb.describe(:oops) end
+  end
+
+  test "shows ids that would do something to a terminal as text" do
+    ids = [
+      "\e[2J\e[H",
+      "a\nb",
+      "\u202Eevil",
+      {:a, "\a"},
+      <<0xFF, 0x9B>>,
+      String.duplicate("x", 300)
+    ]
+
+    {:ok, lb} = GrpcLb.new(:random, ids)
+    block = capture_io(fn -> GrpcLb.describe(lb) end)
+    refute block =~ ~r/[^\p{L}\p{N}\p{P}\p{S} \n]/u
+    assert block =~ ~S("\e[2J\e[H")
+    assert Enum.all?(String.split(block, "\n"), &(String.length(&1) <= 80))
+  end
+end
