@@ -54,16 +54,19 @@ impl Draw {
     pub(crate) fn pair(&self, n: usize, caller: &Caller) -> (usize, Option<usize>) {
         let first = self.one(n, caller);
         let second = match &self.by_weight {
-            None => (n > 1).then(|| {
-                let place = caller.random_below(n - 1);
-                place + usize::from(place >= first)
-            }),
-            Some(alias) => {
-                let mut drawn = (0..REPEATS_OF_PAIR).map(|_| alias.pick(caller.random()));
-                drawn.find(|index| *index != first)
-            }
+            None => any_other(first, n, caller),
+            Some(alias) => drawn_other(alias, first, REPEATS_OF_PAIR, caller),
         };
         (first, second)
+    }
+
+    /// As [`Draw::distinct`] of two, in a third of the time. `None`: there is one.
+    #[inline]
+    pub(crate) fn two(&self, n: usize, caller: &Caller) -> (usize, Option<usize>) {
+        let first = self.one(n, caller);
+        let by_weight = self.by_weight.as_ref();
+        let drawn = by_weight.and_then(|alias| drawn_other(alias, first, REPEATS, caller));
+        (first, drawn.or_else(|| any_other(first, n, caller)))
     }
 
     /// So many different ones of `n`, or all of them where there are no more. Allocates nothing.
@@ -79,6 +82,22 @@ impl Draw {
             drawn: 0,
         }
     }
+}
+
+/// One of `n` that is not this one.
+#[inline]
+fn any_other(one: usize, n: usize, caller: &Caller) -> Option<usize> {
+    (n > 1).then(|| {
+        let place = caller.random_below(n - 1);
+        place + usize::from(place >= one)
+    })
+}
+
+/// One that is drawn by its weight and is not this one, if so many draws come upon any.
+#[inline]
+fn drawn_other(alias: &Alias, one: usize, draws: usize, caller: &Caller) -> Option<usize> {
+    let mut drawn = (0..draws).map(|_| alias.pick(caller.random()));
+    drawn.find(|index| *index != one)
 }
 
 /// Different backends, in the order in which they are drawn.
@@ -200,6 +219,26 @@ mod tests {
             })
             .sum();
         assert!(statistic < critical, "{statistic}: {sequences:?}");
+    }
+
+    #[test]
+    fn two_are_those_that_a_draw_of_two_gives() {
+        for n in 1..15 {
+            for weights in [
+                vec![1.0; n],
+                (0..n).map(|w| 4.0_f64.powi(w as i32)).collect(),
+            ] {
+                let draws = [weighted(&weights), Draw::new(&Weighted(vec![]), false)];
+                for draw in draws {
+                    let [one, other] = [Caller::new(5), Caller::new(5)];
+                    for _ in 0..100 {
+                        let (first, second) = draw.two(n, &one);
+                        let two: Vec<_> = [first].into_iter().chain(second).collect();
+                        assert!(draw.distinct(n, 2, &other).eq(two));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

@@ -76,23 +76,24 @@ impl PolicyPicker for Picker {
     #[inline]
     fn pick(&self, candidates: &impl Candidates, caller: &Caller) -> usize {
         let n = candidates.len();
-        let prefers_next = |kept, next| {
-            let [kept, next] = [kept, next].map(|index| candidates.load(index));
-            self.rule.prefers(next, kept)
-        };
+        let load = |index| candidates.load(index);
         match self.choices {
-            // As below, in a third of the time.
-            Some(FEWEST) if !self.draw.is_by_weight() => {
-                let (kept, next) = self.draw.pair(n, caller);
-                let calls = |index| f64::from(candidates.load(index).in_flight());
+            Some(FEWEST) => {
+                let (kept, next) = self.draw.two(n, caller);
                 let Some(next) = next else {
                     return kept;
                 };
+                let takes = match self.draw.is_by_weight() {
+                    true => self.rule.prefers(load(next), load(kept)),
+                    // As above, with no division.
+                    false => self.rule.prefers_equal(load(next), load(kept)),
+                };
                 // Under load nobody can foretell which: a wrong guess would cost more than the wait.
-                let takes = calls(next) + HALF <= self.rule.part * calls(kept);
                 select_unpredictable(takes, next, kept)
             }
-            Some(choices) => preferred(self.draw.distinct(n, choices, caller), prefers_next),
+            Some(choices) => preferred(self.draw.distinct(n, choices, caller), |kept, next| {
+                self.rule.prefers(load(next), load(kept))
+            }),
             None => self.scan(candidates, caller),
         }
     }
@@ -159,6 +160,12 @@ impl Rule {
     #[inline]
     fn prefers(&self, next: &Load, kept: &Load) -> bool {
         self.offered(next) <= self.kept(kept)
+    }
+
+    /// The same for two of one weight, whose costs are as their loads.
+    #[inline]
+    fn prefers_equal(&self, next: &Load, kept: &Load) -> bool {
+        f64::from(next.in_flight()) + HALF <= self.part * f64::from(kept.in_flight())
     }
 
     #[inline]
