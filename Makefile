@@ -11,7 +11,7 @@ SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan miri lint bench matrix integration package clean
+.PHONY: help setup demo test exunit loom asan miri lint bench figures matrix integration package clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 bench: ## Run the benchmarks; CHECK=1 fails where a budget is missed
 	@scripts/setup bench
 	ELIXIR_ERL_OPTIONS="+stbt db" MIX_ENV=prod mix run bench/run.exs
+
+figures: ## Write what README and the guides show of the latest run
+	MIX_ENV=prod mix run bench/figures.exs
 
 matrix: ## Run the ExUnit suite on Debian 13, or on sid with MATRIX=sid
 	@scripts/setup matrix

@@ -2,23 +2,7 @@ defmodule GrpcLb.Bench do
   @moduledoc false
   # Runs every measurement, prints it, and writes all of them as JSON.
 
-  alias GrpcLb.Bench.{Budget, Channel, Fields, Json, Machine, Parts, Peers, Stats, Table, Timing}
-
-  @sections [
-    picks: Fields.Picks,
-    pools: Fields.Pools,
-    policies: Fields.Policies,
-    calls: Fields.Calls,
-    throughput: Fields.Crowds,
-    slowest_picks: Parts.Tail,
-    reconciles: Parts.Reconcile,
-    weights: Parts.Weights,
-    tables: Parts.Tables,
-    memory: Parts.Memory,
-    fleet: Parts.Fleet,
-    under_change: Parts.UnderChange,
-    hour: Parts.Hour
-  ]
+  alias GrpcLb.Bench.{Budget, Channel, Json, Machine, Peers, Sections, Stats, Table}
 
   # `seconds` is for a case: when its budgets are open still, it ends.
   @full %{
@@ -101,28 +85,13 @@ defmodule GrpcLb.Bench do
     check(budgets, System.get_env("CHECK"))
   end
 
-  defp sections(nil), do: @sections
+  defp sections(nil), do: Sections.names()
+  defp sections(names), do: names |> String.split(",") |> Enum.map(&String.to_existing_atom/1)
 
-  defp sections(names) do
-    for name <- String.split(names, ","),
-        do: {name, Keyword.fetch!(@sections, String.to_atom(name))}
-  end
-
-  defp measure({name, section}, plan) do
-    field? =
-      function_exported?(section, :contenders, 1) and function_exported?(section, :ratios, 2)
-
-    {{rows, budgets}, tables} =
-      if field? do
-        measured = {rows, _budgets} = Timing.measure(section, plan)
-        {measured, Timing.tables(section, rows)}
-      else
-        measured = {rows, _budgets} = section.measure(plan)
-        {measured, section.tables(rows)}
-      end
-
-    for {title, header, rows} <- tables, do: Table.print(title, header, rows)
-    {{name, rows}, Enum.map(budgets, &Map.put(&1, :section, name))}
+  defp measure(name, plan) do
+    {rows, budgets} = Sections.measure(name, plan)
+    for {title, header, rows} <- Sections.tables(name, rows), do: Table.print(title, header, rows)
+    {{name, rows}, budgets}
   end
 
   defp write(path, results) do
@@ -154,34 +123,9 @@ defmodule GrpcLb.Bench do
   defp percent(share), do: round(share * 100)
 
   defp print_budgets(rows) do
-    Table.print(
-      "budgets (medians of the ratios within each round, and their intervals)",
-      ["", "measured", "from", "to", "", "", "limit", "aim", ""],
-      for row <- rows do
-        [
-          row.what,
-          row.measured,
-          row.low,
-          row.high,
-          row.unit,
-          Budget.bound(row),
-          row.limit,
-          row.aim
-        ] ++
-          [verdict(row)]
-      end
-    )
+    {title, header, rows} = Budget.table(rows)
+    Table.print(title, header, rows)
   end
-
-  defp verdict(%{met: nil, aim: nil}), do: "-"
-  defp verdict(%{met: nil, aim: aim, measured: measured}) when measured <= aim, do: "aim met"
-  defp verdict(%{met: nil}), do: "aim missed"
-  defp verdict(%{met: met, sure: true}), do: if(met, do: "met", else: "MISSED")
-
-  defp verdict(%{met: met, settled: false}),
-    do: if(met, do: "met?", else: "MISSED?") <> " (time was up)"
-
-  defp verdict(%{met: met}), do: if(met, do: "met?", else: "MISSED?")
 
   defp check(budgets, "1") do
     case Budget.missed(budgets) do

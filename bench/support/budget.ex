@@ -44,12 +44,31 @@ defmodule GrpcLb.Bench.Budget do
 
   @doc "A row in words."
   def sentence(row) do
-    "#{row.what}: #{number(row.measured)} #{row.unit} (#{number(row.low)} to #{number(row.high)}), " <>
-      "#{bound(row)} #{number(row.limit)}"
+    "#{row.what}: #{number(row.measured)} #{row.unit} " <>
+      "(#{number(row.low)} to #{number(row.high)}), #{bound(row)} #{number(row.limit)}"
   end
 
-  def bound(%{bound: :at_most}), do: "at most"
-  def bound(%{bound: :at_least}), do: "at least"
+  @doc "All rows, as a table."
+  def table(rows) do
+    {"budgets (medians of the ratios within each round, and their intervals)",
+     ["", "measured", "from", "to", "", "", "limit", "aim", ""],
+     for row <- rows do
+       [row.what, row.measured, row.low, row.high, row.unit, bound(row), row.limit, row.aim] ++
+         [verdict(row)]
+     end}
+  end
+
+  defp verdict(%{met: nil, aim: nil}), do: "-"
+  defp verdict(%{met: nil, aim: aim, measured: measured}) when measured <= aim, do: "aim met"
+  defp verdict(%{met: nil}), do: "aim missed"
+  defp verdict(%{met: met, sure: true}), do: word(met)
+  defp verdict(%{met: met, settled: false}), do: word(met) <> "? (time was up)"
+  defp verdict(%{met: met}), do: word(met) <> "?"
+
+  defp word(true), do: "met"
+  defp word(false), do: "MISSED"
+
+  def bound(row), do: row.bound |> to_string() |> String.replace("_", " ")
 
   defdelegate number(number), to: GrpcLb.Bench.Table, as: :cell
 

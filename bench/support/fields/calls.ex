@@ -22,7 +22,7 @@ defmodule GrpcLb.Bench.Fields.Calls do
   ]
 
   @impl true
-  def title(:pid, backends), do: "a call in flight, #{Backends.count(backends)}"
+  def title(_kind, backends), do: "a call in flight, #{Backends.count(backends)}"
 
   @impl true
   def cases(plan), do: for(size <- plan.call_sizes, do: {:pid, size})

@@ -8,7 +8,7 @@ defmodule GrpcLb.Bench.Fields.Crowds do
   alias GrpcLb.Bench.Fields.Picks
 
   @impl true
-  def title(:pid, backends), do: "throughput, pick of a pid, #{Backends.count(backends)}"
+  def title(_kind, backends), do: "throughput, pick of a pid, #{Backends.count(backends)}"
 
   @impl true
   def cases(_plan), do: [{:pid, 5}]

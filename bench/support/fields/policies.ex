@@ -29,7 +29,7 @@ defmodule GrpcLb.Bench.Fields.Policies do
   @keyed %{100 => %{ring_hash: 3.0, maglev: 1.5}, 1000 => %{ring_hash: 4.0, maglev: 2.0}}
 
   @impl true
-  def title(:pid, backends), do: "pick by weight, load or key, #{Backends.count(backends)}"
+  def title(_kind, backends), do: "pick by weight, load or key, #{Backends.count(backends)}"
 
   @impl true
   def cases(plan), do: for(size <- plan.policy_sizes, do: {:pid, size})

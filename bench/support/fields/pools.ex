@@ -13,7 +13,7 @@ defmodule GrpcLb.Bench.Fields.Pools do
   @by_reference 1.6
 
   @impl true
-  def title(:pid, members), do: "pool of #{Backends.count(members, "member", "members")}"
+  def title(_kind, members), do: "pool of #{Backends.count(members, "member", "members")}"
 
   @impl true
   def cases(plan), do: for(size <- plan.pool_sizes, do: {:pid, size})
