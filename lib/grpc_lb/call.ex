@@ -1,8 +1,8 @@
 defmodule GrpcLb.Call do
-  # Checks a call out, makes it and completes it: `run/3` of balancers, connections and pools.
+  # Begins a call, makes it and ends it: `run/3` of balancers, connections and pools.
   @moduledoc false
 
-  alias GrpcLb.{LoadReport, Options}
+  alias GrpcLb.{Line, LoadReport, Native, Options, Slots}
 
   @options [
     key: [
@@ -47,8 +47,13 @@ defmodule GrpcLb.Call do
   @typedoc "How long a call waits while there is nothing to pick. `nil` was not said."
   @type wait :: timeout() | false | nil
 
-  @typep checkout ::
-           (options :: map() -> {:ok, value :: term(), GrpcLb.ticket()} | {:error, term()})
+  @typedoc "The options of a call: read, and with their defaults."
+  @type options :: %{
+          required(:key) => term(),
+          required(:outcome) => (result :: term() -> GrpcLb.outcome()) | nil,
+          required(:load_report) => (result :: term() -> LoadReport.t() | nil) | nil,
+          optional(:wait_for_ready) => wait()
+        }
 
   @doc "The options of a run as a list in Markdown."
   @spec docs() :: String.t()
@@ -79,59 +84,74 @@ defmodule GrpcLb.Call do
 
   def wait!(opts, whose), do: Options.validate!(opts, @prepared_wait, whose).wait_for_ready
 
-  @doc "See `GrpcLb.run/3`. `checkout` is given the options of the call."
-  @spec run(checkout(), (value :: term() -> result), keyword()) :: result | {:error, term()}
+  @doc "See `GrpcLb.run/3`."
+  @spec run(GrpcLb.balancer(), (value :: term() -> result), keyword()) ::
+          result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(checkout, fun, opts), do: run(checkout, fun, opts, @prepared)
+  def run(balancer, fun, opts) do
+    options = read!(fun, opts, @prepared)
+    slots = Slots.own()
 
-  @doc "As `run/3`, of what can wait until there is something to pick: the options say how long."
-  @spec run_to_wait(checkout(), (value :: term() -> result), keyword()) ::
-          result | {:error, term()}
-        when result: term()
-  def run_to_wait(checkout, fun, opts), do: run(checkout, fun, opts, @prepared_to_wait)
-
-  defp run(checkout, fun, opts, prepared) do
-    unless is_function(fun, 1) do
-      raise ArgumentError, "fun must be a function of one argument, got: #{inspect(fun)}"
-    end
-
-    options = options!(opts, prepared)
-
-    with {:ok, value, ticket} <- checkout.(options) do
-      make(value, ticket, fun, options.outcome || (&outcome/1), options.load_report)
-    end
+    with {:ok, value, call} <- Line.begin(balancer, slots, options.key),
+         do: make(slots, call, value, fun, options)
   end
 
-  defp options!([], prepared), do: prepared.defaults
-  defp options!(opts, prepared), do: Options.validate!(opts, prepared, "run/3")
+  @doc "Reads the arguments of a run that can wait until there is something to pick."
+  @spec read_to_wait!(fun :: term(), keyword()) :: options()
+  def read_to_wait!(fun, opts), do: read!(fun, opts, @prepared_to_wait)
 
-  @doc "Calls `fun` with the value that was checked out, and completes the call."
-  @spec make(
-          value :: term(),
-          GrpcLb.ticket(),
-          (value :: term() -> result),
-          (result -> GrpcLb.outcome()),
-          (result -> LoadReport.t() | nil) | nil
-        ) :: result
+  defp read!(fun, [], prepared) when is_function(fun, 1), do: prepared.defaults
+
+  defp read!(fun, opts, prepared) when is_function(fun, 1),
+    do: Options.validate!(opts, prepared, "run/3")
+
+  defp read!(fun, _opts, _prepared) do
+    raise ArgumentError, "fun must be a function of one argument, got: #{inspect(fun)}"
+  end
+
+  @doc "Calls `fun` with the value of a call that has begun, and ends the call."
+  @spec make(Native.slots(), Slots.call(), value :: term(), (term() -> result), options()) ::
+          result
         when result: term()
-  def make(value, ticket, fun, outcome, load_report \\ nil) do
-    result = completing(ticket, {:error, :raised}, fn -> fun.(value) end)
-
-    completing(ticket, :cancelled, fn ->
-      report = if load_report, do: [load_report: load_report.(result)], else: []
-      GrpcLb.complete(ticket, outcome.(result), report)
-    end)
-
+  def make(slots, call, value, fun, options) do
+    result = calling(slots, call, value, fun)
+    finish(slots, call, result, options)
     result
   end
 
-  # Calls `fun`, and completes the call if it raises, exits or throws.
-  defp completing(ticket, outcome, fun) do
-    fun.()
+  defp calling(slots, call, value, fun) do
+    fun.(value)
   catch
     kind, reason ->
-      GrpcLb.complete(ticket, outcome)
+      Slots.finish(slots, call, :error, nil)
       :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  # Nothing in here can raise.
+  defp finish(slots, call, result, %{outcome: nil, load_report: nil}) do
+    Slots.finish(slots, call, native_outcome!(outcome(result)), nil)
+  end
+
+  defp finish(slots, call, result, %{outcome: judge, load_report: reported}) do
+    report = reported && reported.(result)
+    outcome = if judge, do: judge.(result), else: outcome(result)
+    Slots.finish(slots, call, native_outcome!(outcome), report && LoadReport.to_native(report))
+  catch
+    kind, reason ->
+      Slots.finish(slots, call, :cancelled, nil)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  @doc "An outcome as `GrpcLb.Native` has it."
+  @spec native_outcome!(GrpcLb.outcome()) :: Native.outcome()
+  def native_outcome!(:ok), do: :ok
+  def native_outcome!({:error, {:transport, _reason}}), do: :transport_error
+  def native_outcome!({:error, _reason}), do: :error
+  def native_outcome!(:cancelled), do: :cancelled
+
+  def native_outcome!(other) do
+    raise ArgumentError,
+          "outcome must be :ok, {:error, reason} or :cancelled, got: #{inspect(other)}"
   end
 
   @doc "The outcome of a call, judged by its result."

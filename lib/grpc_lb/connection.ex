@@ -170,7 +170,7 @@ defmodule GrpcLb.Connection do
       end
   """
 
-  alias GrpcLb.{Call, Holder, Line, Native, Secret, Waiters}
+  alias GrpcLb.{Call, Holder, Line, Native, Secret, Slots, Waiters}
   alias GrpcLb.Connection.{Connectivity, Held, Options, Server, States, Waiting}
 
   @resolve_now [
@@ -664,20 +664,23 @@ defmodule GrpcLb.Connection do
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
   def run(%__MODULE__{balancer: balancer} = handle, fun, opts) do
-    Call.run_to_wait(
-      fn %{key: key, wait_for_ready: wait} ->
-        with {:error, :no_backends} <- Line.checkout(balancer, key),
-             # Whoever waits for room holds up nobody who waits for a backend.
-             {:error, :overloaded} <-
-               Waiting.attempt(handle, wait, fn -> GrpcLb.checkout(balancer, key) end),
-             do: Line.checkout(balancer, key)
-      end,
-      fun,
-      opts
-    )
+    options = Call.read_to_wait!(fun, opts)
+    slots = Slots.own()
+
+    with {:ok, value, call} <-
+           begin(handle, balancer, slots, options.key, options.wait_for_ready),
+         do: Call.make(slots, call, value, fun, options)
   end
 
   def run(other, _fun, _opts), do: no_handle!(other)
+
+  defp begin(handle, balancer, slots, key, wait) do
+    with {:error, :no_backends} <- Line.begin(balancer, slots, key),
+         # Whoever waits for room holds up nobody who waits for a backend.
+         {:error, :overloaded} <-
+           Waiting.attempt(handle, wait, fn -> Slots.begin(balancer, slots, key) end),
+         do: Line.begin(balancer, slots, key)
+  end
 
   @doc """
   Asks for a resolution now, and returns at once.

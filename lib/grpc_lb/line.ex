@@ -3,7 +3,7 @@ defmodule GrpcLb.Line do
   # Checkouts that may wait for room, in order of arrival. The line is the balancer's, natively: no
   # process keeps it, and a call that has not to wait meets nothing of it.
 
-  alias GrpcLb.{Key, Native}
+  alias GrpcLb.{Key, Native, Slots}
 
   @typep checkout ::
            {:ok, value :: term(), GrpcLb.ticket()}
@@ -17,16 +17,27 @@ defmodule GrpcLb.Line do
     end
   end
 
-  @doc "As `checkout/2`, of backends whose value is none of these."
-  @spec checkout_except(GrpcLb.balancer(), values :: [term()], key :: term()) :: checkout()
-  def checkout_except(balancer, values, key) do
+  @doc "As `checkout/2`, for a call that this process ends with `GrpcLb.Slots.finish/4`."
+  @spec begin(GrpcLb.balancer(), Native.slots(), key :: term()) ::
+          {:ok, value :: term(), Slots.call()} | {:error, :no_backends | :closed | :overloaded}
+  def begin(balancer, slots, key) do
+    case Slots.begin(balancer, slots, key) do
+      {:error, :overloaded} -> line_up(balancer, [], Key.to_native(key))
+      begun -> begun
+    end
+  end
+
+  @doc "As `begin/3`, of backends whose value is none of these."
+  @spec begin_except(GrpcLb.balancer(), Native.slots(), values :: [term()], key :: term()) ::
+          {:ok, value :: term(), Slots.call()} | {:error, :no_backends | :closed | :overloaded}
+  def begin_except(balancer, slots, values, key) do
     key = Key.to_native(key)
 
-    checked_out =
-      with {:error, :unfinished} <- call(:checkout_except, balancer, values, key),
+    begun =
+      with {:error, :unfinished} <- Slots.begin_except(balancer, slots, values, key),
            do: call(:checkout_except_thoroughly, balancer, values, key)
 
-    with {:error, :overloaded} <- checked_out, do: line_up(balancer, values, key)
+    with {:error, :overloaded} <- begun, do: line_up(balancer, values, key)
   end
 
   defp line_up(balancer, except, key) do

@@ -8,7 +8,7 @@ defmodule GrpcLb.Native do
   call less away.
 
   `pick/1`, `pick/2`, `checkout/1`, `checkout/2`, `checkout_except/2` and `/3`, `line_up/1`, `leave_line/1`, `first_response/1`,
-  `complete/4`, `summary/1`, `manual_clock/0` and `live_counts/0` run on the calling scheduler and never
+  `complete/4`, `slots/0`, `begin_call/2` and `/3`, `begin_call_except/4`, `complete/5`, `summary/1`, `manual_clock/0` and `live_counts/0` run on the calling scheduler and never
   wait. All others run on a dirty CPU scheduler. Picks and checkouts go on on one where they do not
   find a backend among some hundreds that are dead or full.
 
@@ -37,6 +37,15 @@ defmodule GrpcLb.Native do
 
   @typedoc "A call in flight: a reference to a NIF resource, valid on this node."
   @type ticket :: reference()
+
+  @typedoc "Room for the calls in flight of one process: a reference to a NIF resource, see `slots/0`."
+  @type slots :: reference()
+
+  @typedoc "A call in flight among the slots of a process."
+  @type slot :: pos_integer()
+
+  @typedoc "How a call went, see `GrpcLb.complete/3`."
+  @type outcome :: :ok | :error | :transport_error | :cancelled
 
   @typedoc "A clock that tests move: a reference to a NIF resource, valid on this node."
   @type clock :: reference()
@@ -373,7 +382,7 @@ defmodule GrpcLb.Native do
   """
   @spec complete(
           ticket(),
-          :ok | :error | :transport_error | :cancelled,
+          outcome(),
           load_report() | nil,
           latency :: non_neg_integer() | :none | nil
         ) :: :ok | {:error, :already_completed}
@@ -386,11 +395,112 @@ defmodule GrpcLb.Native do
   @doc false
   @spec end_call(
           ticket(),
-          :ok | :error | :transport_error | :cancelled,
+          outcome(),
           load_report() | nil,
           latency :: non_neg_integer() | :none | nil
         ) :: :ok | {:error, :already_completed}
   def end_call(_ticket, _outcome, _load_report, _latency), do: not_loaded()
+
+  @doc """
+  Makes room for the calls in flight of the calling process: what `GrpcLb.run/3` uses in place of tickets.
+
+  One is enough for a process, for any number of calls at once, of any balancers. No other process can
+  begin or end calls in it. When it is garbage, as it is when the process is dead, the calls in it that
+  have not ended are cancelled; a process that lives on has to end each of its calls.
+
+  Runs on the calling scheduler.
+
+      iex> is_reference(GrpcLb.Native.slots())
+      true
+  """
+  @spec slots() :: slots()
+  def slots, do: not_loaded()
+
+  @doc """
+  As `checkout/1`, for a call that the calling process ends itself with `complete/5`. The call has a slot,
+  an integer that no other call in these `slots` has, in the place of a ticket.
+
+    * `{:ok, value, slot}`
+    * `{:ok, value, ticket}` - there is no slot for the call, which is to be ended with `complete/4`:
+      another build of the library made the balancer, or the search for a backend had to go on on a dirty
+      scheduler
+    * `{:error, :other_build}` - another build made `slots`. Calls in them are ended as ever; new ones need
+      new slots.
+    * any other error of `checkout/1`
+
+  Runs on the calling scheduler. Raises `ArgumentError` when an argument is not of its type, or `slots`
+  are those of another process.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a])
+      iex> slots = GrpcLb.Native.slots()
+      iex> {:ok, :a, slot} = GrpcLb.Native.begin_call(lb, slots)
+      iex> GrpcLb.Native.complete(slots, slot, :ok, nil, nil)
+      :ok
+      iex> GrpcLb.Native.complete(slots, slot, :ok, nil, nil)
+      {:error, :already_completed}
+  """
+  @spec begin_call(balancer(), slots()) ::
+          {:ok, value :: term(), slot() | ticket()}
+          | {:error, :no_backends | :closed | :overloaded | :other_build}
+  def begin_call(_balancer, _slots), do: not_loaded()
+
+  @doc """
+  As `begin_call/2`, for a call that has a key.
+
+      iex> {:ok, lb} = GrpcLb.new(:ring_hash, ["10.0.0.1:50051", "10.0.0.2:50051"])
+      iex> {:ok, "10.0.0.2:50051", _slot} = GrpcLb.Native.begin_call(lb, GrpcLb.Native.slots(), "user 7")
+  """
+  @spec begin_call(balancer(), slots(), key()) ::
+          {:ok, value :: term(), slot() | ticket()}
+          | {:error, :no_backends | :closed | :overloaded | :other_build}
+  def begin_call(_balancer, _slots, _key), do: not_loaded()
+
+  @doc """
+  As `begin_call/3`, and never one of these values: `{:error, :unfinished}` where `checkout_except/2` says
+  so. The key may be `nil`: none.
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
+      iex> {:ok, :b, _slot} =
+      ...>   GrpcLb.Native.begin_call_except(lb, GrpcLb.Native.slots(), [:a], nil)
+  """
+  @spec begin_call_except(balancer(), slots(), values :: [term()], key()) ::
+          {:ok, value :: term(), slot() | ticket()}
+          | {:error, :no_backends | :closed | :overloaded | :unfinished | :other_build}
+  def begin_call_except(_balancer, _slots, _values, _key), do: not_loaded()
+
+  @doc """
+  Ends a call that has a slot. As `complete/4`, by the process that has begun it.
+
+  Runs on the calling scheduler. Raises `ArgumentError` when an argument is not of its type, or `slots`
+  are those of another process, and has not ended the call then.
+
+      iex> {:ok, lb} = GrpcLb.new(:least_request, [:a])
+      iex> slots = GrpcLb.Native.slots()
+      iex> {:ok, :a, slot} = GrpcLb.Native.begin_call(lb, slots)
+      iex> GrpcLb.Native.complete(slots, slot, :ok, %{cpu_utilization: 0.5}, 2_000_000)
+      :ok
+      iex> %{backends: [%{successes: 1, latency_ns: 2_000_000}]} = GrpcLb.info(lb)
+  """
+  @spec complete(
+          slots(),
+          slot(),
+          outcome(),
+          load_report() | nil,
+          latency :: non_neg_integer() | :none | nil
+        ) :: :ok | {:error, :already_completed}
+  def complete(slots, slot, outcome, load_report, latency) do
+    end_call(slots, slot, outcome, LoadReport.bounded!(load_report), latency)
+  end
+
+  @doc false
+  @spec end_call(
+          slots(),
+          slot(),
+          outcome(),
+          load_report() | nil,
+          latency :: non_neg_integer() | :none | nil
+        ) :: :ok | {:error, :already_completed}
+  def end_call(_slots, _slot, _outcome, _load_report, _latency), do: not_loaded()
 
   @doc """
   Makes a balancer. See `GrpcLb.new/3`, which takes its arguments in more forms.
@@ -659,7 +769,7 @@ defmodule GrpcLb.Native do
       pick was reading when they should have been freed
     * `:values` - environments in which ids and values are kept, one a backend, and names of balancers; atoms, local pids
       and ports, small integers, `[]` and binaries of up to 63 bytes need none
-    * `:tickets` - calls in flight: tickets that are neither completed nor garbage collected
+    * `:tickets` - calls in flight: tickets and slots that are neither completed nor garbage collected
 
   Runs on the calling scheduler.
 

@@ -122,7 +122,7 @@ defmodule GrpcLb.Pool do
   What `GrpcLb.new/3` calls a backend is a member here.
   """
 
-  alias GrpcLb.{Call, Line, Native, Secret, Waiters}
+  alias GrpcLb.{Call, Line, Native, Secret, Slots, Waiters}
   alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options, Request}
 
   @cast_options [
@@ -534,19 +534,21 @@ defmodule GrpcLb.Pool do
           result | {:error, :no_backends | :not_running | :overloaded}
         when result: term()
   def run(pool, fun, opts \\ []) do
-    Call.run_to_wait(
-      fn %{key: key, wait_for_ready: wait} ->
-        in_line = &Line.checkout(&1, key)
+    options = Call.read_to_wait!(fun, opts)
+    slots = Slots.own()
 
-        with {:error, :no_backends} = none <- in_balancer(pool, in_line),
-             # Whoever waits for room holds up nobody who waits for a member.
-             {:error, :overloaded} <- or_wait(none, pool, wait, &GrpcLb.checkout(&1, key)),
-             do: in_balancer(pool, in_line)
-      end,
-      fun,
-      opts
-    )
+    with {:ok, value, call} <- begin(pool, slots, options.key, options.wait_for_ready),
+         do: Call.make(slots, call, value, fun, options)
   end
+
+  defp begin(pool, slots, key, wait) do
+    with {:error, :no_backends} = none <- begin_in_line(pool, slots, key),
+         # Whoever waits for room holds up nobody who waits for a member.
+         {:error, :overloaded} <- or_wait(none, pool, wait, &Slots.begin(&1, slots, key)),
+         do: begin_in_line(pool, slots, key)
+  end
+
+  defp begin_in_line(pool, slots, key), do: in_balancer(pool, &Line.begin(&1, slots, key))
 
   @doc """
   Checks out a member, calls it with `GenServer.call/3`, and completes the call.
@@ -609,8 +611,10 @@ defmodule GrpcLb.Pool do
 
   # passed_over: :dead when a dead member was, and the nodes that were not connected.
   defp call(pool, request, options, passed_over) do
-    with {:ok, server, ticket} <- checkout_other(pool, options.key, passed_over) do
-      case Call.make(server, ticket, &try_call(&1, request, options.timeout), &outcome/1) do
+    slots = Slots.own()
+
+    with {:ok, server, call} <- begin_at_other(pool, slots, options.key, passed_over) do
+      case make(slots, call, server, request, options.timeout) do
         {:ok, reply} ->
           Request.answer(reply)
 
@@ -630,35 +634,33 @@ defmodule GrpcLb.Pool do
 
   # The feed takes the members of a lost node out, but it can be busy, and a call has no time to wait
   # for it. As long as such members are picked, one that can be reached is taken from the list.
-  defp checkout_other(pool, key, passed_over) do
-    with {:ok, server, ticket} <- checkout_except(pool, [self()], key) do
+  defp begin_at_other(pool, slots, key, passed_over) do
+    with {:ok, server, call} <- begin_except(pool, slots, [self()], key) do
       if passed_over == [] or connected?(server) do
-        {:ok, server, ticket}
+        {:ok, server, call}
       else
-        # The ticket is that of another member. To complete it again changes nothing.
-        GrpcLb.complete(ticket, :cancelled)
+        # The call is counted for another member. To end it again changes nothing.
+        Slots.finish(slots, call, :cancelled, nil)
 
         with {:ok, members} <- listed(pool) do
           reachable =
             for %{value: value} <- members, connected?(value) and not self?(value), do: value
 
-          {:ok, if(reachable == [], do: server, else: Enum.random(reachable)), ticket}
+          {:ok, if(reachable == [], do: server, else: Enum.random(reachable)), call}
         end
       end
     end
   end
 
   # Nobody can call itself: the policy chooses among the others.
-  defp checkout_except(pool, servers, key) do
-    checkout = &Line.checkout_except(&1, servers, key)
-
-    with {:ok, server, ticket} <- in_balancer(pool, checkout) do
+  defp begin_except(pool, slots, servers, key) do
+    with {:ok, server, call} <- in_balancer(pool, &Line.begin_except(&1, slots, servers, key)) do
       # A value can be a name of this process.
       if self?(server) do
-        GrpcLb.complete(ticket, :cancelled)
-        checkout_except(pool, [server | servers], key)
+        Slots.finish(slots, call, :cancelled, nil)
+        begin_except(pool, slots, [server | servers], key)
       else
-        {:ok, server, ticket}
+        {:ok, server, call}
       end
     end
   end
@@ -670,6 +672,17 @@ defmodule GrpcLb.Pool do
   defp self?({:global, _term} = name), do: GenServer.whereis(name) == self()
   defp self?({:via, _module, _term} = name), do: GenServer.whereis(name) == self()
   defp self?(_no_server), do: false
+
+  defp make(slots, call, server, request, timeout) do
+    result = try_call(server, request, timeout)
+    Slots.finish(slots, call, Call.native_outcome!(outcome(result)), nil)
+    result
+  catch
+    # Not an exit: that of the call is a result.
+    kind, reason ->
+      Slots.finish(slots, call, :error, nil)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
 
   defp outcome({:ok, reply}), do: Call.outcome(reply)
   defp outcome({:unsent, _where, reason}), do: {:error, {:transport, reason}}

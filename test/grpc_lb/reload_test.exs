@@ -66,6 +66,16 @@ defmodule GrpcLb.ReloadTest do
     Peer.run(peer, Peer.Reload, :drop, [holder])
   end
 
+  test "a run that began in one build ends there, and those in it are in the build of each",
+       %{peer: peer} do
+    holder = Peer.run(peer, Peer.Reload, :hold_run)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    assert Peer.run(peer, Peer.Reload, :run_in_held_run, [holder]) == :ok
+    assert Peer.run(peer, Peer.Reload, :after_held_run, [holder]) == :ok
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+  end
+
   test "another build has the clock moved that the old one made, and takes it for none of its own",
        %{peer: peer} do
     holder = Peer.run(peer, Peer.Reload, :hold_clock)

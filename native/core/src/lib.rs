@@ -37,7 +37,7 @@
 //! | [load] | measures backends |
 //! | [policy], [health] | which backend is picked, and which may be; they see loads |
 //! | [`config`](Config), `shared`, `drain`, `entry` | what is kept for a balancer, and for a backend |
-//! | `rows`, `memory`, `members`, `watched`, `group`, `snapshot`, [`ticket`](Ticket) | lists of backends, and calls |
+//! | `rows`, `memory`, `members`, `watched`, `group`, `snapshot`, [`call`](Call), [`ticket`](Ticket) | lists of backends, and calls |
 //! | [`balancer`](Balancer) | picks, calls, changes, time, info |
 
 #![deny(unsafe_code)]
@@ -45,6 +45,7 @@
 mod alarm;
 mod backend;
 mod balancer;
+mod call;
 mod caller;
 mod config;
 mod cursor;
@@ -83,10 +84,11 @@ pub use balancer::{
     BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained,
     Garbage, Info, LayerInfo, MemberError, Offers, Summary,
 };
+pub use call::{Begun, Call, Ended, LatencySample};
 pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;
 pub use snapshot::{Search, Unavailable};
-pub use ticket::{AlreadyCompleted, LatencySample, Ticket};
+pub use ticket::{AlreadyCompleted, Ticket};
 pub use time::Time;

@@ -9,9 +9,11 @@ use crate::sync::{Tally, TallyOrdering as Ordering};
 static BALANCERS: Tally = Tally::new(0);
 static SNAPSHOTS: Tally = Tally::new(0);
 
-/// One count for each caller, since callers that write one word wait for each other's caches. The
-/// last is for all callers that have none of their own.
-static CALLS: [CachePadded<Calls>; 65] = [const { CachePadded::new(Calls::new()) }; 65];
+/// Counts of each caller, since callers that write one word wait for each other's caches.
+static CALLS: [CachePadded<Calls>; 64] = [const { CachePadded::new(Calls::new()) }; 64];
+
+/// Those of all callers that have none of their own.
+static ELSEWHERE: CachePadded<Calls> = CachePadded::new(Calls::new());
 
 struct Calls {
     begun: Tally,
@@ -44,16 +46,23 @@ pub fn live_counts() -> LiveCounts {
         // Relaxed: counts order nothing.
         balancers: BALANCERS.load(Ordering::Relaxed),
         snapshots: SNAPSHOTS.load(Ordering::Relaxed),
-        tickets: CALLS
-            .iter()
-            .map(|calls| {
-                // In this order: Acquire pairs with the Release in `end`, so that no call counts as
-                // ended that does not count as begun.
-                let ended = calls.ended.load(Ordering::Acquire);
-                calls.begun.load(Ordering::Relaxed) - ended
-            })
-            .sum(),
+        tickets: calls_in_flight(),
     }
+}
+
+/// A call can end by another caller than it began.
+fn calls_in_flight() -> usize {
+    let all = || CALLS.iter().chain([&ELSEWHERE]);
+    let sum = |sum: usize, count: usize| sum.wrapping_add(count);
+    // In this order: Acquire pairs with the Release in `end_call`, so that no call counts as ended that
+    // does not count as begun.
+    let ended = all()
+        .map(|calls| calls.ended.load(Ordering::Acquire))
+        .fold(0, sum);
+    let begun = all()
+        .map(|calls| calls.begun.load(Ordering::Relaxed))
+        .fold(0, sum);
+    begun.wrapping_sub(ended)
 }
 
 /// A kind of thing that is counted.
@@ -91,29 +100,33 @@ impl<K: Kind> Drop for Counted<K> {
     }
 }
 
-/// Where a call is counted as begun, and later as ended.
-pub(crate) struct CountedCall(u8);
-
-impl CountedCall {
-    /// `caller` is the caller's number: unique among the callers alive.
-    #[inline]
-    pub(crate) fn begin(caller: usize) -> Self {
-        let shared = CALLS.len() - 1;
-        let index = caller.min(shared);
-        let begun = &CALLS[index].begun;
-        // Relaxed, and a load and a store: no other thread writes this one. When the caller's number
-        // passes on to another thread, the claim of it orders what the last one stored.
-        match index == shared {
-            false => begun.store(begun.load(Ordering::Relaxed) + 1, Ordering::Relaxed),
-            true => drop(begun.fetch_add(1, Ordering::Relaxed)),
-        }
-        CountedCall(index as u8)
+/// Counts a call that begins. `caller` is the number of the calling thread: unique among the callers alive.
+#[inline]
+pub(crate) fn begin_call(caller: usize) {
+    match CALLS.get(caller) {
+        Some(own) => add_one(&own.begun),
+        // Relaxed: a count orders nothing.
+        None => drop(ELSEWHERE.begun.fetch_add(1, Ordering::Relaxed)),
     }
+}
 
-    /// Once, on any thread.
-    #[inline]
-    pub(crate) fn end(&self) {
+/// Counts the end of a call, on whichever thread. `caller` is its number, if it has one.
+#[inline]
+pub(crate) fn end_call(caller: Option<usize>) {
+    match caller.and_then(|caller| CALLS.get(caller)) {
+        Some(own) => add_one(&own.ended),
         // Release: see `live_counts`.
-        CALLS[self.0 as usize].ended.fetch_add(1, Ordering::Release);
+        None => drop(ELSEWHERE.ended.fetch_add(1, Ordering::Release)),
     }
+}
+
+/// A load and a store: no other thread writes it. When a caller's number passes on to another thread, the
+/// claim of it orders what the last one stored.
+#[inline]
+fn add_one(own: &Tally) {
+    // Release: see `live_counts`. Relaxed for the load: see above.
+    own.store(
+        own.load(Ordering::Relaxed).wrapping_add(1),
+        Ordering::Release,
+    );
 }

@@ -1,46 +1,24 @@
 //! Ticket of a call in flight.
 
 use std::fmt;
-use std::time::Duration;
+use std::ops::Deref;
 
-use triomphe::Arc;
-
-use crate::backend::Owner;
-use crate::entry::{EndedCall, Entry};
-use crate::live::CountedCall;
-use crate::load::cohorts::Cohort;
+use crate::call::{Begun, LatencySample};
 use crate::load::orca::LoadReport;
-use crate::load::reported_weight::Source;
 use crate::load::Outcome;
 use crate::sync::{AtomicBool, Ordering};
 use crate::time::Time;
 
-/// A call in flight, from [`Balancer::checkout`](crate::Balancer::checkout) on. It ends when it is
-/// completed; one that is dropped before that was cancelled. It may outlive its balancer.
+/// A call in flight, from [`Balancer::checkout`](crate::Balancer::checkout) on, that any thread may end.
+/// It ends when it is completed; one that is dropped before that was cancelled. It may outlive its
+/// balancer.
 pub struct Ticket {
-    entry: Arc<Entry>,
-    started: Time,
-    cohort: Cohort,
+    begun: Begun,
     /// Whether the first answer came, with which the latency was measured.
     answered: AtomicBool,
-    /// Whether it counts among all calls in flight: not if it began while those were not limited.
-    counted_in_total: bool,
     ended: AtomicBool,
     /// Whether it was the last call for which somebody waits.
     ended_drain: AtomicBool,
-    counted: CountedCall,
-}
-
-/// What a call that ends tells of its backend's latency.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LatencySample {
-    /// What was measured: to its first answer, or to its end.
-    #[default]
-    Measured,
-    /// Nothing: how long it took was up to its caller.
-    None,
-    /// What the caller has measured.
-    Given(Duration),
 }
 
 /// The call has ended already, and nothing was counted for it again.
@@ -56,28 +34,6 @@ impl fmt::Display for AlreadyCompleted {
 impl std::error::Error for AlreadyCompleted {}
 
 impl Ticket {
-    /// `entry` has counted the call as in flight, in this cohort, and so have all calls if `counted_in_total`.
-    /// `caller` is the caller's number.
-    #[inline]
-    pub(crate) fn new(
-        entry: Arc<Entry>,
-        cohort: Cohort,
-        now: Time,
-        counted_in_total: bool,
-        caller: usize,
-    ) -> Self {
-        Ticket {
-            cohort,
-            entry,
-            started: now,
-            answered: AtomicBool::new(false),
-            counted_in_total,
-            ended: AtomicBool::new(false),
-            ended_drain: AtomicBool::new(false),
-            counted: CountedCall::begin(caller),
-        }
-    }
-
     /// Notes that the first answer came: the call took until now, however long it goes on, and
     /// however it ends. Only the first of all calls of this does anything, and none after the end.
     #[inline]
@@ -86,7 +42,7 @@ impl Ticket {
         if self.ended.load(Ordering::Relaxed) || self.answered.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.entry.on_answer(now.since(self.started), now);
+        self.begun.on_answer(now);
     }
 
     /// Ends the call: it is no longer in flight, and its outcome, how long it took and what the
@@ -111,27 +67,8 @@ impl Ticket {
         now: Time,
     ) -> Result<(), AlreadyCompleted> {
         self.end(outcome, latency, now)?;
-        if let Some(report) = report {
-            self.entry.on_report(report, Source::PerCall, now);
-        }
+        self.begun.on_report(report, now);
         Ok(())
-    }
-
-    /// Whether the balancer has work that is not to wait until it is due: this call may have been
-    /// one failure too many.
-    pub fn is_urgent(&self) -> bool {
-        self.entry.shared.is_urgent()
-    }
-
-    /// Whether somebody waits for the room that this call has left: to be asked when it has ended.
-    #[inline]
-    pub fn is_awaited(&self) -> bool {
-        self.entry.shared.line.awaits_room()
-    }
-
-    /// Tells the first who waits, see [`Balancer::tell_first`](crate::Balancer::tell_first).
-    pub fn tell_first(&self, tell: impl FnOnce(Owner, u64)) {
-        self.entry.shared.line.tell_first(tell);
     }
 
     /// Whether somebody waited for this call as the last one, see
@@ -141,11 +78,6 @@ impl Ticket {
     pub fn has_ended_drain(&self) -> bool {
         // Relaxed: the thread that has ended the call asks.
         self.ended_drain.load(Ordering::Relaxed)
-    }
-
-    /// Tells those who waited for this call. `tell` runs under a lock, and must not use the balancer.
-    pub fn tell_drained(&self, tell: impl FnMut(Owner, u64)) {
-        self.entry.drains.tell(tell);
     }
 
     /// Whether the call was completed.
@@ -167,26 +99,34 @@ impl Ticket {
         if self.ended.swap(true, Ordering::Relaxed) {
             return Err(AlreadyCompleted);
         }
-        let took = match latency {
-            // Relaxed: as in `first_response`. Measured once, unless both come at once.
-            LatencySample::Measured if self.answered.load(Ordering::Relaxed) => None,
-            LatencySample::Measured => Some(now.since(self.started)),
-            LatencySample::None => None,
-            LatencySample::Given(took) => Some(took),
-        };
-        let ended_drain = self.entry.end(EndedCall {
-            outcome,
-            took,
-            cohort: self.cohort,
-            now,
-            counted_in_total: self.counted_in_total,
-        });
-        if ended_drain {
+        // Relaxed: as in `first_response`. Measured once, unless both come at once.
+        let answered = self.answered.load(Ordering::Relaxed);
+        if self.begun.end(outcome, latency, answered, now, None) {
             // Relaxed: see `has_ended_drain`.
             self.ended_drain.store(true, Ordering::Relaxed);
         }
-        self.counted.end();
         Ok(())
+    }
+}
+
+impl From<Begun> for Ticket {
+    #[inline]
+    fn from(begun: Begun) -> Self {
+        Ticket {
+            begun,
+            answered: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            ended_drain: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Deref for Ticket {
+    type Target = Begun;
+
+    #[inline]
+    fn deref(&self) -> &Begun {
+        &self.begun
     }
 }
 
@@ -196,8 +136,7 @@ impl Drop for Ticket {
         // No other thread has the ticket any more, and what made this thread its last owner orders what
         // others did with it.
         if !self.has_ended() {
-            // Here is no clock, so how long it went on is not known.
-            let _ = self.end(Outcome::Cancelled, LatencySample::None, self.started);
+            self.begun.end_dropped();
         }
     }
 }

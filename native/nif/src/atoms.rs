@@ -85,6 +85,7 @@ rustler::atoms! {
     oldest_in_flight,
     on_owner_death,
     on_reconcile,
+    other_build,
     out_of_band,
     outlier_detection,
     overloaded,

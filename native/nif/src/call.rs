@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::{LoadReport, Report};
-use grpc_lb_core::{AlreadyCompleted, LatencySample, Outcome, Search, Ticket as Call, Unavailable};
+use grpc_lb_core::{
+    AlreadyCompleted, Begun, LatencySample, Outcome, Search, Ticket as Call, Unavailable,
+};
 use hashbrown::Equivalent;
 use rustler::{Encoder, Env, Term};
 
 use crate::balancer::Balancer;
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockReference};
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
 use crate::pick::{as_caller, reason, with_key};
@@ -69,7 +71,11 @@ fn checkout_by<'a, const APART: bool>(
 /// Goes on where most of a long list are full, or dead and have not been taken out yet.
 #[cold]
 #[inline(never)]
-fn checkout_on<'a>(env: Env<'a>, balancer: &Object<Balancer>, key: Option<u64>) -> Word<'a> {
+pub(crate) fn checkout_on<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    key: Option<u64>,
+) -> Word<'a> {
     go_on(env, &CHECKOUT_THOROUGHLY, balancer, &[key.encode(env)])
 }
 
@@ -110,7 +116,11 @@ fn checked_out<'a>(
 /// The answer to a checkout that found nobody. Who tried to get in meanwhile found its place taken.
 #[cold]
 #[inline(never)]
-fn not_checked_out<'a>(env: Env<'a>, balancer: &Balancer, unavailable: Unavailable) -> Word<'a> {
+pub(crate) fn not_checked_out<'a>(
+    env: Env<'a>,
+    balancer: &Balancer,
+    unavailable: Unavailable,
+) -> Word<'a> {
     if balancer.has_room() {
         tell_of_change(env, balancer);
     }
@@ -137,13 +147,18 @@ pub(crate) fn except_with_key<'a>(
     let values = decode::values(values, 2)?;
     Ok(
         match begin_except(env, balancer, &values, key, Search::Brief) {
-            Err(Unavailable::Unfinished) => {
-                let answer = [atoms::error(), atoms::unfinished()];
-                tuple(env, answer.map(|atom| atom.to_term(env)))
-            }
+            Err(Unavailable::Unfinished) => unfinished(env, balancer, key).to_term(env),
             begun => checked_out(env, balancer, begun),
         },
     )
+}
+
+/// `{:error, :unfinished}`: who called goes on.
+#[cold]
+#[inline(never)]
+pub(crate) fn unfinished<'a>(env: Env<'a>, _: &Object<Balancer>, _: Option<u64>) -> Word<'a> {
+    let answer = [atoms::error(), atoms::unfinished()];
+    tuple(env, answer.map(|atom| atom.to_term(env))).into()
 }
 
 /// `checkout_except_thoroughly(balancer, values) -> as checkout_except`, and always finished
@@ -245,7 +260,7 @@ pub(crate) fn leave_line<'a>(
     Ok(atoms::ok().to_term(env))
 }
 
-fn is_one_of(values: &[Offered], value: &Value) -> bool {
+pub(crate) fn is_one_of(values: &[Offered], value: &Value) -> bool {
     values.iter().any(|other| other.equivalent(value))
 }
 
@@ -265,52 +280,130 @@ pub(crate) fn first_response<'a>(
 pub(crate) fn end_call<'a>(
     env: Env<'a>,
     ticket: &Object<Ticket>,
-    [outcome, report, latency]: [Term<'a>; 3],
+    arguments: [Term<'a>; 3],
 ) -> Answer<'a> {
-    let outcome = if atoms::ok() == outcome {
-        Outcome::Success
+    let ending = Ending::decode(env, arguments, 2)?;
+    let (outcome, latency) = (ending.outcome, ending.latency);
+    let now = ticket.clock().now();
+    let completed = ticket.complete_with(outcome, latency, ending.report(), now);
+    tell_of_end(env, ticket, ticket.has_ended_drain());
+    Ok(match completed {
+        Ok(()) => after_end(env, ticket, outcome, ticket.clock()),
+        Err(AlreadyCompleted) => already_completed(env).to_term(env),
+    })
+}
+
+/// What is said of a call that ends.
+pub(crate) struct Ending<'a> {
+    pub(crate) outcome: Outcome,
+    pub(crate) latency: LatencySample,
+    report: Option<Said<'a>>,
+}
+
+enum Said<'a> {
+    Encoded(&'a [u8]),
+    Decoded(Box<Report>),
+}
+
+impl<'a> Ending<'a> {
+    /// Of the arguments from this one on.
+    #[inline]
+    pub(crate) fn decode(
+        env: Env<'a>,
+        [outcome, report, latency]: [Term<'a>; 3],
+        first: usize,
+    ) -> Result<Self, ArgumentError> {
+        Ok(Ending {
+            outcome: decode_outcome(outcome, first)?,
+            report: match atoms::nil() == report {
+                true => None,
+                false => Some(decode_report(env, report, first + 1)?),
+            },
+            latency: decode_latency(latency, first + 2)?,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn report(&self) -> Option<LoadReport<'_>> {
+        self.report.as_ref().map(|report| match report {
+            Said::Encoded(bytes) => LoadReport::Bytes(bytes),
+            Said::Decoded(report) => LoadReport::Decoded(report),
+        })
+    }
+}
+
+#[inline]
+fn decode_outcome(outcome: Term, argument: usize) -> Result<Outcome, ArgumentError> {
+    if atoms::ok() == outcome {
+        Ok(Outcome::Success)
     } else if atoms::error() == outcome {
-        Outcome::Failure
+        Ok(Outcome::Failure)
     } else if atoms::transport_error() == outcome {
-        Outcome::TransportFailure
+        Ok(Outcome::TransportFailure)
     } else if atoms::cancelled() == outcome {
-        Outcome::Cancelled
+        Ok(Outcome::Cancelled)
     } else {
-        return Err(not_an_outcome(outcome));
-    };
-    let decoded;
-    let report = if atoms::nil() == report {
-        None
-    } else if let Some(bytes) = bytes(report) {
+        Err(not_an_outcome(outcome, argument))
+    }
+}
+
+#[cold]
+fn decode_report<'a>(
+    env: Env<'a>,
+    report: Term<'a>,
+    argument: usize,
+) -> Result<Said<'a>, ArgumentError> {
+    if let Some(bytes) = bytes(report) {
         pay_for(env, bytes.len());
-        Some(LoadReport::Bytes(bytes))
-    } else {
-        decoded = decode::report(report, 3)?;
-        pay_for(env, decoded.map_bytes());
-        Some(LoadReport::Decoded(&decoded))
-    };
-    let latency = decode_latency(latency)?;
-    let completed = ticket.complete_with(outcome, latency, report, ticket.clock().now());
-    tell_of_end(env, ticket);
+        return Ok(Said::Encoded(bytes));
+    }
+    let decoded = decode::report(report, argument)?;
+    pay_for(env, decoded.map_bytes());
+    Ok(Said::Decoded(Box::new(decoded)))
+}
+
+/// The answer to who has ended a call.
+#[inline]
+pub(crate) fn after_end<'a>(
+    env: Env<'a>,
+    call: &Begun,
+    outcome: Outcome,
+    clock: &Clock,
+) -> Term<'a> {
     let failed = [Outcome::Failure, Outcome::TransportFailure].contains(&outcome);
-    if completed.is_ok() && failed && ticket.is_urgent() {
-        match ticket.clock() {
-            Clock::System => ticker::wake_now(env),
-            Clock::Manual(_) => return Ok(go_on(env, &SETTLE, ticket, &[]).to_term(env)),
+    match failed && call.is_urgent() {
+        false => atoms::ok().to_term(env),
+        true => have_done(env, clock).to_term(env),
+    }
+}
+
+/// Has the work done that a call has made urgent.
+#[cold]
+#[inline(never)]
+fn have_done<'a>(env: Env<'a>, clock: &Clock) -> Word<'a> {
+    match clock {
+        Clock::System => {
+            ticker::wake_now(env);
+            atoms::ok().to_term(env).into()
+        }
+        Clock::Manual(clock) => {
+            let clock = Handle::new(ClockReference::of(clock));
+            go_on(env, &SETTLE, &clock, &[])
         }
     }
-    Ok(match completed {
-        Ok(()) => atoms::ok().to_term(env),
-        Err(AlreadyCompleted) => {
-            let answer = [atoms::error(), atoms::already_completed()];
-            tuple(env, answer.map(|atom| atom.to_term(env)))
-        }
-    })
+}
+
+/// `{:error, :already_completed}`
+#[cold]
+#[inline(never)]
+pub(crate) fn already_completed(env: Env) -> Word {
+    let answer = [atoms::error(), atoms::already_completed()];
+    tuple(env, answer.map(|atom| atom.to_term(env))).into()
 }
 
 /// `nil | :none | nanoseconds`
 #[inline]
-fn decode_latency(latency: Term) -> Result<LatencySample, ArgumentError> {
+fn decode_latency(latency: Term, argument: usize) -> Result<LatencySample, ArgumentError> {
     if atoms::nil() == latency {
         Ok(LatencySample::Measured)
     } else if atoms::none() == latency {
@@ -318,19 +411,17 @@ fn decode_latency(latency: Term) -> Result<LatencySample, ArgumentError> {
     } else if let Ok(nanoseconds) = latency.decode() {
         Ok(LatencySample::Given(Duration::from_nanos(nanoseconds)))
     } else {
-        Err(not_a_latency(latency))
+        Err(not_a_latency(latency, argument))
     }
 }
 
-const SETTLE: Function = nif!(DirtyCpu, settle, 1, |env, [ticket]| {
-    on_object::<Ticket, 0>(env, Self::NAME, ticket, [], settle)
+const SETTLE: Function = nif!(DirtyCpu, settle, 1, |env, [clock]| {
+    on_object::<ClockReference, 0>(env, Self::NAME, clock, [], settle)
 });
 
 /// Does what a call on a manual clock has made urgent, and ends the call's completion.
-fn settle<'a>(env: Env<'a>, ticket: &Object<Ticket>, []: [Term<'a>; 0]) -> Answer<'a> {
-    if let Clock::Manual(clock) = ticket.clock() {
-        clock.advance(Duration::ZERO);
-    }
+fn settle<'a>(env: Env<'a>, clock: &Object<ClockReference>, []: [Term<'a>; 0]) -> Answer<'a> {
+    clock.clock().advance(Duration::ZERO);
     Ok(atoms::ok().to_term(env))
 }
 
@@ -342,17 +433,17 @@ fn pay_for(env: Env, bytes: usize) {
 }
 
 #[cold]
-fn not_an_outcome(term: Term) -> ArgumentError {
+fn not_an_outcome(term: Term, argument: usize) -> ArgumentError {
     ArgumentError(format!(
-        "argument 2, the outcome, must be :ok, :error, :transport_error or :cancelled, got {}",
+        "argument {argument}, the outcome, must be :ok, :error, :transport_error or :cancelled, got {}",
         kind(term)
     ))
 }
 
 #[cold]
-fn not_a_latency(term: Term) -> ArgumentError {
+fn not_a_latency(term: Term, argument: usize) -> ArgumentError {
     ArgumentError(format!(
-        "argument 4, the latency, must be nil, :none or a number of nanoseconds from 0 to {}, got {}",
+        "argument {argument}, the latency, must be nil, :none or a number of nanoseconds from 0 to {}, got {}",
         u64::MAX,
         kind(term)
     ))

@@ -106,6 +106,11 @@ impl ClockReference {
         ClockReference(Arc::new(ManualClock::new()))
     }
 
+    /// One more reference to the clock.
+    pub(crate) fn of(clock: &Arc<ManualClock>) -> Self {
+        ClockReference(Arc::clone(clock))
+    }
+
     pub(crate) fn clock(&self) -> &Arc<ManualClock> {
         &self.0
     }

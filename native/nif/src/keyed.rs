@@ -6,7 +6,7 @@ use crate::balancer::Balancer;
 use crate::pick::{pick_by, pick_seeded};
 use crate::vm::{Answer, Object};
 use crate::waiter::Waiter;
-use crate::{call, decode};
+use crate::{call, decode, slots};
 
 /// `pick(balancer, key) -> as pick`
 #[inline]
@@ -33,6 +33,11 @@ pub(crate) fn checkout<'a>(
 ) -> Answer<'a> {
     let key = decode::key(key, 2)?;
     Ok(call::checkout_apart(env, balancer, key).to_term(env))
+}
+
+/// `begin_call(balancer, slots, key) -> as begin_call`
+pub(crate) fn begin_call<'a>(env: Env<'a>, arguments: [Term<'a>; 3]) -> Answer<'a> {
+    slots::begin_with_key(env, arguments)
 }
 
 /// `checkout_except(balancer, values, key) -> as checkout_except`

@@ -6,6 +6,7 @@
 //! | `vm` | the border to the VM, and all `unsafe` |
 //! | `balancer` | the balancer as a reference |
 //! | `ticket`, `waiter` | the ticket and a place in line as references |
+//! | `slots` | the calls in flight of one process, and the NIFs that begin and end them there |
 //! | `value` | a term that is kept as an id or a value |
 //! | `line` | what is told to those who wait for room |
 //! | `pick` | the hot NIF |
@@ -34,6 +35,7 @@ mod line;
 mod look;
 mod pick;
 mod registry;
+mod slots;
 mod ticker;
 mod ticket;
 mod timed;
@@ -44,13 +46,14 @@ mod waiter;
 
 use crate::balancer::Balancer;
 use crate::clock::ClockReference;
+use crate::slots::Slots;
 use crate::ticket::Ticket;
 use crate::view::View;
 use crate::waiter::Waiter;
 
 vm::library! {
     module: c"Elixir.GrpcLb.Native",
-    types: [Balancer, Ticket, Waiter, ClockReference, View],
+    types: [Balancer, Ticket, Slots, Waiter, ClockReference, View],
     tick: ticker::tick,
     functions: {
         DirtyCpu control::new(policy, backends, settings);
@@ -61,6 +64,10 @@ vm::library! {
         Normal control::live_counts();
         Normal control::library();
         Normal control::manual_clock();
+        Normal slots::slots();
+        Normal slots::begin_call(balancer, slots);
+        Normal keyed::begin_call(balancer, slots, key);
+        Normal slots::begin_call_except(balancer, slots, values, key);
     },
     methods: {
         Normal pick::pick(Balancer);
@@ -77,6 +84,7 @@ vm::library! {
         Normal call::leave_line(Waiter);
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);
+        Normal slots::end_call(Slots, slot, outcome, report, latency);
         DirtyCpu control::reconcile(Balancer, backends);
         DirtyCpu control::reconcile_draining(Balancer, backends, leaving);
         DirtyCpu control::add(Balancer, backends);

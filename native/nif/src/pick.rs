@@ -106,6 +106,12 @@ pub(crate) fn as_caller<const SEEDED: bool, R>(
     })
 }
 
+/// Runs something as the thread's caller that does not pick.
+#[inline]
+pub(crate) fn calling<R>(run: impl FnOnce(&Caller) -> R) -> R {
+    CALLER.with(run)
+}
+
 /// Has a caller pick by the hash of a key, if there is one.
 #[inline]
 pub(crate) fn with_key(caller: &Caller, key: Option<u64>) -> Option<Keyed<'_>> {

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use grpc_lb_core::Outcome;
+use grpc_lb_core::{Begun, Outcome};
 use rustler::Env;
 
 use crate::atoms;
@@ -56,26 +56,26 @@ impl Resource for Ticket {
         if !self.has_ended() {
             // Nobody else has it.
             let _ = self.complete(Outcome::Cancelled, None, self.clock.now());
-            tell_of_end(env, &self);
+            tell_of_end(env, &self, self.has_ended_drain());
         }
     }
 }
 
 /// Lets those know who wait for the end of a call: for the room that it has left, and for itself.
 #[inline]
-pub(crate) fn tell_of_end(env: Env, ticket: &Ticket) {
-    if ticket.is_awaited() {
-        ticket.tell_first(tell(env));
+pub(crate) fn tell_of_end(env: Env, call: &Begun, has_ended_drain: bool) {
+    if call.is_awaited() {
+        call.tell_first(tell(env));
     }
-    if ticket.has_ended_drain() {
-        tell_drained(env, ticket);
+    if has_ended_drain {
+        tell_drained(env, call);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn tell_drained(env: Env, ticket: &Ticket) {
-    ticket.tell_drained(|who, number| {
+fn tell_drained(env: Env, call: &Begun) {
+    call.tell_drained(|who, number| {
         // Who is dead waits no more.
         let _ = env.send(&pid_of(who), (atoms::grpc_lb_drained(), number));
     });

@@ -9,16 +9,16 @@ defmodule GrpcLb.Test.Peer.KilledCallers do
   @backends 10
 
   @doc """
-  Has so many callers make calls until they are killed, at a random moment. Returns what is left of
-  their calls, and how many of them were killed between checkout and complete.
+  Has so many callers make calls until they are killed, at a random moment: with tickets, or with runs in
+  which others run. Returns what is left of their calls, and how many of them were killed meanwhile.
   """
-  def kill(callers, policy) do
-    {:ok, lb} = GrpcLb.new(policy, Enum.to_list(1..@backends), max_requests: @at_once)
+  def kill(callers, policy, how) do
+    {:ok, lb} = GrpcLb.new(policy, Enum.to_list(1..@backends), max_requests: 2 * @at_once)
     begun = :counters.new(1, [])
     ended = :counters.new(1, [])
 
     for _ <- 1..div(callers, @at_once) do
-      callers = for _ <- 1..@at_once, do: spawn_monitor(caller(lb, begun, ended))
+      callers = for _ <- 1..@at_once, do: spawn_monitor(caller(how, lb, begun, ended))
       Enum.each(callers, &await_begun/1)
 
       for some <- callers |> Enum.shuffle() |> Enum.chunk_every(20) do
@@ -51,7 +51,7 @@ defmodule GrpcLb.Test.Peer.KilledCallers do
       Enum.all?(GrpcLb.info(lb).backends, &(&1.in_flight == 0))
   end
 
-  defp caller(lb, begun, ended) do
+  defp caller(:checkout, lb, begun, ended) do
     test = self()
 
     fn ->
@@ -60,6 +60,27 @@ defmodule GrpcLb.Test.Peer.KilledCallers do
       call(ticket, begun, ended)
       call_forever(lb, begun, ended)
     end
+  end
+
+  defp caller(:run, lb, begun, ended) do
+    test = self()
+
+    fn ->
+      GrpcLb.run(lb, fn _value -> send(test, {:begun, self()}) end)
+      run_forever(lb, begun, ended)
+    end
+  end
+
+  # Where there is no room, another has it.
+  defp run_forever(lb, begun, ended) do
+    GrpcLb.run(lb, fn _value ->
+      :counters.add(begun, 1, 1)
+      if :rand.uniform(2) == 1, do: GrpcLb.run(lb, fn _value -> pause(:rand.uniform(2)) end)
+      pause(:rand.uniform(3))
+      :counters.add(ended, 1, 1)
+    end)
+
+    run_forever(lb, begun, ended)
   end
 
   defp await_begun({pid, monitor}) do
@@ -101,9 +122,10 @@ defmodule GrpcLb.Test.Peer.KilledCallers do
 
   # The limit is that of all calls in flight: as many as ever can begin.
   defp limit_is_free?(lb) do
-    tickets = for _ <- 1..@at_once, {:ok, _value, ticket} <- [GrpcLb.checkout(lb)], do: ticket
+    tickets =
+      for _ <- 1..(2 * @at_once), {:ok, _value, ticket} <- [GrpcLb.checkout(lb)], do: ticket
 
     for ticket <- tickets, do: :ok = GrpcLb.complete(ticket, :cancelled)
-    length(tickets) == @at_once
+    length(tickets) == 2 * @at_once
   end
 end

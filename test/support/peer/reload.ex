@@ -62,6 +62,52 @@ defmodule GrpcLb.Test.Peer.Reload do
     end)
   end
 
+  @doc "Has the holder be in the middle of a run; dropped, it goes on after it, with the run's result."
+  def hold_run do
+    {:ok, lb} = GrpcLb.new(:least_request, [:a])
+    {:holder, spawn(fn -> hold({lb, GrpcLb.run(lb, fn :a -> hold(lb) end)}) end)}
+  end
+
+  @doc "Runs in that run, with balancers of both builds."
+  def run_in_held_run(holder) do
+    with_balancer(holder, fn old ->
+      slots = Process.get(GrpcLb.Slots)
+      in_flight = fn lb -> hd(GrpcLb.info(lb).backends).in_flight end
+      1 = in_flight.(old)
+      # The build of its balancer serves it, with tickets.
+      for _ <- 1..2, do: 2 = GrpcLb.run(old, fn :a -> in_flight.(old) end)
+      {:ok, new} = GrpcLb.new(:least_request, [:a])
+      for _ <- 1..2, do: 1 = GrpcLb.run(new, fn :a -> in_flight.(new) end)
+      # The first of these has made new slots, which stay.
+      renewed = Process.get(GrpcLb.Slots)
+      false = renewed == slots
+      {:error, :other_build} = GrpcLb.Native.begin_call(new, slots)
+      {:ok, :a, slot} = GrpcLb.Native.begin_call(new, renewed)
+      :ok = GrpcLb.Native.complete(renewed, slot, :ok, nil, nil)
+      {:error, :already_completed} = GrpcLb.Native.complete(renewed, slot, :ok, nil, nil)
+      # The old build does not take slots of the new one for its own either.
+      {:ok, :a, ticket} = GrpcLb.Native.begin_call(old, renewed)
+      :ok = GrpcLb.complete(ticket, :ok)
+      # Where the value is none of these, too.
+      {:error, :no_backends} = GrpcLb.Native.begin_call_except(old, renewed, [:a], nil)
+      {:ok, :a, ticket} = GrpcLb.Native.begin_call(old, renewed, "key")
+      :ok = GrpcLb.complete(ticket, :ok)
+      {0, 3} = {in_flight.(new), hd(GrpcLb.info(new).backends).successes}
+      1 = in_flight.(old)
+      :ok
+    end)
+  end
+
+  @doc "What the run left, which has ended in the old build."
+  def after_held_run({:holder, holder} = held) do
+    send(holder, :drop)
+
+    with_balancer(held, fn {lb, :ok} ->
+      [%{in_flight: 0, successes: 5, failures: 0}] = GrpcLb.info(lb).backends
+      :ok
+    end)
+  end
+
   @doc "As `hold_call/0`, on a clock that is kept, too."
   def hold_clock do
     clock = GrpcLb.Clock.manual()

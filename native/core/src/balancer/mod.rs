@@ -40,6 +40,7 @@ pub use self::results::{
 };
 use self::writer::Writer;
 use crate::backend::{Backend, Offer, Owner, Owners, State};
+use crate::call::{Begun, Call};
 use crate::caller::Caller;
 use crate::config::Config;
 use crate::entry::Row;
@@ -193,6 +194,45 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
+        self.begin_in_line(caller, owners, search, now, wanted, take)
+    }
+
+    /// As [`Balancer::checkout`], for one who begins and ends the call.
+    #[inline]
+    pub fn begin_call<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Call), Unavailable> {
+        self.begin_call_where(caller, owners, now, |_| true, take)
+    }
+
+    /// As [`Balancer::begin_call`], of backends whose value is `wanted`.
+    #[inline]
+    pub fn begin_call_where<R>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+        wanted: impl Fn(&T) -> bool,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, Call), Unavailable> {
+        self.begin_in_line(caller, owners, Search::Brief, now, wanted, take)
+    }
+
+    /// Begins a call, if nobody waits in line for one.
+    #[inline]
+    fn begin_in_line<R, C: From<Begun>>(
+        &self,
+        caller: &Caller,
+        owners: &impl Owners<Watch = W>,
+        search: Search,
+        now: Time,
+        wanted: impl Fn(&T) -> bool,
+        take: impl FnOnce(&T) -> R,
+    ) -> Result<(R, C), Unavailable> {
         if !self.shared.line.is_empty() {
             let full = |snapshot: &Snapshot<T>| Err(snapshot.overloaded());
             return self.published.read(caller.reader(), full);
@@ -252,7 +292,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     }
 
     #[inline]
-    fn begin<R>(
+    fn begin<R, C: From<Begun>>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
@@ -260,7 +300,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, Ticket), Unavailable> {
+    ) -> Result<(R, C), Unavailable> {
         let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
             let limits = snapshot.limits();
@@ -278,10 +318,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 Ok((row, cohort)) => {
                     let entry = Arc::clone(&row.entry);
                     let cohort = entry.begun(cohort, row.generation);
-                    // Before `take`: if that panics, the ticket ends what has begun.
-                    let ticket =
-                        Ticket::new(entry, cohort, now, limits.counts_all, caller.number());
-                    Ok((take(&row.value), ticket))
+                    let begun = Begun::new(entry, cohort, now, limits.counts_all, caller.number());
+                    // Before `take`: if that panics, the call ends what has begun.
+                    let call = C::from(begun);
+                    Ok((take(&row.value), call))
                 }
                 Err(unavailable) => {
                     // A32: a pick that fails holds nothing.

@@ -26,7 +26,7 @@ pub(crate) fn on_object<'a, T: Resource, const N: usize>(
             body(env, found, arguments)
         }
         Some(Found::Foreign(library)) => library.serve(env, nif, object, &arguments),
-        None => Err(unexpected::<T>(object.to_term(env))),
+        None => Err(unexpected::<T>(object.to_term(env), 1)),
     }
 }
 
@@ -50,7 +50,7 @@ pub(crate) fn on_either<'a, T: Resource, U: Resource, const N: usize>(
 pub(crate) fn expect_object<T: Resource>(term: Term) -> Result<(), ArgumentError> {
     match find::<T>(term) {
         Some(_) => Ok(()),
-        None => Err(unexpected::<T>(term)),
+        None => Err(unexpected::<T>(term, 1)),
     }
 }
 
@@ -67,8 +67,21 @@ pub(crate) fn own_object<T: Resource>(object: Term<'_>) -> Option<&Object<T>> {
     }
 }
 
+/// The object that an argument beside the first refers to. `None` if another build made it.
+#[inline]
+pub(crate) fn argument<T: Resource>(
+    term: Term<'_>,
+    argument: usize,
+) -> Result<Option<&Object<T>>, ArgumentError> {
+    match find::<T>(term) {
+        Some(Found::Ours(found)) => Ok(Some(found)),
+        Some(Found::Foreign(_)) => Ok(None),
+        None => Err(unexpected::<T>(term, argument)),
+    }
+}
+
 #[cold]
-fn unexpected<T: Resource>(term: Term) -> ArgumentError {
+fn unexpected<T: Resource>(term: Term, argument: usize) -> ArgumentError {
     let (expected, got) = (T::EXPECTED, T::kind(term));
-    ArgumentError(format!("argument 1 is not {expected}, got {got}"))
+    ArgumentError(format!("argument {argument} is not {expected}, got {got}"))
 }

@@ -4,7 +4,8 @@ use std::mem::MaybeUninit;
 use std::ptr;
 
 use rustler::sys::{
-    enif_consume_timeslice, enif_send, enif_system_info, enif_whereis_pid, ErlNifPid, ErlNifSysInfo,
+    enif_consume_timeslice, enif_send, enif_system_info, enif_thread_type, enif_whereis_pid,
+    ErlNifPid, ErlNifSysInfo,
 };
 use rustler::{Atom, Env};
 
@@ -26,6 +27,16 @@ pub(crate) fn notify(env: Env, name: Atom, message: Atom) {
         // SAFETY: the call has written the pid; an atom belongs to no environment.
         unsafe { enif_send(env.as_c_arg(), process, no_env, message.as_c_arg()) };
     }
+}
+
+/// Whether this thread is a scheduler, and no dirty one.
+#[inline]
+pub(super) fn on_normal_scheduler() -> bool {
+    /// `ERL_NIF_THR_NORMAL_SCHEDULER`
+    const NORMAL: i32 = 1;
+
+    // SAFETY: may be called on any thread.
+    unsafe { enif_thread_type() == NORMAL }
 }
 
 /// How many schedulers the VM was started with.
