@@ -11,10 +11,11 @@ SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan miri lint bench figures matrix integration package clean
+.PHONY: help setup demo test exunit loom asan miri lint instructions bench figures matrix integration package \
+	clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what building and testing need and this machine lacks
 	@scripts/setup
@@ -56,6 +57,10 @@ lint: ## Check formatting, clippy, compiler warnings and dialyzer
 	MIX_ENV=test mix compile --force --warnings-as-errors
 	cd examples/demo && $(SHARED) mix do format --check-formatted + compile --force --warnings-as-errors
 	scripts/dialyzer
+
+instructions: ## Count the instructions of a pick, and compare them with those recorded
+	@scripts/setup instructions
+	scripts/instructions
 
 bench: ## Run the benchmarks; CHECK=1 fails where a budget is missed
 	@scripts/setup bench
