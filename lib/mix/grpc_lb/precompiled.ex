@@ -98,7 +98,7 @@ defmodule Mix.GrpcLb.Precompiled do
 
   defp download(url) do
     Enum.each([:inets, :ssl], &start/1)
-    options = [timeout: @timeout, connect_timeout: @connect_timeout] ++ tls(url)
+    options = [timeout: @timeout, connect_timeout: @connect_timeout] ++ tls()
     request = {String.to_charlist(url), [{~c"user-agent", ~c"grpc_lb"}]}
 
     case :httpc.request(:get, request, options, body_format: :binary) do
@@ -117,16 +117,23 @@ defmodule Mix.GrpcLb.Precompiled do
     {:ok, _started} = Application.ensure_all_started(application)
   end
 
-  defp tls("http://" <> _), do: []
-
-  defp tls("https://" <> _) do
+  # For http:// too, which may lead to https://, and for which httpc would look for certificates itself, and
+  # raise where there are none.
+  defp tls do
     [
       ssl: [
         verify: :verify_peer,
-        cacerts: :public_key.cacerts_get(),
+        cacerts: certificates(),
         customize_hostname_check: [match_fun: :public_key.pkix_verify_hostname_match_fun(:https)]
       ]
     ]
+  end
+
+  # A small system may have none. Then nobody is trusted.
+  defp certificates do
+    :public_key.cacerts_get()
+  rescue
+    _error -> []
   end
 
   defp whole(body, headers, url) do
