@@ -5,6 +5,38 @@ defmodule GrpcLbTest do
 
   defp values(lb, n), do: for(_ <- 1..n, do: elem(GrpcLb.pick(lb), 1))
 
+  describe "a reconcile" do
+    test "with the list that is there publishes nothing, whichever form it has" do
+      value = %{host: "10.0.0.1", port: 50_051, tags: [1.5, {:a, "b"}]}
+      list = fn -> for id <- 1..50, do: {{"backend", id}, Map.put(value, :id, "number #{id}")} end
+      {:ok, lb} = GrpcLb.new(:round_robin, list.())
+
+      forms = [
+        list.(),
+        for({id, value} <- list.(), do: {id, value, []}),
+        for({id, value} <- list.(), do: %GrpcLb.Backend{id: id, value: value})
+      ]
+
+      for form <- forms do
+        assert GrpcLb.reconcile(lb, form) == {:ok, %{added: 0, removed: 0, kept: 50}}
+        assert GrpcLb.add(lb, form) == {:ok, %{added: 0, removed: 0, kept: 50}}
+        assert %{generation: 1} = GrpcLb.info(lb)
+      end
+    end
+
+    test "publishes an order, a value or a weight that differs" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b, :c])
+      round = fn -> for _ <- 1..3, do: elem(GrpcLb.pick(lb), 1) end
+      assert {:ok, %{kept: 3}} = GrpcLb.reconcile(lb, [:c, :b, :a])
+      assert round.() in [[:c, :b, :a], [:b, :a, :c], [:a, :c, :b]]
+      assert {:ok, %{kept: 3}} = GrpcLb.reconcile(lb, [:c, {:b, 2}, :a])
+      assert Enum.sort(round.()) == [2, :a, :c]
+      assert {:ok, %{kept: 3}} = GrpcLb.reconcile(lb, [:c, {:b, 2, weight: 0}, :a])
+      assert Enum.uniq(Enum.sort(round.())) == [:a, :c]
+      assert %{generation: 4} = GrpcLb.info(lb)
+    end
+  end
+
   describe "new/3" do
     test "takes backends in every form" do
       backends = [

@@ -152,19 +152,26 @@ defmodule GrpcLb.Backend do
   Raises `ArgumentError`, naming the position in the list, when one is malformed.
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2}, {:c, 3, weight: 5}])
-      [{:a, :a, %{}}, {:b, 2, %{}}, {:c, 3, %{owner: nil, weight: 5, priority: 0, locality: nil, state: nil, hash_key: nil}}]
+      [{:a, :a}, {:b, 2}, {:c, 3, %{owner: nil, weight: 5, priority: 0, locality: nil, state: nil, hash_key: nil}}]
 
       iex> GrpcLb.Backend.to_native(["10.0.0.1", {[], 2}], hashed?: true)
-      [{"10.0.0.1", "10.0.0.1", %{}}, {[], 2, %{hash_key: <<131, 106>>}}]
+      [{"10.0.0.1", "10.0.0.1"}, {[], 2, %{hash_key: <<131, 106>>}}]
 
       iex> GrpcLb.Backend.to_native([:a, {:b, 2, weight: -1}])
       ** (ArgumentError) option :weight of backend 1 must be an integer from 0 to 4294967295, got: -1
   """
   @spec to_native([form()], hashed?: boolean()) :: [GrpcLb.Native.backend()]
   def to_native(backends, opts \\ []) do
-    backends = to_native(backends, backends, 0, [])
+    # Most lists are of pairs, which are native, and stay as they are.
+    backends = if pairs?(backends), do: backends, else: to_native(backends, backends, 0, [])
     if opts[:hashed?], do: Enum.map(backends, &with_text/1), else: backends
   end
+
+  defp pairs?([{_id, _value} | rest]), do: pairs?(rest)
+  defp pairs?(rest), do: rest == []
+
+  defp with_text({id, value}) when not is_binary(id),
+    do: {id, value, %{hash_key: Key.external(id)}}
 
   defp with_text({id, _value, %{hash_key: text}} = backend) when is_binary(id) or text != nil,
     do: backend
@@ -189,7 +196,7 @@ defmodule GrpcLb.Backend do
     with_options(id, value, Map.to_list(opts), position)
   end
 
-  defp one_to_native({id, value}, _position), do: {id, value, %{}}
+  defp one_to_native({_id, _value} = pair, _position), do: pair
 
   defp one_to_native({id, value, opts}, position), do: with_options(id, value, opts, position)
 
@@ -199,13 +206,13 @@ defmodule GrpcLb.Backend do
   defp one_to_native(value, position) when is_map(value) and not is_struct(value) do
     if Enum.any?(@looks, &is_map_key(value, &1)),
       do: no_form!(value, position),
-      else: {value, value, %{}}
+      else: {value, value}
   end
 
   defp one_to_native([{key, _} | _] = value, position) when key in @looks,
     do: no_form!(value, position)
 
-  defp one_to_native(value, _position), do: {value, value, %{}}
+  defp one_to_native(value, _position), do: {value, value}
 
   defp no_form!(value, position) do
     raise ArgumentError,

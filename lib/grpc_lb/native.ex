@@ -103,15 +103,16 @@ defmodule GrpcLb.Native do
   A backend, and what is given of its options, see `GrpcLb.Backend`.
   """
   @type backend ::
-          {id :: term(), value :: term(),
-           %{
-             optional(:owner) => pid() | nil,
-             optional(:weight) => non_neg_integer(),
-             optional(:state) => GrpcLb.state() | nil,
-             optional(:hash_key) => binary() | nil,
-             optional(:priority) => non_neg_integer(),
-             optional(:locality) => String.t() | nil
-           }}
+          {id :: term(), value :: term()}
+          | {id :: term(), value :: term(),
+             %{
+               optional(:owner) => pid() | nil,
+               optional(:weight) => non_neg_integer(),
+               optional(:state) => GrpcLb.state() | nil,
+               optional(:hash_key) => binary() | nil,
+               optional(:priority) => non_neg_integer(),
+               optional(:locality) => String.t() | nil
+             }}
 
   @typedoc "What is given of the options of `GrpcLb.new/3`; the others have their defaults."
   @type settings :: %{

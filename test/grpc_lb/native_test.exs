@@ -144,7 +144,7 @@ defmodule GrpcLb.NativeTest do
         {fn -> Native.add(:none, []) end, "argument 1 is not a balancer"},
         {fn -> Native.remove(lb, [:a | :b]) end, "got an improper list"},
         {fn -> Native.remove(:none, []) end, "argument 1 is not a balancer"},
-        {fn -> Native.reconcile(lb, [{:a, 1}]) end, "backend 0 must be"},
+        {fn -> Native.reconcile(lb, [{:a, 1}, {:b}]) end, "backend 1 must be"},
         {fn -> Native.reconcile(lb, %{}) end, "argument 2 must be a proper list"}
       ])
     end

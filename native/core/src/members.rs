@@ -243,13 +243,18 @@ impl<T: Clone + Eq + Hash> Members<T> {
     /// Has the list in this order, of all its members' keys and perhaps [`GONE`]. Whether it was in
     /// another.
     pub(crate) fn arrange(&mut self, order: Vec<MemberKey>) -> bool {
-        let wanted = order.iter().copied().filter(|key| *key != GONE);
-        let moved = !self.keys_in_order().eq(wanted);
+        let moved = !self.is_in_order(&order);
         if moved || self.order.len() > self.members.len() {
             self.order = order;
             self.rank();
         }
         moved
+    }
+
+    /// Whether the list is in this order, of keys and perhaps [`GONE`].
+    pub(crate) fn is_in_order(&self, order: &[MemberKey]) -> bool {
+        let order = order.iter().copied().filter(|key| *key != GONE);
+        self.keys_in_order().eq(order)
     }
 
     /// Has each member know its place in the list.

@@ -576,13 +576,14 @@ impl Naive {
     ) -> Result<Changes, ChangeError> {
         self.refuse(offered)?;
         let before = self.ids();
-        let resets = match &self.config.policy {
+        // What is published whether it differs or not.
+        let always = match &self.config.policy {
             Policy::RoundRobin(config) => config.on_reconcile == round_robin::OnReconcile::Reset,
             _ => false,
-        };
+        } || self.generation == 0;
         let ids = offered.iter().map(|backend| backend.id);
         let listed = self.listed.iter().map(|member| member.offered.id);
-        if listed.eq(ids) && offered.iter().all(|it| self.is_same(it)) && !resets {
+        if listed.eq(ids) && offered.iter().all(|it| self.is_same(it)) && !always {
             return Ok(self.tidy(&before));
         }
         let last = std::mem::take(&mut self.listed);

@@ -1,7 +1,7 @@
 //! The balancer as a reference.
 
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use grpc_lb_core::{Draws, Info, Owner, Summary};
@@ -28,6 +28,8 @@ pub(crate) struct Balancer {
     draws: Option<Draws>,
     adopted: AtomicBool,
     listing: Listing,
+    /// The words that the largest id or value may take that it has, binaries and all.
+    largest: AtomicUsize,
 }
 
 impl Balancer {
@@ -46,6 +48,7 @@ impl Balancer {
             draws,
             adopted: AtomicBool::new(false),
             listing,
+            largest: AtomicUsize::new(0),
         }
     }
 
@@ -59,6 +62,18 @@ impl Balancer {
     #[inline]
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// An id or a value that takes so many words, binaries and all, may become one of its own.
+    pub(crate) fn note_size(&self, words: usize) {
+        // Relaxed: who compares something with it has the lock under which it was taken in.
+        self.largest.fetch_max(words, Ordering::Relaxed);
+    }
+
+    /// So many words may the largest of its ids and values take.
+    pub(crate) fn largest(&self) -> usize {
+        // Relaxed: see `note_size`.
+        self.largest.load(Ordering::Relaxed)
     }
 
     /// What its clock is to know of it, the first time that it is asked for.

@@ -1,28 +1,30 @@
 //! The NIFs that make and change balancers.
 //!
-//! They take the writer's lock and may copy many terms, so they run on dirty schedulers, however
-//! small their arguments: a normal scheduler never waits for a reconcile. Only what takes no lock,
-//! `live_counts` and `manual_clock`, runs on a normal one.
+//! They take the writer's lock and may copy many terms, so they run on dirty schedulers: a normal
+//! scheduler never waits for a reconcile. A small change of the list is tried on a normal one first, where
+//! it is done if it is one, and the lock is free; and what takes no lock, `live_counts` and `manual_clock`, runs
+//! there.
 
-use std::ptr;
 use std::time::Duration;
 
 use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::{
-    Backend, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, MemberError,
+    Busy, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, Garbage, MemberError,
+    Offers,
 };
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::balancer::Balancer;
 use crate::clock::ClockReference;
-use crate::decode::Settings;
+use crate::decode::{Backends, Refused, Settings};
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
-use crate::value::{Core, Offered};
-use crate::vm::dispatch::own_object;
+use crate::value::{Core, Offered, Value, LARGE};
 use crate::vm::library::tick_all;
 use crate::vm::owner::{owner_of, Monitors};
+use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, live_environments};
+use crate::vm::worker::hand_over;
 use crate::vm::{self, Answer, Handle, Object};
 use crate::{atoms, decode, ticker};
 
@@ -36,14 +38,14 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
         clock,
         name,
     } = decode::settings(policy, settings)?;
-    let backends = decode::backends(backends, 2, config.hashes())?;
     let now = clock.now();
     let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
     let draws = seed.map(Draws::new);
     let balancer = Handle::new(Balancer::new(core, clock, name, owner, draws));
     let monitors = Monitors::new(env, &balancer);
+    let backends = Backends::new(&balancer, backends, 2)?;
     balancer
-        .reconcile(&backends, &monitors, now)
+        .reconcile_from(backends, &monitors, now)
         .map_err(refused)?;
     if let Some(owner) = owner {
         balancer.set_owner(owner, &monitors);
@@ -59,15 +61,51 @@ pub(crate) fn reconcile<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let backends = decode::backends(backends, 2, balancer.hashes())?;
-    none_is_itself(balancer, &backends)?;
-    let changed = balancer.reconcile(
-        &backends,
+    let changed = balancer.reconcile_from(
+        Backends::new(balancer, backends, 2)?,
         &Monitors::new(env, balancer),
         balancer.clock().now(),
     );
     follow_up(env, balancer);
     encode_changes(env, changed)
+}
+
+/// `reconcile` on a normal scheduler, if it takes some tenths of a millisecond at most, and nobody else is
+/// changing the balancer.
+pub(crate) fn try_reconcile<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends]: [Term<'a>; 1],
+) -> Option<Answer<'a>> {
+    let backends = match Backends::new(balancer, backends, 2) {
+        Ok(backends) => backends.short()?,
+        Err(error) => return Some(Err(error)),
+    };
+    charge(env, backends.total());
+    let monitors = Monitors::new(env, balancer);
+    let now = balancer.clock().now();
+    let changed = match balancer.try_reconcile_from(backends, &monitors, now) {
+        Err(Refused::Busy) => return None,
+        Ok((changes, garbage)) => {
+            drop_in_time(garbage);
+            Ok(changes)
+        }
+        Err(refused) => Err(refused),
+    };
+    follow_up(env, balancer);
+    Some(encode_changes(env, changed))
+}
+
+/// Has a change of so many backends charged to the caller's turn, which is a millisecond.
+fn charge(env: Env, backends: usize) {
+    consume_timeslice(env, u8::try_from(1 + backends / 50).unwrap_or(100));
+}
+
+/// Drops what a change on a normal scheduler leaves behind.
+fn drop_in_time(garbage: Garbage<Value>) {
+    if garbage.len() > LARGE {
+        hand_over(move || drop(garbage));
+    }
 }
 
 /// `reconcile_draining(balancer, backends, leaving) -> {:ok, changes, [number | :drained | :uncounted | nil]} | {:error, :closed}`
@@ -76,11 +114,9 @@ pub(crate) fn reconcile_draining<'a>(
     balancer: &Object<Balancer>,
     [backends, leaving]: [Term<'a>; 2],
 ) -> Answer<'a> {
-    let backends = decode::backends(backends, 2, balancer.hashes())?;
-    none_is_itself(balancer, &backends)?;
     let leaving = decode::ids(leaving, 3)?;
-    let changed = balancer.reconcile_draining(
-        &backends,
+    let changed = balancer.reconcile_draining_from(
+        Backends::new(balancer, backends, 2)?,
         &leaving,
         owner_of(env.pid()),
         &Monitors::new(env, balancer),
@@ -107,10 +143,8 @@ pub(crate) fn add<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let backends = decode::backends(backends, 2, balancer.hashes())?;
-    none_is_itself(balancer, &backends)?;
-    let changed = balancer.add(
-        &backends,
+    let changed = balancer.add_from(
+        Backends::new(balancer, backends, 2)?,
         &Monitors::new(env, balancer),
         balancer.clock().now(),
     );
@@ -128,7 +162,7 @@ pub(crate) fn remove<'a>(
     let now = balancer.clock().now();
     let changed = balancer.remove(&ids, &Monitors::new(env, balancer), now);
     follow_up(env, balancer);
-    encode_changes(env, changed)
+    encode_changes(env, changed.map_err(Refused::Change))
 }
 
 /// `set_state(balancer, id, state) -> :ok | {:error, :not_found | :closed}`
@@ -292,23 +326,6 @@ pub(crate) fn live_counts<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     Ok(map(env, &counts))
 }
 
-/// Refuses a balancer as a value of its own, which would keep it for ever.
-fn none_is_itself(
-    balancer: &Object<Balancer>,
-    backends: &[Backend<Offered>],
-) -> Result<(), ArgumentError> {
-    let is_itself = |backend: &Backend<Offered>| {
-        let value = backend.value.0;
-        value.is_ref() && own_object(value).is_some_and(|object| ptr::eq(object, balancer))
-    };
-    match backends.iter().position(is_itself) {
-        None => Ok(()),
-        Some(position) => Err(ArgumentError(format!(
-            "backend {position} has the balancer itself as its value, which would keep it alive"
-        ))),
-    }
-}
-
 /// Has others do what a change calls for.
 fn follow_up(env: Env, balancer: &Balancer) {
     ticker::wake(env, balancer);
@@ -323,20 +340,25 @@ fn encode_said(env: Env, said: Result<(), MemberError>) -> Term {
     }
 }
 
-fn refused(error: ChangeError) -> ArgumentError {
-    ArgumentError(error.to_string())
+/// The error of an argument. `Busy` is asked for nowhere else than on a normal scheduler.
+fn refused(refused: Refused) -> ArgumentError {
+    match refused {
+        Refused::Argument(error) => error,
+        Refused::Change(error) => ArgumentError(error.to_string()),
+        Refused::Busy => ArgumentError(Busy.to_string()),
+    }
 }
 
-fn encode_changes(env: Env, changed: Result<Changes, ChangeError>) -> Answer {
+fn encode_changes(env: Env, changed: Result<Changes, Refused>) -> Answer {
     match changed {
         Ok(changes) => Ok((atoms::ok(), changes_map(env, changes)).encode(env)),
         Err(error) => not_changed(env, error),
     }
 }
 
-fn not_changed(env: Env, error: ChangeError) -> Answer {
+fn not_changed(env: Env, error: Refused) -> Answer {
     match error {
-        ChangeError::Closed => Ok((atoms::error(), atoms::closed()).encode(env)),
+        Refused::Change(ChangeError::Closed) => Ok((atoms::error(), atoms::closed()).encode(env)),
         error => Err(refused(error)),
     }
 }

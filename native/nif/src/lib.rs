@@ -85,7 +85,7 @@ vm::library! {
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);
         Normal slots::end_call(Slots, slot, outcome, report, latency);
-        DirtyCpu control::reconcile(Balancer, backends);
+        DirtyCpu control::reconcile(Balancer, backends) after control::try_reconcile;
         DirtyCpu control::reconcile_draining(Balancer, backends, leaving);
         DirtyCpu control::add(Balancer, backends);
         DirtyCpu control::remove(Balancer, ids);

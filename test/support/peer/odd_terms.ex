@@ -26,7 +26,8 @@ defmodule GrpcLb.Test.Peer.OddTerms do
 
     places =
       natively(term, lb, ticket) ++
-        in_policies(term) ++ in_settings(term) ++ in_reports(term, lb, ticket) ++ kept(term, lb)
+        in_policies(term) ++
+        in_settings(term) ++ in_reports(term, lb, ticket) ++ kept(term, lb) ++ listed(term)
 
     for {place, call} <- places, do: {place, outcome(call)}
   end
@@ -44,6 +45,22 @@ defmodule GrpcLb.Test.Peer.OddTerms do
           report: fn -> GrpcLb.report(lb, term, %{}) end
         ],
         do: {{form, place}, call}
+  end
+
+  # In the place of what is listed and begins like it: it is compared with that.
+  defp listed(term) do
+    like = Enum.reduce(1..10, :x, fn _, shared -> {shared, shared} end)
+    {:ok, lb} = GrpcLb.new(:round_robin, [{like, 1}, {:b, like}, {[like], [like]}])
+
+    for {form, term} <- [tuple: term, list: [term], map: %{a: term}],
+        {place, call} <- [
+          id: fn -> GrpcLb.reconcile(lb, [{term, 1}, {:b, like}]) end,
+          value: fn -> GrpcLb.reconcile(lb, [{like, 1}, {:b, term}]) end,
+          moved: fn -> GrpcLb.reconcile(lb, [{:b, like}, {term, 1}]) end,
+          last: fn -> GrpcLb.reconcile(lb, [{like, 1}, {:b, like}, {[like], term}]) end,
+          added: fn -> GrpcLb.add(lb, [{:b, term}]) end
+        ],
+        do: {{:listed, form, place}, call}
   end
 
   @doc "Keeps a term as an id and as a value, and finds it again."

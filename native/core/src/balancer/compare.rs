@@ -22,11 +22,11 @@ pub trait Offers<T> {
     type Refusal: From<ChangeError>;
 
     /// How many there are.
-    fn len(&self) -> usize;
+    fn total(&self) -> usize;
 
     /// The next backend. Its id and its value are compared with those that are listed, with no more
     /// effort than these take, and nothing else is done with them unless they are let in.
-    fn next(&mut self) -> Option<Result<Self::Item, Self::Refusal>>;
+    fn take_next(&mut self) -> Option<Result<Self::Item, Self::Refusal>>;
 
     /// Lets in a backend that is not the same as the one that is listed in its place: it is hashed from
     /// now on, compared with any, and kept.
@@ -39,12 +39,12 @@ impl<'a, T, O: Offer<T>> Offers<T> for std::slice::Iter<'a, Backend<O>> {
     type Item = &'a Backend<O>;
     type Refusal = ChangeError;
 
-    fn len(&self) -> usize {
-        ExactSizeIterator::len(self)
+    fn total(&self) -> usize {
+        self.len()
     }
 
-    fn next(&mut self) -> Option<Result<Self::Item, ChangeError>> {
-        Iterator::next(self).map(Ok)
+    fn take_next(&mut self) -> Option<Result<Self::Item, ChangeError>> {
+        self.next().map(Ok)
     }
 
     fn let_in(&mut self, _position: usize, _offered: &Self::Item) -> Result<(), ChangeError> {
@@ -123,6 +123,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     pub(super) fn is_brief<B>(&self, difference: &Difference<B>) -> bool {
         let listed = self.members.len();
         let changed = difference.changed.len() + listed - difference.kept();
+        if changed == 0 && !self.scattered && self.members.is_in_order(&difference.order) {
+            return true;
+        }
         let (few, short) = BRIEF;
         // To build a table by hashes takes milliseconds.
         changed <= few && listed.max(difference.order.len()) <= short && !self.config.hashes()
@@ -137,13 +140,13 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     ) -> Result<Difference<L::Item>, L::Refusal> {
         let members = &self.members;
         let mut difference = Difference::<L::Item> {
-            order: Vec::with_capacity(offered.len()),
+            order: Vec::with_capacity(offered.total()),
             changed: Vec::new(),
             kept: Keys::below(members.key_limit()),
         };
         let mut new = HashTable::<(u64, u32)>::new();
         let mut next = 0;
-        while let Some(item) = offered.next() {
+        while let Some(item) = offered.take_next() {
             let item = item?;
             let position = difference.order.len();
             let backend: &Backend<L::Offer> = item.borrow();

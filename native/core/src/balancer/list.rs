@@ -52,7 +52,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         for draining in leaving.iter().flatten() {
             change.renew_row(draining.key);
         }
-        if change.writer.config.policy.restarts() {
+        // The first list is published, whatever is in it.
+        if change.writer.generation == 0 || change.writer.config.policy.restarts() {
             change.touch();
         }
         let order = change.upsert_all(difference, now);

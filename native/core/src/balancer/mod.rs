@@ -422,9 +422,21 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<(Changes, Vec<Option<Drained>>), ChangeError> {
+        self.reconcile_draining_from(offered.iter(), leaving, who, owners, now)
+    }
+
+    /// As [`Balancer::reconcile_draining`], of backends that are looked at one by one.
+    pub fn reconcile_draining_from<O: Offer<T>, L: Offers<T>>(
+        &self,
+        offered: L,
+        leaving: &[O],
+        who: Owner,
+        owners: &impl Owners<Watch = W>,
+        now: Time,
+    ) -> Result<(Changes, Vec<Option<Drained>>), L::Refusal> {
         let mut draining = Vec::new();
-        let changes = self.change_list(owners, |scope| {
-            let difference = scope.writer.compare(offered.iter())?;
+        let changes = self.change_list::<_, L::Refusal>(owners, |scope| {
+            let difference = scope.writer.compare(offered)?;
             let mut scope = scope.open()?;
             draining = scope.drain(leaving, who);
             Ok(scope.reconcile(difference, &draining, now))

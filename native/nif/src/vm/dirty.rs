@@ -1,5 +1,5 @@
-//! The way into the dirty NIFs where the VM needs it: by a normal scheduler, which copies their
-//! arguments.
+//! The way into the dirty NIFs by a normal scheduler: those that are tried there first, and, where the VM
+//! needs it, all, to have their arguments copied.
 //!
 //! An argument can be a literal, a term outside of all heaps: what `:persistent_term` holds, or a
 //! constant of a module. Before the VM frees literals, it has every process copy those to which it
@@ -18,7 +18,7 @@ use rustler::sys::{enif_make_copy, enif_schedule_nif, ErlNifEnv, ErlNifTerm};
 use rustler::{Encoder, Env, Term};
 
 use super::extent::{Bytes, Extent};
-use super::nif::{raise, run, Nif};
+use super::nif::{self, raise, run, Nif};
 use super::scheduler::consume_timeslice;
 use crate::error::ArgumentError;
 
@@ -56,6 +56,9 @@ pub(super) unsafe extern "C" fn enter<N: Nif<ARITY>, const ARITY: usize>(
     if let Some(Err(error)) = arguments.first().map(|first| N::expects(*first)) {
         return raise(env, &error);
     }
+    if let Some(answer) = nif::attempt::<N, ARITY>(env, arguments) {
+        return answer;
+    }
     let copying = Copying {
         arguments,
         done: 0,
@@ -63,6 +66,38 @@ pub(super) unsafe extern "C" fn enter<N: Nif<ARITY>, const ARITY: usize>(
         list: None,
     };
     copying.go_on::<N>(env)
+}
+
+/// Tries a dirty NIF on a normal scheduler, and goes on to it with the same arguments where it is not done
+/// there.
+///
+/// # Safety
+///
+/// As for [`enter`].
+pub(super) unsafe extern "C" fn attempt<N: Nif<ARITY>, const ARITY: usize>(
+    env: *mut ErlNifEnv,
+    _argc: c_int,
+    argv: *const ErlNifTerm,
+) -> ErlNifTerm {
+    let lifetime = ();
+    // SAFETY: `env` is that of the call that is under way, and this one its only name.
+    let env = unsafe { Env::new(&lifetime, env) };
+    // SAFETY: the VM passes so many, each of which belongs to the environment of the call.
+    let arguments = unsafe { terms::<ARITY>(env, argv) };
+    let done = nif::attempt::<N, ARITY>(env, arguments);
+    done.unwrap_or_else(|| schedule::<N, ARITY>(env, arguments))
+}
+
+/// Has the VM go on with a NIF on the scheduler that it is for.
+fn schedule<N: Nif<ARITY>, const ARITY: usize>(env: Env, arguments: [Term; ARITY]) -> ErlNifTerm {
+    let flags = N::SCHEDULER.flags() as c_int;
+    let arguments = arguments.map(|argument| argument.as_c_arg());
+    // SAFETY: the name is a C string, the arguments belong to `env`, and there are as many as the NIF
+    // takes.
+    unsafe {
+        let (name, argc, argv) = (N::NAME.as_ptr(), ARITY as c_int, arguments.as_ptr());
+        enif_schedule_nif(env.as_c_arg(), name, flags, run::<N, ARITY>, argc, argv)
+    }
 }
 
 /// Goes on with copying, in another turn.
@@ -155,14 +190,7 @@ impl<'a, const ARITY: usize> Copying<'a, ARITY> {
                 return self.suspend::<N>(env);
             }
         }
-        let flags = N::SCHEDULER.flags() as c_int;
-        let arguments = self.arguments.map(|argument| argument.as_c_arg());
-        // SAFETY: the name is a C string, the arguments belong to `env`, and there are as many as the
-        // NIF takes.
-        unsafe {
-            let (name, argc, argv) = (N::NAME.as_ptr(), ARITY as c_int, arguments.as_ptr());
-            enif_schedule_nif(env.as_c_arg(), name, flags, run::<N, ARITY>, argc, argv)
-        }
+        schedule::<N, ARITY>(env, self.arguments)
     }
 
     /// One element of a list, or its end.
@@ -211,7 +239,7 @@ impl<'a, const ARITY: usize> Copying<'a, ARITY> {
             return Err(TooLarge);
         }
         // To be called is work, too, also for an atom.
-        let words = allowed - extent.left() + CALL;
+        let words = extent.taken() + CALL;
         self.left = self.left.saturating_sub(words);
         *turn = turn.saturating_sub(words);
         // SAFETY: the term belongs to the environment of the call that is under way.

@@ -46,6 +46,17 @@ pub(crate) fn on_either<'a, T: Resource, U: Resource, const N: usize>(
     }
 }
 
+/// Tries the body of such a NIF, if this build made the object.
+pub(crate) fn try_on_object<'a, T: Resource, const N: usize>(
+    env: Env<'a>,
+    object: Word<'a>,
+    arguments: [Word<'a>; N],
+    body: impl FnOnce(Env<'a>, &'a Object<T>, [Term<'a>; N]) -> Option<Answer<'a>>,
+) -> Option<Answer<'a>> {
+    let found = own_object::<T>(object.to_term(env))?;
+    body(env, found, arguments.map(|argument| argument.to_term(env)))
+}
+
 /// Whether a term refers to such an object, whichever build made it.
 pub(crate) fn expect_object<T: Resource>(term: Term) -> Result<(), ArgumentError> {
     match find::<T>(term) {

@@ -58,9 +58,11 @@ macro_rules! nifs {
             $($f_scheduler:ident $f_file:ident::$f_name:ident($($f_argument:ident),*);)*
         },
         methods: {
-            $($scheduler:ident $file:ident::$name:ident(
-                $type:ident $(| $other:ident)? $(, $argument:ident)*
-            );)*
+            $(
+                $scheduler:ident $file:ident::$name:ident(
+                    $type:ident $(| $other:ident)? $(, $argument:ident)*
+                ) $(after $attempt_file:ident::$attempt:ident)?;
+            )*
         }
     ) => {
         &[
@@ -77,6 +79,11 @@ macro_rules! nifs {
                 $name,
                 <[&str]>::len(&[stringify!($type) $(, stringify!($argument))*]),
                 expects: $crate::vm::entry::expects!($type $(| $other)?),
+                $(attempt: |env, [object, arguments @ ..]| {
+                    $crate::vm::dispatch::try_on_object::<$type, _>(
+                        env, object, arguments, $attempt_file::$attempt,
+                    )
+                },)?
                 |env, [object, arguments @ ..]| $crate::vm::entry::on!(
                     $type $(| $other)?, env, Self::NAME, object, arguments, $file::$name,
                 )
@@ -139,6 +146,7 @@ fn make_entry(parts: &'static Parts) -> Option<Entry> {
     let by_entrance = otp_release()? < dirty::SAFE_SINCE;
     let describe = |function: &Function| match function.scheduler {
         Scheduler::DirtyCpu if by_entrance => function.entrance(),
+        Scheduler::DirtyCpu if function.attempts => function.attempt(),
         _ => function.itself(),
     };
     let functions = Functions(parts.nifs.iter().map(describe).collect());

@@ -4,18 +4,18 @@
 //! until somebody copies it, compares it or takes its hash. The VM does such things in one go. So what
 //! comes from outside is measured first, and measuring stops at a limit.
 
-use std::mem::MaybeUninit;
-use std::slice;
-
-use rustler::sys::{enif_get_tuple, ErlNifTerm};
+use rustler::sys::ErlNifTerm;
 use rustler::{Env, MapIterator, Term};
 
-use super::term::{bytes, Immediate};
+use super::term::{bytes, elements, Immediate};
 
 /// What a term may take, in words.
 pub(crate) struct Extent {
+    allowed: usize,
     left: usize,
     bytes: Bytes,
+    /// The words of binaries that do not count.
+    beside: usize,
 }
 
 /// What of a binary counts.
@@ -42,12 +42,22 @@ enum Parts<'a> {
 
 impl Extent {
     pub(crate) const fn new(words: usize, bytes: Bytes) -> Self {
-        Extent { left: words, bytes }
+        Extent {
+            allowed: words,
+            left: words,
+            bytes,
+            beside: 0,
+        }
     }
 
-    /// How many words are left.
-    pub(crate) fn left(&self) -> usize {
-        self.left
+    /// How many words it has taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.allowed - self.left
+    }
+
+    /// How many words of it there are to read, binaries and all.
+    pub(crate) fn read(&self) -> usize {
+        self.taken() + self.beside
     }
 
     /// Takes what a term takes. `false` when there is not so much left.
@@ -102,8 +112,12 @@ impl Extent {
             return Some(());
         }
         if let Some(bytes) = bytes(term) {
-            let counted = bytes.len() <= SHORT || self.bytes == Bytes::Read;
-            return self.spend(OPAQUE + if counted { bytes.len() / 8 } else { 0 });
+            let words = bytes.len() / 8;
+            if bytes.len() <= SHORT || self.bytes == Bytes::Read {
+                return self.spend(OPAQUE + words);
+            }
+            self.beside = self.beside.saturating_add(words);
+            return self.spend(OPAQUE);
         }
         if term.is_list() {
             open.push(Parts::List(term));
@@ -126,22 +140,4 @@ impl Extent {
         self.left = self.left.checked_sub(words)?;
         Some(())
     }
-}
-
-/// The elements of a tuple.
-fn elements<'a>(term: Term<'a>) -> Option<&'a [ErlNifTerm]> {
-    let (mut arity, mut first) = (0, MaybeUninit::uninit());
-    let (env, raw) = (term.get_env().as_c_arg(), term.as_c_arg());
-    // SAFETY: the term belongs to its environment; there is room for both answers.
-    if unsafe { enif_get_tuple(env, raw, &mut arity, first.as_mut_ptr()) } == 0 {
-        return None;
-    }
-    if arity == 0 {
-        // Its pointer can be anything.
-        return Some(&[]);
-    }
-    // SAFETY: the call above said that it wrote it.
-    let first = unsafe { first.assume_init() };
-    // SAFETY: the VM keeps the tuple where it is during the call, which the term does not outlive.
-    Some(unsafe { slice::from_raw_parts(first, arity as usize) })
 }

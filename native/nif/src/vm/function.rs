@@ -4,7 +4,7 @@ use std::ffi::CStr;
 
 use rustler::sys::ErlNifFunc;
 
-use super::dirty::enter;
+use super::dirty::{attempt, enter};
 use super::nif::{run, Nif, Run, Scheduler};
 
 /// A NIF as the VM is told of it: when the library is loaded, or by another that goes on with it.
@@ -13,6 +13,9 @@ pub(crate) struct Function {
     pub(super) arity: u32,
     pub(super) scheduler: Scheduler,
     pub(super) run: Run,
+    /// Whether it is tried on a normal scheduler first.
+    pub(super) attempts: bool,
+    attempt: Run,
     enter: Run,
 }
 
@@ -21,6 +24,7 @@ macro_rules! nif {
     (
         $scheduler:ident, $name:ident, $arity:expr,
         $(expects: $expects:expr,)?
+        $(attempt: |$attempt_env:ident, $attempt_arguments:pat_param| $attempt:expr,)?
         |$env:ident, $arguments:pat_param| $body:expr
     ) => {{
         struct Body;
@@ -37,6 +41,17 @@ macro_rules! nif {
             $(
                 fn expects(first: rustler::Term) -> Result<(), $crate::error::ArgumentError> {
                     $expects(first)
+                }
+            )?
+
+            $(
+                const ATTEMPTS: bool = true;
+
+                fn attempt<'a>(
+                    $attempt_env: rustler::Env<'a>,
+                    $attempt_arguments: [$crate::vm::term::Word<'a>; $arity],
+                ) -> Option<$crate::vm::nif::Answer<'a>> {
+                    $attempt
                 }
             )?
 
@@ -61,6 +76,8 @@ impl Function {
             arity: ARITY as u32,
             scheduler: N::SCHEDULER,
             run: run::<N, ARITY>,
+            attempts: N::ATTEMPTS,
+            attempt: attempt::<N, ARITY>,
             enter: enter::<N, ARITY>,
         }
     }
@@ -73,6 +90,11 @@ impl Function {
     /// The way into a dirty NIF by a normal scheduler.
     pub(super) fn entrance(&self) -> ErlNifFunc {
         self.described(Scheduler::Normal, self.enter)
+    }
+
+    /// It on a normal scheduler, and then on the one that it is for.
+    pub(super) fn attempt(&self) -> ErlNifFunc {
+        self.described(Scheduler::Normal, self.attempt)
     }
 
     fn described(&self, scheduler: Scheduler, function: Run) -> ErlNifFunc {

@@ -27,6 +27,14 @@ pub(crate) trait Nif<const ARITY: usize>: 'static {
         Ok(())
     }
 
+    /// Whether it is tried on a normal scheduler before it goes to the one that it is for.
+    const ATTEMPTS: bool = false;
+
+    /// Tries to do it on a normal scheduler. `None`: nothing has been done.
+    fn attempt<'a>(_env: Env<'a>, _arguments: [Word<'a>; ARITY]) -> Option<Answer<'a>> {
+        None
+    }
+
     /// Arguments are words: terms, which are larger, would go through memory.
     fn call<'a>(env: Env<'a>, arguments: [Word<'a>; ARITY]) -> Answer<'a>;
 }
@@ -80,6 +88,22 @@ pub(super) unsafe extern "C" fn run<N: Nif<ARITY>, const ARITY: usize>(
     };
     // A panic must not unwind into the VM.
     catch_unwind(AssertUnwindSafe(answer)).unwrap_or_else(|_| raise(env, &atoms::nif_panicked()))
+}
+
+/// Tries a NIF on a normal scheduler: what it returns then, if it is done.
+pub(super) fn attempt<'a, N: Nif<ARITY>, const ARITY: usize>(
+    env: Env<'a>,
+    arguments: [Term<'a>; ARITY],
+) -> Option<ErlNifTerm> {
+    let answer = || {
+        Some(match N::attempt(env, arguments.map(Word::from))? {
+            Ok(answer) => answer.as_c_arg(),
+            Err(error) => raise(env, &error),
+        })
+    };
+    // As in `run`.
+    let answer = catch_unwind(AssertUnwindSafe(answer));
+    answer.unwrap_or_else(|_| Some(raise(env, &atoms::nif_panicked())))
 }
 
 #[cold]

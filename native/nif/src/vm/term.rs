@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use rustler::sys::{
-    enif_alloc_env, enif_free_env, enif_get_local_pid, enif_get_local_port, enif_hash,
-    enif_inspect_binary, enif_is_identical, enif_make_copy, enif_make_new_binary,
+    enif_alloc_env, enif_free_env, enif_get_local_pid, enif_get_local_port, enif_get_tuple,
+    enif_hash, enif_inspect_binary, enif_is_identical, enif_make_copy, enif_make_new_binary,
     enif_make_tuple_from_array, ErlNifBinary, ErlNifEnv, ErlNifHash, ErlNifPid, ErlNifPort,
     ErlNifTerm,
 };
@@ -207,6 +207,31 @@ pub(crate) fn tuple<'a, const N: usize>(env: Env<'a>, elements: [Term<'a>; N]) -
     let term = unsafe { enif_make_tuple_from_array(env.as_c_arg(), elements.as_ptr(), N as u32) };
     // SAFETY: it was made in this environment.
     unsafe { Term::new(env, term) }
+}
+
+/// The elements of a tuple of so many.
+pub(crate) fn untuple<const N: usize>(term: Term<'_>) -> Option<[Term<'_>; N]> {
+    let elements: &[ErlNifTerm; N] = elements(term)?.try_into().ok()?;
+    // SAFETY: an element belongs to the environment of its tuple.
+    Some(elements.map(|element| unsafe { Term::new(term.get_env(), element) }))
+}
+
+/// The elements of a tuple.
+pub(super) fn elements<'a>(term: Term<'a>) -> Option<&'a [ErlNifTerm]> {
+    let (mut arity, mut first) = (0, MaybeUninit::uninit());
+    let (env, raw) = (term.get_env().as_c_arg(), term.as_c_arg());
+    // SAFETY: the term belongs to its environment; there is room for both answers.
+    if unsafe { enif_get_tuple(env, raw, &mut arity, first.as_mut_ptr()) } == 0 {
+        return None;
+    }
+    if arity == 0 {
+        // Its pointer can be anything.
+        return Some(&[]);
+    }
+    // SAFETY: the call above said that it wrote it.
+    let first = unsafe { first.assume_init() };
+    // SAFETY: the VM keeps the tuple where it is during the call, which the term does not outlive.
+    Some(unsafe { slice::from_raw_parts(first, arity as usize) })
 }
 
 fn identical(left: ErlNifTerm, right: ErlNifTerm) -> bool {

@@ -1,0 +1,237 @@
+//! Lists of backends, read one by one while the core compares them with those that are listed.
+
+use grpc_lb_core::{Backend, Busy, ChangeError, Offers, State};
+use rustler::{Atom, ListIterator, Term};
+
+use super::fields::{Fields, Malformed};
+use super::lists::{proper_list, ID};
+use crate::atoms;
+use crate::balancer::Balancer;
+use crate::error::ArgumentError;
+use crate::value::{Offered, Value};
+use crate::vm::dispatch::own_object;
+use crate::vm::extent::{Bytes, Extent};
+use crate::vm::term::{bytes, untuple};
+
+/// The words that a value may take: each pick copies it.
+const VALUE: usize = 1 << 21;
+
+/// The words that the ids and values of a list may take, as far as they are new.
+const LIST: usize = 1 << 27;
+
+/// The bytes of a text for policies that hash: each entry of a ring is a hash of it.
+const TEXT: usize = 1 << 16;
+
+/// The bytes of the name of a locality.
+const LOCALITY: usize = 255;
+
+/// On a normal scheduler: the backends of a list, the words of what is new in it, and those that are
+/// compared with what is listed. Each takes some tenths of a millisecond.
+const SHORT: (usize, usize, usize) = (2_048, 1 << 13, 1 << 18);
+
+/// Why a list is not taken.
+pub(crate) enum Refused {
+    Argument(ArgumentError),
+    Change(ChangeError),
+    /// On a normal scheduler: it is to be taken on a dirty one.
+    Busy,
+}
+
+impl From<ArgumentError> for Refused {
+    fn from(error: ArgumentError) -> Self {
+        Refused::Argument(error)
+    }
+}
+
+impl From<ChangeError> for Refused {
+    fn from(error: ChangeError) -> Self {
+        Refused::Change(error)
+    }
+}
+
+impl From<Busy> for Refused {
+    fn from(_busy: Busy) -> Self {
+        Refused::Busy
+    }
+}
+
+/// A list of backends that is offered to a balancer.
+pub(crate) struct Backends<'a, 'b> {
+    balancer: &'b Balancer,
+    hashes: bool,
+    rest: ListIterator<'a>,
+    len: usize,
+    position: usize,
+    /// The words that are left for what is new.
+    left: usize,
+    /// Whether these are few, as they are on a normal scheduler.
+    is_short: bool,
+}
+
+impl<'a, 'b> Backends<'a, 'b> {
+    /// `argument` is its number among the arguments.
+    pub(crate) fn new(
+        balancer: &'b Balancer,
+        term: Term<'a>,
+        argument: usize,
+    ) -> Result<Self, ArgumentError> {
+        let (len, rest) = proper_list(term, argument, "backends")?;
+        Ok(Backends {
+            balancer,
+            hashes: balancer.hashes(),
+            rest,
+            len,
+            position: 0,
+            left: LIST,
+            is_short: false,
+        })
+    }
+
+    /// The same for a normal scheduler, where there are not too many.
+    pub(crate) fn short(self) -> Option<Self> {
+        let (len, new, _) = SHORT;
+        (self.len <= len).then_some(Backends {
+            left: new,
+            is_short: true,
+            ..self
+        })
+    }
+
+    /// Whether it takes too long to compare it with what is listed. To be asked under the writer's lock.
+    fn takes_long(&self) -> bool {
+        let (_, _, compared) = SHORT;
+        self.is_short && self.len.saturating_mul(self.balancer.largest()) > compared
+    }
+
+    /// Takes what a term takes off what is left for all. Whether it may take so much.
+    fn take(&mut self, term: Term, allowed: usize, bytes: Bytes) -> bool {
+        let mut extent = Extent::new(allowed.min(self.left), bytes);
+        let fits = extent.take(term);
+        self.left -= extent.taken();
+        self.balancer.note_size(extent.read());
+        fits
+    }
+}
+
+impl<'a> Offers<Value> for Backends<'a, '_> {
+    type Offer = Offered<'a>;
+    type Item = Backend<Offered<'a>>;
+    type Refusal = Refused;
+
+    fn total(&self) -> usize {
+        self.len
+    }
+
+    fn take_next(&mut self) -> Option<Result<Self::Item, Refused>> {
+        if self.position == 0 && self.takes_long() {
+            return Some(Err(Refused::Busy));
+        }
+        let backend = backend(self.rest.next()?, self.hashes);
+        let position = self.position;
+        self.position += 1;
+        Some(backend.map_err(|malformed| refused(malformed, position)))
+    }
+
+    fn let_in(&mut self, position: usize, offered: &Self::Item) -> Result<(), Refused> {
+        let (id, value) = (offered.id.0, offered.value.0);
+        let before = self.left;
+        let malformed = if !self.take(id, ID, Bytes::Read) {
+            Malformed::LargeId(ID)
+        // A bare value is its own id. The id has been measured, and so the two can be compared.
+        } else if value != id && !self.take(value, VALUE, Bytes::Copied) {
+            Malformed::LargeValue(VALUE)
+        } else if value.is_ref() && is_itself(self.balancer, value) {
+            let itself = format!(
+                "backend {position} has the balancer itself as its value, which would keep it alive"
+            );
+            return Err(Refused::Argument(ArgumentError(itself)));
+        } else {
+            return Ok(());
+        };
+        if self.is_short {
+            return Err(Refused::Busy);
+        }
+        let malformed = match before <= ID.max(VALUE) && self.left == 0 {
+            true => Malformed::LargeList(LIST),
+            false => malformed,
+        };
+        Err(refused(malformed, position))
+    }
+}
+
+#[cold]
+fn refused(malformed: Malformed, position: usize) -> Refused {
+    Refused::Argument(malformed.of(&format!("backend {position}")))
+}
+
+/// Whether a value is the balancer that it would be a value of, which would keep it for ever.
+fn is_itself(balancer: &Balancer, value: Term) -> bool {
+    own_object::<Balancer>(value).is_some_and(|object| std::ptr::eq(&**object, balancer))
+}
+
+/// `{id, value}` or `{id, value, options}`
+fn backend(term: Term, hashes: bool) -> Result<Backend<Offered>, Malformed> {
+    if let Some([id, value]) = untuple(term) {
+        let backend = Backend::new(Offered(id), Offered(value));
+        return Ok(match hashes {
+            true => keyed(backend, bytes(id)),
+            false => backend,
+        });
+    }
+    let Some([id, value, options]) = untuple(term) else {
+        return Err(Malformed::NoBackend(term));
+    };
+    let options = Fields::of(options)?;
+    let hash_key = options.given(atoms::hash_key());
+    let hash_key = hash_key.filter(|text| atoms::nil() != *text);
+    let text = hash_key.map(bytes);
+    if text.is_some_and(|text| text.is_none_or(|text| text.len() > TEXT)) {
+        return Err(options.malformed(atoms::hash_key()));
+    }
+    let mut backend = Backend::new(Offered(id), Offered(value));
+    if hashes {
+        backend = keyed(backend, text.unwrap_or_else(|| bytes(id)));
+    }
+    if options.is_empty() {
+        return Ok(backend);
+    }
+    if options.given(atoms::owner()).is_some() {
+        backend.owner = options.owner(atoms::owner())?;
+    }
+    if options.given(atoms::priority()).is_some() {
+        backend.priority = options.get(atoms::priority())?;
+    }
+    if options.given(atoms::locality()).is_some() {
+        let locality: Option<&str> = options.get(atoms::locality())?;
+        if locality.is_some_and(|name| name.len() > LOCALITY) {
+            return Err(options.malformed(atoms::locality()));
+        }
+        backend.locality = locality.map(Box::from);
+    }
+    if options.given(atoms::weight()).is_some() {
+        backend.weight = options.get(atoms::weight())?;
+    }
+    let state = options.given(atoms::state());
+    if state.is_some_and(|state| atoms::nil() != state) {
+        backend.state = Some(options.one_of(atoms::state(), &states())?);
+    }
+    Ok(backend)
+}
+
+/// With this text, if it is one.
+fn keyed<'a>(backend: Backend<Offered<'a>>, text: Option<&[u8]>) -> Backend<Offered<'a>> {
+    match text.filter(|text| text.len() <= TEXT) {
+        Some(text) => backend.keyed(text),
+        None => backend,
+    }
+}
+
+/// What can be said of a backend.
+pub(super) fn states() -> [(Atom, State); 4] {
+    [
+        (atoms::ready(), State::Ready),
+        (atoms::connecting(), State::Connecting),
+        (atoms::transient_failure(), State::TransientFailure),
+        (atoms::draining(), State::Draining),
+    ]
+}

@@ -1,0 +1,28 @@
+//! Lists, and what they may have in them.
+
+use rustler::{ListIterator, Term};
+
+use crate::error::{kind, ArgumentError};
+
+/// The words that an id may take: it is hashed and compared under the writer's lock.
+pub(super) const ID: usize = 1 << 21;
+
+/// A list and its length.
+pub(super) fn proper_list<'a>(
+    term: Term<'a>,
+    argument: usize,
+    of: &str,
+) -> Result<(usize, ListIterator<'a>), ArgumentError> {
+    // The length is asked first because the iterator panics at an improper tail.
+    let Ok(len) = term.list_length() else {
+        let given = if term.is_list() {
+            "an improper list"
+        } else {
+            kind(term)
+        };
+        return Err(ArgumentError(format!(
+            "argument {argument} must be a proper list of {of}, got {given}"
+        )));
+    };
+    Ok((len, term.into_list_iterator().expect("it is a list")))
+}
