@@ -8,7 +8,7 @@ defmodule GrpcLb do
              |> Enum.fetch!(1)
 
   alias GrpcLb.{Backend, Call, Description, Key, LoadReport, Native, Options, Policy}
-  alias GrpcLb.{Sample, Settings, Terminal}
+  alias GrpcLb.{Sample, Settings, Terminal, Top}
 
   @typedoc """
   A balancer. A bare reference: keep it in a struct, in a process's state, in an ETS table. It
@@ -667,11 +667,53 @@ defmodule GrpcLb do
   @spec describe(balancer() | view()) :: :ok
   def describe(balancer) do
     with {:ok, sample} <- Sample.take(Native.summary(balancer).number) do
-      sample |> Description.block(Terminal.columns(), Terminal.styled?()) |> Terminal.write()
+      sample |> Description.block(Terminal.columns(), Terminal.there?()) |> Terminal.write()
     else
       :error -> IO.puts("this balancer has gone")
     end
   end
+
+  @doc """
+  Shows a balancer as a table that lives, in IEx, in a remote console of a release, or as
+  `mix grpc_lb.top`: a row a backend, once a second. 80 columns are enough.
+
+  `what` is a balancer, a view of one, or options. Without a balancer those of the node are listed, to
+  pick one by its number; where there is one alone, it is shown.
+
+  | column | what is in it |
+  | --- | --- |
+  | `backend` | its id |
+  | `state` | why it is not picked, and the time that is left of an ejection |
+  | `weight` | as it was given, and as it is now |
+  | `share` | its part of the picks that were counted since the last look; after `~` what weights say where there were none |
+  | `picks/s` | picks, or checkouts, see `:picks` in `info/1` |
+  | `busy` | calls in flight |
+  | `latency` | `:latency_ns` in `info/1` |
+  | `fails` | calls that failed, ever; red if some did since the last look |
+
+  | key | what it does |
+  | --- | --- |
+  | `q` | quits |
+  | `p` | stands still, and goes on |
+  | `s` | sorts by the next column |
+  | `b` | lists balancers: the number of one and Enter shows it |
+  | `j`, `k`, arrows | scroll |
+
+  In a shell keys need Enter after them, since the shell has the keyboard. Where there is no terminal the
+  table is printed once, as plain text.
+
+  It reads `info/1` alone, once a look. Returns `:ok`. Raises `ArgumentError` when `what` is neither.
+
+  ## Options
+
+  #{Top.docs()}
+
+      iex> {:ok, lb} = GrpcLb.new(:round_robin, ["10.0.0.1:50051"])
+      iex> ExUnit.CaptureIO.capture_io(fn -> GrpcLb.top(lb) end) =~ "10.0.0.1:50051"
+      true
+  """
+  @spec top(balancer() | view() | keyword()) :: :ok
+  def top(what \\ []), do: Top.run(what)
 
   @doc """
   Changes settings of a balancer that is in use, without losing anything that is known of its

@@ -17,7 +17,8 @@ defmodule GrpcLb.Description do
   @spec title(Sample.t()) :: String.t()
   def title(%{balancer: balancer, backends: backends}) do
     backends = if balancer.closed, do: "closed", else: states(backends)
-    Enum.join(["balancer #{balancer.number}", balancer.policy, backends], "  ")
+    name = if balancer.name, do: " #{balancer.name}", else: ""
+    Enum.join(["balancer #{balancer.number}#{name}", balancer.policy, backends], "  ")
   end
 
   @states [:ready, :ejected, :down, :transient_failure, :connecting, :draining, :unused]

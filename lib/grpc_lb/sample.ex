@@ -26,6 +26,7 @@ defmodule GrpcLb.Sample do
 
   @type listed :: %{
           number: pos_integer(),
+          name: String.t() | nil,
           policy: String.t(),
           owner: String.t() | nil,
           size: non_neg_integer(),
@@ -74,6 +75,7 @@ defmodule GrpcLb.Sample do
   defp listed(listed) do
     %{
       number: listed.number,
+      name: if(listed.name != nil, do: text(listed.name)),
       policy: Atom.to_string(listed.policy),
       owner: listed.owner && text(listed.owner),
       size: listed.size,

@@ -5,12 +5,19 @@ defmodule GrpcLb.Terminal do
   @plain %{"…" => "~", "→" => ">", "µ" => "u", "█" => "#"}
   @parts ~w(▏ ▎ ▍ ▌ ▋ ▊ ▉)
 
-  @doc "Whether somebody sees what is printed, in a place where a line can be written again."
+  @doc """
+  Whether somebody sees what is printed, in a place where a line can be written again. A shell knows it of
+  whoever it serves, on another node too; without one the VM's own output has to be a terminal.
+  """
   @spec there?() :: boolean()
-  def there?, do: match?({:ok, _columns}, :io.columns()) and System.get_env("TERM") != "dumb"
+  def there? do
+    match?({:ok, _columns}, :io.columns()) and System.get_env("TERM") != "dumb" and
+      (not own?() or IO.ANSI.enabled?())
+  end
 
-  @spec styled?() :: boolean()
-  def styled?, do: there?() or IO.ANSI.enabled?()
+  @doc "Whether the VM has its terminal for itself, without a shell."
+  @spec own?() :: boolean()
+  def own?, do: Process.group_leader() == Process.whereis(:user)
 
   @doc "80 where it is not known."
   @spec columns() :: pos_integer()
@@ -19,10 +26,25 @@ defmodule GrpcLb.Terminal do
   @spec size() :: {columns :: pos_integer(), lines :: pos_integer()}
   def size do
     case {:io.columns(), :io.rows()} do
-      {{:ok, columns}, {:ok, lines}} -> {columns, lines}
+      {{:ok, columns}, {:ok, lines}} when columns > 0 and lines > 0 -> {columns, lines}
       _unknown -> {80, 24}
     end
   end
+
+  @doc """
+  The sequences that begin to show screens, show one, and end it. Where a shell has the keyboard, it stays
+  below them.
+  """
+  @spec enter(:keys | :lines) :: String.t()
+  def enter(:keys), do: "\e[?1049h\e[?25l\e[2J"
+  def enter(:lines), do: "\e[?1049h\e[2J"
+
+  @spec leave(:keys | :lines) :: String.t()
+  def leave(:keys), do: "\e[?25h\e[?1049l"
+  def leave(:lines), do: "\e[?1049l"
+
+  @spec screen([iodata()]) :: iodata()
+  def screen(lines), do: ["\e[H", for(line <- lines, do: [line, "\e[K\r\n"]), "\e[J"]
 
   @doc "Writes text, without the characters that a terminal of bytes does not have."
   @spec write(iodata()) :: :ok

@@ -22,6 +22,7 @@ defmodule GrpcLb.DescriptionTest do
     {:ok, lb} =
       GrpcLb.new(:round_robin, ["10.0.0.1:50051", {:b, 1, weight: 3}, {:c, 1, weight: 1}],
         clock: clock,
+        name: "payments",
         owner: self(),
         outlier_detection: [consecutive_failures: 1]
       )
@@ -37,7 +38,7 @@ defmodule GrpcLb.DescriptionTest do
     GrpcLb.set_state(lb, :c, :draining)
 
     assert described(lb) == [
-             "balancer N  round_robin  1 ready, 1 ejected, 1 draining",
+             "balancer N payments  round_robin  1 ready, 1 ejected, 1 draining",
              "owner #PID  generation 3  1 in flight, the oldest for 1s",
              "",
              "backend        state       weight share          picks busy latency fails",
@@ -71,7 +72,7 @@ defmodule GrpcLb.DescriptionTest do
 
   test "says that there is nothing, and nothing any more" do
     {:ok, lb} = GrpcLb.new(:random, [])
-    assert ["balancer N  random  no backends", "generation 1  0 in flight", ""] = described(lb)
+    assert ["balancer N  random  no backends", "generation " <> _, ""] = described(lb)
     GrpcLb.close(lb)
     assert ["balancer N  random  closed" | _] = described(lb)
     assert_raise ArgumentError, ~r/argument 1 is not a balancer/, fn -> GrpcLb.describe(:oops) end
