@@ -112,10 +112,10 @@ defmodule GrpcLb.Bench do
 
     Nanoseconds a pick, empty loop taken off, garbage collection of what picks allocate included:
     the median of observations, between which of them it lies with #{percent(Stats.confidence())} %
-    confidence, and the best round. An observation is a set-up anew.
+    confidence, and the best. An observation is a set-up anew, and the best of its rounds.
     With many processes: wall clock over all picks.
     A channel is #{channel_words()} words.
-    A column "x ..." has ratios within one round to what it names: "x ETS" to the way of elixir-grpc
+    A column "x ..." has ratios within an observation to what it names: "x ETS" to the way of elixir-grpc
     1.0 (ETS + atomics + persistent_term), "x random" and "x counter" to Registry with either.\
     """)
   end

@@ -50,7 +50,7 @@ defmodule GrpcLb.Bench.Budget do
 
   @doc "All rows, as a table."
   def table(rows) do
-    {"budgets (medians of the ratios within each round, and their intervals)",
+    {"budgets (medians of the ratios within each observation, and their intervals)",
      ["", "measured", "from", "to", "", "", "limit", "aim", ""],
      for row <- rows do
        [row.what, row.measured, row.low, row.high, row.unit, bound(row), row.limit, row.aim] ++

@@ -4,7 +4,7 @@ defmodule GrpcLb.Bench.Timing do
   #
   # An observation is a set-up anew, for where in memory things happen to lie makes one and the same
   # contender up to a third slower or faster for as long as they lie there. Of the rounds in one
-  # observation only the median counts.
+  # observation the best counts: all that others do to a round makes it slower.
 
   alias GrpcLb.Bench.{Backends, Contender, Rounds, Settle, Stats}
   alias GrpcLb.Bench.Contenders.EmptyLoop
@@ -14,9 +14,8 @@ defmodule GrpcLb.Bench.Timing do
 
   @doc """
   Rows and budgets of a field. A row is a contender and a number of processes, with nanoseconds a
-  pick. The empty loop is taken off, except in picks per second, which is what callers get. Ratios
-  are medians of the ratios within each round: what the machine does to both in one round cancels
-  out.
+  pick. The empty loop is taken off, except in picks per second, which is what callers get. Figures
+  are medians of the observations, ratios those of the ratios within each.
   """
   def measure(field, plan) do
     {rows, budgets} =
@@ -73,13 +72,13 @@ defmodule GrpcLb.Bench.Timing do
     {rows, budgets}
   end
 
-  # The times of each contender and number of processes, round by round.
+  # The best time of each contender and number of processes.
   defp observe(field, kind, backends, plan) do
     contenders = for c <- field.contenders(kind), do: {c, set_up(c, backends)}
     entries = for {c, state} <- contenders, n <- field.processes(), do: entry(c, state, n)
     times = Rounds.run(entries, plan.rounds, plan.run_ns)
     for {contender, state} <- contenders, do: contender.module.teardown(state)
-    times
+    Map.new(times, fn {timed, times} -> {timed, Enum.min(times)} end)
   end
 
   # What the loop around nothing takes, by number of processes.
@@ -107,8 +106,8 @@ defmodule GrpcLb.Bench.Timing do
 
   defp row(field, kind, count, {contender, processes}, observations, loops) do
     timed = {contender.key, processes}
-    own = observations |> Enum.map(&Stats.median(net(&1, timed, loops))) |> Stats.interval()
-    gross = Enum.map(observations, &Stats.median(&1[timed]))
+    times = Enum.map(observations, &net(&1, timed, loops))
+    own = Stats.interval(times)
 
     %{
       value: kind,
@@ -121,8 +120,8 @@ defmodule GrpcLb.Bench.Timing do
       median_ns: own.median,
       low_ns: own.low,
       high_ns: own.high,
-      min_ns: observations |> Enum.flat_map(&net(&1, timed, loops)) |> Enum.min(),
-      per_second: 1.0e9 / Stats.median(gross),
+      min_ns: Enum.min(times),
+      per_second: 1.0e9 / Stats.median(Enum.map(observations, & &1[timed])),
       against:
         for {base, _title} <- field.bases(), into: %{} do
           ratios = Enum.map(observations, &ratio(&1, timed, {base, processes}, loops))
@@ -133,14 +132,10 @@ defmodule GrpcLb.Bench.Timing do
 
   # With another number of processes, what callers get: the loop is theirs.
   defp ratio(times, {_own, processes} = own, {_base, processes} = base, loops) do
-    median_ratio(net(times, own, loops), net(times, base, loops))
+    net(times, own, loops) / net(times, base, loops)
   end
 
-  defp ratio(times, own, base, _loops), do: median_ratio(times[own], times[base])
+  defp ratio(times, own, base, _loops), do: times[own] / times[base]
 
-  defp net(times, {_contender, processes} = timed, loops) do
-    Enum.map(times[timed], &(&1 - loops[processes]))
-  end
-
-  defp median_ratio(times, base), do: Stats.median(Enum.zip_with(times, base, &(&1 / &2)))
+  defp net(times, {_contender, processes} = timed, loops), do: times[timed] - loops[processes]
 end

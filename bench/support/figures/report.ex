@@ -85,7 +85,8 @@ defmodule GrpcLb.Bench.Figures.Report do
       "Nanoseconds are per pick or call, the empty loop taken off, garbage collection of what picks ",
       "allocate included. `from` and `to` are between which observations the median lies with ",
       "#{round(results.confidence * 100)} % confidence, by order statistics; an observation is a ",
-      "set-up anew, `best` is the best of all rounds. A column `x ...` has ratios within one round to ",
+      "set-up anew, and the best of its rounds; `best` is the best of all. A column `x ...` has ratios ",
+      "within an observation to ",
       "what it names. A verdict with a `?` has an interval that holds the limit. A channel is ",
       "#{results.channel_words} words.\n",
       for(
