@@ -69,6 +69,7 @@ defmodule GrpcLb.Bench do
 
     budgets = Enum.concat(budgets)
     print_budgets(budgets)
+    print_settled(budgets)
 
     results = %{
       machine: machine,
@@ -125,6 +126,12 @@ defmodule GrpcLb.Bench do
   defp print_budgets(rows) do
     {title, header, rows} = Budget.table(rows)
     Table.print(title, header, rows)
+  end
+
+  defp print_settled(rows) do
+    open = for %{settled: false} = row <- rows, do: row.what
+    IO.puts("\n#{length(rows) - length(open)} of #{length(rows)} budgets are known well enough.")
+    if open != [], do: IO.puts("Time was up for: " <> Enum.join(open, "; "))
   end
 
   defp check(budgets, "1") do

@@ -1,6 +1,4 @@
-for name <- ~w(table budget stats settle) do
-  Code.require_file("../../bench/support/#{name}.ex", __DIR__)
-end
+Code.require_file("support.exs", __DIR__)
 
 defmodule GrpcLb.Bench.BudgetTest do
   use ExUnit.Case, async: true

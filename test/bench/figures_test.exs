@@ -1,12 +1,9 @@
-for name <- ~w(table json stats budget backends channel figures/svg figures/chart figures/markdown
-               figures/losses) do
-  Code.require_file("../../bench/support/#{name}.ex", __DIR__)
-end
+Code.require_file("support.exs", __DIR__)
 
 defmodule GrpcLb.Bench.FiguresTest do
   use ExUnit.Case, async: true
 
-  alias GrpcLb.Bench.Budget
+  alias GrpcLb.Bench.{Budget, Figures}
   alias GrpcLb.Bench.Figures.{Chart, Losses, Markdown}
 
   defp lines(series, scale \\ :log) do
@@ -88,6 +85,15 @@ defmodule GrpcLb.Bench.FiguresTest do
     assert ys == Enum.sort(ys)
     assert Enum.all?(Enum.zip_with(tl(ys), ys, &(&1 - &2)), &(&1 >= 15))
     assert Enum.min(ys) >= 0 and Enum.max(ys) <= 100
+  end
+
+  test "README has a place for the figures, and all images that it shows" do
+    readme = File.read!("README.md")
+
+    assert Figures.between(readme, "new") =~ "<!-- bench -->\nnew<!-- /bench -->\n"
+
+    for [_, path] <- Regex.scan(~r/!\[[^\]]*\]\(([^):]+)\)/, readme),
+        do: assert(File.exists?(path))
   end
 
   test "a Markdown table escapes what would part its cells" do
