@@ -14,7 +14,7 @@ defmodule GrpcLb.Bench do
     table_sizes: [100, 1000],
     rounds: 3,
     run_ns: 6_000_000,
-    seconds: 20,
+    seconds: 12,
     window_picks: 1_000_000,
     reconcile_sizes: [5, 10, 100, 1000, 10_000, 100_000],
     memory_sizes: [
@@ -87,7 +87,13 @@ defmodule GrpcLb.Bench do
   end
 
   defp sections(nil), do: Sections.names()
-  defp sections(names), do: names |> String.split(",") |> Enum.map(&String.to_existing_atom/1)
+
+  defp sections(names) do
+    for name <- String.split(names, ",") do
+      Enum.find(Sections.names(), &(to_string(&1) == name)) ||
+        raise ArgumentError, "unknown section #{name}, expected of #{inspect(Sections.names())}"
+    end
+  end
 
   defp measure(name, plan) do
     {rows, budgets} = Sections.measure(name, plan)

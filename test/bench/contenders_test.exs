@@ -13,7 +13,7 @@ defmodule GrpcLb.Bench.ContendersTest do
     policy_sizes: [3],
     call_sizes: [3],
     rounds: 1,
-    run_ns: 10_000,
+    run_ns: 1_000_000,
     seconds: 0
   }
 

@@ -39,14 +39,27 @@ defmodule GrpcLb.Bench.Parts.Tail do
 
   @impl true
   def tables(rows) do
-    header = ["", "changes/s", "p50", "p90", "p99", "p99.9", "p99.99", "max", "p99.9 x without"]
+    header = [
+      "",
+      "changes/s",
+      "reached",
+      "p50",
+      "p90",
+      "p99",
+      "p99.9",
+      "p99.99",
+      "max",
+      "p99.9 x without"
+    ]
 
     [
       {"picks of a pid under change, #{@backends} backends, #{@replaced} replaced at a time, " <>
          "ns with a reading of the clock", header,
        for row <- rows do
-         [row.title, row.rate, row.p50, row.p90, row.p99, row.p99_9, row.p99_99, row.max] ++
-           [row.against_none.median]
+         percentiles = for {name, _share} <- @shares, do: row[name]
+
+         [row.title, row.rate, row.rate_reached] ++
+           percentiles ++ [row.max, row.against_none.median]
        end}
     ]
   end
