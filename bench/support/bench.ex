@@ -4,6 +4,8 @@ defmodule GrpcLb.Bench do
 
   alias GrpcLb.Bench.{Budget, Channel, Json, Machine, Peers, Sections, Stats, Table}
 
+  alias GrpcLb.Bench.Parts.Core
+
   # `seconds` is for a case: when its budgets are open still, it ends.
   @full %{
     sizes: [1, 5, 100, 1000],
@@ -59,7 +61,7 @@ defmodule GrpcLb.Bench do
     {options, []} = OptionParser.parse!(argv, strict: [quick: :boolean, only: :string])
     plan = if options[:quick], do: @quick, else: @full
     from = System.monotonic_time(:second)
-    missing = Peers.load()
+    missing = Peers.load() ++ no_core(File.exists?(Core.file_name()))
     machine = Machine.describe()
     print_machine(machine)
     for {peer, reason} <- missing, do: IO.puts("#{peer}: NOT RUN: #{reason}")
@@ -100,6 +102,9 @@ defmodule GrpcLb.Bench do
     for {title, header, rows} <- Sections.tables(name, rows), do: Table.print(title, header, rows)
     {{name, rows}, budgets}
   end
+
+  defp no_core(true), do: []
+  defp no_core(false), do: [{"bench/peers", "there is no #{Core.file_name()}"}]
 
   defp write(path, results) do
     File.mkdir_p!(Path.dirname(path))

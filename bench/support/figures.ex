@@ -9,14 +9,13 @@ defmodule GrpcLb.Bench.Figures do
 
   def main(root) do
     results = root |> Path.join("bench/results/latest.json") |> File.read!() |> Json.decode()
-    peers = peers(File.read(Path.join(root, "bench/results/peers.json")))
     charts = Path.join(root, Report.charts())
     File.mkdir_p!(charts)
     for {file, _alt, svg} <- Charts.all(results), do: File.write!(Path.join(charts, file), svg)
-    File.write!(Path.join(root, Report.page()), Report.full(results, peers))
+    File.write!(Path.join(root, Report.page()), Report.full(results))
 
     readme = Path.join(root, "README.md")
-    File.write!(readme, between(File.read!(readme), Report.summary(results, peers)))
+    File.write!(readme, between(File.read!(readme), Report.summary(results)))
     IO.puts("Written: README.md, #{Report.page()}, #{Report.charts()}")
   end
 
@@ -27,7 +26,4 @@ defmodule GrpcLb.Bench.Figures do
     [_old, after_it] = String.split(rest, close)
     before <> open <> content <> close <> after_it
   end
-
-  defp peers({:ok, text}), do: Json.decode(text)
-  defp peers({:error, _none}), do: []
 end

@@ -20,7 +20,8 @@ defmodule GrpcLb.Bench.Sections do
     memory: Parts.Memory,
     fleet: Parts.Fleet,
     under_change: Parts.UnderChange,
-    hour: Parts.Hour
+    hour: Parts.Hour,
+    core: Parts.Core
   ]
 
   def names, do: Keyword.keys(@fields) ++ Keyword.keys(@parts)

@@ -129,7 +129,7 @@ defmodule GrpcLb.Bench.FiguresTest do
 
     results = %{
       budgets: [held, missed],
-      sections: %{picks: picks, pools: [], calls: [], reconciles: [], under_change: []}
+      sections: %{picks: picks, pools: [], calls: [], reconciles: [], under_change: [], core: []}
     }
 
     assert Losses.budgets(results) == [

@@ -16,7 +16,7 @@ defmodule GrpcLb.Bench.Figures.Losses do
   @doc "The peers that win: where, who, their figure, whom of ours they beat how often, their price."
   def peers(%{sections: sections}) do
     timed(sections, [:picks, :pools, :calls]) ++
-      changes(sections.reconciles) ++ others(sections.under_change)
+      changes(sections.reconciles) ++ others(sections.under_change) ++ core(sections.core)
   end
 
   defp timed(sections, names) do
@@ -52,6 +52,20 @@ defmodule GrpcLb.Bench.Figures.Losses do
     wins("processor time of a change", "us", rows, fn %{cpu_us: cpu} ->
       {cpu.median, cpu.low, cpu.high}
     end)
+  end
+
+  # A spread holds half of the rounds.
+  defp core(rows) do
+    for {{backends, threads, job}, rows} <-
+          rows |> Enum.group_by(&{&1.backends, &1.threads, &1.job}) |> Enum.sort(),
+        threads = Backends.count(threads, "thread", "threads"),
+        title = "core, #{Backends.count(backends)}, #{threads}, #{job}",
+        row <-
+          wins(title, "ns", rows, fn %{ns_median: ns, spread: spread} ->
+            {ns, ns - spread / 2, ns + spread / 2}
+          end) do
+      row
+    end
   end
 
   defp wins(title, unit, rows, figures) do

@@ -3,7 +3,7 @@ defmodule GrpcLb.Bench.Figures.Report do
   # A run in Markdown: what README shows of it, and all of it.
 
   alias GrpcLb.Bench.{Budget, Sections, Table}
-  alias GrpcLb.Bench.Figures.{Charts, Losses, Markdown, RustPeers}
+  alias GrpcLb.Bench.Figures.{Charts, Losses, Markdown}
 
   @charts "guides/assets/bench"
   @page "guides/performance.md"
@@ -12,7 +12,7 @@ defmodule GrpcLb.Bench.Figures.Report do
   def page, do: @page
 
   @doc "The part of README: a summary, the charts, and where this library loses."
-  def summary(results, peers) do
+  def summary(results) do
     [
       [measured(results), "\n"],
       [
@@ -27,13 +27,14 @@ defmodule GrpcLb.Bench.Figures.Report do
       Enum.map_intersperse(Charts.all(results), "\n", fn {file, alt, _svg} ->
         "![#{alt}](#{@charts}/#{file})\n"
       end),
-      RustPeers.section(peers),
+      Enum.map(Sections.tables(:core, results.sections.core), &table/1),
       "### Where we lose\n",
       missed(results),
       beaten(
         results,
         &(&1 in ["pid, 5 backends, 1 process", "channel, 5 backends, 1 process"] or
-            &1 =~ ~r/^pid, 10 backends, 1 process|^change of (5|1000) b|^processor/)
+            &1 =~
+              ~r/^pid, 10 backends, 1 process|^change of (5|1000) b|^processor|^core, 100 backends, 1 thread/)
       ),
       "All cases, and all other figures, are in `#{@page}`.\n"
     ]
@@ -41,7 +42,7 @@ defmodule GrpcLb.Bench.Figures.Report do
   end
 
   @doc "All tables of the run."
-  def full(results, peers) do
+  def full(results) do
     tables =
       for name <- Sections.names(), rows = results.sections[name] do
         for table <- Sections.tables(name, rows), do: table(table)
@@ -57,8 +58,7 @@ defmodule GrpcLb.Bench.Figures.Report do
       missed(results),
       beaten(results, fn _case -> true end),
       "## Figures\n",
-      tables,
-      RustPeers.section(peers)
+      tables
     ]
     |> paragraphs()
   end
