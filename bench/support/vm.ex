@@ -5,10 +5,20 @@ defmodule GrpcLb.Bench.Vm do
   @statm "/proc/self/statm"
   @page_bytes 4096
 
-  def run(module, function, arguments, flags \\ []) do
+  @doc """
+  What `function` says. `flags` are the emulator's. Erasures of interned values may come each
+  `:erased_every` milliseconds, one minute as a rule.
+  """
+  def run(module, function, arguments, options \\ []) do
     paths = Enum.flat_map(:code.get_path(), &[~c"-pa", &1])
-    options = %{connection: :standard_io, args: Enum.map(flags, &to_charlist/1) ++ paths}
-    {:ok, vm, _node} = :peer.start_link(options)
+    flags = options |> Keyword.get(:flags, []) |> Enum.map(&to_charlist/1)
+    {:ok, vm, _node} = :peer.start_link(%{connection: :standard_io, args: flags ++ paths})
+
+    with {:ok, every} <- Keyword.fetch(options, :erased_every) do
+      :ok = :peer.call(vm, :application, :load, [:grpc_lb])
+      :ok = :peer.call(vm, :application, :set_env, [:grpc_lb, :interned, [every: every]])
+    end
+
     {:ok, _started} = :peer.call(vm, :application, :ensure_all_started, [:grpc_lb], :infinity)
     result = :peer.call(vm, module, function, arguments, :infinity)
     :peer.stop(vm)

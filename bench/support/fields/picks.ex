@@ -22,6 +22,7 @@ defmodule GrpcLb.Bench.Fields.Picks do
 
   @shared {:round_robin, cursor: :shared}
   @per_scheduler {:round_robin, cursor: :per_scheduler}
+  @interned [values: :interned]
 
   def crowd, do: @crowd
 
@@ -37,6 +38,18 @@ defmodule GrpcLb.Bench.Fields.Picks do
     title = "Native.pick, per-scheduler cursor"
     opts = [policy: @per_scheduler]
     Contender.new(:native_per_scheduler, title, Native, :near_rotation, opts: opts)
+  end
+
+  @doc "The same with values that are not copied."
+  def interned_shared do
+    opts = [policy: @shared, around: @interned]
+    Contender.new(:interned_shared, "interned, shared cursor", Native, :rotation, opts: opts)
+  end
+
+  def interned_per_scheduler do
+    title = "interned, per-scheduler cursor"
+    opts = [policy: @per_scheduler, around: @interned]
+    Contender.new(:interned_per_scheduler, title, Native, :near_rotation, opts: opts)
   end
 
   def public do
@@ -85,6 +98,8 @@ defmodule GrpcLb.Bench.Fields.Picks do
       unit(),
       native_shared(),
       native_per_scheduler(),
+      interned_shared(),
+      interned_per_scheduler(),
       Contender.new(:native_random, "Native.pick, random", Native, :any, opts: [policy: :random]),
       public(),
       elixir_grpc(),
@@ -125,9 +140,20 @@ defmodule GrpcLb.Bench.Fields.Picks do
 
   def ratios(:channel, backends) do
     copied = %{1 => 0.6, 5 => 0.3, 100 => 0.012}[backends]
+    interned = %{1 => 0.15, 5 => 0.08, 100 => 0.003}[backends]
 
-    for key <- [:native_shared, :policy, :policy_updated] do
-      at_most(:channel, backends, key, :ets_copy, copied)
+    for {key, base, limit} <- [
+          {:native_shared, :ets_copy, copied},
+          {:policy, :ets_copy, copied},
+          {:policy_updated, :ets_copy, copied},
+          {:interned_shared, :ets_copy, interned},
+          {:interned_per_scheduler, :ets_copy, interned},
+          {:interned_shared, :persistent_tuple, 1.0},
+          {:interned_per_scheduler, :persistent_tuple, 1.0},
+          {:interned_shared, :atomics, 1.9},
+          {:interned_per_scheduler, :atomics, 1.6}
+        ] do
+      at_most(:channel, backends, key, base, limit)
     end
   end
 

@@ -9,35 +9,53 @@ defmodule GrpcLb.Bench.Parts.Fleet do
 
   @backends 5
   @rounds 9
+  @kinds [:copied, :interned]
   @policy {:round_robin, cursor: :per_scheduler}
 
   @impl true
   def measure(plan) do
-    {[Vm.run(__MODULE__, :costs, [plan.fleet])], []}
+    rows = for kind <- @kinds, do: Vm.run(__MODULE__, :costs, [plan.fleet, kind])
+    {rows, []}
   end
 
   @impl true
   def tables(rows) do
     [
       {"balancers of #{@backends} channels in one VM",
-       ["", "bytes each", "made us", "changed us", "pick ns, one after the other", "one of them"],
+       [
+         "",
+         "values",
+         "bytes each",
+         "made us",
+         "changed us",
+         "pick ns, one after the other",
+         "one of them"
+       ],
        for row <- rows do
-         [row.balancers, row.bytes, row.made_us, row.changed_us, row.pick_in_turn_ns, row.pick_ns]
+         [
+           row.balancers,
+           row.values,
+           row.bytes,
+           row.made_us,
+           row.changed_us,
+           row.pick_in_turn_ns,
+           row.pick_ns
+         ]
        end}
     ]
   end
 
   @doc "Figures of so many balancers in the VM that this is, which has none left at the end."
-  def costs(count) do
+  def costs(count, values) do
     channels = for id <- 1..@backends, do: {id, Channel.new(id, self())}
     others = for id <- 2..(@backends + 1), do: {id, Channel.new(id, self())}
-    {:ok, _first} = GrpcLb.new(@policy, channels)
+    {:ok, _first} = GrpcLb.new(@policy, channels, values: values)
     before = Vm.resident_bytes()
 
     {made_ns, fleet} =
       time(fn ->
         for _ <- 1..count do
-          {:ok, balancer} = GrpcLb.new(@policy, channels)
+          {:ok, balancer} = GrpcLb.new(@policy, channels, values: values)
           balancer
         end
       end)
@@ -48,6 +66,7 @@ defmodule GrpcLb.Bench.Parts.Fleet do
 
     row = %{
       balancers: count,
+      values: values,
       bytes: grown && grown / count,
       made_us: made_ns / count / 1000,
       changed_us: changed_ns / count / 1000,

@@ -16,13 +16,14 @@ defmodule GrpcLb.Bench.Parts.Hour do
   # A second of the hour.
   @second_ms 5
 
-  def contenders, do: [Picks.native_shared()]
+  def contenders, do: [Picks.native_shared(), Picks.interned_shared()]
 
   @impl true
   def measure(plan) do
     rows =
       for contender <- contenders(),
-          at <- Vm.run(__MODULE__, :churn, [contender, plan.minutes]) do
+          at <-
+            Vm.run(__MODULE__, :churn, [contender, plan.minutes], erased_every: 60 * @second_ms) do
         Map.merge(%{contender: contender.key, title: contender.title}, at)
       end
 
@@ -33,10 +34,10 @@ defmodule GrpcLb.Bench.Parts.Hour do
   def tables(rows) do
     [
       {"a change a second, #{@backends} channels",
-       ["", "after minutes", "RSS MB", "VM MB", "values", "snapshots"],
+       ["", "after minutes", "RSS MB", "VM MB", "values", "interned", "snapshots"],
        for row <- rows do
          [row.title, row.minutes, megabytes(row.resident_bytes), megabytes(row.vm_bytes)] ++
-           [row.values, row.snapshots]
+           [row.values, row.slots, row.snapshots]
        end}
     ]
   end
@@ -91,6 +92,7 @@ defmodule GrpcLb.Bench.Parts.Hour do
       resident_bytes: Vm.resident_bytes(),
       vm_bytes: :erlang.memory(:total),
       values: counts.values,
+      slots: counts.slots,
       snapshots: counts.snapshots
     }
   end

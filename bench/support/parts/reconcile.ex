@@ -42,6 +42,8 @@ defmodule GrpcLb.Bench.Parts.Reconcile do
       {Picks.native_shared(), "one replaced", one_replaced},
       {Picks.native_shared(), "all replaced", all_replaced},
       {Picks.native_shared(), "none replaced", backends},
+      {Picks.interned_shared(), "one replaced", one_replaced},
+      {Picks.interned_shared(), "none replaced", backends},
       {Picks.elixir_grpc(), "any", one_replaced},
       {Picks.persistent_tuple(), "any", one_replaced}
     ]

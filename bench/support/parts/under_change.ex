@@ -22,10 +22,18 @@ defmodule GrpcLb.Bench.Parts.UnderChange do
   @pause_period_ms 20
   @settle_ms 100
 
-  @flags ~w(+sbwt none +sbwtdcpu none +sbwtdio none)
+  @vm [
+    flags: ~w(+sbwt none +sbwtdcpu none +sbwtdio none),
+    erased_every: @changes * @period_ms
+  ]
 
   def contenders do
-    [Picks.elixir_grpc(), Picks.persistent_tuple(), Picks.native_shared()]
+    [
+      Picks.elixir_grpc(),
+      Picks.persistent_tuple(),
+      Picks.native_shared(),
+      Picks.interned_shared()
+    ]
   end
 
   @impl true
@@ -33,7 +41,7 @@ defmodule GrpcLb.Bench.Parts.UnderChange do
     rows =
       for contender <- contenders() do
         arguments = [contender, plan.idle_processes, plan.change_rounds]
-        Map.merge(described(contender, plan), Vm.run(__MODULE__, :costs, arguments, @flags))
+        Map.merge(described(contender, plan), Vm.run(__MODULE__, :costs, arguments, @vm))
       end
 
     {rows, []}
