@@ -17,12 +17,20 @@ defmodule GrpcLb.Application do
         GrpcLb.Janitor,
         {DynamicSupervisor, name: GrpcLb.Connections},
         GrpcLb.ElixirGrpc.Holder.supervisor(),
-        # None of the others needs it: it comes last, so that its end is nobody else's.
-        GrpcLb.Ticker
+        # None of the others needs these: they come last, so that their end is nobody else's.
+        GrpcLb.Ticker,
+        GrpcLb.Herald
       ],
       strategy: :rest_for_one,
       name: GrpcLb.Supervisor
     )
+  end
+
+  @impl true
+  def stop(_state) do
+    # Nobody is left who would tell.
+    GrpcLb.Native.listen(false)
+    :ok
   end
 
   @doc false

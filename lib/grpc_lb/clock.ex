@@ -10,6 +10,9 @@ defmodule GrpcLb.Clock do
   What does not wait for a time, such as the ejection of a backend that failed too many times in a row,
   is done by the `GrpcLb.complete/3` that gives cause for it, before that returns.
 
+  What a balancer decides meanwhile, see `GrpcLb.Telemetry`, is emitted as always by a process of the
+  library: a test that attaches a handler awaits what it sends.
+
   What a balancer tells of times, such as `:ejected_until` in `GrpcLb.info/1`, is in milliseconds of its
   clock. What waits in processes, such as the timeout of a connection, goes by real time.
   """

@@ -183,6 +183,9 @@ defmodule GrpcLb.Native do
           consecutive_transport_failures: pos_integer() | nil
         }
 
+  @typedoc "What a balancer has decided: see `GrpcLb.Telemetry`. Durations are in nanoseconds."
+  @type event :: {balancer(), name :: term(), event :: atom(), fields :: map()}
+
   @typedoc "A load report: encoded, or some of its fields, see `GrpcLb.LoadReport`."
   @type load_report :: binary() | GrpcLb.LoadReport.fields()
 
@@ -739,6 +742,26 @@ defmodule GrpcLb.Native do
   """
   @spec tick() :: non_neg_integer() | :infinity
   def tick, do: not_loaded()
+
+  @doc """
+  Says whether what balancers decide is to be kept for `events/0`. The package's process `GrpcLb.Herald`
+  says so when it starts, and nobody else needs to call this. Of balancers on manual clocks those know
+  that are made from then on.
+
+  Runs on a dirty CPU scheduler.
+  """
+  @spec listen(boolean()) :: :ok
+  def listen(_listens), do: not_loaded()
+
+  @doc """
+  Takes some of what balancers have decided, the oldest first, and how many there were more than are kept.
+  The process with the name `GrpcLb.Herald`, which the package starts, is sent `:events` when there are
+  some. It emits them, see `GrpcLb.Telemetry`: who takes them in its place has nobody hear.
+
+  Runs on a dirty CPU scheduler.
+  """
+  @spec events() :: {[event()], lost :: non_neg_integer()}
+  def events, do: not_loaded()
 
   @doc """
   Makes a clock that stands still. See `GrpcLb.Clock.manual/0`.

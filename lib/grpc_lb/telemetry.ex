@@ -8,6 +8,29 @@ defmodule GrpcLb.Telemetry do
     id: "the backend's id, see `GrpcLb.Address.id/1`",
     address: "its `GrpcLb.Address`"
   ]
+  @balancer [
+    name: "the balancer's name, see `:name` of `GrpcLb.new/3`; `nil` if it has none",
+    balancer: "its reference"
+  ]
+  @of_balancer @balancer ++ [id: "the backend's id"]
+  # What the native side decides, by its word for it.
+  @decided %{
+    ejected: [:grpc_lb, :backend, :ejected],
+    unejected: [:grpc_lb, :backend, :unejected],
+    slow_start: [:grpc_lb, :slow_start, :entered],
+    slow_start_left: [:grpc_lb, :slow_start, :left],
+    panic_entered: [:grpc_lb, :panic, :entered],
+    panic_left: [:grpc_lb, :panic, :left],
+    overloaded: [:grpc_lb, :balancer, :overloaded]
+  }
+  @panic [
+    healthy: "how many backends are healthy",
+    backends: "of how many"
+  ]
+  @of_panic @balancer ++
+              [
+                priority: "the priority that panics, where each does so for itself; else `nil`"
+              ]
   @events [
     %{
       name: [:grpc_lb, :connection, :connected],
@@ -136,22 +159,106 @@ defmodule GrpcLb.Telemetry do
         duration: "how long it has been open, at most since its connection was restarted"
       ],
       metadata: @about ++ @backend
+    },
+    %{
+      name: [:grpc_lb, :backend, :ejected],
+      doc: "Outlier detection leaves a backend out (gRFC A50).",
+      measurements: [
+        duration: "how long it lasts at least",
+        successes: "the calls that ended well, of those that the detection looked at",
+        failures: "those that failed",
+        limit: "what was not to be passed, see `:rule`"
+      ],
+      metadata:
+        @of_balancer ++
+          [
+            rule: """
+            `:success_rate`, of the calls of an interval: the limit is the rate, from 0.0 to 1.0, below
+            which a backend is ejected. `:failure_percentage`, of the same calls: the limit is in
+            percent. `:consecutive_failures`, `:consecutive_transport_failures`: the calls are those in
+            a row, and the limit is how many eject
+            """
+          ]
+    },
+    %{
+      name: [:grpc_lb, :backend, :unejected],
+      doc: "A backend that was ejected is let back in.",
+      measurements: [duration: "how long it was ejected"],
+      metadata: @of_balancer
+    },
+    %{
+      name: [:grpc_lb, :slow_start, :entered],
+      doc: "A backend has become healthy, and comes to its weight step by step.",
+      measurements: [duration: "how long that takes"],
+      metadata: @of_balancer
+    },
+    %{
+      name: [:grpc_lb, :slow_start, :left],
+      doc: "A backend has come to its whole weight.",
+      measurements: [],
+      metadata: @of_balancer
+    },
+    %{
+      name: [:grpc_lb, :panic, :entered],
+      doc: "So few backends are healthy that others are picked, too, see `:panic_threshold`.",
+      measurements: @panic,
+      metadata: @of_panic
+    },
+    %{
+      name: [:grpc_lb, :panic, :left],
+      doc: "Enough backends are healthy again, or nobody is left to be picked.",
+      measurements: @panic,
+      metadata: @of_panic
+    },
+    %{
+      name: [:grpc_lb, :balancer, :overloaded],
+      doc: """
+      Checkouts found no room under `:max_requests` or `:max_requests_per_backend`. Told once a second at
+      most.
+      """,
+      measurements: [
+        count: "how many did since that was told last, with those that then waited for room"
+      ],
+      metadata: @balancer
+    },
+    %{
+      name: [:grpc_lb, :events, :lost],
+      doc: """
+      Balancers have decided more at once than is kept, see above. What is lost are the last of those
+      events.
+      """,
+      measurements: [count: "how many"],
+      metadata: []
     }
   ]
 
-  list = fn fields ->
-    Enum.map_join(fields, "\n", fn {key, doc} ->
-      "  * `#{inspect(key)}` - #{doc |> String.trim() |> String.replace("\n", "\n    ")}"
-    end)
+  @measured Map.new(@events, &{&1.name, Keyword.keys(&1.measurements)})
+
+  list = fn
+    [] ->
+      "none"
+
+    fields ->
+      Enum.map_join(fields, "\n", fn {key, doc} ->
+        "  * `#{inspect(key)}` - #{doc |> String.trim() |> String.replace("\n", "\n    ")}"
+      end)
   end
 
   @moduledoc """
-  The events that connections emit through `:telemetry`.
+  The events that balancers, connections and pools emit through `:telemetry`.
 
   The package has no dependency: every event looks whether `:telemetry` is there, and calls it if so.
   All durations are in native time units, see `System.convert_time_unit/3`.
 
-  Handlers run in a process of the connection and hold it up, so they have to be quick. There
+  What a balancer decides is emitted by a process of the library that does nothing else, soon after:
+  picks and calls have no part in it, and wait for no handler. A balancer keeps 64 events until that
+  process asks for them, and all together 1,024; `[:grpc_lb, :events, :lost]` counts what is beyond
+  that. Those of a balancer with a `:clock` of its own are emitted after the clock was moved, see
+  `GrpcLb.Clock.advance/2`, or a call that failed had a backend ejected. Where the application `:grpc_lb`
+  does not run there are none.
+
+  Handlers of the events of connections run in a process of the connection and hold it up, so they have
+  to be quick. There
   `GrpcLb.Connection.info/1`, `await_ready/2` and `disconnect/2` raise `ArgumentError`, because the
   connection cannot wait for itself; `GrpcLb.Connection.handle/1` and picks are fine. For a handler of
   `[:grpc_lb, :connection, :disconnected]` the connection does not exist any more.
@@ -186,7 +293,7 @@ defmodule GrpcLb.Telemetry do
   All events, as data.
 
       iex> for %{name: [:grpc_lb, :backend, name]} <- GrpcLb.Telemetry.events(), do: name
-      [:up, :down, :unhealthy, :healthy]
+      [:up, :down, :unhealthy, :healthy, :ejected, :unejected]
   """
   @spec events() :: [event()]
   def events, do: @events
@@ -207,4 +314,19 @@ defmodule GrpcLb.Telemetry do
 
     :ok
   end
+
+  @doc false
+  # Emits what a balancer has decided.
+  @spec balancer_event(GrpcLb.Native.event()) :: :ok
+  def balancer_event({balancer, name, event, fields}) do
+    event = Map.fetch!(@decided, event)
+    {measurements, metadata} = Map.split(fields, Map.fetch!(@measured, event))
+    metadata = Map.merge(metadata, %{balancer: balancer, name: name})
+    execute(event, native(measurements), metadata)
+  end
+
+  defp native(%{duration: duration} = measurements),
+    do: %{measurements | duration: System.convert_time_unit(duration, :nanosecond, :native)}
+
+  defp native(measurements), do: measurements
 end

@@ -1,13 +1,13 @@
 defmodule GrpcLb.Connection.Log do
   @moduledoc false
   # What a connection logs: a warning when a backend or the resolution begins to fail, a notice when it is
-  # well again, and nothing in between. With Erlang's `:logger`, which Elixir's stands on: the package
-  # needs no application for it.
+  # well again, and nothing in between.
   #
   # Reasons are shown as far as they are the library's own or those that a module returned as
   # `{:error, reason}`. What it raised, threw, or exited with can have its arguments in it.
 
   alias GrpcLb.Connection.{Connectivity, Plan}
+  alias GrpcLb.Log
 
   @typedoc "Whose log it is."
   @type about :: %{name: term(), target: term()}
@@ -41,26 +41,17 @@ defmodule GrpcLb.Connection.Log do
   defp fails(about, what, metadata, reason) do
     reason = plain(reason)
     metadata = Map.put(metadata, :reason, reason)
-    log(:warning, about, "#{what} fails: #{show(reason)}", metadata)
+    log(:failing, about, "#{what} fails: #{show(reason)}", metadata)
   end
 
-  defp is_well(about, what, metadata), do: log(:notice, about, "#{what} is well again", metadata)
+  defp is_well(about, what, metadata), do: log(:well, about, "#{what} is well again", metadata)
 
-  defp log(level, about, text, metadata) do
-    # So that it can be turned off with `Logger.put_application_level/2`.
-    if :logger.allow(level, __MODULE__) do
-      metadata =
-        about
-        |> Map.merge(metadata)
-        |> Map.merge(%{application: :grpc_lb, domain: [:grpc_lb], mfa: {__MODULE__, :log, 4}})
-
-      :logger.log(level, "connection #{show(about.name)}: #{text}", metadata)
-    end
-
-    :ok
+  defp log(kind, about, text, metadata) do
+    text = "connection #{show(about.name)}: #{text}"
+    Log.log(kind, text, Map.merge(about, metadata), __MODULE__)
   end
 
-  defp show(term), do: inspect(term, limit: 20, printable_limit: 200)
+  defp show(term), do: Log.show(term)
 
   @doc """
   A reason without what can be secret in it.

@@ -71,6 +71,13 @@ impl Config {
             || reports.is_some()
             || remembers
     }
+
+    /// Whether there can be [events](crate::Event) although nothing is timed.
+    pub fn is_eventful(&self) -> bool {
+        self.panic_threshold > 0
+            || self.max_requests.is_some()
+            || self.max_requests_per_backend.is_some()
+    }
 }
 
 impl From<Policy> for Config {

@@ -36,7 +36,7 @@
 //! | `reclaim`, `cursor`, `share`, `limit`, `line`, `live`, [`alarm`](Alarm), [`caller`](Caller) | what threads share; `reclaim` frees snapshots, and has the only `unsafe` |
 //! | [load] | measures backends |
 //! | [policy], [health] | which backend is picked, and which may be; they see loads |
-//! | [`config`](Config), `shared`, `drain`, `entry` | what is kept for a balancer, and for a backend |
+//! | [`config`](Config), [`events`](Event), `shared`, `drain`, `entry` | what is kept for a balancer, and for a backend |
 //! | `rows`, `memory`, `members`, `watched`, `group`, `snapshot`, [`call`](Call), [`ticket`](Ticket) | lists of backends, and calls |
 //! | [`balancer`](Balancer) | picks, calls, changes, time, info |
 
@@ -51,6 +51,7 @@ mod config;
 mod cursor;
 mod drain;
 mod entry;
+mod events;
 mod group;
 pub mod hash;
 pub mod health;
@@ -87,6 +88,8 @@ pub use balancer::{
 pub use call::{Begun, Call, Ended, LatencySample};
 pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;
+pub use events::{Event, Events};
+pub use health::ejection::{Cause, Rule};
 pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;
 pub use snapshot::{Search, Unavailable};

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync;
+use std::time::Duration;
 
 use crate::config::Config;
 use crate::limit::InFlight;
@@ -26,9 +27,19 @@ pub(crate) struct Shared {
     due: AtomicU64,
     /// Whether calls have given cause for work before that.
     urgent: AtomicBool,
+    /// Whether somebody wants to know what is decided.
+    listened_to: AtomicBool,
+    /// Whether there is something for them.
+    eventful: AtomicBool,
+    /// How many checkouts found no room since that was told last, and when it may be told again.
+    refused: AtomicU64,
+    tell_refused: AtomicU64,
     /// Whether the balancer, which would do the work, is gone.
     ended: AtomicBool,
 }
+
+/// So often it is told at most that checkouts found no room.
+const REFUSALS: Duration = Duration::from_secs(1);
 
 /// How latencies are averaged. Apart from the rest of the configuration, since every call that ends
 /// asks for it, and a load from an `ArcSwap` costs as much as all else that it does.
@@ -53,6 +64,10 @@ impl Shared {
             malformed_reports: AtomicU64::new(0),
             due: AtomicU64::new(Time::NEVER.0),
             urgent: AtomicBool::new(false),
+            listened_to: AtomicBool::new(false),
+            eventful: AtomicBool::new(false),
+            refused: AtomicU64::new(0),
+            tell_refused: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         }
     }
@@ -89,10 +104,13 @@ impl Shared {
         if self.ended.load(Ordering::Relaxed) {
             return None;
         }
-        if self.urgent.load(Ordering::Relaxed) {
+        if self.urgent.load(Ordering::Relaxed) || self.eventful.load(Ordering::Relaxed) {
             return Some(Time(0));
         }
-        let due = Time(self.due.load(Ordering::Relaxed));
+        let mut due = Time(self.due.load(Ordering::Relaxed));
+        if self.refused.load(Ordering::Relaxed) > 0 {
+            due = due.min(Time(self.tell_refused.load(Ordering::Relaxed)));
+        }
         (due != Time::NEVER).then_some(due)
     }
 
@@ -126,6 +144,50 @@ impl Shared {
     pub(crate) fn take_request(&self) -> bool {
         // Acquire: see `request_look`. Relaxed for the rest: taking it publishes nothing.
         self.urgent.swap(false, Ordering::Acquire)
+    }
+
+    /// Whether somebody wants to know what is decided.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        // Relaxed: whether one event more or less is told orders nothing.
+        self.listened_to.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn listen(&self, listens: bool) {
+        // Relaxed: as above.
+        self.listened_to.store(listens, Ordering::Relaxed);
+    }
+
+    /// Whether there is something for them.
+    pub(crate) fn is_eventful(&self) -> bool {
+        // Relaxed: see `due`.
+        self.eventful.load(Ordering::Relaxed)
+    }
+
+    /// Under the writer's lock.
+    pub(crate) fn set_eventful(&self, eventful: bool) {
+        // Relaxed: see `due`. A load first, because this is asked for after every change.
+        if self.eventful.load(Ordering::Relaxed) != eventful {
+            self.eventful.store(eventful, Ordering::Relaxed);
+        }
+    }
+
+    /// A checkout found no room. Whether it is the first since that was told.
+    pub(crate) fn count_refusal(&self) -> bool {
+        // Relaxed: a count.
+        self.is_listened_to() && self.refused.fetch_add(1, Ordering::Relaxed) == 0
+    }
+
+    /// How many checkouts found no room, if that is to be told now. Under the writer's lock.
+    pub(crate) fn take_refusals(&self, now: Time) -> Option<u64> {
+        // Relaxed, all: counts, and see `due`.
+        if self.refused.load(Ordering::Relaxed) == 0
+            || Time(self.tell_refused.load(Ordering::Relaxed)) > now
+        {
+            return None;
+        }
+        let next = now + REFUSALS;
+        self.tell_refused.store(next.0, Ordering::Relaxed);
+        Some(self.refused.swap(0, Ordering::Relaxed))
     }
 
     pub(crate) fn count_malformed_report(&self) {

@@ -2,15 +2,18 @@
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use grpc_lb_core::{Draws, Info, Owner, Summary};
 use rustler::{Env, Term};
 
+use crate::alarm::wake_at;
 use crate::clock::Clock;
 use crate::error::kind;
+use crate::events::About;
 use crate::line::tell_of_event;
 use crate::registry::{Listed, Listing};
+use crate::timed::Driven;
 use crate::value::{Core, Value, LARGE};
 use crate::view::{sum_up, Look, View};
 use crate::vm::dispatch::own_object;
@@ -41,7 +44,7 @@ impl Balancer {
         draws: Option<Draws>,
     ) -> Self {
         let core = Arc::new(core);
-        let listing = Listing::new(&core, clock.clone(), name, owner);
+        let listing = Listing::new(&core, clock.clone(), About::new(name), owner);
         Balancer {
             core,
             clock,
@@ -77,10 +80,13 @@ impl Balancer {
     }
 
     /// What its clock is to know of it, the first time that it is asked for.
-    pub(crate) fn adopt(&self) -> Option<Weak<Core>> {
+    pub(crate) fn adopt(&self) -> Option<Driven> {
         // Relaxed: only one caller sees `false`, and it publishes nothing.
         let adopted = self.adopted.swap(true, Ordering::Relaxed);
-        (!adopted).then(|| Arc::downgrade(&self.core))
+        (!adopted).then(|| Driven {
+            core: Arc::downgrade(&self.core),
+            about: Arc::clone(&self.listing.listed().about),
+        })
     }
 }
 
@@ -140,6 +146,9 @@ impl Resource for Balancer {
         let remove_dead = |object: &Object<Self>, monitors: &Monitors<Self>| {
             object.remove_dead(monitors);
             tell_of_event(&object.core);
+            if let (Clock::System, Some(due)) = (object.clock(), object.due()) {
+                wake_at(due, |name, message| monitors.notify(name, message));
+            }
         };
         if object.summary().backends > LARGE || object.hashes() {
             hand_over_with(object, remove_dead);

@@ -24,7 +24,7 @@ use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, tuple, Word};
 use crate::vm::{Answer, Handle, Object};
 use crate::waiter::Waiter;
-use crate::{atoms, decode, ticker};
+use crate::{atoms, decode, events, ticker};
 
 /// `checkout(balancer) -> {:ok, value, ticket} | {:error, :no_backends | :closed | :overloaded}`
 #[inline]
@@ -123,6 +123,9 @@ pub(crate) fn not_checked_out<'a>(
 ) -> Word<'a> {
     if balancer.has_room() {
         tell_of_change(env, balancer);
+    }
+    if unavailable == Unavailable::Overloaded && balancer.count_refusal() {
+        ticker::wake(env, balancer);
     }
     reason(env, unavailable).into()
 }
@@ -422,6 +425,7 @@ const SETTLE: Function = nif!(DirtyCpu, settle, 1, |env, [clock]| {
 /// Does what a call on a manual clock has made urgent, and ends the call's completion.
 fn settle<'a>(env: Env<'a>, clock: &Object<ClockReference>, []: [Term<'a>; 0]) -> Answer<'a> {
     clock.clock().advance(Duration::ZERO);
+    events::ring(env);
     Ok(atoms::ok().to_term(env))
 }
 

@@ -4,15 +4,14 @@
 //! and smooths leaps.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grpc_lb_core::Time;
 use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
-use crate::timed::{self, Timed};
-use crate::value::Core;
+use crate::timed::{self, Driven, Live, Timed};
 use crate::vm::{Resource, ResourceType};
 
 /// What tells a balancer and its calls the time.
@@ -66,7 +65,7 @@ impl ManualClock {
     }
 
     /// Has this balancer's work done from now on.
-    pub(crate) fn drive(&self, balancer: Weak<Core>) {
+    pub(crate) fn drive(&self, balancer: Driven) {
         self.balancers.add(balancer);
     }
 
@@ -76,9 +75,9 @@ impl ManualClock {
         let _moving = self.moving.lock();
         let target = self.now() + by;
         let known = self.balancers.known().into_iter();
-        let mut balancers: Vec<Arc<Core>> = known.filter_map(|known| known.upgrade()).collect();
+        let mut balancers: Vec<Live> = known.filter_map(|known| known.upgrade()).collect();
         loop {
-            let dues = balancers.iter().map(|balancer| balancer.due());
+            let dues = balancers.iter().map(|balancer| balancer.core.due());
             let due = dues.enumerate().filter_map(|(at, due)| Some((due?, at)));
             let Some((due, at)) = due.min().filter(|(due, _)| *due <= target) else {
                 break;

@@ -26,7 +26,7 @@ use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, live_environments};
 use crate::vm::worker::hand_over;
 use crate::vm::{self, Answer, Handle, Object};
-use crate::{atoms, decode, ticker};
+use crate::{atoms, decode, events, ticker};
 
 /// `new(policy, backends, settings) -> {:ok, balancer}`
 pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3]) -> Answer<'a> {
@@ -40,6 +40,7 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
     } = decode::settings(policy, settings)?;
     let now = clock.now();
     let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
+    core.listen(events::are_listened_to());
     let draws = seed.map(Draws::new);
     let balancer = Handle::new(Balancer::new(core, clock, name, owner, draws));
     let monitors = Monitors::new(env, &balancer);
@@ -50,7 +51,7 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
     if let Some(owner) = owner {
         balancer.set_owner(owner, &monitors);
     }
-    ticker::adopt(&balancer);
+    ticker::adopt(env, &balancer);
     ticker::wake(env, &balancer);
     Ok((atoms::ok(), balancer.to_term(env)).encode(env))
 }
@@ -194,7 +195,7 @@ pub(crate) fn configure<'a>(
         &monitors,
         balancer.clock().now(),
     );
-    ticker::adopt(balancer);
+    ticker::adopt(env, balancer);
     follow_up(env, balancer);
     let configured = match configured {
         Ok(Configured::Changed) => (atoms::ok(), atoms::changed()),
@@ -227,7 +228,9 @@ pub(crate) fn report<'a>(
 
 /// `tick() -> milliseconds | :infinity`
 pub(crate) fn tick<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
-    Ok(match tick_all(env) {
+    let left = tick_all(env);
+    events::ring(env);
+    Ok(match left {
         None => atoms::infinity().encode(env),
         // A process cannot wait longer; to look early does no harm.
         Some(left) => {
@@ -295,6 +298,7 @@ pub(crate) fn advance<'a>(
     clock
         .clock()
         .advance(Duration::from_millis(milliseconds.into()));
+    events::ring(env);
     Ok(atoms::ok().encode(env))
 }
 

@@ -16,13 +16,16 @@
 //! | `look` | the NIFs that show them to people |
 //! | `registry`, `view` | the balancers that live; a reference to one that does not keep it |
 //! | `decode` | policies, settings, backends and reports out of terms |
+//! | `alarm` | what wakes the ticker |
 //! | `ticker` | the balancers that real time drives, and who has their work done |
+//! | `events` | what balancers have decided, until it is fetched |
 //! | `timed` | lists of balancers with work that time drives, and the doing of it |
 //! | `clock` | the clocks that are given to the core |
 //! | `error`, `atoms` | ArgumentError; the atoms |
 
 #![deny(unsafe_code)]
 
+mod alarm;
 mod atoms;
 mod balancer;
 mod call;
@@ -30,6 +33,7 @@ mod clock;
 mod control;
 mod decode;
 mod error;
+mod events;
 mod keyed;
 mod line;
 mod look;
@@ -61,6 +65,8 @@ vm::library! {
         DirtyCpu look::all();
         DirtyCpu look::listed();
         DirtyCpu control::subset(texts, size, seed);
+        DirtyCpu events::events();
+        DirtyCpu ticker::listen(listens);
         Normal control::live_counts();
         Normal control::library();
         Normal control::manual_clock();

@@ -84,7 +84,7 @@ fn encode_listed(env: Env, listed: Arc<Listed>) -> Term {
 }
 
 fn encode_name<'a>(env: Env<'a>, listed: &Listed) -> Term<'a> {
-    let name = listed.name.as_ref();
+    let name = listed.about.name.as_ref();
     name.map(|name| name.to_term(env)).encode(env)
 }
 

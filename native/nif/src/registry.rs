@@ -7,14 +7,14 @@ use grpc_lb_core::Owner;
 use parking_lot::Mutex;
 
 use crate::clock::Clock;
-use crate::value::{Core, Value};
+use crate::events::About;
+use crate::value::Core;
 
 /// What is known of a balancer without a hold of it.
 pub(crate) struct Listed {
     /// Tells it from every other of this build, also from those that have gone.
     pub(crate) number: u64,
-    /// What people know it by.
-    pub(crate) name: Option<Value>,
+    pub(crate) about: Arc<About>,
     pub(crate) policy: &'static str,
     /// The process whose death closes it.
     pub(crate) owner: Option<Owner>,
@@ -29,17 +29,12 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    pub(crate) fn new(
-        core: &Arc<Core>,
-        clock: Clock,
-        name: Option<Value>,
-        owner: Option<Owner>,
-    ) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, clock: Clock, about: About, owner: Option<Owner>) -> Self {
         // Relaxed: numbers order nothing.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let listed = Arc::new(Listed {
             number,
-            name,
+            about: Arc::new(about),
             policy: core.summary().policy,
             owner,
             clock,

@@ -1,23 +1,23 @@
 //! The balancers that real time drives. `GrpcLb.Ticker` calls for their work, and is woken when some
 //! falls due early.
 
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use grpc_lb_core::{Alarm, Busy, Time};
+use grpc_lb_core::{Busy, Time};
 use parking_lot::Mutex;
-use rustler::Env;
+use rustler::{Env, Term};
 
+use crate::alarm::{wake_at, ALARM};
 use crate::atoms;
 use crate::balancer::Balancer;
 use crate::clock::{self, Clock};
-use crate::timed::{self, Timed};
-use crate::value::Core;
+use crate::error::ArgumentError;
+use crate::events;
+use crate::timed::{self, Driven, Live, Timed};
 use crate::vm::scheduler::notify;
+use crate::vm::{Answer, Handle, Object};
 
 static BALANCERS: Timed = Timed::new();
-
-static ALARM: Alarm = Alarm::new();
 
 /// The shortest sleep of the ticker, unless it is woken: it does the work of several balancers at
 /// once.
@@ -26,17 +26,18 @@ const NAP: Duration = Duration::from_millis(10);
 /// The time until a balancer whose work has panicked gets another tick.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// Has a balancer ticked by its clock, once, if it has such work.
-pub(crate) fn adopt(balancer: &Balancer) {
-    if !balancer.is_timed() {
+/// Has a balancer ticked by its clock, once, if it has such work or something to tell.
+pub(crate) fn adopt(env: Env, balancer: &Object<Balancer>) {
+    if !balancer.is_timed() && !balancer.is_eventful() {
         return;
     }
-    let Some(core) = balancer.adopt() else {
+    let Some(driven) = balancer.adopt() else {
         return;
     };
+    driven.about.refer(Handle::keep(balancer).to_term(env));
     match balancer.clock() {
-        Clock::System => BALANCERS.add(core),
-        Clock::Manual(clock) => clock.drive(core),
+        Clock::System => BALANCERS.add(driven),
+        Clock::Manual(clock) => clock.drive(driven),
     }
 }
 
@@ -51,7 +52,7 @@ static ROUND: Mutex<Round> = Mutex::new(Round {
 
 struct Round {
     /// Those that have still to be looked at.
-    left: Vec<Weak<Core>>,
+    left: Vec<Driven>,
     /// When there is more to do in the others.
     next: Option<Time>,
 }
@@ -82,9 +83,9 @@ pub(crate) fn tick() -> Option<Duration> {
     (next != Time::NEVER).then(|| next.since(now))
 }
 
-fn tick_one(balancer: &Arc<Core>) -> Option<Time> {
+fn tick_one(balancer: &Live) -> Option<Time> {
     let now = clock::now();
-    match balancer.due() {
+    match balancer.core.due() {
         Some(due) if due <= now => match timed::try_tick(balancer, now) {
             Ok(Ok(next)) => next,
             // It is due still.
@@ -98,19 +99,26 @@ fn tick_one(balancer: &Arc<Core>) -> Option<Time> {
 /// Wakes the ticker for what cannot wait.
 #[cold]
 pub(crate) fn wake_now(env: Env) {
-    wake_at(env, Time(0));
+    wake_at(Time(0), |name, message| notify(env, name, message));
 }
 
 /// Wakes the ticker when a balancer has something due before it would look.
 pub(crate) fn wake(env: Env, balancer: &Balancer) {
     if let (Clock::System, Some(due)) = (balancer.clock(), balancer.due()) {
-        wake_at(env, due);
+        wake_at(due, |name, message| notify(env, name, message));
     }
 }
 
-fn wake_at(env: Env, due: Time) {
-    if ALARM.rings(due) {
-        // Where there is none, its supervisor starts one, which ticks first of all.
-        notify(env, atoms::ticker(), atoms::tick_due());
+/// `listen(boolean) -> :ok`
+pub(crate) fn listen<'a>(env: Env<'a>, [listens]: [Term<'a>; 1]) -> Answer<'a> {
+    let listens: bool = listens
+        .decode()
+        .map_err(|_| ArgumentError("argument 1 must be true or false".into()))?;
+    events::listen_to(listens);
+    for balancer in BALANCERS.known() {
+        if let Some(core) = balancer.core.upgrade() {
+            core.listen(listens);
+        }
     }
+    Ok(atoms::ok().to_term(env))
 }

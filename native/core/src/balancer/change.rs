@@ -7,6 +7,7 @@ use super::compare::{Changed, Difference, Who};
 use super::results::{ChangeError, Changes};
 use super::writer::Writer;
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners};
+use crate::events::Event;
 use crate::group::Group;
 use crate::hash::xxh64;
 use crate::health::Standing;
@@ -331,7 +332,12 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             reported.on_ready();
         }
         if let Some(config) = &self.writer.config.slow_start {
+            let lasts = config.window;
             self.writer.schedule.on_warm_up(config, now);
+            self.writer.tell(|writer| Event::SlowStart {
+                id: writer.id(key),
+                lasts,
+            });
         }
         if self.writer.update_weight(key, now) {
             // In a panic its row is there already, with a table of what it weighed before.
@@ -440,6 +446,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     /// Brings up to date what follows from all members together.
     fn settle(&mut self) {
         self.update_relief();
+        self.writer.tell_panics();
         self.update_weightless();
         let healthy = self.writer.layers.census().healthy();
         if self.writer.held_back.is_some_and(|then| healthy > then) {

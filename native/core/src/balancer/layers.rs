@@ -171,6 +171,39 @@ impl Layers {
         changed.collect()
     }
 
+    /// Which priorities panic, if each is judged for itself, or whether all together do. Where there is
+    /// nobody to pick there is no panic.
+    pub(super) fn panicking(&self, config: &Config) -> Vec<Option<u32>> {
+        let panics = |layer: &&Layer| layer.listed > 0 && layer.relief == Relief::All;
+        let panicking = self
+            .sorted
+            .iter()
+            .map(|layer| self.get(*layer))
+            .filter(panics);
+        let mut priorities: Vec<Option<u32>> = match config.overprovisioning_factor {
+            Some(_) => panicking.map(|layer| Some(layer.priority)).collect(),
+            None => panicking.map(|_| None).collect(),
+        };
+        priorities.dedup();
+        priorities.retain(|priority| self.health(*priority).1 > 0);
+        priorities
+    }
+
+    /// How many are healthy of how many, in a priority or altogether.
+    pub(super) fn health(&self, priority: Option<u32>) -> (u32, u32) {
+        let Some(priority) = priority else {
+            return (self.census.healthy(), self.census.counted());
+        };
+        let layers = self
+            .layers
+            .iter()
+            .filter(|layer| layer.priority == priority);
+        layers.fold((0, 0), |(healthy, counted), layer| {
+            let level = layer.level();
+            (healthy + level.healthy, counted + level.counted)
+        })
+    }
+
     /// Which layer a pick tries first, and which then. `pickable` says of each how many of it can be
     /// picked.
     pub(super) fn order(&mut self, config: &Config, pickable: &[usize]) -> Order {

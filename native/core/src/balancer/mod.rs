@@ -44,6 +44,7 @@ use crate::call::{Begun, Call};
 use crate::caller::Caller;
 use crate::config::Config;
 use crate::entry::Row;
+use crate::events::Events;
 use crate::live::{Balancers, Counted};
 use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
@@ -563,6 +564,36 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         Ok(self.due())
     }
 
+    /// Whether somebody wants to know of [events](Event). At first nobody does, and none is kept.
+    pub fn listen(&self, listens: bool) {
+        self.shared.listen(listens);
+    }
+
+    /// A checkout was [`Unavailable::Overloaded`], and that is to be told: a tick makes one event of
+    /// all that were since the last one, once a second at most. `true` if that is due since this call.
+    pub fn count_refusal(&self) -> bool {
+        self.shared.count_refusal()
+    }
+
+    /// Takes what was decided since this was asked for before. As long as there is something the
+    /// balancer is [due](Balancer::due). Never waits: nothing, while somebody is changing the balancer.
+    pub fn take_events(&self, owners: &impl Owners<Watch = W>) -> Events<T> {
+        if !self.shared.is_eventful() {
+            return Events::default();
+        }
+        let Some(writer) = self.writer.try_lock() else {
+            return Events::default();
+        };
+        let take = |scope: Scope<'_, T, _>| std::mem::take(&mut scope.writer.events);
+        let (events, _garbage) = self.write_with(writer, owners, take);
+        events
+    }
+
+    /// Whether there can be [events](Event) although nothing is timed. Takes no lock.
+    pub fn is_eventful(&self) -> bool {
+        self.shared.config().is_eventful()
+    }
+
     /// When there is work that time drives: as [`Balancer::tick`] said, or earlier, because of what
     /// has happened since. `None` as long as there is none.
     pub fn due(&self) -> Option<Time> {
@@ -778,6 +809,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         };
         // Relaxed: see `summary`.
         self.size.store(size, Ordering::Relaxed);
+        self.shared.set_eventful(!writer.events.is_empty());
         reclaim(&self.published, patience)
     }
 }

@@ -1,11 +1,13 @@
 //! Work that time drives: sweeps for outliers, weights, slow start.
 
 use std::hash::Hash;
+use std::time::Duration;
 
 use super::change::{Change, Gone, Scope};
 use super::writer::Writer;
 use crate::backend::Owners;
-use crate::health::ejection::{self, Ejection, Streak, Subject};
+use crate::events::Event;
+use crate::health::ejection::{self, Cause, Ejection, Streak, Subject};
 use crate::members::{Member, MemberKey};
 use crate::time::Time;
 
@@ -13,6 +15,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
     /// Does what is due, see [`Balancer::tick`](super::Balancer::tick).
     pub(super) fn tick(self, now: Time) -> Gone<T> {
         let requested = self.writer.shared.take_request();
+        if let Some(refused) = self.writer.shared.take_refusals(now) {
+            self.writer.tell(|_| Event::Overloaded { refused });
+        }
         if self.writer.closed {
             return Gone::new();
         }
@@ -77,6 +82,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
             if outlier || unreachable {
                 self.update_standing(key, now);
             }
+            if before.is_ejected() && !after.is_ejected() {
+                self.writer.tell(|writer| Event::Unejected {
+                    id: writer.id(key),
+                    lasted: now.since(before.since()),
+                });
+            }
         }
         let healthy = self.writer.layers.census().healthy();
         let Writer {
@@ -110,21 +121,23 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         };
         let members = self.members.iter_mut();
         let members = members.filter(|(_, member)| !member.outside);
-        let streaks = members.filter_map(|(_, member)| {
+        let streaks = members.filter_map(|(key, member)| {
             let load = &member.entry.load;
             let failed = load.in_a_row();
-            Some(Streak {
+            let streak = Streak {
                 failures: failed.failures,
                 transport_failures: failed.transport_failures,
                 ok: load.ended().successes,
                 ready: member.is_ready(),
                 ejection: &mut member.health.as_mut()?.ejection,
-            })
+            };
+            Some((key, streak))
         });
-        let mut streaks: Vec<Streak> = streaks.collect();
-        ejection::eject_failing(config, &mut streaks, now);
+        let (keys, mut streaks): (Vec<MemberKey>, Vec<Streak>) = streaks.unzip();
+        let ejected = ejection::eject_failing(config, &mut streaks, now);
         let held_back = streaks.iter().any(|streak| streak.is_held_back(config));
         self.held_back = held_back.then(|| self.layers.census().healthy());
+        self.tell_ejected(&keys, ejected, now);
     }
 
     fn sweep(&mut self, now: Time) {
@@ -133,21 +146,40 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         };
         let members = self.members.iter_mut();
         let members = members.filter(|(_, member)| !member.outside);
-        let subjects = members.filter_map(|(_, member)| {
+        let subjects = members.filter_map(|(key, member)| {
             let ready = member.is_ready();
             let health = member.health.as_mut()?;
             let ended = member.entry.load.ended();
             let seen = std::mem::replace(&mut health.seen, ended);
-            Some(Subject {
+            let subject = Subject {
                 ok: ended.successes - seen.successes,
                 failed: ended.failures - seen.failures,
                 ready,
                 ejection: &mut health.ejection,
-            })
+            };
+            Some((key, subject))
         });
         let random = &mut self.random;
-        let mut subjects: Vec<Subject> = subjects.collect();
-        ejection::sweep(config, &mut subjects, now, || random.u32(..100));
+        let (keys, mut subjects): (Vec<MemberKey>, Vec<Subject>) = subjects.unzip();
+        let ejected = ejection::sweep(config, &mut subjects, now, || random.u32(..100));
         self.schedule.on_sweep(&self.config, now);
+        self.tell_ejected(&keys, ejected, now);
+    }
+
+    /// Tells who was ejected, by their place among the keys, and why.
+    fn tell_ejected(&mut self, keys: &[MemberKey], ejected: Vec<(usize, Cause)>, now: Time) {
+        for (index, cause) in ejected {
+            let key = keys[index];
+            self.tell(|writer| {
+                let config = writer.config.outlier_detection.as_deref();
+                let ejection = writer.members.get(key).ejection();
+                let until = config.and_then(|config| ejection?.lasts_until(cause.rule, config));
+                Event::Ejected {
+                    id: writer.id(key),
+                    cause,
+                    lasts: until.map_or(Duration::ZERO, |until| until.since(now)),
+                }
+            });
+        }
     }
 }

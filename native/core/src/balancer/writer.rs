@@ -12,6 +12,7 @@ use crate::backend::{Backend, Offer, Owner};
 use crate::config::Config;
 use crate::drain::Drain;
 use crate::entry::Entry;
+use crate::events::{Event, Events};
 use crate::health::{slow_start, Health};
 use crate::load::{Ended, InARow, Load};
 use crate::members::{Member, MemberKey, Members};
@@ -52,6 +53,10 @@ pub(super) struct Writer<T, W> {
     pub(super) generation: u64,
     pub(super) closed: bool,
     pub(super) random: fastrand::Rng,
+    /// What was decided that nobody has asked for yet.
+    pub(super) events: Events<T>,
+    /// Which priorities are known to panic; `None` is all together.
+    panicking: Vec<Option<u32>>,
 }
 
 impl<T: Clone + Eq + Hash, W> Writer<T, W> {
@@ -82,9 +87,46 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             generation: 0,
             closed: false,
             random: fastrand::Rng::with_seed(seed),
+            events: Events::default(),
+            panicking: Vec::new(),
         };
         writer.publish_due();
         writer
+    }
+
+    /// Keeps what was decided, if anybody wants to know.
+    pub(super) fn tell(&mut self, event: impl FnOnce(&Self) -> Event<T>) {
+        if self.shared.is_listened_to() {
+            let event = event(self);
+            self.events.push(event);
+        }
+    }
+
+    pub(super) fn id(&self, key: MemberKey) -> T {
+        self.members.get(key).id.clone()
+    }
+
+    /// Tells which panics have begun since this was asked for before, and which are over.
+    pub(super) fn tell_panics(&mut self) {
+        let now = self.layers.panicking(&self.config);
+        let before = std::mem::take(&mut self.panicking);
+        let ended = before.iter().filter(|it| !now.contains(it));
+        let begun = now.iter().filter(|it| !before.contains(it));
+        let changed = ended
+            .map(|it| (it, false))
+            .chain(begun.map(|it| (it, true)));
+        for (priority, begins) in changed {
+            self.tell(|writer| {
+                let (healthy, counted) = writer.layers.health(*priority);
+                Event::Panic {
+                    priority: *priority,
+                    begins,
+                    healthy,
+                    counted,
+                }
+            });
+        }
+        self.panicking = now;
     }
 
     pub(super) fn find<O: Offer<T>>(&self, id: &O) -> Result<MemberKey, MemberError> {
@@ -195,6 +237,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let differs = |weight: Option<f64>| u32::from(weight != Some(1.0));
         self.weighted += differs(after.0);
         self.weighted -= differs(before.0);
+        if before.1 < 1.0 && after.1 == 1.0 {
+            self.tell(|writer| Event::Warm { id: writer.id(key) });
+        }
         after != before
     }
 

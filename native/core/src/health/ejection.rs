@@ -9,6 +9,33 @@ use std::time::Duration;
 use super::outlier_detection::{Config, Recovery};
 use crate::time::Time;
 
+/// Which detection has ejected a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// It succeeded much less often than the others.
+    SuccessRate,
+    /// It failed too often.
+    FailurePercentage,
+    /// It failed too many times in a row.
+    ConsecutiveFailures,
+    /// It could not be reached too many times in a row.
+    ConsecutiveTransportFailures,
+}
+
+/// Why a backend was ejected.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cause {
+    /// By which detection.
+    pub rule: Rule,
+    /// The calls that the detection looked at: those of an interval, or those in a row.
+    pub successes: u64,
+    /// Those of them that failed.
+    pub failures: u64,
+    /// What was not to be passed: the success rate, from 0 to 1; the percentage of failures; how many
+    /// failures in a row.
+    pub limit: f64,
+}
+
 /// What is remembered of a backend from sweep to sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ejection {
@@ -33,6 +60,21 @@ impl Ejection {
     /// later than that.
     pub fn ejected_until(&self, config: &Config) -> Option<Time> {
         self.outlier_until(config).max(self.unreachable.until)
+    }
+
+    /// When the ejection by this rule is over.
+    pub(crate) fn lasts_until(&self, rule: Rule, config: &Config) -> Option<Time> {
+        match rule {
+            Rule::ConsecutiveTransportFailures => self.unreachable.until,
+            _ => self.outlier_until(config),
+        }
+    }
+
+    /// Since when it has been ejected, for the one or the other.
+    pub(crate) fn since(&self) -> Time {
+        let unreachable = self.unreachable.until.map(|_| self.unreachable.since);
+        let times = self.ejected_at.into_iter().chain(unreachable);
+        times.min().unwrap_or_default()
     }
 
     fn outlier_until(&self, config: &Config) -> Option<Time> {
@@ -73,6 +115,8 @@ impl Ejection {
 pub struct Unreachable {
     /// When it is over.
     pub until: Option<Time>,
+    /// When it began.
+    since: Time,
     /// How many there were since a call has succeeded.
     times: u32,
     /// How many calls had succeeded when the last one ended.
@@ -92,6 +136,7 @@ impl Unreachable {
         // 1.6^11 seconds are more than the longest.
         let grown = Self::FIRST.mul_f64(Self::GROWTH.powi(self.times.min(11) as i32));
         self.until = Some(now + grown.min(Self::LONGEST));
+        self.since = now;
         self.times = self.times.saturating_add(1);
     }
 
@@ -149,7 +194,8 @@ fn counts(config: &Config, ready: bool) -> bool {
 /// One tick of A50's timer, for all backends of a balancer: ejects, and ends what has lasted long
 /// enough.
 ///
-/// `draw` gives random numbers from 0 to 99, one for each outlier.
+/// `draw` gives random numbers from 0 to 99, one for each outlier. Says which of the subjects it has
+/// ejected, by their indices, and why.
 ///
 /// ```
 /// use grpc_lb_core::health::outlier_detection::{Config, SuccessRate};
@@ -168,7 +214,13 @@ fn counts(config: &Config, ready: bool) -> bool {
 /// assert_eq!(ejections.map(|it| it.is_ejected()), [false, false, false, false, true]);
 /// assert_eq!(ejections[4].ejected_until(&config), Some(Time(30_000_000_000)));
 /// ```
-pub fn sweep(config: &Config, subjects: &mut [Subject], now: Time, mut draw: impl FnMut() -> u32) {
+pub fn sweep(
+    config: &Config,
+    subjects: &mut [Subject],
+    now: Time,
+    mut draw: impl FnMut() -> u32,
+) -> Vec<(usize, Cause)> {
+    let mut ejected = Vec::new();
     let all = subjects.iter().map(|it| (it.ready, &*it.ejection));
     let mut quota = Quota::of(config, all);
 
@@ -181,7 +233,10 @@ pub fn sweep(config: &Config, subjects: &mut [Subject], now: Time, mut draw: imp
             let outlier =
                 |subject: &Subject| counted(subject) && subject.success_rate() < threshold;
             let enforced = || draw() < rule.enforcement_percentage;
-            eject_outliers(subjects, &mut quota, now, outlier, enforced);
+            let by = (Rule::SuccessRate, threshold);
+            ejected.extend(eject_outliers(
+                subjects, &mut quota, now, by, outlier, enforced,
+            ));
         }
     }
 
@@ -192,13 +247,17 @@ pub fn sweep(config: &Config, subjects: &mut [Subject], now: Time, mut draw: imp
                 counted(subject) && subject.fails_more_than(rule.threshold, config.strict)
             };
             let enforced = || draw() < rule.enforcement_percentage;
-            eject_outliers(subjects, &mut quota, now, outlier, enforced);
+            let by = (Rule::FailurePercentage, f64::from(rule.threshold));
+            ejected.extend(eject_outliers(
+                subjects, &mut quota, now, by, outlier, enforced,
+            ));
         }
     }
 
     for subject in subjects {
         subject.ejection.age(config, subject.ok, now);
     }
+    ejected
 }
 
 /// The loop of both of A50's algorithms. A backend that is ejected already stays so.
@@ -206,18 +265,28 @@ fn eject_outliers(
     subjects: &mut [Subject],
     quota: &mut Quota,
     now: Time,
+    (rule, limit): (Rule, f64),
     outlier: impl Fn(&Subject) -> bool,
     mut enforced: impl FnMut() -> bool,
-) {
-    for subject in subjects {
+) -> Vec<(usize, Cause)> {
+    let mut ejected = Vec::new();
+    for (index, subject) in subjects.iter_mut().enumerate() {
         if quota.is_used_up() {
             break;
         }
         if subject.ejection.ejected_at.is_none() && outlier(subject) && enforced() {
             quota.take(subject.ejection);
             subject.ejection.eject(now);
+            let cause = Cause {
+                rule,
+                successes: subject.ok,
+                failures: subject.failed,
+                limit,
+            };
+            ejected.push((index, cause));
         }
     }
+    ejected
 }
 
 /// A backend with what it has failed in a row.
@@ -249,7 +318,7 @@ impl Streak<'_> {
 /// Ejects backends that failed `consecutive_failures` times in a row, without waiting for the sweep,
 /// as Envoy does; `max_ejection_percent` holds as in a sweep. So it does with
 /// `consecutive_transport_failures`, and ends such ejections that are over. All backends are to be
-/// given.
+/// given. Says which of them it has ejected, by their indices, and why.
 ///
 /// ```
 /// use std::num::NonZeroU32;
@@ -276,7 +345,8 @@ impl Streak<'_> {
 /// let until = ejections.map(|it| it.ejected_until(&config));
 /// assert_eq!(until, [None, Some(Time(30_000_000_000)), Some(Time(1_000_000_000))]);
 /// ```
-pub fn eject_failing(config: &Config, streaks: &mut [Streak], now: Time) {
+pub fn eject_failing(config: &Config, streaks: &mut [Streak], now: Time) -> Vec<(usize, Cause)> {
+    let mut ejected = Vec::new();
     for streak in streaks.iter_mut() {
         if streak.ejection.unreachable.end(streak.ok, now) {
             // Those that have failed meanwhile were under way before.
@@ -286,29 +356,44 @@ pub fn eject_failing(config: &Config, streaks: &mut [Streak], now: Time) {
     let all = streaks.iter().map(|it| (it.ready, &*it.ejection));
     let mut quota = Quota::of(config, all);
     if let Some(too_many) = config.consecutive_transport_failures {
-        for streak in streaks.iter_mut() {
+        for (index, streak) in streaks.iter_mut().enumerate() {
             let fails = streak.transport_failures >= too_many.get();
-            let ejected = streak.ejection.unreachable.until.is_some();
-            if fails && !ejected && counts(config, streak.ready) && !quota.is_used_up() {
+            let is_ejected = streak.ejection.unreachable.until.is_some();
+            if fails && !is_ejected && counts(config, streak.ready) && !quota.is_used_up() {
                 quota.take(streak.ejection);
                 streak.ejection.unreachable.eject(streak.ok, now);
                 streak.ejection.times_ejected += 1;
+                let cause = Cause {
+                    rule: Rule::ConsecutiveTransportFailures,
+                    successes: 0,
+                    failures: streak.transport_failures.into(),
+                    limit: too_many.get().into(),
+                };
+                ejected.push((index, cause));
             }
         }
     }
     if let Some(rule) = config.consecutive_failures {
         if quota.all < rule.minimum_hosts as usize {
-            return;
+            return ejected;
         }
-        for streak in streaks {
+        for (index, streak) in streaks.iter_mut().enumerate() {
             let fails = streak.failures >= rule.failures.get();
-            let ejected = streak.ejection.ejected_at.is_some();
-            if fails && !ejected && counts(config, streak.ready) && !quota.is_used_up() {
+            let is_ejected = streak.ejection.ejected_at.is_some();
+            if fails && !is_ejected && counts(config, streak.ready) && !quota.is_used_up() {
                 quota.take(streak.ejection);
                 streak.ejection.eject(now);
+                let cause = Cause {
+                    rule: Rule::ConsecutiveFailures,
+                    successes: 0,
+                    failures: streak.failures.into(),
+                    limit: rule.failures.get().into(),
+                };
+                ejected.push((index, cause));
             }
         }
     }
+    ejected
 }
 
 /// How many may be ejected.

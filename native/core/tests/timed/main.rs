@@ -18,6 +18,7 @@ use grpc_lb_core::{
 };
 
 mod configure;
+mod events;
 mod latency;
 mod layers;
 mod memory;

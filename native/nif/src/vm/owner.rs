@@ -8,9 +8,10 @@ use grpc_lb_core::{Owner, Owners};
 use rustler::sys::{
     enif_demonitor_process, enif_is_process_alive, enif_monitor_process, ErlNifEnv, ErlNifPid,
 };
-use rustler::{Env, LocalPid, Monitor};
+use rustler::{Atom, Env, LocalPid, Monitor};
 
 use super::object::Object;
+use super::scheduler::notify_from;
 
 /// Watches processes for an object.
 pub(crate) struct Monitors<'a, T> {
@@ -26,6 +27,12 @@ impl<'a, T> Monitors<'a, T> {
             env: env.as_c_arg(),
             object,
         }
+    }
+
+    /// Sends an atom to the process of this name, if there is one.
+    pub(crate) fn notify(&self, name: Atom, message: Atom) {
+        // SAFETY: `env` is what the field says.
+        unsafe { notify_from(self.env, name, message) };
     }
 
     /// For a thread that is none of the VM's.

@@ -5,7 +5,7 @@ use std::ptr;
 
 use rustler::sys::{
     enif_consume_timeslice, enif_send, enif_system_info, enif_thread_type, enif_whereis_pid,
-    ErlNifPid, ErlNifSysInfo,
+    ErlNifEnv, ErlNifPid, ErlNifSysInfo,
 };
 use rustler::{Atom, Env};
 
@@ -18,14 +18,24 @@ pub(crate) fn consume_timeslice(env: Env, percent: u8) {
 
 /// Sends an atom to the process of this name, if there is one.
 pub(crate) fn notify(env: Env, name: Atom, message: Atom) {
+    // SAFETY: `env` is that of the call that is under way.
+    unsafe { notify_from(env.as_c_arg(), name, message) };
+}
+
+/// The same for who has no [`Env`].
+///
+/// # Safety
+///
+/// `env` must be that of the call or callback that is under way, or null on a thread that is none of
+/// the VM's.
+pub(super) unsafe fn notify_from(env: *mut ErlNifEnv, name: Atom, message: Atom) {
     let mut process = MaybeUninit::<ErlNifPid>::uninit();
     // SAFETY: there is room for the answer.
-    let found =
-        unsafe { enif_whereis_pid(env.as_c_arg(), name.as_c_arg(), process.as_mut_ptr()) != 0 };
+    let found = unsafe { enif_whereis_pid(env, name.as_c_arg(), process.as_mut_ptr()) != 0 };
     if found {
         let (process, no_env) = (process.as_ptr(), ptr::null_mut());
         // SAFETY: the call has written the pid; an atom belongs to no environment.
-        unsafe { enif_send(env.as_c_arg(), process, no_env, message.as_c_arg()) };
+        unsafe { enif_send(env, process, no_env, message.as_c_arg()) };
     }
 }
 

@@ -1,0 +1,186 @@
+//! What balancers have decided, for the library's process that tells others of it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use grpc_lb_core::{Cause, Event, Events, Rule};
+use once_cell::race::OnceBox;
+use parking_lot::Mutex;
+use rustler::{Atom, Encoder, Env, Term};
+
+use crate::atoms;
+use crate::value::Value;
+use crate::vm::scheduler::notify;
+use crate::vm::Answer;
+
+/// What is told of a balancer beside what it has decided. It does not keep the balancer.
+pub(crate) struct About {
+    pub(crate) name: Option<Value>,
+    /// The reference in the external format, out of which the VM makes it again as long as the balancer
+    /// lives.
+    reference: OnceBox<Box<[u8]>>,
+}
+
+impl About {
+    pub(crate) fn new(name: Option<Value>) -> Self {
+        About {
+            name,
+            reference: OnceBox::new(),
+        }
+    }
+
+    /// To be known before the first event.
+    pub(crate) fn refer(&self, balancer: Term) {
+        self.reference
+            .get_or_init(|| Box::new(balancer.to_binary().as_slice().into()));
+    }
+
+    fn reference<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let made_again = self.reference.get().and_then(|it| env.binary_to_term(it));
+        made_again.map_or_else(|| atoms::nil().to_term(env), |(reference, _)| reference)
+    }
+}
+
+/// Whether anybody wants to know.
+static LISTENED_TO: AtomicBool = AtomicBool::new(false);
+
+pub(crate) fn are_listened_to() -> bool {
+    // Relaxed: whether one event more or less is told orders nothing.
+    LISTENED_TO.load(Ordering::Relaxed)
+}
+
+/// Those that nobody has fetched yet.
+static QUEUE: Mutex<Queue> = Mutex::new(Queue {
+    told: VecDeque::new(),
+    lost: 0,
+    rung: false,
+});
+
+struct Queue {
+    told: VecDeque<(Arc<About>, Event<Value>)>,
+    lost: u64,
+    /// Whether the process that fetches them was told.
+    rung: bool,
+}
+
+/// So many wait at most.
+const MOST: usize = 1_024;
+
+/// So many are fetched at a time.
+const AT_A_TIME: usize = 64;
+
+/// Has events of a balancer wait to be fetched.
+pub(crate) fn keep(about: &Arc<About>, events: Events<Value>) {
+    if events.is_empty() {
+        return;
+    }
+    let mut queue = QUEUE.lock();
+    queue.lost += events.lost;
+    for event in events.events {
+        match queue.told.len() < MOST {
+            true => queue.told.push_back((Arc::clone(about), event)),
+            false => queue.lost += 1,
+        }
+    }
+}
+
+/// Lets the process know that fetches them, if there are any of which it does not.
+pub(crate) fn ring(env: Env) {
+    let mut queue = QUEUE.lock();
+    if !queue.told.is_empty() && !queue.rung {
+        queue.rung = true;
+        drop(queue);
+        // Where there is none, its supervisor starts one, which fetches first of all.
+        notify(env, atoms::herald(), atoms::events());
+    }
+}
+
+/// From now on, for balancers that are made. Whether there are others to be told is for the caller.
+pub(crate) fn listen_to(listens: bool) {
+    // Relaxed: see `are_listened_to`.
+    LISTENED_TO.store(listens, Ordering::Relaxed);
+}
+
+/// `events() -> {[{balancer, name, event, fields}], lost}`: some of those that wait, the oldest first.
+/// `[]` when there is none left.
+pub(crate) fn events<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    let mut queue = QUEUE.lock();
+    let some = queue.told.len().min(AT_A_TIME);
+    let told: Vec<_> = queue.told.drain(..some).collect();
+    let lost = std::mem::take(&mut queue.lost);
+    queue.rung = !told.is_empty();
+    drop(queue);
+    let told: Vec<Term> = told.iter().map(|told| encode(env, told)).collect();
+    Ok((told, lost).encode(env))
+}
+
+fn encode<'a>(env: Env<'a>, (about, event): &(Arc<About>, Event<Value>)) -> Term<'a> {
+    let name = about.name.as_ref().map(|name| name.to_term(env));
+    let (event, of_event) = match event {
+        Event::Ejected { id, cause, lasts } => (atoms::ejected(), ejected(env, id, cause, *lasts)),
+        Event::Unejected { id, lasted } => (atoms::unejected(), of_backend(env, id, *lasted)),
+        Event::SlowStart { id, lasts } => (atoms::slow_start(), of_backend(env, id, *lasts)),
+        Event::Warm { id } => (
+            atoms::slow_start_left(),
+            fields(env, &[(atoms::id(), id.to_term(env))]),
+        ),
+        Event::Panic {
+            priority,
+            begins,
+            healthy,
+            counted,
+        } => {
+            let event = match begins {
+                true => atoms::panic_entered(),
+                false => atoms::panic_left(),
+            };
+            let of = [
+                (atoms::priority(), priority.encode(env)),
+                (atoms::healthy(), healthy.encode(env)),
+                (atoms::backends(), counted.encode(env)),
+            ];
+            (event, fields(env, &of))
+        }
+        Event::Overloaded { refused } => {
+            let of = [(atoms::count(), refused.encode(env))];
+            (atoms::overloaded(), fields(env, &of))
+        }
+    };
+    (about.reference(env), name, event, of_event).encode(env)
+}
+
+fn ejected<'a>(env: Env<'a>, id: &Value, cause: &Cause, lasts: Duration) -> Term<'a> {
+    let rule = match cause.rule {
+        Rule::SuccessRate => atoms::success_rate(),
+        Rule::FailurePercentage => atoms::failure_percentage(),
+        Rule::ConsecutiveFailures => atoms::consecutive_failures(),
+        Rule::ConsecutiveTransportFailures => atoms::consecutive_transport_failures(),
+    };
+    let of = [
+        (atoms::id(), id.to_term(env)),
+        (atoms::rule(), rule.encode(env)),
+        (atoms::successes(), cause.successes.encode(env)),
+        (atoms::failures(), cause.failures.encode(env)),
+        (atoms::limit(), cause.limit.encode(env)),
+        (atoms::duration(), nanoseconds(lasts).encode(env)),
+    ];
+    fields(env, &of)
+}
+
+fn of_backend<'a>(env: Env<'a>, id: &Value, duration: Duration) -> Term<'a> {
+    let of = [
+        (atoms::id(), id.to_term(env)),
+        (atoms::duration(), nanoseconds(duration).encode(env)),
+    ];
+    fields(env, &of)
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn fields<'a>(env: Env<'a>, fields: &[(Atom, Term<'a>)]) -> Term<'a> {
+    Term::map_from_pairs(env, fields).expect("the keys differ")
+}
