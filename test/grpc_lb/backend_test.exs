@@ -43,7 +43,7 @@ defmodule GrpcLb.BackendTest do
 
     test "is none of these: other maps and lists, structs, short tuples, numbers" do
       for value <- [%{host: "a"}, [host: "a"], [], {}, {:a}, ~D[2024-01-01], 1, 1..2, "id", :id] do
-        assert GrpcLb.Backend.to_native([value]) == [{value, value, %{}}]
+        assert GrpcLb.Backend.to_native([value]) == [{value, value}]
       end
     end
   end
