@@ -25,8 +25,8 @@ defmodule GrpcLb.MixProject do
       # The NIF is built after the Elixir code, because the task that builds it is part of it.
       compilers: Mix.compilers() ++ [:grpc_lb_native],
       elixirc_paths: elixirc_paths(Mix.env()),
-      # Parts of OTP that the compiler task starts, and no other part of this needs.
-      xref: [exclude: [:httpc, :public_key, :crypto]],
+      # Parts of OTP that the compiler task and the dashboard start, and no other part of this needs.
+      xref: [exclude: [:httpc, :public_key, :crypto, :inets, :httpd_util]],
       start_permanent: Mix.env() == :prod,
       deps: []
     ]

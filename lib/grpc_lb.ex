@@ -89,6 +89,7 @@ defmodule GrpcLb do
           locality: String.t() | nil,
           weight: non_neg_integer(),
           current_weight: float() | nil,
+          table_share: float() | nil,
           in_flight: non_neg_integer(),
           oldest_in_flight: non_neg_integer() | nil,
           latency_ns: non_neg_integer() | nil,
@@ -589,6 +590,9 @@ defmodule GrpcLb do
       * `:weight` - the integer that was given
       * `:current_weight` - the float that picks go by: the given weight or the one made from load
         reports, and less in a slow start. `nil` while reports are awaited; 0.0 for the weight 0.
+      * `:table_share` - with a policy that hashes the part of its layer's keys that its entries in the
+        table have, 0.0 to 1.0; 0.0 of one that cannot be picked, whose keys go to others. `nil` with any
+        other policy
       * `:in_flight` - calls that were checked out and have not ended
       * `:oldest_in_flight` - for how many milliseconds the oldest of those has been in flight, `nil` if
         there is none. At least so long: longer by no more than the calls took that began before it, and
@@ -635,6 +639,7 @@ defmodule GrpcLb do
             locality: nil,
             weight: 1,
             current_weight: 1.0,
+            table_share: nil,
             in_flight: 0,
             oldest_in_flight: nil,
             latency_ns: nil,

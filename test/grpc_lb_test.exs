@@ -322,6 +322,7 @@ defmodule GrpcLbTest do
                    current_weight: 3.0,
                    in_flight: 0,
                    oldest_in_flight: nil,
+                   table_share: nil,
                    latency_ns: nil,
                    picks: 1,
                    successes: 0,

@@ -12,6 +12,7 @@ defmodule GrpcLb.Sample do
           left: non_neg_integer() | nil,
           weight: non_neg_integer(),
           current_weight: float() | nil,
+          table_share: float() | nil,
           due: float(),
           picks: non_neg_integer(),
           in_flight: non_neg_integer(),
@@ -114,6 +115,7 @@ defmodule GrpcLb.Sample do
     |> Map.take([
       :weight,
       :current_weight,
+      :table_share,
       :picks,
       :in_flight,
       :oldest_in_flight,

@@ -201,6 +201,16 @@ impl<T> Group<T> {
         &self.picker
     }
 
+    /// Shows each entry of a table that hashes are looked up in, as its backend and the part of all keys
+    /// in this group that lead to it.
+    pub(crate) fn for_each_entry(&self, mut add: impl FnMut(&Arc<Entry>, f64)) {
+        // Without rows the picker is what it was before.
+        if self.rows.len() > 0 {
+            self.picker
+                .for_each_entry(|index, part| add(&self.rows.get(index).entry, part));
+        }
+    }
+
     /// Shows each backend that was picked in this group and how often, possibly in parts,
     /// for policies that count. Takes no more steps than there were picks.
     pub(crate) fn for_each_picked(&self, mut add: impl FnMut(&Arc<Entry>, u64)) {

@@ -733,6 +733,9 @@ impl Naive {
         for backend in &mut info.backends {
             let measured = backend.successes > 0 || measures_failures && backend.failures > 0;
             assert_eq!(backend.latency_ns.take().is_some(), measured);
+            let led = backend.table_share.take();
+            assert_eq!(led.is_some(), info.table.is_some());
+            assert!(led.is_none_or(|part| (0.0..=1.0 + 1e-9).contains(&part)));
             assert_eq!(
                 balancer.successes(&backend.id, world),
                 Ok(backend.successes)
@@ -777,6 +780,7 @@ impl Naive {
                 _ => checkouts,
             },
             in_flight,
+            table_share: None,
             oldest_in_flight: None,
             latency_ns: None,
             successes: counts.successes,

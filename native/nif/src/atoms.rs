@@ -140,6 +140,7 @@ rustler::atoms! {
     success_rate,
     successes,
     table,
+    table_share,
     table_size,
     threshold,
     tick_due,

@@ -157,6 +157,7 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock)
         (atoms::locality(), backend.locality.as_deref().encode(env)),
         (atoms::weight(), backend.weight.encode(env)),
         (atoms::current_weight(), backend.current_weight.encode(env)),
+        (atoms::table_share(), backend.table_share.encode(env)),
         (atoms::picks(), backend.picks.encode(env)),
         (atoms::in_flight(), backend.in_flight.encode(env)),
         (atoms::oldest_in_flight(), oldest.encode(env)),

@@ -89,6 +89,9 @@ pub struct BackendInfo<T> {
     /// Its share as it is now: as given, or as its load reports say, and less than that in a slow
     /// start. `None` if it is not known, because reports are awaited.
     pub current_weight: Option<f64>,
+    /// Which part of the keys of its layer its entries in the table have, 0 to 1: those that lead to it
+    /// unless it, or another that cannot be picked, passes them on. `None` without such a table.
+    pub table_share: Option<f64>,
     /// How often it was picked since its id was first listed; with a policy that does not count
     /// picks, how often it was checked out.
     pub picks: u64,
@@ -132,6 +135,19 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
         };
         published.inspect(&mut add);
         published.inspect_retired(&mut add);
+        let table = published.inspect(|snapshot| snapshot.table());
+        let mut led: HashMap<*const Entry, f64> = HashMap::new();
+        published.inspect(|snapshot| {
+            for group in snapshot.groups() {
+                group.for_each_entry(|entry, part| {
+                    *led.entry(Arc::as_ptr(entry)).or_default() += part;
+                });
+            }
+        });
+        let table_share = |member: &Member<T>| {
+            table?;
+            Some(led.get(&Arc::as_ptr(&member.entry)).copied().unwrap_or(0.0))
+        };
         let turns = |member: &Member<T>| {
             // Relaxed: written under the writer's lock, which is held, or by a pick that is under
             // way and may or may not be counted.
@@ -145,16 +161,16 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             closed: self.closed,
             malformed_reports: self.shared.malformed_reports(),
             layers: self.layers.in_order().map(Layer::describe).collect(),
-            table: published.inspect(|snapshot| snapshot.table()),
+            table,
             backends: self
                 .members
                 .in_order()
-                .map(|member| self.describe(member, turns(member)))
+                .map(|member| self.describe(member, turns(member), table_share(member)))
                 .collect(),
         }
     }
 
-    fn describe(&self, member: &Member<T>, turns: u64) -> BackendInfo<T> {
+    fn describe(&self, member: &Member<T>, turns: u64, table_share: Option<f64>) -> BackendInfo<T> {
         let config = &self.config;
         let load = &member.entry.load;
         let layer = self.layers.get(member.layer);
@@ -180,6 +196,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             locality: layer.locality.clone(),
             weight: member.weight,
             current_weight,
+            table_share,
             picks: match config.policy.counts_picks() {
                 true => turns,
                 false => checkouts + turns,

@@ -131,6 +131,12 @@ pub(crate) trait PolicyPicker {
         None
     }
 
+    /// Shows for each entry of that table which candidate it leads to, and the part of all keys that
+    /// leads to it. Those of backends that are no candidates are left out.
+    fn for_each_entry(&self, add: impl FnMut(usize, f64)) {
+        let _ = add;
+    }
+
     /// Where among `n` candidates, of which there is one at least, to begin to look for one that can
     /// take a call, when those that `pick` chooses cannot. Anywhere, so that none takes the calls of
     /// all that are before it.

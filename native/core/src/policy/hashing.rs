@@ -29,6 +29,9 @@ pub(crate) trait KeyTable: Sized {
     /// The entry of a hash at one of the attempts up to [`REHASHES`](Self::REHASHES).
     fn find(&self, hash: u64, attempt: usize) -> usize;
 
+    /// The part of all hashes that leads to an entry at the first attempt, 0 to 1.
+    fn part(&self, entry: usize) -> f64;
+
     /// Memory that it takes.
     fn bytes(&self) -> usize;
 }
@@ -242,6 +245,16 @@ impl<T: KeyTable> PolicyPicker for Picker<T> {
     /// Where the key says, so that the search for it always begins there.
     fn search_from(&self, n: usize, caller: &Caller) -> usize {
         (caller.hash() % n as u64) as usize
+    }
+
+    fn for_each_entry(&self, mut add: impl FnMut(usize, f64)) {
+        let table = &self.built.table;
+        for entry in 0..table.entries().len() {
+            let candidate = self.candidate(entry);
+            if candidate != NONE {
+                add(candidate as usize, table.part(entry));
+            }
+        }
     }
 
     fn table(&self) -> Option<TableSize> {

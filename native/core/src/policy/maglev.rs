@@ -107,6 +107,10 @@ impl KeyTable for Table {
         self.slot(hash, attempt as u64)
     }
 
+    fn part(&self, _slot: usize) -> f64 {
+        1.0 / self.slots.len() as f64
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&*self.slots)
     }

@@ -155,6 +155,13 @@ macro_rules! policies {
                 }
             }
 
+            /// See [`PolicyPicker::for_each_entry`].
+            pub(crate) fn for_each_entry(&self, add: impl FnMut(usize, f64)) {
+                match self {
+                    $(Picker::$name(picker) => picker.for_each_entry(add),)+
+                }
+            }
+
             /// See [`PolicyPicker::MORE_CHOICES`].
             pub(crate) fn more_choices(&self) -> usize {
                 match self {

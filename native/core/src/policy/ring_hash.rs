@@ -150,6 +150,16 @@ impl KeyTable for Ring {
         Ring::find(self, hash)
     }
 
+    fn part(&self, entry: usize) -> f64 {
+        match self.hashes.len() {
+            1 => 1.0,
+            n => {
+                let before = self.hashes[(entry + n - 1) % n];
+                self.hashes[entry].wrapping_sub(before) as f64 / 2f64.powi(64)
+            }
+        }
+    }
+
     fn bytes(&self) -> usize {
         size_of_val(&*self.hashes) + size_of_val(&*self.backends)
     }
