@@ -15,7 +15,7 @@ function fill(element, attributes, children) {
 const digits = (n) => n >= 100 ? Math.round(n).toLocaleString("en") : String(Number(n.toPrecision(2)));
 const count = (n) => n >= 1e6 ? digits(n / 1e6) + "M" : n >= 1e4 ? digits(n / 1e3) + "k" : digits(n);
 const percent = (part) => (part > 0 && part < 0.0095 ? (part * 100).toFixed(1) : Math.round(part * 100)) + " %";
-const nanoseconds = (ns) => ns === null ? "–" : ns >= 1e9 ? digits(ns / 1e9) + " s" : ns >= 1e6 ? digits(ns / 1e6) + " ms"
+const nanoseconds = (ns) => ns === null ? "–" : ns === 0 ? "0" : ns >= 1e9 ? digits(ns / 1e9) + " s" : ns >= 1e6 ? digits(ns / 1e6) + " ms"
   : ns >= 1e3 ? digits(ns / 1e3) + " µs" : ns + " ns";
 const milliseconds = (ms) => ms < 1000 ? ms + " ms" : ms < 60000 ? Math.floor(ms / 1000) + " s"
   : Math.floor(ms / 60000) + " min " + Math.floor(ms % 60000 / 1000) + " s";
@@ -154,7 +154,7 @@ function update(line, row) {
   line.querySelector(".swatch").style.background = colour(row.key);
   const [kind, text] = STATES[row.state] || ["wait", row.state];
   state.className = kind;
-  state.textContent = row.state === "ejected" && row.left > 0 ? text + ", " + milliseconds(row.left) + " left"
+  state.textContent = row.state === "ejected" ? text + (row.left > 0 ? ", " + milliseconds(row.left) + " left" : ", to end soon")
     : row.state === "ready" && row.current_weight === null ? "awaits reports" : text;
   const now = row.current_weight;
   weight.textContent = count(row.weight) + (now === null || now === row.weight ? "" : " → " + digits(now));
