@@ -10,7 +10,10 @@ defmodule GrpcLb.Bench.Timing do
   alias GrpcLb.Bench.Contenders.EmptyLoop
 
   @empty %Contender{key: :empty_loop, title: "(empty loop)", module: EmptyLoop, order: :none}
-  @loops 10
+  @loops 30
+
+  # Nothing takes less, and nothing is divided by zero, where the machine is busy with others.
+  @least_ns 0.1
 
   @doc """
   Rows and budgets of a field. A row is a contender and a number of processes, with nanoseconds a
@@ -137,5 +140,7 @@ defmodule GrpcLb.Bench.Timing do
 
   defp ratio(times, own, base, _loops), do: times[own] / times[base]
 
-  defp net(times, {_contender, processes} = timed, loops), do: times[timed] - loops[processes]
+  defp net(times, {_contender, processes} = timed, loops) do
+    max(times[timed] - loops[processes], @least_ns)
+  end
 end
