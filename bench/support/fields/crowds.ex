@@ -22,7 +22,6 @@ defmodule GrpcLb.Bench.Fields.Crowds do
       Picks.unit(),
       Picks.native_shared(),
       Picks.native_per_scheduler(),
-      Picks.native_batched(),
       Picks.elixir_grpc(),
       Picks.persistent_tuple(),
       Picks.registry_random()

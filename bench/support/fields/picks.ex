@@ -22,7 +22,6 @@ defmodule GrpcLb.Bench.Fields.Picks do
 
   @shared {:round_robin, cursor: :shared}
   @per_scheduler {:round_robin, cursor: :per_scheduler}
-  @batched {:round_robin, cursor: :batched}
   @interned [values: :interned]
 
   def crowd, do: @crowd
@@ -39,11 +38,6 @@ defmodule GrpcLb.Bench.Fields.Picks do
     title = "Native.pick, per-scheduler cursor"
     opts = [policy: @per_scheduler]
     Contender.new(:native_per_scheduler, title, Native, :near_rotation, opts: opts)
-  end
-
-  def native_batched do
-    title = "Native.pick, batched cursor"
-    Contender.new(:native_batched, title, Native, :any, opts: [policy: @batched])
   end
 
   @doc "The same with values that are not copied."
@@ -104,7 +98,6 @@ defmodule GrpcLb.Bench.Fields.Picks do
       unit(),
       native_shared(),
       native_per_scheduler(),
-      native_batched(),
       interned_shared(),
       interned_per_scheduler(),
       Contender.new(:native_random, "Native.pick, random", Native, :any, opts: [policy: :random]),
@@ -141,8 +134,7 @@ defmodule GrpcLb.Bench.Fields.Picks do
       at_most(:pid, backends, :native_shared, :atomics, 2.2, 1.9),
       at_most(:pid, backends, :native_per_scheduler, :atomics, 1.85, 1.6),
       crowd(backends, :native_shared, nil),
-      crowd(backends, :native_per_scheduler, 0.9 * System.schedulers_online()),
-      crowd(backends, :native_batched, 0.9 * System.schedulers_online())
+      crowd(backends, :native_per_scheduler, 0.9 * System.schedulers_online())
     ]
   end
 

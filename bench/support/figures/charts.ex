@@ -34,7 +34,7 @@ defmodule GrpcLb.Bench.Figures.Charts do
     })
   end
 
-  @throughput ~w(native_per_scheduler native_batched native_shared persistent_tuple ets_copy
+  @throughput ~w(native_per_scheduler native_shared persistent_tuple ets_copy
                  registry_random atomics)
 
   defp throughput(rows) do
