@@ -11,7 +11,7 @@ SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan miri lint instructions bench figures matrix integration package \
+.PHONY: help setup demo test exunit loom asan miri lint instructions bench peers figures matrix integration package \
 	clean
 
 help: ## List the targets
@@ -65,6 +65,11 @@ instructions: ## Count the instructions of a pick, and compare them with those r
 bench: ## Run the benchmarks; CHECK=1 fails where a budget is missed
 	@scripts/setup bench
 	ELIXIR_ERL_OPTIONS="+stbt db" MIX_ENV=prod mix run bench/run.exs
+
+peers: ## Measure the core beside other balancers in Rust; CHECK=1 fails where its budget is missed
+	@scripts/setup peers
+	mkdir -p bench/results
+	cargo run --release --locked --manifest-path bench/peers/Cargo.toml --features picks --bin picks bench/results/peers.json
 
 figures: ## Write what README and the guides show of the latest run
 	MIX_ENV=prod mix run bench/figures.exs
