@@ -1,4 +1,6 @@
 defmodule GrpcLb.Telemetry do
+  alias GrpcLb.Metrics
+
   # In the order of the documentation.
   @about [
     name: "the connection's name",
@@ -222,6 +224,31 @@ defmodule GrpcLb.Telemetry do
       metadata: @balancer
     },
     %{
+      name: [:grpc_lb, :balancer, :measured],
+      doc: "A balancer as it is now, emitted by `measure/0`.",
+      measurements: [
+        backends: "how many backends are listed",
+        healthy: "how many of them are ready and not ejected"
+      ],
+      metadata: [name: "the balancer's name", balancer: "a view of it, see `GrpcLb.all/0`"]
+    },
+    %{
+      name: [:grpc_lb, :backend, :measured],
+      doc: "A backend as it is now, emitted by `measure/0`.",
+      measurements: [
+        in_flight: "calls that were checked out and have not ended",
+        share: "its part of the picks that the listed backends have had, from 0.0 to 1.0",
+        weight: "what picks go by; not there while load reports are awaited",
+        ejected: "1 while it is ejected, else 0",
+        latency: "of its calls, in native time units; not there before the first has ended"
+      ],
+      metadata: [
+        name: "the balancer's name",
+        balancer: "a view of it, see `GrpcLb.all/0`",
+        id: "the backend's id"
+      ]
+    },
+    %{
       name: [:grpc_lb, :events, :lost],
       doc: """
       Balancers have decided more at once than is kept, see above. What is lost are the last of those
@@ -293,7 +320,7 @@ defmodule GrpcLb.Telemetry do
   All events, as data.
 
       iex> for %{name: [:grpc_lb, :backend, name]} <- GrpcLb.Telemetry.events(), do: name
-      [:up, :down, :unhealthy, :healthy, :ejected, :unejected]
+      [:up, :down, :unhealthy, :healthy, :ejected, :unejected, :measured]
   """
   @spec events() :: [event()]
   def events, do: @events
@@ -314,6 +341,132 @@ defmodule GrpcLb.Telemetry do
 
     :ok
   end
+
+  @doc """
+  Emits `[:grpc_lb, :balancer, :measured]` for every balancer with a name, and
+  `[:grpc_lb, :backend, :measured]` for every backend of these, in the calling process: to be called now and
+  then, as `telemetry_poller` does with
+
+      {:telemetry_poller, measurements: [{GrpcLb.Telemetry, :measure, []}], period: 10_000}
+
+  See `GrpcLb.Metrics` for whom that is of, and how many backends at most.
+
+      iex> GrpcLb.Telemetry.measure()
+      :ok
+  """
+  @spec measure() :: :ok
+  def measure do
+    {measured, _left_out} = Metrics.measure()
+
+    for {about, backends} <- measured do
+      {metadata, measurements} = Map.split(about, [:name, :balancer])
+      execute([:grpc_lb, :balancer, :measured], measurements, metadata)
+
+      for %{id: id} = backend <- backends do
+        known =
+          for {field, value} when value != nil <- Map.delete(backend, :id), do: {field, value}
+
+        execute([:grpc_lb, :backend, :measured], Map.new(known), Map.put(metadata, :id, id))
+      end
+    end
+
+    :ok
+  end
+
+  # Telemetry.Metrics' kind, name, event, measurement, tags, and what else is to be said.
+  @metrics [
+    {:counter, "grpc.lb.outlier_detection.ejections_enforced", [:backend, :ejected], :duration,
+     [:grpc_target, :grpc_lb_outlier_detection_detection_method],
+     "gRFC A91: backends that outlier detection has ejected."},
+    {:counter, "grpc.subchannel.disconnections", [:backend, :down], :duration, [:grpc_target],
+     "gRFC A94: transports that were open and are gone."},
+    {:counter, "grpc.subchannel.connection_attempts_succeeded", [:backend, :up], :duration,
+     [:grpc_target], "gRFC A94: transports that were opened."},
+    {:counter, "grpc.subchannel.connection_attempts_failed", [:connection, :connect_error],
+     :duration, [:grpc_target], "gRFC A94: transports that could not be opened."},
+    {:counter, "grpc_lb.backend.unejected", [:backend, :unejected], :duration, [:grpc_target],
+     "Backends that were let back in."},
+    {:counter, "grpc_lb.panic.entered", [:panic, :entered], :healthy, [:grpc_target],
+     "How often so few were healthy that others were picked."},
+    {:sum, "grpc_lb.balancer.overloaded", [:balancer, :overloaded], :count, [:grpc_target],
+     "Checkouts that found no room under a limit."},
+    {:sum, "grpc_lb.events.lost", [:events, :lost], :count, [], "Events that were not kept."},
+    {:last_value, "grpc_lb.balancer.backends", [:balancer, :measured], :backends, [:grpc_target],
+     "Backends that are listed."},
+    {:last_value, "grpc_lb.balancer.healthy_backends", [:balancer, :measured], :healthy,
+     [:grpc_target], "Backends that are ready and not ejected."},
+    {:last_value, "grpc_lb.backend.in_flight", [:backend, :measured], :in_flight,
+     [:grpc_target, :backend], "Calls that have not ended."},
+    {:last_value, "grpc_lb.backend.share", [:backend, :measured], :share,
+     [:grpc_target, :backend], "Part of the picks."},
+    {:last_value, "grpc_lb.backend.weight", [:backend, :measured], :weight,
+     [:grpc_target, :backend], "Weight that picks go by."},
+    {:last_value, "grpc_lb.backend.ejected", [:backend, :measured], :ejected,
+     [:grpc_target, :backend], "1 while it is ejected."},
+    {:last_value, "grpc_lb.backend.latency", [:backend, :measured], :latency,
+     [:grpc_target, :backend], "Latency of calls."}
+  ]
+
+  @doc """
+  Metrics of these events for the reporters of `Telemetry.Metrics`, where that package is there. Raises
+  `RuntimeError` where it is not.
+
+  #{for {kind, name, event, _measurement, tags, doc} <- @metrics do
+    "  * `#{name}` - `#{kind}` of `#{inspect([:grpc_lb | event])}`, by #{Enum.map_join(tags, ", ", &"`#{inspect(&1)}`")}. #{doc}
+"
+  end}
+  What gRPC has a metric for has gRPC's name, and its labels with `_` in the place of the dots.
+  `:grpc_target` is the target of a connection as text, and else the name of the balancer. Those that are
+  `:last_value` need `measure/0` to be called. gRFC A78's metrics of `weighted_round_robin` and A91's of
+  ejections that are not enforced are not counted, nor A94's older names `grpc.lb.pick_first.*`, which count
+  the same. A94 counts connections, and these count transports, of which one is a connection to a backend.
+  """
+  @spec metrics() :: [struct()]
+  def metrics do
+    unless Code.ensure_loaded?(Telemetry.Metrics) do
+      raise "GrpcLb.Telemetry.metrics/0 needs the package :telemetry_metrics, which is not there"
+    end
+
+    for {kind, name, event, measurement, tags, doc} <- @metrics do
+      opts = [
+        event_name: [:grpc_lb | event],
+        measurement: measurement,
+        description: doc,
+        tags: tags,
+        tag_values: &__MODULE__.tag_values/1
+      ]
+
+      opts = if measurement == :latency, do: [{:unit, {:native, :millisecond}} | opts], else: opts
+
+      opts =
+        if event == [:connection, :connect_error],
+          do: [{:keep, &__MODULE__.dialled?/1} | opts],
+          else: opts
+
+      # The module is there where the package is.
+      apply(Telemetry.Metrics, kind, [name, opts])
+    end
+  end
+
+  @doc false
+  def tag_values(metadata) do
+    tags = %{grpc_target: Metrics.label(metadata[:target] || metadata[:name])}
+
+    tags =
+      if is_map_key(metadata, :id),
+        do: Map.put(tags, :backend, Metrics.label(metadata.id)),
+        else: tags
+
+    case metadata do
+      %{rule: rule} -> Map.put(tags, :grpc_lb_outlier_detection_detection_method, rule)
+      _no_ejection -> tags
+    end
+  end
+
+  @doc false
+  # That no address is known is no attempt.
+  def dialled?(%{reason: {:open, _id, _reason}}), do: true
+  def dialled?(_metadata), do: false
 
   @doc false
   # Emits what a balancer has decided.
