@@ -595,13 +595,13 @@ defmodule GrpcLb do
         other policy
       * `:in_flight` - calls that were checked out and have not ended
       * `:oldest_in_flight` - for how many milliseconds the oldest of those has been in flight, `nil` if
-        there is none. At least so long: longer by no more than the calls took that began before it, and
-        a millisecond. A ticket that was lost shows here, see `checkout/1`
+        there is none. Exact to some 10 milliseconds, but that it may be longer by as much as calls took
+        that began before it. A ticket that was lost shows here, see `checkout/1`
       * `:latency_ns` - how long calls to it take, in nanoseconds: a mean in which the past fades.
-        Cancelled calls do not count in it, nor do failed ones. With `:peak_ewma` it is what that
-        policy compares: failed calls count with `penalty`, cancelled ones and those that wait can raise
-        it, and what is bad is believed step by step, see `GrpcLb.Policy`. `nil` before the first
-        answer.
+        Cancelled calls do not count in it, nor do failed ones. Where more than some hundred calls a second
+        go to a backend, one is timed in 1 to 10 milliseconds. With `:peak_ewma`, which compares it, all
+        are; failed calls count with `penalty`, cancelled ones and those that wait can raise it, and
+        what is bad is believed step by step, see `GrpcLb.Policy`. `nil` before the first answer.
       * `:picks` - how often it was picked since its id was first listed. Picks without a ticket
         count with `:round_robin`, whose cursor knows them without a write at the pick. Elsewhere
         only checkouts count.

@@ -44,6 +44,9 @@ defmodule GrpcLb.Call do
   @prepared_to_wait Options.prepare(@options ++ @wait_options)
   @prepared_wait Options.prepare(@wait_options)
 
+  # A step less each for every call.
+  @compile {:inline, judge: 1, outcome: 1, native_outcome!: 1}
+
   @typedoc "How long a call waits while there is nothing to pick. `nil` was not said."
   @type wait :: timeout() | false | nil
 
@@ -88,7 +91,20 @@ defmodule GrpcLb.Call do
   @spec run(GrpcLb.balancer(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(balancer, fun, opts) do
+  def run(balancer, fun, [] = opts) when is_function(fun, 1) do
+    slots = Slots.own()
+
+    # What the slow way does, in fewer steps: each would cost as much as a tenth of a call.
+    case Native.begin_call(balancer, slots) do
+      {:ok, value, call} -> make(slots, call, value, fun, @prepared.defaults)
+      {:error, reason} when reason in [:no_backends, :closed] -> {:error, reason}
+      _not_yet -> run_slowly(balancer, fun, opts)
+    end
+  end
+
+  def run(balancer, fun, opts), do: run_slowly(balancer, fun, opts)
+
+  defp run_slowly(balancer, fun, opts) do
     options = read!(fun, opts, @prepared)
     slots = Slots.own()
 
@@ -114,23 +130,25 @@ defmodule GrpcLb.Call do
           result
         when result: term()
   def make(slots, call, value, fun, options) do
-    result = calling(slots, call, value, fun)
-    finish(slots, call, result, options)
+    result =
+      try do
+        fun.(value)
+      catch
+        kind, reason ->
+          Slots.finish(slots, call, :error, nil)
+          :erlang.raise(kind, reason, __STACKTRACE__)
+      end
+
+    case options do
+      # Nothing in here can raise.
+      %{outcome: nil, load_report: nil} -> Slots.finish(slots, call, judge(result), nil)
+      options -> finish(slots, call, result, options)
+    end
+
     result
   end
 
-  defp calling(slots, call, value, fun) do
-    fun.(value)
-  catch
-    kind, reason ->
-      Slots.finish(slots, call, :error, nil)
-      :erlang.raise(kind, reason, __STACKTRACE__)
-  end
-
-  # Nothing in here can raise.
-  defp finish(slots, call, result, %{outcome: nil, load_report: nil}) do
-    Slots.finish(slots, call, native_outcome!(outcome(result)), nil)
-  end
+  defp judge(result), do: result |> outcome() |> native_outcome!()
 
   defp finish(slots, call, result, %{outcome: judge, load_report: reported}) do
     report = reported && reported.(result)

@@ -7,13 +7,12 @@ use triomphe::Arc;
 
 use crate::backend::Owner;
 use crate::caller::Caller;
-use crate::entry::{EndedCall, Entry};
+use crate::entry::{Entry, Start};
 use crate::live;
-use crate::load::cohorts::Cohort;
 use crate::load::orca::LoadReport;
 use crate::load::reported_weight::Source;
 use crate::load::Outcome;
-use crate::time::Time;
+use crate::time::Clock;
 
 /// What a call that ends tells of its backend's latency.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,36 +29,24 @@ pub enum LatencySample {
 /// What the end of a call needs to know of its beginning.
 pub struct Begun {
     entry: Arc<Entry>,
-    started: Time,
-    cohort: Cohort,
-    /// Whether it counts among all calls in flight: not if it began while those were not limited.
-    counted_in_total: bool,
+    call: Start,
 }
 
 impl Begun {
-    /// `entry` has counted the call as in flight, in this cohort, and so have all calls if `counted_in_total`.
-    /// `caller` is the caller's number.
+    /// `entry` has counted the call as in flight. `caller` is the caller's number.
     #[inline]
-    pub(crate) fn new(
-        entry: Arc<Entry>,
-        cohort: Cohort,
-        now: Time,
-        counted_in_total: bool,
-        caller: usize,
-    ) -> Self {
+    pub(crate) fn new(entry: Arc<Entry>, call: Start, caller: usize) -> Self {
         live::begin_call(caller);
-        Begun {
-            entry,
-            started: now,
-            cohort,
-            counted_in_total,
-        }
+        Begun { entry, call }
     }
 
     /// Takes into account that the first answer came.
     #[inline]
-    pub(crate) fn on_answer(&self, now: Time) {
-        self.entry.on_answer(now.since(self.started), now);
+    pub(crate) fn on_answer(&self, clock: impl Clock) {
+        if self.call.is_timed() {
+            let now = clock.now();
+            self.entry.on_answer(now.since(self.call.at), now);
+        }
     }
 
     /// Counts the end of the call, which is to be done once. Whether it was the last for which somebody
@@ -71,37 +58,35 @@ impl Begun {
         outcome: Outcome,
         latency: LatencySample,
         answered: bool,
-        now: Time,
+        clock: impl Clock,
         caller: Option<usize>,
     ) -> bool {
         live::end_call(caller);
+        let (at, timed) = (self.call.at, self.call.is_timed());
+        let is_given = matches!(latency, LatencySample::Given(_));
+        // Where it is not known when the call began nobody asks when it ended.
+        let now = if timed || is_given { clock.now() } else { at };
         let took = match latency {
-            LatencySample::Measured if answered => None,
-            LatencySample::Measured => Some(now.since(self.started)),
+            LatencySample::Measured if answered || !timed => None,
+            LatencySample::Measured => Some(now.since(at)),
             LatencySample::None => None,
             LatencySample::Given(took) => Some(took),
         };
-        self.entry.end(EndedCall {
-            outcome,
-            took,
-            cohort: self.cohort,
-            now,
-            counted_in_total: self.counted_in_total,
-        })
+        self.entry.end(self.call, outcome, took, now)
     }
 
     /// Counts the end of a call that was dropped: here is no clock, so how long it went on is not known.
     #[cold]
     pub(crate) fn end_dropped(&self) -> bool {
         let (outcome, latency) = (Outcome::Cancelled, LatencySample::None);
-        self.end(outcome, latency, false, self.started, None)
+        self.end(outcome, latency, false, self.call.at, None)
     }
 
     /// Takes the load report into account that came with it.
     #[inline]
-    pub(crate) fn on_report(&self, report: Option<LoadReport>, now: Time) {
+    pub(crate) fn on_report(&self, report: Option<LoadReport>, clock: impl Clock) {
         if let Some(report) = report {
-            self.entry.on_report(report, Source::PerCall, now);
+            self.entry.on_report(report, Source::PerCall, clock.now());
         }
     }
 
@@ -139,69 +124,61 @@ impl Begun {
 /// let balancer = Balancer::new(Policy::RoundRobin(round_robin::Config::default()), 0, Time(0));
 /// balancer.reconcile(&[Backend::new("a", "10.0.0.1")], &Unowned, Time(0))?;
 /// let caller = Caller::new(0);
-/// let (_, call) = balancer.begin_call(&caller, &Unowned, Time(5), |_| ()).unwrap();
-/// let ended = call.end(&caller, Outcome::Success, LatencySample::Measured, None, Time(9));
-/// assert!(!ended.has_ended_drain());
+/// let mut call = balancer.begin_call(&caller, &Unowned, Time(5), |_, call| call).unwrap();
+/// let (outcome, latency) = (Outcome::Success, LatencySample::Measured);
+/// assert!(!call.end(&caller, outcome, latency, None, Time(9)));
 /// assert_eq!(balancer.info(&Unowned).backends[0].successes, 1);
 /// # Ok::<(), grpc_lb_core::ChangeError>(())
 /// ```
-pub struct Call(Option<Begun>);
-
-/// A call that has ended, as far as others are to be told of it.
-pub struct Ended {
-    begun: Begun,
-    ended_drain: bool,
-}
+pub struct Call(Begun);
 
 impl Call {
-    /// Ends the call, see [`Ticket::complete_with`](crate::Ticket::complete_with). `caller` is whichever
-    /// thread ends it.
+    /// Ends the call, see [`Ticket::complete_with`](crate::Ticket::complete_with). To be done once.
+    /// `caller` is whichever thread ends it.
+    ///
+    /// Whether somebody waited for it as the last one, see
+    /// [`Balancer::reconcile_draining`](crate::Balancer::reconcile_draining), and is to be
+    /// [told](Begun::tell_drained).
     #[inline]
     pub fn end(
-        mut self,
+        &mut self,
         caller: &Caller,
         outcome: Outcome,
         latency: LatencySample,
         report: Option<LoadReport>,
-        now: Time,
-    ) -> Ended {
-        let begun = self.0.take().expect("a call is ended once");
-        let ended_drain = begun.end(outcome, latency, false, now, Some(caller.number()));
-        begun.on_report(report, now);
-        Ended { begun, ended_drain }
+        clock: impl Clock,
+    ) -> bool {
+        let Call(begun) = self;
+        assert!(!begun.call.has_ended(), "a call ends once");
+        let ended_drain = begun.end(outcome, latency, false, &clock, Some(caller.number()));
+        begun.call = begun.call.ended();
+        begun.on_report(report, clock);
+        ended_drain
     }
 }
 
 impl From<Begun> for Call {
     #[inline]
     fn from(begun: Begun) -> Self {
-        Call(Some(begun))
+        Call(begun)
+    }
+}
+
+impl Deref for Call {
+    type Target = Begun;
+
+    #[inline]
+    fn deref(&self) -> &Begun {
+        &self.0
     }
 }
 
 impl Drop for Call {
     #[inline]
     fn drop(&mut self) {
-        if let Some(begun) = &self.0 {
+        let Call(begun) = self;
+        if !begun.call.has_ended() {
             begun.end_dropped();
         }
-    }
-}
-
-impl Ended {
-    /// Whether somebody waited for it as the last one, see
-    /// [`Balancer::reconcile_draining`](crate::Balancer::reconcile_draining).
-    #[inline]
-    pub fn has_ended_drain(&self) -> bool {
-        self.ended_drain
-    }
-}
-
-impl Deref for Ended {
-    type Target = Begun;
-
-    #[inline]
-    fn deref(&self) -> &Begun {
-        &self.begun
     }
 }

@@ -12,7 +12,7 @@ use crate::load::reported_weight::Source;
 use crate::load::{InARow, Load, Outcome};
 use crate::shared::Shared;
 use crate::sync::{AtomicU64, Ordering};
-use crate::time::Time;
+use crate::time::{Clock, Time};
 
 /// A backend in a snapshot.
 #[derive(Clone)]
@@ -41,15 +41,65 @@ pub(crate) struct Entry {
     pub(crate) shared: Arc<Shared>,
 }
 
-/// A call that ends.
-pub(crate) struct EndedCall {
-    pub(crate) outcome: Outcome,
-    /// `None`: that is of no interest.
-    pub(crate) took: Option<Duration>,
-    pub(crate) cohort: Cohort,
-    pub(crate) now: Time,
-    /// Whether it is one of [`Shared::in_flight`].
-    pub(crate) counted_in_total: bool,
+/// What is known of a call that has begun. In whole words: a call is moved about, and a processor is slow
+/// to read what was written in smaller parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Start {
+    /// When, or some milliseconds before.
+    pub(crate) at: Time,
+    /// Its cohort, 8 bits, and the marks.
+    bits: u64,
+}
+
+/// It is known when it began, so that its end tells a latency.
+const TIMED: u64 = 1 << 8;
+
+/// It is one of [`Shared::in_flight`].
+const COUNTED_IN_TOTAL: u64 = 1 << 9;
+
+/// It has ended.
+const ENDED: u64 = 1 << 10;
+
+impl Start {
+    #[inline]
+    fn new(cohort: Cohort, at: Time, timed: bool) -> Self {
+        let bits = u64::from(cohort.to_bits()) | if timed { TIMED } else { 0 };
+        Start { at, bits }
+    }
+
+    /// As that of a call which counts among all calls in flight, or not.
+    #[inline]
+    pub(crate) fn counted_in_total(self, counted: bool) -> Self {
+        let bits = self.bits | if counted { COUNTED_IN_TOTAL } else { 0 };
+        Start { bits, ..self }
+    }
+
+    /// As that of a call which has ended.
+    #[inline]
+    pub(crate) fn ended(self) -> Self {
+        let bits = self.bits | ENDED;
+        Start { bits, ..self }
+    }
+
+    #[inline]
+    pub(crate) fn has_ended(self) -> bool {
+        self.bits & ENDED != 0
+    }
+
+    #[inline]
+    fn cohort(self) -> Cohort {
+        Cohort::from_bits(self.bits as u8)
+    }
+
+    #[inline]
+    pub(crate) fn is_timed(self) -> bool {
+        self.bits & TIMED != 0
+    }
+
+    #[inline]
+    fn is_counted_in_total(self) -> bool {
+        self.bits & COUNTED_IN_TOTAL != 0
+    }
 }
 
 impl Entry {
@@ -66,26 +116,41 @@ impl Entry {
 
     /// Counts a call as in flight, unless there are `max` of them.
     #[inline]
-    pub(crate) fn begin(&self, now: Time, max: Option<u32>) -> Option<Cohort> {
+    pub(crate) fn begin(&self, clock: &impl Clock, max: Option<u32>) -> Option<Start> {
         let shared = &*self.shared;
-        self.load
-            .begin(now, max, || (shared.measuring(), shared.fleet.usual()))
+        let (at, timed) = self.time_of_begin(clock);
+        let usual = || (shared.measuring(), shared.fleet.usual());
+        let cohort = self.load.begin(at, max, usual)?;
+        Some(Start::new(cohort, at, timed))
+    }
+
+    /// The time, and whether it is exact. To read a clock costs as much as all else that a call does, so
+    /// where only people look at latencies one call a tick is timed: the first.
+    #[inline]
+    fn time_of_begin(&self, clock: &impl Clock) -> (Time, bool) {
+        if !self.shared.times_calls() {
+            let last = self.load.last_begun();
+            if clock.last_tick().is_some_and(|tick| tick <= last) {
+                return (last, false);
+            }
+        }
+        (clock.now(), true)
     }
 
     /// Has a call that has begun be one of a row of that generation.
     #[inline]
-    pub(crate) fn begun(&self, call: Cohort, of: Generation) -> Cohort {
-        if call.generation() == of {
-            return call;
+    pub(crate) fn begun(&self, call: Start, of: Generation) -> Start {
+        match call.cohort().generation() == of {
+            true => call,
+            false => self.on_late_begin(call, of),
         }
-        self.on_late_begin(call, of)
     }
 
     #[cold]
     #[inline(never)]
-    fn on_late_begin(&self, call: Cohort, of: Generation) -> Cohort {
-        self.drains.on_late_begin(of, call.generation());
-        call.of_generation(of)
+    fn on_late_begin(&self, call: Start, of: Generation) -> Start {
+        self.drains.on_late_begin(of, call.cohort().generation());
+        Start::new(call.cohort().of_generation(of), call.at, call.is_timed())
     }
 
     /// Has `drain` wait for the calls in flight, and for those that rows of before are still given.
@@ -100,20 +165,21 @@ impl Entry {
             .answer(took, now, &shared.measuring(), &shared.fleet);
     }
 
-    /// Counts the end of such a call. Whether somebody waited for it as the last one.
+    /// Counts the end of such a call. How long it took is `None` where that is of no interest. Whether
+    /// somebody waited for it as the last one.
     #[inline]
-    pub(crate) fn end(&self, call: EndedCall) -> bool {
+    pub(crate) fn end(
+        &self,
+        call: Start,
+        outcome: Outcome,
+        took: Option<Duration>,
+        now: Time,
+    ) -> bool {
         let shared = &*self.shared;
-        if call.counted_in_total {
+        if call.is_counted_in_total() {
             shared.in_flight.leave();
         }
-        let EndedCall {
-            outcome,
-            took,
-            cohort,
-            now,
-            ..
-        } = call;
+        let cohort = call.cohort();
         let latest = self.load.leave(cohort);
         let failed = self
             .load

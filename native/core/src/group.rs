@@ -5,8 +5,7 @@ use std::fmt;
 use triomphe::Arc;
 
 use crate::caller::Caller;
-use crate::entry::{Entry, Row};
-use crate::load::cohorts::Cohort;
+use crate::entry::{Entry, Row, Start};
 use crate::policy::Picker;
 use crate::rows::Rows;
 use crate::sync::Ordering;
@@ -114,12 +113,12 @@ impl<T> Group<T> {
         caller: &Caller,
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
-        enter: impl Fn(&Row<T>) -> Option<Cohort>,
-    ) -> Result<(&Row<T>, Cohort), Unavailable> {
+        enter: impl Fn(&Row<T>) -> Option<Start>,
+    ) -> Result<(&Row<T>, Start), Unavailable> {
         let chosen = self.choose(caller)?;
         let row = self.rows.get(chosen);
         match usable(row).then(|| enter(row)).flatten() {
-            Some(cohort) => Ok((row, cohort)),
+            Some(begun) => Ok((row, begun)),
             None => self.elsewhere(chosen, caller, search, usable, enter),
         }
     }

@@ -85,7 +85,7 @@ pub use balancer::{
     BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained,
     Garbage, Info, LayerInfo, MemberError, Offers, Summary,
 };
-pub use call::{Begun, Call, Ended, LatencySample};
+pub use call::{Begun, Call, LatencySample};
 pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;
 pub use events::{Event, Events};
@@ -94,4 +94,4 @@ pub use live::{live_counts, LiveCounts};
 pub use load::Outcome;
 pub use snapshot::{Search, Unavailable};
 pub use ticket::{AlreadyCompleted, Ticket};
-pub use time::Time;
+pub use time::{Clock, Time};

@@ -81,6 +81,12 @@ impl Shared {
         self.config.store(config);
     }
 
+    /// Whether the policy goes by when calls begin and end, so that each is to be timed.
+    #[inline]
+    pub(crate) fn times_calls(&self) -> bool {
+        matches!(self.averaging, Averaging::Configured(_))
+    }
+
     /// How latencies are averaged.
     #[inline]
     pub(crate) fn measuring(&self) -> Measuring {

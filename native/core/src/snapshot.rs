@@ -3,17 +3,16 @@
 use triomphe::Arc;
 
 use crate::caller::Caller;
-use crate::entry::{Entry, Row};
+use crate::entry::{Entry, Row, Start};
 use crate::group::Group;
 pub use crate::group::{Search, Unavailable};
 use crate::limit::Limits;
 use crate::live::{Counted, Snapshots};
-use crate::load::cohorts::Cohort;
 use crate::policy::{Picker, TableSize};
 use crate::rows::Draft;
 use crate::share::{Shares, Turns};
 use crate::sync::Ordering;
-use crate::time::Time;
+use crate::time::Clock;
 
 pub(crate) struct Snapshot<T> {
     groups: Groups<T>,
@@ -200,11 +199,11 @@ impl<T> Snapshot<T> {
         &self,
         caller: &Caller,
         search: Search,
-        now: Time,
+        clock: &impl Clock,
         usable: impl Fn(&Row<T>) -> bool,
-    ) -> Result<(&Row<T>, Cohort), Unavailable> {
+    ) -> Result<(&Row<T>, Start), Unavailable> {
         let max = self.limits.max_requests_per_backend;
-        let enter = |row: &Row<T>| row.entry.begin(now, max);
+        let enter = |row: &Row<T>| row.entry.begin(clock, max);
         match &self.groups {
             Groups::One(group) => {
                 let begun = group.begin(caller, search, usable, enter);
@@ -221,8 +220,8 @@ impl<T> Snapshot<T> {
         caller: &Caller,
         search: Search,
         usable: impl Fn(&Row<T>) -> bool,
-        enter: impl Fn(&Row<T>) -> Option<Cohort>,
-    ) -> Result<(&'a Row<T>, Cohort), Unavailable> {
+        enter: impl Fn(&Row<T>) -> Option<Start>,
+    ) -> Result<(&'a Row<T>, Start), Unavailable> {
         let begun = layered.find(caller, search, |group| {
             group.begin(caller, search, &usable, &enter)
         });

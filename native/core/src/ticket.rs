@@ -7,7 +7,7 @@ use crate::call::{Begun, LatencySample};
 use crate::load::orca::LoadReport;
 use crate::load::Outcome;
 use crate::sync::{AtomicBool, Ordering};
-use crate::time::Time;
+use crate::time::Clock;
 
 /// A call in flight, from [`Balancer::checkout`](crate::Balancer::checkout) on, that any thread may end.
 /// It ends when it is completed; one that is dropped before that was cancelled. It may outlive its
@@ -37,12 +37,12 @@ impl Ticket {
     /// Notes that the first answer came: the call took until now, however long it goes on, and
     /// however it ends. Only the first of all calls of this does anything, and none after the end.
     #[inline]
-    pub fn first_response(&self, now: Time) {
+    pub fn first_response(&self, clock: impl Clock) {
         // Relaxed: one swap among all finds it false, and nothing is handed over by it; see `end`.
         if self.ended.load(Ordering::Relaxed) || self.answered.swap(true, Ordering::Relaxed) {
             return;
         }
-        self.begun.on_answer(now);
+        self.begun.on_answer(clock);
     }
 
     /// Ends the call: it is no longer in flight, and its outcome, how long it took and what the
@@ -52,9 +52,9 @@ impl Ticket {
         &self,
         outcome: Outcome,
         report: Option<LoadReport>,
-        now: Time,
+        clock: impl Clock,
     ) -> Result<(), AlreadyCompleted> {
-        self.complete_with(outcome, LatencySample::Measured, report, now)
+        self.complete_with(outcome, LatencySample::Measured, report, clock)
     }
 
     /// As [`Ticket::complete`], where the caller knows better what the latency was.
@@ -64,10 +64,10 @@ impl Ticket {
         outcome: Outcome,
         latency: LatencySample,
         report: Option<LoadReport>,
-        now: Time,
+        clock: impl Clock,
     ) -> Result<(), AlreadyCompleted> {
-        self.end(outcome, latency, now)?;
-        self.begun.on_report(report, now);
+        self.end(outcome, latency, &clock)?;
+        self.begun.on_report(report, clock);
         Ok(())
     }
 
@@ -92,7 +92,7 @@ impl Ticket {
         &self,
         outcome: Outcome,
         latency: LatencySample,
-        now: Time,
+        clock: impl Clock,
     ) -> Result<(), AlreadyCompleted> {
         // Relaxed: one swap among all finds it false, whatever their order, and nothing is handed
         // over by it.
@@ -101,7 +101,7 @@ impl Ticket {
         }
         // Relaxed: as in `first_response`. Measured once, unless both come at once.
         let answered = self.answered.load(Ordering::Relaxed);
-        if self.begun.end(outcome, latency, answered, now, None) {
+        if self.begun.end(outcome, latency, answered, clock, None) {
             // Relaxed: see `has_ended_drain`.
             self.ended_drain.store(true, Ordering::Relaxed);
         }

@@ -25,6 +25,41 @@ impl Time {
     }
 }
 
+/// What tells the time to calls.
+///
+/// A [`Time`] is a clock that stands still.
+pub trait Clock {
+    /// The time.
+    fn now(&self) -> Time;
+
+    /// The time of the last tick, if this is a clock that costs much less to read so: no later than now,
+    /// and no more than some milliseconds before. Where nothing but [info](crate::BackendInfo) depends on
+    /// the time, calls go by it, but for the first to each backend after each tick.
+    #[inline]
+    fn last_tick(&self) -> Option<Time> {
+        None
+    }
+}
+
+impl Clock for Time {
+    #[inline]
+    fn now(&self) -> Time {
+        *self
+    }
+}
+
+impl<C: Clock> Clock for &C {
+    #[inline]
+    fn now(&self) -> Time {
+        (**self).now()
+    }
+
+    #[inline]
+    fn last_tick(&self) -> Option<Time> {
+        (**self).last_tick()
+    }
+}
+
 impl Add<Duration> for Time {
     type Output = Time;
 

@@ -59,8 +59,9 @@ fn checkout_by<'a, const APART: bool>(
     let monitors = Monitors::new(env, balancer);
     let begun = as_caller::<APART, _>(balancer, |caller| {
         let _keyed = with_key(caller, key.filter(|_| APART));
-        let now = balancer.clock().now();
-        balancer.checkout(caller, &monitors, now, |value| value.to_term(env))
+        balancer.checkout(caller, &monitors, balancer.clock(), |value| {
+            value.to_term(env)
+        })
     });
     match begun {
         Err(Unavailable::Unfinished) => checkout_on(env, balancer, key).to_term(env),
@@ -92,8 +93,9 @@ fn checkout_thoroughly<'a>(
     let monitors = Monitors::new(env, balancer);
     let begun = as_caller::<true, _>(balancer, |caller| {
         let _keyed = with_key(caller, key);
-        let now = balancer.clock().now();
-        balancer.checkout_thoroughly(caller, &monitors, now, |value| value.to_term(env))
+        balancer.checkout_thoroughly(caller, &monitors, balancer.clock(), |value| {
+            value.to_term(env)
+        })
     });
     Ok(checked_out(env, balancer, begun))
 }
@@ -194,11 +196,10 @@ fn begin_except<'a>(
 ) -> Result<(Term<'a>, Call), Unavailable> {
     let wanted = |value: &Value| !is_one_of(values, value);
     let monitors = Monitors::new(env, balancer);
-    let now = balancer.clock().now();
     as_caller::<true, _>(balancer, |caller| {
         let _keyed = with_key(caller, key);
         let to_term = |value: &Value| value.to_term(env);
-        balancer.checkout_where(caller, &monitors, search, now, wanted, to_term)
+        balancer.checkout_where(caller, &monitors, search, balancer.clock(), wanted, to_term)
     })
 }
 
@@ -236,12 +237,16 @@ pub(crate) fn in_turn_with_key<'a>(
     let wanted = |value: &Value| !is_one_of(&values, value);
     let Waiter { balancer, place } = &**waiter;
     let monitors = Monitors::new(env, balancer);
-    let now = balancer.clock().now();
     let begun = as_caller::<true, _>(balancer, |caller| {
         let _keyed = with_key(caller, key);
-        balancer.checkout_in_turn(*place, caller, &monitors, now, wanted, |value| {
-            value.to_term(env)
-        })
+        balancer.checkout_in_turn(
+            *place,
+            caller,
+            &monitors,
+            balancer.clock(),
+            wanted,
+            |value| value.to_term(env),
+        )
     });
     Ok(match begun {
         // It stays the first, and is told of room by others.
@@ -274,7 +279,7 @@ pub(crate) fn first_response<'a>(
     ticket: &Object<Ticket>,
     []: [Term<'a>; 0],
 ) -> Answer<'a> {
-    ticket.first_response(ticket.clock().now());
+    ticket.first_response(ticket.clock());
     Ok(atoms::ok().to_term(env))
 }
 
@@ -287,8 +292,7 @@ pub(crate) fn end_call<'a>(
 ) -> Answer<'a> {
     let ending = Ending::decode(env, arguments, 2)?;
     let (outcome, latency) = (ending.outcome, ending.latency);
-    let now = ticket.clock().now();
-    let completed = ticket.complete_with(outcome, latency, ending.report(), now);
+    let completed = ticket.complete_with(outcome, latency, ending.report(), ticket.clock());
     tell_of_end(env, ticket, ticket.has_ended_drain());
     Ok(match completed {
         Ok(()) => after_end(env, ticket, outcome, ticket.clock()),
@@ -310,7 +314,7 @@ enum Said<'a> {
 
 impl<'a> Ending<'a> {
     /// Of the arguments from this one on.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn decode(
         env: Env<'a>,
         [outcome, report, latency]: [Term<'a>; 3],

@@ -5,13 +5,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use grpc_lb_core::Time;
-use once_cell::race::OnceBox;
 use parking_lot::Mutex;
 
 use crate::timed::{self, Driven, Live, Timed};
+use crate::vm::monotonic;
 use crate::vm::{Resource, ResourceType};
 
 /// What tells a balancer and its calls the time.
@@ -19,6 +19,21 @@ use crate::vm::{Resource, ResourceType};
 pub(crate) enum Clock {
     System,
     Manual(Arc<ManualClock>),
+}
+
+impl grpc_lb_core::Clock for Clock {
+    #[inline]
+    fn now(&self) -> Time {
+        Clock::now(self)
+    }
+
+    #[inline]
+    fn last_tick(&self) -> Option<Time> {
+        match self {
+            Clock::System => monotonic::last_tick().map(Time),
+            Clock::Manual(_) => None,
+        }
+    }
 }
 
 impl Clock {
@@ -31,14 +46,10 @@ impl Clock {
     }
 }
 
-static ORIGIN: OnceBox<Instant> = OnceBox::new();
-
 /// The system's time.
 #[inline]
 pub(crate) fn now() -> Time {
-    let origin = ORIGIN.get_or_init(|| Box::new(Instant::now()));
-    // 584 years have passed when this is too much.
-    Time(origin.elapsed().as_nanos() as u64)
+    Time(monotonic::now())
 }
 
 /// A clock that stands still until it is told to go on, and then has the work done that falls due.

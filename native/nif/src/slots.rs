@@ -31,12 +31,13 @@ struct Calls {
     /// How many have begun: each has the number that it was.
     begun: u64,
     /// Most processes make one call at a time.
-    only: Option<(u64, Running)>,
+    only: Option<Running>,
     others: HashMap<u64, Running>,
 }
 
 /// A call in flight, and the clock by which it is timed.
 struct Running {
+    number: u64,
     call: Call,
     clock: Clock,
 }
@@ -47,28 +48,37 @@ const FEW: usize = 16;
 impl Calls {
     /// The number that the call has from now on, and no other ever.
     #[inline]
-    fn hold(&mut self, running: Running) -> u64 {
+    fn hold(&mut self, call: Call, clock: Clock) -> u64 {
         self.begun += 1;
+        let number = self.begun;
+        let running = Running {
+            number,
+            call,
+            clock,
+        };
         match self.only {
-            None => self.only = Some((self.begun, running)),
+            None => self.only = Some(running),
             Some(_) => self.hold_beside(running),
         }
-        self.begun
+        number
     }
 
     #[cold]
     #[inline(never)]
     fn hold_beside(&mut self, running: Running) {
-        self.others.insert(self.begun, running);
+        self.others.insert(running.number, running);
     }
 
-    /// The call with this number, if it has not ended.
+    /// Ends the call with this number where it is, if it has not ended.
     #[inline]
-    fn take(&mut self, number: u64) -> Option<Running> {
-        match &self.only {
-            Some((only, _)) if *only == number => self.only.take().map(|(_, running)| running),
-            _ => self.take_beside(number),
+    fn end<R>(&mut self, number: u64, end: impl FnOnce(&mut Running) -> R) -> Option<R> {
+        if let Some(only) = self.only.as_mut().filter(|only| only.number == number) {
+            let ended = end(only);
+            self.only = None;
+            return Some(ended);
         }
+        let mut other = self.take_beside(number)?;
+        Some(end(&mut other))
     }
 
     #[cold]
@@ -84,11 +94,11 @@ impl Calls {
 
     /// Ends all that are in flight.
     fn cancel(self, env: Env) {
-        let only = self.only.map(|(_, running)| running);
-        for Running { call, clock } in only.into_iter().chain(self.others.into_values()) {
-            let (outcome, latency) = (Outcome::Cancelled, LatencySample::Measured);
-            let ended = calling(|caller| call.end(caller, outcome, latency, None, clock.now()));
-            tell_of_end(env, &ended, ended.has_ended_drain());
+        let (outcome, latency) = (Outcome::Cancelled, LatencySample::Measured);
+        for mut running in self.only.into_iter().chain(self.others.into_values()) {
+            let Running { call, clock, .. } = &mut running;
+            let ended_drain = calling(|caller| call.end(caller, outcome, latency, None, &*clock));
+            tell_of_end(env, call, ended_drain);
         }
     }
 }
@@ -200,21 +210,19 @@ fn begin_by<'a, const APART: bool>(
     };
     let begun = slots.0.with(env, |calls| {
         let monitors = Monitors::new(env, balancer);
-        let begun = as_caller::<APART, _>(balancer, |caller| {
+        as_caller::<APART, _>(balancer, |caller| {
             let _keyed = with_key(caller, key.filter(|_| APART));
-            let now = balancer.clock().now();
-            let to_term = |value: &Value| value.to_term(env);
-            balancer.begin_call_where(caller, &monitors, now, wanted, to_term)
-        });
-        begun.map(|(value, call)| {
-            let clock = balancer.clock().clone();
-            (value, calls.hold(Running { call, clock }))
+            let clock = balancer.clock();
+            balancer.begin_call_where(caller, &monitors, clock, wanted, |value, call| {
+                let number = calls.hold(call, clock.clone());
+                (Word::from(value.to_term(env)), number)
+            })
         })
     });
     Ok(match begun {
         Ok(Ok((value, number))) => {
             let slot = number.encode(env);
-            tuple(env, [atoms::ok().to_term(env), value, slot])
+            tuple(env, [atoms::ok().to_term(env), value.to_term(env), slot])
         }
         Ok(Err(Unavailable::Unfinished)) => go_on(env, balancer, key).to_term(env),
         Ok(Err(unavailable)) => not_checked_out(env, balancer, unavailable).to_term(env),
@@ -244,18 +252,19 @@ pub(crate) fn end_call<'a>(
         return Err(not_a_slot(slot));
     };
     let ending = Ending::decode(env, [outcome, report, latency], 3)?;
-    let Ok(running) = slots.0.with(env, |calls| calls.take(number)) else {
-        return Err(of_another_process(1));
-    };
-    let Some(Running { call, clock }) = running else {
-        return Ok(already_completed(env).to_term(env));
-    };
-    let ended = calling(|caller| {
-        let (outcome, latency) = (ending.outcome, ending.latency);
-        call.end(caller, outcome, latency, ending.report(), clock.now())
+    let ended = slots.0.with(env, |calls| {
+        calls.end(number, |Running { call, clock, .. }| {
+            let (outcome, latency, report) = (ending.outcome, ending.latency, ending.report());
+            let ended_drain = calling(|caller| call.end(caller, outcome, latency, report, &*clock));
+            tell_of_end(env, call, ended_drain);
+            Word::from(after_end(env, call, outcome, clock))
+        })
     });
-    tell_of_end(env, &ended, ended.has_ended_drain());
-    Ok(after_end(env, &ended, ending.outcome, &clock))
+    match ended {
+        Ok(Some(answer)) => Ok(answer.to_term(env)),
+        Ok(None) => Ok(already_completed(env).to_term(env)),
+        Err(NotOwner) => Err(of_another_process(1)),
+    }
 }
 
 #[cold]

@@ -43,7 +43,7 @@ use crate::backend::{Backend, Offer, Owner, Owners, State};
 use crate::call::{Begun, Call};
 use crate::caller::Caller;
 use crate::config::Config;
-use crate::entry::Row;
+use crate::entry::{Row, Start};
 use crate::events::Events;
 use crate::live::{Balancers, Counted};
 use crate::load::orca::LoadReport;
@@ -53,7 +53,7 @@ use crate::shared::Shared;
 use crate::snapshot::{Search, Snapshot, Unavailable};
 use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, Patience};
 use crate::ticket::Ticket;
-use crate::time::Time;
+use crate::time::{Clock, Time};
 
 /// A list of backends and the policy that chooses among them.
 ///
@@ -165,10 +165,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
-        now: Time,
+        clock: impl Clock,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_where(caller, owners, Search::Brief, now, |_| true, take)
+        self.checkout_where(caller, owners, Search::Brief, clock, |_| true, take)
     }
 
     /// As [`Balancer::checkout`], and looks at every backend before it says that none has room; see
@@ -177,10 +177,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
-        now: Time,
+        clock: impl Clock,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.checkout_where(caller, owners, Search::Thorough, now, |_| true, take)
+        self.checkout_where(caller, owners, Search::Thorough, clock, |_| true, take)
     }
 
     /// As [`Balancer::checkout`], of backends whose value is `wanted`: another is passed over like one
@@ -191,23 +191,24 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
         search: Search,
-        now: Time,
+        clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        self.begin_in_line(caller, owners, search, now, wanted, take)
+        let take = |value: &T, ticket| (take(value), ticket);
+        self.begin_in_line(caller, owners, search, clock, wanted, take)
     }
 
-    /// As [`Balancer::checkout`], for one who begins and ends the call.
+    /// As [`Balancer::checkout`], for one who begins and ends the call, and is given it with the value.
     #[inline]
     pub fn begin_call<R>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
-        now: Time,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, Call), Unavailable> {
-        self.begin_call_where(caller, owners, now, |_| true, take)
+        clock: impl Clock,
+        take: impl FnOnce(&T, Call) -> R,
+    ) -> Result<R, Unavailable> {
+        self.begin_call_where(caller, owners, clock, |_| true, take)
     }
 
     /// As [`Balancer::begin_call`], of backends whose value is `wanted`.
@@ -216,11 +217,11 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
-        now: Time,
+        clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, Call), Unavailable> {
-        self.begin_in_line(caller, owners, Search::Brief, now, wanted, take)
+        take: impl FnOnce(&T, Call) -> R,
+    ) -> Result<R, Unavailable> {
+        self.begin_in_line(caller, owners, Search::Brief, clock, wanted, take)
     }
 
     /// Begins a call, if nobody waits in line for one.
@@ -230,15 +231,15 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
         search: Search,
-        now: Time,
+        clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, C), Unavailable> {
+        take: impl FnOnce(&T, C) -> R,
+    ) -> Result<R, Unavailable> {
         if !self.shared.line.is_empty() {
             let full = |snapshot: &Snapshot<T>| Err(snapshot.overloaded());
             return self.published.read(caller.reader(), full);
         }
-        self.begin(caller, owners, search, now, wanted, take)
+        self.begin(caller, owners, search, clock, wanted, take)
     }
 
     /// Takes a place in the line of those who wait for room, and says how long the configuration lets
@@ -259,12 +260,15 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         place: u64,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
-        now: Time,
+        clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
         match self.shared.line.begin_try(place) {
-            true => self.begin(caller, owners, Search::Thorough, now, wanted, take),
+            true => {
+                let take = |value: &T, ticket| (take(value), ticket);
+                self.begin(caller, owners, Search::Thorough, clock, wanted, take)
+            }
             false => Err(Unavailable::Overloaded),
         }
     }
@@ -298,10 +302,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
         search: Search,
-        now: Time,
+        clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, C), Unavailable> {
+        take: impl FnOnce(&T, C) -> R,
+    ) -> Result<R, Unavailable> {
         let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
             let limits = snapshot.limits();
@@ -310,19 +314,17 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
                 return Err(snapshot.overloaded());
             }
             let row = match check_owners {
-                false => snapshot.begin(caller, search, now, |row| wanted(&row.value)),
-                true => snapshot.begin(caller, search, now, |row| {
-                    wanted(&row.value) && is_alive(row.owner, owners)
-                }),
+                false => snapshot.begin(caller, search, &clock, |row| wanted(&row.value)),
+                true => begin_alive(snapshot, caller, owners, search, &clock, &wanted),
             };
             match row {
-                Ok((row, cohort)) => {
+                Ok((row, call)) => {
                     let entry = Arc::clone(&row.entry);
-                    let cohort = entry.begun(cohort, row.generation);
-                    let begun = Begun::new(entry, cohort, now, limits.counts_all, caller.number());
-                    // Before `take`: if that panics, the call ends what has begun.
-                    let call = C::from(begun);
-                    Ok((take(&row.value), call))
+                    let call = entry.begun(call, row.generation);
+                    let call = call.counted_in_total(limits.counts_all);
+                    let begun = Begun::new(entry, call, caller.number());
+                    // If `take` panics, that ends the call.
+                    Ok(take(&row.value, C::from(begun)))
                 }
                 Err(unavailable) => {
                     // A32: a pick that fails holds nothing.
@@ -839,6 +841,22 @@ fn pick_apart<'a, T>(
         false => snapshot.pick(caller),
         true => snapshot.pick_where(caller, search, |row| is_alive(row.owner, owners)),
     }
+}
+
+/// Begins a call while there are dead owners. Apart, so that all others are compiled in one piece.
+#[cold]
+#[inline(never)]
+fn begin_alive<'a, T>(
+    snapshot: &'a Snapshot<T>,
+    caller: &Caller,
+    owners: &impl Owners,
+    search: Search,
+    clock: &impl Clock,
+    wanted: impl Fn(&T) -> bool,
+) -> Result<(&'a Row<T>, Start), Unavailable> {
+    snapshot.begin(caller, search, clock, |row| {
+        wanted(&row.value) && is_alive(row.owner, owners)
+    })
 }
 
 fn is_alive(owner: Option<Owner>, owners: &impl Owners) -> bool {

@@ -54,11 +54,12 @@ pub struct Cohorts {
 }
 
 /// Which cohort a call is in, and of which generation it is.
+///
+/// As the highest byte of the word of counts has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cohort {
-    second: bool,
-    generation: Generation,
-}
+pub struct Cohort(u8);
+
+const SECOND: u8 = (JOINS_SECOND >> GENERATION_SHIFT) as u8;
 
 /// Numbers generations, and comes round after 128 of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,35 +89,46 @@ impl Generation {
 impl Cohort {
     #[inline]
     fn joined(counts: u64) -> Self {
-        Cohort {
-            second: counts & JOINS_SECOND != 0,
-            generation: Generation::of(counts),
-        }
+        Cohort((counts >> GENERATION_SHIFT) as u8)
+    }
+
+    /// To be kept with other things in one word.
+    #[inline]
+    pub(crate) fn to_bits(self) -> u8 {
+        self.0
+    }
+
+    #[inline]
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Cohort(bits)
+    }
+
+    #[inline]
+    fn is_second(self) -> bool {
+        self.0 & SECOND != 0
     }
 
     /// Of which generation the call is: the one in which it began, if nothing else was said.
     #[inline]
     pub fn generation(self) -> Generation {
-        self.generation
+        Generation(self.0 & !SECOND)
     }
 
     /// As one of that generation.
+    #[inline]
     pub(crate) fn of_generation(self, generation: Generation) -> Self {
-        Cohort { generation, ..self }
+        Cohort(self.0 & SECOND | generation.0)
     }
 
     #[inline]
     fn other(self) -> Self {
-        Cohort {
-            second: !self.second,
-            ..self
-        }
+        Cohort(self.0 ^ SECOND)
     }
 
     /// One call in it, in the word of counts.
     #[inline]
     fn one(self) -> u64 {
-        match self.second {
+        match self.is_second() {
             false => 1,
             true => 1 << SIZE_BITS,
         }
@@ -124,7 +136,7 @@ impl Cohort {
 
     #[inline]
     fn size(self, counts: u64) -> u64 {
-        match self.second {
+        match self.is_second() {
             false => counts & SIZE,
             true => counts >> SIZE_BITS & SIZE,
         }
@@ -163,10 +175,10 @@ impl Cohorts {
             }
         };
         let joined = Cohort::joined(before);
-        if joined.second != cohort.second {
+        if joined.is_second() != cohort.is_second() {
             cohort = self.change(cohort);
         }
-        let cohort = cohort.of_generation(joined.generation);
+        let cohort = cohort.of_generation(joined.generation());
         let oldest = self.oldest_of(before);
         // Relaxed: see `oldest_of`.
         self.joined.store(now.0, Ordering::Relaxed);
@@ -211,6 +223,13 @@ impl Cohorts {
     pub fn count(&self) -> u32 {
         // Relaxed: it may be outdated before it is looked at.
         u32::try_from(count(self.counts.load(Ordering::Relaxed))).unwrap_or(u32::MAX)
+    }
+
+    /// When a call began last.
+    #[inline]
+    pub(crate) fn last_joined(&self) -> Time {
+        // Relaxed: it may be outdated before it is looked at.
+        Time(self.joined.load(Ordering::Relaxed))
     }
 
     /// When the oldest call in flight began: no later than this. `None`: there is none.

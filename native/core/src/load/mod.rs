@@ -228,6 +228,12 @@ impl Load {
         }
     }
 
+    /// See [`Cohorts::last_joined`].
+    #[inline]
+    pub(crate) fn last_begun(&self) -> Time {
+        self.cohorts.last_joined()
+    }
+
     /// Counts a call as no longer in flight. See [`Cohorts::leave`].
     #[inline]
     pub(crate) fn leave(&self, cohort: Cohort) -> Generation {

@@ -17,6 +17,7 @@ use grpc_lb_core::{
     Owner, Owners, Search, State, Ticket, Time, Unavailable, Unowned,
 };
 
+mod clocks;
 mod configure;
 mod events;
 mod latency;

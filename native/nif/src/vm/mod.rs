@@ -10,6 +10,7 @@
 //! | `extent` | how much a term takes when nothing in it is shared |
 //! | `go_on` | the way from a NIF on a normal scheduler to one on another, in the middle of a call |
 //! | `resource`, `object` | Rust values behind references: made, found, ended |
+//! | `monotonic` | the system's clock |
 //! | `owned` | values that one process alone may use |
 //! | `owner` | processes that own something, and monitors on them |
 //! | `term` | terms that outlive their call, and terms without a detour |
@@ -25,6 +26,7 @@ pub(crate) mod extent;
 pub(crate) mod function;
 pub(crate) mod go_on;
 pub(crate) mod library;
+pub(crate) mod monotonic;
 pub(crate) mod nif;
 mod object;
 pub(crate) mod owned;
