@@ -7,7 +7,7 @@ defmodule GrpcLb do
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)
 
-  alias GrpcLb.{Backend, Call, Description, Key, LoadReport, Native, Options, Policy}
+  alias GrpcLb.{Backend, Call, Description, Interned, Key, LoadReport, Native, Options, Policy}
   alias GrpcLb.{Sample, Settings, Terminal, Top}
 
   @typedoc """
@@ -163,7 +163,11 @@ defmodule GrpcLb do
     settings = Settings.to_native(opts, policy)
     hashed? = Policy.sticky?(elem(policy, 0)) or settings.subset != nil
     backends = Backend.to_native(backends, hashed?: hashed?)
-    Native.new(policy, backends, settings)
+
+    case settings.values do
+      :copied -> Native.new(policy, backends, settings)
+      :interned -> Interned.new(backends, &Native.new(policy, &1, settings))
+    end
   end
 
   @doc """
@@ -483,7 +487,7 @@ defmodule GrpcLb do
   """
   @spec reconcile(balancer(), [Backend.form()]) :: {:ok, changes()} | {:error, :closed}
   def reconcile(balancer, backends) do
-    Native.reconcile(balancer, to_native(balancer, backends))
+    Interned.change(balancer, to_native(balancer, backends), &Native.reconcile(balancer, &1))
   end
 
   @doc """
@@ -509,7 +513,7 @@ defmodule GrpcLb do
   """
   @spec add(balancer(), [Backend.form()]) :: {:ok, changes()} | {:error, :closed}
   def add(balancer, backends) do
-    Native.add(balancer, to_native(balancer, backends))
+    Interned.change(balancer, to_native(balancer, backends), &Native.add(balancer, &1))
   end
 
   defp to_native(balancer, backends) do

@@ -1,3 +1,6 @@
+# Whatever other tests leave to be erased, what a test has interned is.
+Application.put_env(:grpc_lb, :interned, pages: 1_000_000, words: 0xFFFFFFFF)
+
 # Tests of TLS use them, and from Elixir 1.15 on Mix takes what is no dependency from the code path.
 if function_exported?(Mix, :ensure_application!, 1),
   do: Enum.each([:public_key, :ssl], &apply(Mix, :ensure_application!, [&1]))

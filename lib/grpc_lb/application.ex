@@ -18,6 +18,7 @@ defmodule GrpcLb.Application do
         {DynamicSupervisor, name: GrpcLb.Connections},
         GrpcLb.ElixirGrpc.Holder.supervisor(),
         # None of the others needs these: they come last, so that their end is nobody else's.
+        GrpcLb.Eraser,
         GrpcLb.Ticker,
         GrpcLb.Herald
       ],

@@ -89,12 +89,53 @@ defmodule GrpcLb.Backend do
       it for as long as it is listed. At most 16 megabytes, binaries and all.
     * `:value` - what `GrpcLb.pick/1` returns, any term. Atoms, local pids, local ports, small
       integers and `[]` cost nothing to hand out; other terms are copied to the caller, like a
-      message. At most 16 megabytes, without binaries of more than 64 bytes, which are not copied.
+      message, unless they are interned, see below. At most 16 megabytes, without binaries of more than 64 bytes, which are not copied.
       The balancer itself is refused; a value that has its reference somewhere inside keeps it alive
       until it is closed.
 
   Both are measured as they are when nothing in them is shared. What a function has closed over is not
   looked into.
+
+  ## Interned values
+
+  With `values: :interned` of `GrpcLb.new/3` no value is copied, and no answer is made: `{:ok, value}` is put
+  into `:persistent_term` when a backend is listed with a value that is new for its id, and each pick
+  returns it from there. A pick costs the same whatever the value is, and who keeps what it picked keeps
+  one word. What has been picked stays whole for as long as anybody has it, also after the backend has
+  gone: the VM gives those who still have it a copy of their own then.
+
+  What it costs is paid at a change. To put values there takes a write to `:persistent_term`, and a moment,
+  for up to 64 values, or 32 KiB of them; no process has to collect garbage for that. To erase them takes a
+  look at every process, by the VM and beside all else: 64 values that came together, or the one that came
+  alone, are erased once the last of them is not listed any more. So this is for lists that change now and
+  then, and `:copied` for those that change all the time. How often the VM has to look is bounded. The
+  application's environment says how:
+
+      config :grpc_lb, interned: [every: 60_000, pages: 100, words: 4_194_304]
+
+    * `:every` - the least time between two batches of erasures, in milliseconds
+    * `:pages` - how many times a batch has the VM look, at most
+    * `:words` - how many words of 8 bytes a batch frees, at most; it may be more where the first page
+      alone is
+
+  These are the defaults. As long as more than one such batch waits, values that are new are copied as
+  with `:copied`. So whatever becomes of the list, what waits is no more than a batch, and what was listed
+  at one time. `slots` of `GrpcLb.Native.live_counts/0` counts the values that are there.
+
+  Channels of elixir-grpc are interned by default, by the policy modules and by
+  `GrpcLb.ElixirGrpc.Adapter`: addresses of a service change slowly, and elixir-grpc puts its channels into
+  `:persistent_term` itself. Pools copy by default, because members come and go with processes, and so do
+  connections: a transport is replaced whenever it is lost, and what is in `:persistent_term` everybody can
+  read, and is in a crash dump, where a value may have a secret inside.
+
+  Erasures are made by a process of the application `:grpc_lb`. Balancers work while it does not run; what
+  they do not need any more waits until it does. The keys are `{GrpcLb.Interned, number}`: leave them alone.
+  A value that has a reference inside, such as that of a balancer, keeps what it refers to alive until
+  it is erased.
+
+  Before OTP 27 the VM can free a term from `:persistent_term` under a NIF or a driver that runs on a dirty
+  scheduler and has been given that term as an argument. So does it with what was interned: where a
+  value is to be given to another library's dirty NIFs while it may go, copy it first, or use `:copied`.
 
   ## Options, and fields with the same names
 

@@ -29,27 +29,27 @@ defmodule GrpcLb.ElixirGrpc do
 
   ## The channel
 
-  A pick returns a channel that is equal to the one that was given. How much of it has to be
-  copied depends on what is known of it in the state, which elixir-grpc publishes once, as a
-  literal:
-
-    * a channel that `init/2` was given is in the state, and costs no copy
-    * a channel that differs from the first of those in `host`, `port` and `conn_pid` alone, as all
-      channels of one connection do, is made of these three and of that first one
-    * any other is copied whole
+  A pick returns a channel that is equal to the one that was given. By default it is not copied:
+  channels are interned, see `GrpcLb.Backend`, because they change as slowly as the addresses of a service
+  do. `values: :copied` has them copied, for connections whose list changes all the time.
   """
 
   alias GrpcLb.ElixirGrpc.AdapterOptions
   alias GrpcLb.{Native, Options, Policy}
 
   @typedoc "What elixir-grpc publishes. It is made by `init/2` and never changes."
-  @type state :: %{balancer: GrpcLb.balancer(), channels: tuple()}
+  @type state :: %{balancer: GrpcLb.balancer()}
 
   @typedoc "A `GRPC.Channel`, or any other map."
   @type channel :: map()
 
   @options [
-    policy: [type: :any, doc: "the policy, see `GrpcLb.Policy`."]
+    policy: [type: :any, doc: "the policy, see `GrpcLb.Policy`."],
+    values: [
+      type: {:one_of, [:interned, :copied]},
+      default: :interned,
+      doc: "whether channels are interned or copied, see `GrpcLb.new/3`."
+    ]
   ]
 
   @doc """
@@ -69,11 +69,12 @@ defmodule GrpcLb.ElixirGrpc do
   """
   defmacro __using__(opts) do
     quote do
-      @policy GrpcLb.ElixirGrpc.policy!(unquote(opts))
+      @balancer GrpcLb.ElixirGrpc.options!(unquote(opts))
 
       @doc "Makes the balancer of a connection, see `GrpcLb.ElixirGrpc.init/2`."
       @spec init(keyword()) :: {:ok, GrpcLb.ElixirGrpc.state()} | {:error, :no_addresses}
-      def init(opts), do: GrpcLb.ElixirGrpc.init(@policy, opts)
+      def init(opts),
+        do: GrpcLb.ElixirGrpc.init(@balancer.policy, [values: @balancer.values] ++ opts)
 
       @doc "Picks a channel, see `GrpcLb.ElixirGrpc.pick/1`."
       @spec pick(GrpcLb.ElixirGrpc.state()) ::
@@ -89,13 +90,13 @@ defmodule GrpcLb.ElixirGrpc do
   end
 
   @doc false
-  @spec policy!(keyword()) :: Policy.t()
-  def policy!(opts) do
+  @spec options!(keyword()) :: %{policy: Policy.t(), values: :interned | :copied}
+  def options!(opts) do
     if Keyword.keyword?(opts), do: refuse_those_of_the_adapter!(Keyword.keys(opts))
-    %{policy: policy} = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
+    %{policy: policy} = options = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
     Policy.to_native(policy)
     if Policy.sticky?(policy) or of_calls?(policy), do: needs_calls!("policy #{inspect(policy)}")
-    policy
+    options
   end
 
   defp of_calls?(name) when name in [:least_request, :peak_ewma], do: true
@@ -104,7 +105,12 @@ defmodule GrpcLb.ElixirGrpc do
   defp of_calls?(_other), do: false
 
   defp refuse_those_of_the_adapter!(options) do
-    option = Enum.find(options, &(&1 not in [:policy, :name] and &1 in AdapterOptions.names()))
+    option =
+      Enum.find(
+        options,
+        &(&1 not in [:name | Keyword.keys(@options)] and &1 in AdapterOptions.names())
+      )
+
     if option, do: needs_calls!("option #{inspect(option)}")
   end
 
@@ -116,7 +122,8 @@ defmodule GrpcLb.ElixirGrpc do
   end
 
   @doc """
-  Makes a balancer over the option `:channels`, which the calling process owns.
+  Makes a balancer over the option `:channels`, which the calling process owns. The option `:values` is
+  `:interned` by default, or `:copied`.
 
     * `{:ok, state}`
     * `{:error, :no_addresses}` - there are no channels
@@ -141,9 +148,9 @@ defmodule GrpcLb.ElixirGrpc do
         {:error, :no_addresses}
 
       channels ->
-        known = channels |> channels!() |> List.to_tuple()
-        {:ok, balancer} = GrpcLb.new(policy, backends(channels, known), owner: self())
-        {:ok, %{balancer: balancer, channels: known}}
+        settings = [owner: self(), values: Keyword.get(opts, :values, :interned)]
+        {:ok, balancer} = GrpcLb.new(policy, backends(channels), settings)
+        {:ok, %{balancer: balancer}}
     end
   end
 
@@ -161,19 +168,10 @@ defmodule GrpcLb.ElixirGrpc do
       %{host: "10.0.0.1", port: 50051}
   """
   @spec pick(state()) :: {:ok, channel(), state()} | {:error, :no_addresses}
-  def pick(%{balancer: balancer, channels: known} = state) do
+  def pick(%{balancer: balancer} = state) do
     case Native.pick(balancer) do
-      {:ok, position} when is_integer(position) ->
-        {:ok, elem(known, position), state}
-
-      {:ok, {host, port, conn_pid}} ->
-        {:ok, assemble(elem(known, 0), host, port, %{conn_pid: conn_pid}), state}
-
-      {:ok, {channel}} ->
-        {:ok, channel, state}
-
-      {:error, _no_backends_or_closed} ->
-        {:error, :no_addresses}
+      {:ok, channel} -> {:ok, channel, state}
+      {:error, _no_backends_or_closed} -> {:error, :no_addresses}
     end
   end
 
@@ -194,29 +192,22 @@ defmodule GrpcLb.ElixirGrpc do
       {:error, :no_addresses}
   """
   @spec update(state(), [channel()]) :: {:ok, state()} | {:error, :closed}
-  def update(%{balancer: balancer, channels: known} = state, channels) do
-    with {:ok, _changes} <- GrpcLb.reconcile(balancer, backends(channels!(channels), known)) do
+  def update(%{balancer: balancer} = state, channels) do
+    with {:ok, _changes} <- GrpcLb.reconcile(balancer, backends(channels)) do
       {:ok, state}
     end
   end
 
-  defp channels!(channels) do
+  defp backends(channels) do
     unless is_list(channels) and not List.improper?(channels) and Enum.all?(channels, &is_map/1) do
       raise ArgumentError, "channels must be a list of structs, got: #{inspect(channels)}"
     end
-
-    channels
-  end
-
-  defp backends(channels, known) do
-    positions = known |> Tuple.to_list() |> Enum.with_index() |> Map.new()
 
     {backends, _seen} =
       Enum.map_reduce(channels, %{}, fn channel, seen ->
         address = {Map.get(channel, :host), Map.get(channel, :port)}
         seen = Map.update(seen, address, 1, &(&1 + 1))
-        value = value(channel, positions, elem(known, 0))
-        {{id(address, seen[address]), value, owner: owner(channel)}, seen}
+        {{id(address, seen[address]), channel, owner: owner(channel)}, seen}
       end)
 
     backends
@@ -224,28 +215,6 @@ defmodule GrpcLb.ElixirGrpc do
 
   defp id(address, 1), do: address
   defp id({host, port}, occurrence), do: {host, port, occurrence}
-
-  defp value(channel, positions, template) do
-    case positions do
-      %{^channel => position} -> position
-      _not_known -> pieces(channel, template) || {channel}
-    end
-  end
-
-  # The pieces that pick/1 makes the channel of, if it comes out the same.
-  defp pieces(
-         %{host: host, port: port, adapter_payload: %{conn_pid: conn_pid} = payload} = channel,
-         %{host: _, port: _, adapter_payload: _} = template
-       )
-       when map_size(payload) == 1 do
-    if assemble(template, host, port, payload) === channel, do: {host, port, conn_pid}
-  end
-
-  defp pieces(_channel, _template), do: nil
-
-  defp assemble(template, host, port, payload) do
-    %{template | host: host, port: port, adapter_payload: payload}
-  end
 
   defp owner(%{adapter_payload: %{conn_pid: pid}}) when is_pid(pid) and node(pid) == node(),
     do: pid

@@ -111,13 +111,23 @@ defmodule GrpcLb.Native do
                optional(:state) => GrpcLb.state() | nil,
                optional(:hash_key) => binary() | nil,
                optional(:priority) => non_neg_integer(),
-               optional(:locality) => String.t() | nil
+               optional(:locality) => String.t() | nil,
+               optional(:interned) => {page(), index :: non_neg_integer()}
              }}
+
+  @typedoc false
+  @type page :: reference()
+
+  @typedoc false
+  @type retired ::
+          {pages :: non_neg_integer(), words :: non_neg_integer(),
+           [{number :: pos_integer(), words :: non_neg_integer()}]}
 
   @typedoc "What is given of the options of `GrpcLb.new/3`; the others have their defaults."
   @type settings :: %{
           optional(:owner) => pid() | nil,
           optional(:on_owner_death) => :keep | :remove,
+          optional(:values) => :interned | :copied,
           optional(:subset) => %{size: pos_integer(), seed: non_neg_integer()} | nil,
           optional(:outlier_detection) => outlier_detection() | nil,
           optional(:slow_start) => slow_start() | nil,
@@ -647,21 +657,23 @@ defmodule GrpcLb.Native do
 
   @doc """
   Says what is known of the balancer without a look at its backends: its number, its policy, how many
-  backends are listed, whether it is closed, and whether each backend needs a text that is hashed. A
-  closed one lists none.
+  backends are listed, whether it is closed, whether each backend needs a text that is hashed, and
+  whether values are interned, see `:values` of `GrpcLb.new/3`. A closed one lists none.
 
   Runs on the calling scheduler, without a lock. Raises `ArgumentError` when `balancer` is neither a
   balancer of this node nor a view of one, see `GrpcLb.all/0`.
 
       iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
-      iex> %{policy: :random, size: 1, closed: false, hashed: false} = GrpcLb.Native.summary(lb)
+      iex> %{policy: :random, size: 1, closed: false, hashed: false, interned: false} =
+      ...>   GrpcLb.Native.summary(lb)
   """
   @spec summary(balancer() | GrpcLb.view()) :: %{
           number: pos_integer(),
           policy: GrpcLb.Policy.name(),
           size: non_neg_integer(),
           closed: boolean(),
-          hashed: boolean()
+          hashed: boolean(),
+          interned: boolean()
         }
   def summary(_balancer), do: not_loaded()
 
@@ -793,19 +805,82 @@ defmodule GrpcLb.Native do
       pick was reading when they should have been freed
     * `:values` - environments in which ids and values are kept, one a backend, and names of balancers; atoms, local pids
       and ports, small integers, `[]` and binaries of up to 63 bytes need none
+    * `:slots` - values that are interned: those that a balancer lists, and those that wait to be
+      erased, see `:values` of `GrpcLb.new/3`
     * `:tickets` - calls in flight: tickets and slots that are neither completed nor garbage collected
 
   Runs on the calling scheduler.
 
-      iex> %{balancers: _, snapshots: _, values: _, tickets: _} = GrpcLb.Native.live_counts()
+      iex> %{balancers: _, snapshots: _, values: _, slots: _, tickets: _} = GrpcLb.Native.live_counts()
   """
   @spec live_counts() :: %{
           balancers: non_neg_integer(),
           snapshots: non_neg_integer(),
           values: non_neg_integer(),
+          slots: non_neg_integer(),
           tickets: non_neg_integer()
         }
   def live_counts, do: not_loaded()
+
+  # Values that are not copied, see GrpcLb.Interned. How many words the value of each backend takes; `nil`
+  # where it is too large for one.
+  @doc false
+  @spec extents([backend()]) :: [(words :: non_neg_integer()) | nil]
+  def extents(_backends), do: not_loaded()
+
+  # Of those that a change would list with another value; `nil` of the others.
+  @doc false
+  @spec extents_of_new(balancer(), [backend()]) :: [(words :: non_neg_integer()) | nil]
+  def extents_of_new(_balancer, _backends), do: not_loaded()
+
+  # Puts a page of values into :persistent_term. It is retired once nobody holds the reference, or lists a
+  # value of it, and has to be erased then.
+  #
+  # What the native side is told to be a literal must be one. So the NIFs that tell it are private: nobody
+  # can give them another term, or have two pages under one key.
+  @doc false
+  @spec intern(balancer() | nil, [term()], words :: non_neg_integer()) :: page()
+  def intern(balancer, values, words) do
+    number = System.unique_integer([:positive])
+    key = {GrpcLb.Interned, number}
+    # Reserved first: should this process be killed, the page is erased.
+    page = reserve(balancer, number, words)
+    :persistent_term.put(key, List.to_tuple(for value <- values, do: {:ok, value}))
+    fill_page(page, :persistent_term.get(key))
+    page
+  end
+
+  defp reserve(nil, number, words), do: reserve_page(number, words)
+  defp reserve(balancer, number, words), do: reserve_page_of(balancer, number, words)
+
+  defp reserve_page(_number, _words), do: not_loaded()
+  defp reserve_page_of(_balancer, _number, _words), do: not_loaded()
+  defp fill_page(_page, _answers), do: not_loaded()
+
+  # The reference holds its page no longer.
+  @doc false
+  @spec let_go_of_page(page()) :: :ok
+  def let_go_of_page(_page), do: not_loaded()
+
+  # How much was retired in each build of the library, and is not erased yet; and the first pages of it.
+  @doc false
+  @spec retired_pages(at_most :: non_neg_integer()) :: [retired()]
+  def retired_pages(_at_most), do: not_loaded()
+
+  # That of one build.
+  @doc false
+  @spec retired_pages_of_build(at_most :: non_neg_integer()) :: retired()
+  def retired_pages_of_build(_at_most), do: not_loaded()
+
+  # The page was erased.
+  @doc false
+  @spec forget_page(pos_integer()) :: [:ok]
+  def forget_page(_number), do: not_loaded()
+
+  # For one build.
+  @doc false
+  @spec forget_page_of_build(pos_integer()) :: :ok
+  def forget_page_of_build(_number), do: not_loaded()
 
   @doc """
   The version of the native library, and the number of what it and this module call each other by. The

@@ -348,14 +348,26 @@ defmodule GrpcLb.Settings do
       for 1,024 backends, or as many as are listed, those removed last. One whose owner has died is
       forgotten with it. 0 forgets all at once.
       """
+    ],
+    values: [
+      type: {:one_of, [:interned, :copied]},
+      default: :copied,
+      doc: """
+      what a pick does with a value that is no single word: `:copied` copies it to the caller, like a
+      message. `:interned` hands it out as it is: the whole answer of a pick lies in `:persistent_term`,
+      whatever its size, and picks make no garbage. For lists that change slowly: a value that is new
+      is put there once, and one that has gone is erased, for which the VM looks at every process. That is
+      done in batches, see `GrpcLb.Backend`. What a pick has returned stays whole however long it is kept.
+      It cannot change while the balancer lives.
+      """
     ]
   ]
 
-  # All but the owner, what follows from owners that died, and what tests drive it by, can change
-  # while a balancer lives.
+  # All but where values are, the owner, what follows from owners that died, and what tests drive it by,
+  # can change while a balancer lives.
   @changeable [
     {:policy, type: :any, default: nil, doc: "the same policy, with other options."}
-    | Keyword.drop(@options, [:owner, :on_owner_death, :subset, :name, :seed, :clock])
+    | Keyword.drop(@options, [:values, :owner, :on_owner_death, :subset, :name, :seed, :clock])
   ]
 
   # A connection or a pool decides itself who owns its balancer, what it is called, and where its backends

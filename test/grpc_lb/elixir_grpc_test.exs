@@ -18,6 +18,10 @@ defmodule GrpcLb.ElixirGrpcTest do
     defstruct [:host, :port]
   end
 
+  defmodule Copying do
+    use ElixirGrpc, policy: :round_robin, values: :copied
+  end
+
   @policies [RoundRobin, PickFirst, Random]
 
   defp channels(addresses) do
@@ -57,9 +61,6 @@ defmodule GrpcLb.ElixirGrpcTest do
       channel
     end
   end
-
-  # What is kept natively for each channel: see "The channel" in the documentation.
-  defp kept(state), do: Enum.map(GrpcLb.info(state.balancer).backends, & &1.value)
 
   defp ids(state), do: Enum.map(GrpcLb.info(state.balancer).backends, & &1.id)
 
@@ -221,7 +222,8 @@ defmodule GrpcLb.ElixirGrpcTest do
     for {opts, message} <- [
           {[], "option :policy of use GrpcLb.ElixirGrpc is required"},
           {:random, "options of use GrpcLb.ElixirGrpc must be a keyword list, got: :random"},
-          {[polcy: :random], "unknown option :polcy of use GrpcLb.ElixirGrpc, expected :policy"},
+          {[polcy: :random],
+           "unknown option :polcy of use GrpcLb.ElixirGrpc, expected :policy or :values"},
           {[policy: :random, max_requests: 1],
            "option :max_requests of use GrpcLb.ElixirGrpc needs to see calls, of which elixir-grpc shows a policy module none, please take GrpcLb.ElixirGrpc.Adapter"},
           {[policy: :random, hash_key: {:header, "user-id"}],
@@ -300,26 +302,27 @@ defmodule GrpcLb.ElixirGrpcTest do
   end
 
   describe "the channel that a pick returns" do
-    test "is the one in the state when init was given it" do
+    test "is not copied" do
       channels = channels_of_one_connection(["a", "b"], [idle(), idle()])
       state = init!(RoundRobin, channels)
-      assert kept(state) == [0, 1]
+      before = picks(RoundRobin, state, 2)
       {:ok, _state} = RoundRobin.update(state, Enum.reverse(channels))
-      assert kept(state) == [1, 0]
-      assert picks(RoundRobin, state, 2) == Enum.reverse(channels)
+      again = picks(RoundRobin, state, 2)
+      assert again == Enum.reverse(channels)
+
+      for {one, other} <- Enum.zip(before, Enum.reverse(again)),
+          do: assert(:erts_debug.same(one, other))
     end
 
-    test "is made of three pieces when it is of the same connection" do
-      pids = for _ <- 1..4, do: idle()
-      [a, b, c, d] = channels_of_one_connection(["a", "b", {:local, "/run/c.sock"}, "d"], pids)
-      state = init!(RoundRobin, [a, b])
-      reconnected = %{b | adapter_payload: %{conn_pid: hd(pids)}}
-      {:ok, _state} = RoundRobin.update(state, [c, d, reconnected])
-      assert [{{:local, "/run/c.sock"}, 50_051, _}, {"d", 50_051, _}, {"b", _, _}] = kept(state)
-      assert picks(RoundRobin, state, 3) == [c, d, reconnected]
+    test "is copied where that is wanted" do
+      channels = channels_of_one_connection(["a", "b"], [idle(), idle()])
+      state = init!(Copying, channels)
+      assert [one, other, again, _] = picks(Copying, state, 4)
+      assert [one, other] == channels
+      assert again == one and not :erts_debug.same(again, one)
     end
 
-    test "is whole when it is any other" do
+    test "is whole, whatever it is" do
       [a, b] = channels_of_one_connection(["a", "b"], [idle(), idle()])
       state = init!(RoundRobin, [a])
 
@@ -337,7 +340,6 @@ defmodule GrpcLb.ElixirGrpcTest do
       ]
 
       {:ok, _state} = RoundRobin.update(state, odd)
-      assert kept(state) == Enum.map(odd, &{&1})
       assert picks(RoundRobin, state, length(odd)) === odd
     end
 
@@ -437,6 +439,7 @@ defmodule GrpcLb.ElixirGrpcTest do
           balancers: 0,
           snapshots: 0,
           values: 0,
+          slots: 0,
           tickets: 0
         }
       end)

@@ -39,6 +39,15 @@ defmodule GrpcLb.PoolTest do
   # Looks through picks alone: reading the members would make the balancer act on deaths.
   defp picked(pool, n), do: for(_ <- 1..n, {:ok, value} = Pool.pick(pool), uniq: true, do: value)
 
+  test "interns what members stand for where that is wanted", %{pool: pool} do
+    start_pool!(pool, values: :interned)
+    value = Enum.to_list(1..100)
+    :ok = Pool.join(pool, idle(), value: value)
+    [{:ok, ^value = one}, {:ok, other}] = [Pool.pick(pool), Pool.pick(pool)]
+    assert :erts_debug.same(one, other)
+    assert values(pool) == [value]
+  end
+
   describe "start_link/1" do
     test "the supervisor is registered under the pool's name", %{pool: pool} do
       supervisor = start_pool!(pool)

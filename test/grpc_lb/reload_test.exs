@@ -36,7 +36,8 @@ defmodule GrpcLb.ReloadTest do
     assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
     assert Peer.run(peer, Peer.Reload, :library_path) != old
     # The build that is loaded now has made none yet.
-    assert native(peer, :live_counts, []) == %{balancers: 0, snapshots: 0, values: 0, tickets: 0}
+    assert native(peer, :live_counts, []) ==
+             %{balancers: 0, snapshots: 0, values: 0, slots: 0, tickets: 0}
 
     assert_alive(peer, holder)
     assert Peer.run(peer, Peer.Reload, :use_everything, [holder]) == :ok
@@ -82,6 +83,16 @@ defmodule GrpcLb.ReloadTest do
     directory = install_another_build()
     assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
     assert Peer.run(peer, Peer.Reload, :move_held_clock, [holder]) == :ok
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+  end
+
+  test "another build interns for balancers of the old one, and erases what they do not need",
+       %{peer: peer} do
+    holder = Peer.run(peer, Peer.Reload, :hold_interned)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    Peer.run(peer, Peer.Reload, :purge)
+    assert Peer.run(peer, Peer.Reload, :use_interned, [holder]) == :ok
     Peer.run(peer, Peer.Reload, :drop, [holder])
   end
 

@@ -35,7 +35,8 @@ defmodule GrpcLb.SettingsTest do
                seed: nil,
                clock: nil,
                checkout_wait: 0,
-               remember: 0
+               remember: 0,
+               values: :copied
              }
     end
   end

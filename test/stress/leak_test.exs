@@ -8,7 +8,7 @@ defmodule GrpcLb.Stress.LeakTest do
 
   @moduletag timeout: 180_000
   @rounds 20
-  @nothing %{balancers: 0, snapshots: 0, values: 0, tickets: 0}
+  @nothing %{balancers: 0, snapshots: 0, values: 0, slots: 0, tickets: 0}
 
   setup do
     %{peer: Peer.start()}

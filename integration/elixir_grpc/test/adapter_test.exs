@@ -349,10 +349,12 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
       Enum.all?(Map.delete(now, :native), fn {key, n} -> n <= before[key] end)
   end
 
-  defp nothing, do: %{balancers: 0, snapshots: 0, values: 0, tickets: 0}
+  defp nothing, do: %{balancers: 0, snapshots: 0, values: 0, slots: 0, tickets: 0}
 
   defp inventory do
     Enum.each(Process.list(), &:erlang.garbage_collect/1)
+    # What was interned waits for that up to a minute.
+    GrpcLb.Eraser.erase()
 
     %{
       native: GrpcLb.Native.live_counts(),

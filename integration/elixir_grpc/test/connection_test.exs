@@ -182,6 +182,8 @@ defmodule GrpcLbElixirGrpc.ConnectionTest do
 
   defp inventory do
     Enum.each(Process.list(), &:erlang.garbage_collect/1)
+    # What was interned waits for that up to a minute.
+    GrpcLb.Eraser.erase()
 
     %{
       native: GrpcLb.Native.live_counts(),

@@ -7,7 +7,7 @@ defmodule GrpcLb.Connection.Rotation do
   # find the same backend for a key only if all have the same list (gRFC A42).
 
   alias GrpcLb.Connection.Plan
-  alias GrpcLb.{Backend, Native, Policy, Secret}
+  alias GrpcLb.{Backend, Interned, Native, Policy, Secret}
 
   @enforce_keys [:balancer]
   defstruct [:balancer, :sticky?, listed: [], ids: MapSet.new()]
@@ -58,7 +58,9 @@ defmodule GrpcLb.Connection.Rotation do
     else
       backends = listed |> Enum.map(&revealed/1) |> Backend.to_native()
 
-      with {:ok, changes, drained} <- Native.reconcile_draining(balancer, backends, leaving) do
+      reconcile = &Native.reconcile_draining(balancer, &1, leaving)
+
+      with {:ok, changes, drained} <- Interned.change(balancer, backends, reconcile) do
         rotation = %{rotation | listed: listed, ids: MapSet.new(listed, &elem(&1, 0))}
         {:ok, changes, Enum.zip(leaving, drained), rotation}
       end

@@ -70,7 +70,15 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
     ]
   ]
 
-  @specs @options ++ Settings.balancer_options()
+  # A list of addresses changes slowly, and what is known of each is a map.
+  @values [
+    type: :any,
+    default: :interned,
+    doc:
+      "whether what calls have to know of a connection is interned or copied, see `GrpcLb.new/3`."
+  ]
+
+  @specs @options ++ Keyword.put(Settings.balancer_options(), :values, @values)
 
   @doc "The options as a list in Markdown."
   @spec docs() :: String.t()
@@ -88,7 +96,12 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
   @spec new!(keyword()) :: map()
   def new!(opts) do
     options = Options.validate!(opts, @specs, :grpc_lb)
-    settings = Keyword.take(opts, Keyword.keys(Settings.balancer_options()))
+
+    settings =
+      opts
+      |> Keyword.take(Keyword.keys(Settings.balancer_options()))
+      |> Keyword.put_new(:values, options.values)
+
     # To raise early. The balancer is made later, by another process.
     Settings.to_native(settings, Policy.to_native(options.policy))
 

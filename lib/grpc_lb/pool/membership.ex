@@ -8,7 +8,7 @@ defmodule GrpcLb.Pool.Membership do
   # the balancer lists. It can have looked just before the change, so it is asked once more.
 
   alias GrpcLb.Pool.{Feed, Handle, Preference}
-  alias GrpcLb.{Key, Native, Waiters}
+  alias GrpcLb.{Interned, Key, Native, Waiters}
 
   @typedoc "A member: its pid, what a pick returns, its weight."
   @type member :: {pid(), value :: term(), weight :: non_neg_integer()}
@@ -74,7 +74,7 @@ defmodule GrpcLb.Pool.Membership do
   def remove_remote(handle, pids), do: GrpcLb.remove(handle.balancer, pids)
 
   defp add(handle, backends) do
-    result = Native.add(handle.balancer, backends)
+    result = Interned.change(handle.balancer, backends, &Native.add(handle.balancer, &1))
 
     with {:ok, %{added: added, kept: kept}} <- result do
       Waiters.notify(handle.waiters, added + kept)

@@ -42,9 +42,10 @@ impl Balancer {
         name: Option<Value>,
         owner: Option<Owner>,
         draws: Option<Draws>,
+        interns: bool,
     ) -> Self {
         let core = Arc::new(core);
-        let listing = Listing::new(&core, clock.clone(), About::new(name), owner);
+        let listing = Listing::new(&core, clock.clone(), About::new(name), owner, interns);
         Balancer {
             core,
             clock,

@@ -59,9 +59,7 @@ fn checkout_by<'a, const APART: bool>(
     let monitors = Monitors::new(env, balancer);
     let begun = as_caller::<APART, _>(balancer, |caller| {
         let _keyed = with_key(caller, key.filter(|_| APART));
-        balancer.checkout(caller, &monitors, balancer.clock(), |value| {
-            value.to_term(env)
-        })
+        balancer.checkout(caller, &monitors, balancer.clock(), |value| value.lend(env))
     });
     match begun {
         Err(Unavailable::Unfinished) => checkout_on(env, balancer, key).to_term(env),

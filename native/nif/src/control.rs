@@ -21,6 +21,7 @@ use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
 use crate::value::{Core, Offered, Value, LARGE};
 use crate::vm::library::tick_all;
+use crate::vm::literal::live_slots;
 use crate::vm::owner::{owner_of, Monitors};
 use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, live_environments};
@@ -37,12 +38,13 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
         seed,
         clock,
         name,
+        interns,
     } = decode::settings(policy, settings)?;
     let now = clock.now();
     let core = Core::new(config, seed.unwrap_or_else(|| fastrand::u64(..)), now);
     core.listen(events::are_listened_to());
     let draws = seed.map(Draws::new);
-    let balancer = Handle::new(Balancer::new(core, clock, name, owner, draws));
+    let balancer = Handle::new(Balancer::new(core, clock, name, owner, draws, interns));
     let monitors = Monitors::new(env, &balancer);
     let backends = Backends::new(&balancer, backends, 2)?;
     balancer
@@ -246,7 +248,7 @@ pub(crate) fn successes<'a>(
     balancer: &Object<Balancer>,
     [id]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let successes = balancer.successes(&Offered(id), &Monitors::new(env, balancer));
+    let successes = balancer.successes(&Offered::new(id), &Monitors::new(env, balancer));
     Ok(successes.unwrap_or(0).encode(env))
 }
 
@@ -325,6 +327,7 @@ pub(crate) fn live_counts<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
         (atoms::balancers(), live.balancers),
         (atoms::snapshots(), live.snapshots),
         (atoms::values(), live_environments()),
+        (atoms::slots(), live_slots()),
         (atoms::tickets(), live.tickets),
     ];
     Ok(map(env, &counts))

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `vm` | the border to the VM, and all `unsafe` |
 //! | `balancer` | the balancer as a reference |
-//! | `ticket`, `waiter` | the ticket and a place in line as references |
+//! | `ticket`, `waiter`, `page` | the ticket, a place in line and a page of interned values as references |
 //! | `slots` | the calls in flight of one process, and the NIFs that begin and end them there |
 //! | `value` | a term that is kept as an id or a value |
 //! | `line` | what is told to those who wait for room |
@@ -17,6 +17,7 @@
 //! | `registry`, `view` | the balancers that live; a reference to one that does not keep it |
 //! | `decode` | policies, settings, backends and reports out of terms |
 //! | `alarm` | what wakes the ticker |
+//! | `interned` | values that are not copied |
 //! | `ticker` | the balancers that real time drives, and who has their work done |
 //! | `events` | what balancers have decided, until it is fetched |
 //! | `timed` | lists of balancers with work that time drives, and the doing of it |
@@ -34,9 +35,11 @@ mod control;
 mod decode;
 mod error;
 mod events;
+mod interned;
 mod keyed;
 mod line;
 mod look;
+mod page;
 mod pick;
 mod registry;
 mod slots;
@@ -50,6 +53,7 @@ mod waiter;
 
 use crate::balancer::Balancer;
 use crate::clock::ClockReference;
+use crate::page::Reserved;
 use crate::slots::Slots;
 use crate::ticket::Ticket;
 use crate::view::View;
@@ -57,7 +61,7 @@ use crate::waiter::Waiter;
 
 vm::library! {
     module: c"Elixir.GrpcLb.Native",
-    types: [Balancer, Ticket, Slots, Waiter, ClockReference, View],
+    types: [Balancer, Ticket, Slots, Waiter, ClockReference, View, Reserved],
     tick: ticker::tick,
     functions: {
         DirtyCpu control::new(policy, backends, settings);
@@ -67,6 +71,12 @@ vm::library! {
         DirtyCpu control::subset(texts, size, seed);
         DirtyCpu events::events();
         DirtyCpu ticker::listen(listens);
+        DirtyCpu interned::extents(backends);
+        Normal interned::reserve_page(number, words);
+        Normal interned::retired_pages(at_most);
+        Normal interned::retired_pages_of_build(at_most);
+        Normal interned::forget_page(number);
+        Normal interned::forget_page_of_build(number);
         Normal control::live_counts();
         Normal control::library();
         Normal control::manual_clock();
@@ -91,6 +101,10 @@ vm::library! {
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);
         Normal slots::end_call(Slots, slot, outcome, report, latency);
+        DirtyCpu interned::extents_of_new(Balancer, backends);
+        Normal interned::reserve_page_of(Balancer, number, words);
+        Normal interned::fill_page(Reserved, answers);
+        Normal interned::let_go_of_page(Reserved);
         DirtyCpu control::reconcile(Balancer, backends) after control::try_reconcile;
         DirtyCpu control::reconcile_draining(Balancer, backends, leaving);
         DirtyCpu control::add(Balancer, backends);

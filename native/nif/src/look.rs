@@ -21,7 +21,7 @@ use crate::{atoms, decode};
 
 /// `all() -> [[map]]`: a list for each build.
 pub(crate) fn all<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
-    Ok(ask_all(env, c"listed"))
+    Ok(ask_all(env, c"listed", &[]))
 }
 
 /// `listed() -> [map]`: those of this build.
@@ -61,6 +61,7 @@ pub(crate) fn summary<'a, L: Look>(
         (atoms::size(), backends.encode(env)),
         (atoms::closed(), closed.encode(env)),
         (atoms::hashed(), hashed.encode(env)),
+        (atoms::interned(), looked_at.listed().interns.encode(env)),
     ];
     Ok(map(env, &fields))
 }

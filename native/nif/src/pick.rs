@@ -42,10 +42,10 @@ pub(crate) fn pick_by<'a, const SEEDED: bool, const KEYED: bool>(
     let monitors = Monitors::new(env, balancer);
     let picked = as_caller::<SEEDED, _>(balancer, |caller| {
         let _keyed = with_key(caller, key.filter(|_| KEYED));
-        balancer.pick(caller, &monitors, |value| value.to_term(env))
+        balancer.pick(caller, &monitors, |value| value.to_answer(env))
     });
     match picked {
-        Ok(value) => tuple(env, [atoms::ok().to_term(env), value]),
+        Ok(answer) => answer,
         Err(unavailable) => not_picked(env, balancer, unavailable, key).to_term(env),
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Listed {
     /// The process whose death closes it.
     pub(crate) owner: Option<Owner>,
     pub(crate) clock: Clock,
+    /// Whether values are to come interned. Those that do not are copied.
+    pub(crate) interns: bool,
     pub(crate) core: Weak<Core>,
 }
 
@@ -29,7 +31,13 @@ pub(crate) struct Listing {
 }
 
 impl Listing {
-    pub(crate) fn new(core: &Arc<Core>, clock: Clock, about: About, owner: Option<Owner>) -> Self {
+    pub(crate) fn new(
+        core: &Arc<Core>,
+        clock: Clock,
+        about: About,
+        owner: Option<Owner>,
+        interns: bool,
+    ) -> Self {
         // Relaxed: numbers order nothing.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let listed = Arc::new(Listed {
@@ -38,6 +46,7 @@ impl Listing {
             policy: core.summary().policy,
             owner,
             clock,
+            interns,
             core: Arc::downgrade(core),
         });
         let slot = shelf(number).lock().put(Arc::clone(&listed));

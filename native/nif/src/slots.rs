@@ -215,7 +215,7 @@ fn begin_by<'a, const APART: bool>(
             let clock = balancer.clock();
             balancer.begin_call_where(caller, &monitors, clock, wanted, |value, call| {
                 let number = calls.hold(call, clock.clone());
-                (Word::from(value.to_term(env)), number)
+                (Word::from(value.lend(env)), number)
             })
         })
     });

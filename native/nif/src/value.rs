@@ -8,7 +8,9 @@ use hashbrown::Equivalent;
 use rustler::{Env, Monitor, Term};
 use triomphe::ThinArc;
 
-use crate::vm::term::{self, Copied, Immediate};
+use crate::atoms;
+use crate::vm::literal::Slot;
+use crate::vm::term::{self, tuple, Copied, Immediate};
 
 /// The core's balancer, of terms.
 pub(crate) type Core = grpc_lb_core::Balancer<Value, Monitor>;
@@ -28,6 +30,8 @@ pub(crate) enum Value {
     Short(ThinArc<(), u8>),
     /// Any other.
     Copied(Arc<Copied>),
+    /// A value of a balancer that interns.
+    Interned(triomphe::Arc<Slot>),
 }
 
 /// The VM copies binaries of up to so many bytes wherever they go, too.
@@ -55,13 +59,32 @@ impl Value {
         })
     }
 
-    /// The term, in `env`.
+    /// `{:ok, value}`, on a normal scheduler.
+    #[inline]
+    pub(crate) fn to_answer<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Value::Interned(slot) => slot.answer(env),
+            copied => tuple(env, [atoms::ok().to_term(env), copied.to_term(env)]),
+        }
+    }
+
+    /// The term, in `env`, on a normal scheduler.
+    #[inline]
+    pub(crate) fn lend<'a>(&self, env: Env<'a>) -> Term<'a> {
+        match self {
+            Value::Interned(slot) => slot.value(env),
+            copied => copied.to_term(env),
+        }
+    }
+
+    /// The term, in `env`, on whichever scheduler: it refers to nothing that is kept here.
     #[inline]
     pub(crate) fn to_term<'a>(&self, env: Env<'a>) -> Term<'a> {
         match self {
             Value::Immediate(immediate) => immediate.to_term(env),
             Value::Short(binary) => term::binary(env, &binary.slice),
             Value::Copied(copied) => copied.to_term(env),
+            Value::Interned(slot) => slot.copy(env),
         }
     }
 }
@@ -72,20 +95,48 @@ impl Hash for Value {
             Value::Immediate(immediate) => immediate.hash(state),
             Value::Short(binary) => binary.slice.hash(state),
             Value::Copied(copied) => copied.hash(state),
+            Value::Interned(slot) => slot.hash(state),
         }
     }
 }
 
 /// A term of the call that is under way, offered to be kept.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Offered<'a>(pub(crate) Term<'a>);
+#[derive(Clone)]
+pub(crate) struct Offered<'a> {
+    pub(crate) term: Term<'a>,
+    /// Where it was interned for this.
+    slot: Option<triomphe::Arc<Slot>>,
+}
+
+impl<'a> Offered<'a> {
+    /// To be copied, if it is new.
+    pub(crate) fn new(term: Term<'a>) -> Self {
+        Offered { term, slot: None }
+    }
+
+    /// The value in a slot.
+    pub(crate) fn interned(env: Env<'a>, slot: Slot) -> Self {
+        Offered {
+            term: slot.value(env),
+            slot: Some(triomphe::Arc::new(slot)),
+        }
+    }
+}
+
+impl PartialEq for Offered<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.term == other.term
+    }
+}
+
+impl Eq for Offered<'_> {}
 
 impl Hash for Offered<'_> {
     fn hash<H: Hasher>(&self, state: &mut H) {
         // As the `Value` that it would become.
-        match short_binary(self.0) {
+        match short_binary(self.term) {
             Some(bytes) => bytes.hash(state),
-            None => term::hash_term(self.0, state),
+            None => term::hash_term(self.term, state),
         }
     }
 }
@@ -93,9 +144,10 @@ impl Hash for Offered<'_> {
 impl Equivalent<Value> for Offered<'_> {
     fn equivalent(&self, value: &Value) -> bool {
         match value {
-            Value::Immediate(immediate) => immediate.is(self.0),
-            Value::Short(binary) => short_binary(self.0) == Some(&binary.slice),
-            Value::Copied(copied) => copied.is(self.0),
+            Value::Immediate(immediate) => immediate.is(self.term),
+            Value::Short(binary) => short_binary(self.term) == Some(&binary.slice),
+            Value::Copied(copied) => copied.is(self.term),
+            Value::Interned(slot) => slot.is(self.term),
         }
     }
 }
@@ -103,25 +155,28 @@ impl Equivalent<Value> for Offered<'_> {
 impl Offer<Value> for Offered<'_> {
     fn own(id: &Self, value: &Self) -> (Value, Value) {
         let copied = |copied| Value::Copied(Arc::new(copied));
-        let kept = [id, value].map(|offered| Value::without_environment(offered.0));
-        match kept {
+        let kept = |offered: &Self| match &offered.slot {
+            Some(slot) => Some(Value::Interned(triomphe::Arc::clone(slot))),
+            None => Value::without_environment(offered.term),
+        };
+        match [kept(id), kept(value)] {
             [Some(id), Some(value)] => (id, value),
             [Some(id), None] => {
-                let [value] = Copied::together([value.0]);
+                let [value] = Copied::together([value.term]);
                 (id, copied(value))
             }
             [None, Some(value)] => {
-                let [id] = Copied::together([id.0]);
+                let [id] = Copied::together([id.term]);
                 (copied(id), value)
             }
             // A bare value is its own id: one copy serves both.
             [None, None] if id == value => {
-                let [both] = Copied::together([id.0]);
+                let [both] = Copied::together([id.term]);
                 let both = copied(both);
                 (both.clone(), both)
             }
             [None, None] => {
-                let [id, value] = Copied::together([id.0, value.0]);
+                let [id, value] = Copied::together([id.term, value.term]);
                 (copied(id), copied(value))
             }
         }

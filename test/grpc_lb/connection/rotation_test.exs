@@ -28,6 +28,19 @@ defmodule GrpcLb.Connection.RotationTest do
 
   defp picks(balancer, n), do: for(_ <- 1..n, do: GrpcLb.pick(balancer))
 
+  test "interns where its balancer does, and keeps what stays where it is", %{owner: owner} do
+    {:ok, balancer} = GrpcLb.new(:round_robin, [], values: :interned)
+    [one, other] = [{:transport, 1}, {:transport, 2}]
+    rotation = update(Rotation.new(balancer), [up("a", one, owner), not_up("b")])
+    [{:ok, picked}, {:ok, again}] = picks(balancer, 2)
+    assert picked == one and :erts_debug.same(picked, again)
+
+    update(rotation, [up("a", one, owner), up("b", other, owner)])
+    [{:ok, first}, {:ok, second}] = Enum.sort(picks(balancer, 2))
+    assert :erts_debug.same(picked, first)
+    assert second == other
+  end
+
   test "lists what is up, in order, with weights", context do
     %{balancer: balancer, rotation: rotation, owner: owner} = context
     refute Rotation.ready?(rotation)

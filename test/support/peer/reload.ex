@@ -42,6 +42,37 @@ defmodule GrpcLb.Test.Peer.Reload do
     end)
   end
 
+  def hold_interned do
+    {:ok, lb} = GrpcLb.new(:round_robin, [{:a, {:value, 1}}, :b], values: :interned)
+    {:holder, spawn(fn -> hold(lb) end)}
+  end
+
+  @doc "What the build that is loaded now does with a balancer of another one: interns, keeps and erases."
+  def use_interned(holder) do
+    with_balancer(holder, fn lb ->
+      {:ok, before} = GrpcLb.pick(lb)
+      {:ok, :b} = GrpcLb.pick(lb)
+      [_page] = interned()
+      {:ok, %{added: 1, kept: 1}} = GrpcLb.reconcile(lb, [{:a, {:value, 1}}, {:c, {:value, 2}}])
+      2 = length(interned())
+      {:ok, again} = GrpcLb.pick(lb)
+      true = :erts_debug.same(before, again)
+      {:ok, _changes} = GrpcLb.reconcile(lb, [{:c, {:value, 2}}])
+      :ok = GrpcLb.Eraser.erase()
+      [{{:ok, {:value, 2}}}] = interned()
+      {:ok, {:value, 2}} = GrpcLb.pick(lb)
+      :ok = GrpcLb.close(lb)
+      :ok = GrpcLb.Eraser.erase()
+      [] = interned()
+      {:value, 1} = before
+      {:value, 1} = again
+      :ok
+    end)
+  end
+
+  defp interned,
+    do: for({{GrpcLb.Interned, _number}, page} <- :persistent_term.get(), do: page)
+
   @doc "Has the holder check a call out of a balancer that ejects whoever fails once, and keep both."
   def hold_call do
     detection = [consecutive_failures: 1, max_ejection_percent: 100]

@@ -703,6 +703,22 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         Ok(entry.load.ended().successes)
     }
 
+    /// Whether each of these ids is listed with this value.
+    pub fn lists<O: Offer<T>>(
+        &self,
+        offered: &[(O, O)],
+        owners: &impl Owners<Watch = W>,
+    ) -> Vec<bool> {
+        self.write(owners, |scope| {
+            let members = &scope.writer.members;
+            let is_listed = |(id, value): &(O, O)| {
+                let key = members.find(id);
+                key.is_some_and(|key| value.equivalent(&members.get(key).value))
+            };
+            offered.iter().map(is_listed).collect()
+        })
+    }
+
     /// The balancer as it is now.
     pub fn info(&self, owners: &impl Owners<Watch = W>) -> Info<T> {
         self.write(owners, |scope| scope.writer.info(scope.published))

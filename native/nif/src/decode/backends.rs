@@ -8,13 +8,14 @@ use super::lists::{proper_list, ID};
 use crate::atoms;
 use crate::balancer::Balancer;
 use crate::error::ArgumentError;
+use crate::page::Reserved;
 use crate::value::{Offered, Value};
 use crate::vm::dispatch::own_object;
 use crate::vm::extent::{Bytes, Extent};
 use crate::vm::term::{bytes, untuple};
 
 /// The words that a value may take: each pick copies it.
-const VALUE: usize = 1 << 21;
+pub(super) const VALUE: usize = 1 << 21;
 
 /// The words that the ids and values of a list may take, as far as they are new.
 const LIST: usize = 1 << 27;
@@ -133,7 +134,7 @@ impl<'a> Offers<Value> for Backends<'a, '_> {
     }
 
     fn let_in(&mut self, position: usize, offered: &Self::Item) -> Result<(), Refused> {
-        let (id, value) = (offered.id.0, offered.value.0);
+        let (id, value) = (offered.id.term, offered.value.term);
         let before = self.left;
         let malformed = if !self.take(id, ID, Bytes::Read) {
             Malformed::LargeId(ID)
@@ -172,7 +173,7 @@ fn is_itself(balancer: &Balancer, value: Term) -> bool {
 /// `{id, value}` or `{id, value, options}`
 fn backend(term: Term, hashes: bool) -> Result<Backend<Offered>, Malformed> {
     if let Some([id, value]) = untuple(term) {
-        let backend = Backend::new(Offered(id), Offered(value));
+        let backend = Backend::new(Offered::new(id), Offered::new(value));
         return Ok(match hashes {
             true => keyed(backend, bytes(id)),
             false => backend,
@@ -188,12 +189,15 @@ fn backend(term: Term, hashes: bool) -> Result<Backend<Offered>, Malformed> {
     if text.is_some_and(|text| text.is_none_or(|text| text.len() > TEXT)) {
         return Err(options.malformed(atoms::hash_key()));
     }
-    let mut backend = Backend::new(Offered(id), Offered(value));
+    let mut backend = Backend::new(Offered::new(id), Offered::new(value));
     if hashes {
         backend = keyed(backend, text.unwrap_or_else(|| bytes(id)));
     }
     if options.is_empty() {
         return Ok(backend);
+    }
+    if options.given(atoms::interned()).is_some() {
+        backend.value = interned(options)?;
     }
     if options.given(atoms::owner()).is_some() {
         backend.owner = options.owner(atoms::owner())?;
@@ -216,6 +220,14 @@ fn backend(term: Term, hashes: bool) -> Result<Backend<Offered>, Malformed> {
         backend.state = Some(options.one_of(atoms::state(), &states())?);
     }
     Ok(backend)
+}
+
+/// The value in a page of this build, given as `{page, index}`.
+fn interned(options: Fields) -> Result<Offered, Malformed> {
+    let (page, index): (Term, usize) = options.get(atoms::interned())?;
+    let slot = own_object::<Reserved>(page).and_then(|page| page.slot(index));
+    let slot = slot.ok_or(options.malformed(atoms::interned()))?;
+    Ok(Offered::interned(page.get_env(), slot))
 }
 
 /// With this text, if it is one.

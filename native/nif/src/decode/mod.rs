@@ -14,7 +14,7 @@ use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::State;
 use rustler::Term;
 
-use self::backends::states;
+use self::backends::{states, VALUE};
 pub(crate) use self::backends::{Backends, Refused};
 use self::fields::one_of;
 use self::lists::{proper_list, ID};
@@ -25,7 +25,7 @@ use crate::atoms;
 use crate::error::{kind, ArgumentError};
 use crate::value::Offered;
 use crate::vm::extent::{Bytes, Extent};
-use crate::vm::term::bytes;
+use crate::vm::term::{bytes, untuple};
 
 /// The bytes that a key may have: they are hashed on a normal scheduler.
 const KEY: usize = 1 << 20;
@@ -41,12 +41,38 @@ pub(crate) fn ids<'a>(term: Term<'a>, argument: usize) -> Result<Vec<Offered<'a>
 /// An id, which has a name in the list or among the arguments.
 pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, ArgumentError> {
     match Extent::new(ID, Bytes::Read).take(term) {
-        true => Ok(Offered(term)),
+        true => Ok(Offered::new(term)),
         false => Err(ArgumentError(format!(
             "{} takes more than {ID} words when nothing in it is shared",
             name()
         ))),
     }
+}
+
+/// The ids and values of a list of `{id, value}`, or `{id, value, options}`.
+pub(crate) fn pairs<'a>(
+    term: Term<'a>,
+    argument: usize,
+) -> Result<Vec<(Offered<'a>, Offered<'a>)>, ArgumentError> {
+    let (_, list) = proper_list(term, argument, "backends")?;
+    let pairs = list.enumerate().map(|(position, backend)| {
+        let pair = untuple(backend).or_else(|| untuple(backend).map(|[id, value, _]| [id, value]));
+        let [id, value] = pair.ok_or_else(|| {
+            ArgumentError(format!(
+                "backend {position} must be a tuple of an id and a value"
+            ))
+        })?;
+        let id = self::id(id, || format!("the id of backend {position}"))?;
+        Ok((id, Offered::new(value)))
+    });
+    pairs.collect()
+}
+
+/// The words that a value takes, binaries and all, when nothing in it is shared. `None` when it is too large
+/// for a value.
+pub(crate) fn extent(value: &Offered) -> Option<usize> {
+    let mut extent = Extent::new(VALUE, Bytes::Copied);
+    extent.take(value.term).then(|| extent.read())
 }
 
 /// The hash that is picked by: a binary is hashed, as gRPC and Envoy do, and an integer is the hash.
@@ -107,7 +133,7 @@ pub(crate) fn values<'a>(
     argument: usize,
 ) -> Result<Vec<Offered<'a>>, ArgumentError> {
     let (_, values) = proper_list(term, argument, "values")?;
-    Ok(values.map(Offered).collect())
+    Ok(values.map(Offered::new).collect())
 }
 
 /// `:ready | :connecting | :transient_failure | :draining`

@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     pub(crate) seed: Option<u64>,
     pub(crate) clock: Clock,
     pub(crate) name: Option<Value>,
+    /// Whether values are interned, and not copied.
+    pub(crate) interns: bool,
 }
 
 /// See `t:GrpcLb.Native.settings/0`.
@@ -57,12 +59,17 @@ fn read<'a>(policy: Policy, settings: Fields<'a>) -> Result<Settings, Malformed<
     let seed: Option<Option<u64>> = settings.if_given(atoms::seed(), Fields::get)?;
     let clock = settings.if_given(atoms::clock(), clock)?;
     let name = settings.given(atoms::name()).map(name).transpose()?;
+    let interns = [(atoms::interned(), true), (atoms::copied(), false)];
+    let interns = settings.if_given(atoms::values(), |settings, name| {
+        settings.one_of(name, &interns)
+    })?;
     Ok(Settings {
         config,
         owner: owner.flatten(),
         seed: seed.flatten(),
         clock: clock.unwrap_or(Clock::System),
         name,
+        interns: interns.unwrap_or(false),
     })
 }
 

@@ -182,12 +182,13 @@ extern "C" fn tick() -> u64 {
     })
 }
 
-/// What a NIF without arguments says in each build that has it, as a list; or what one has raised.
-pub(crate) fn ask_all<'a>(env: Env<'a>, nif: &CStr) -> Term<'a> {
+/// What a NIF says in each build that has it, as a list; or what one has raised.
+pub(crate) fn ask_all<'a>(env: Env<'a>, nif: &CStr, arguments: &[Term<'a>]) -> Term<'a> {
+    let arguments: Vec<ErlNifTerm> = arguments.iter().map(|term| term.as_c_arg()).collect();
     let mut said = Vec::new();
     for library in loaded(env) {
-        // SAFETY: there are no arguments.
-        let Some(answer) = (unsafe { library.call(env, nif, &[]) }) else {
+        // SAFETY: the arguments are terms of `env`.
+        let Some(answer) = (unsafe { library.call(env, nif, &arguments) }) else {
             continue;
         };
         // SAFETY: the answer belongs to `env`.

@@ -13,6 +13,7 @@
 //! | `monotonic` | the system's clock |
 //! | `owned` | values that one process alone may use |
 //! | `owner` | processes that own something, and monitors on them |
+//! | `literal` | answers that lie outside of all heaps, and are returned as they are |
 //! | `term` | terms that outlive their call, and terms without a detour |
 //! | `scheduler` | messages, turns and schedulers |
 //! | `worker` | the library's own thread |
@@ -26,6 +27,7 @@ pub(crate) mod extent;
 pub(crate) mod function;
 pub(crate) mod go_on;
 pub(crate) mod library;
+pub(crate) mod literal;
 pub(crate) mod monotonic;
 pub(crate) mod nif;
 mod object;

@@ -234,7 +234,7 @@ pub(super) fn elements<'a>(term: Term<'a>) -> Option<&'a [ErlNifTerm]> {
     Some(unsafe { slice::from_raw_parts(first, arity as usize) })
 }
 
-fn identical(left: ErlNifTerm, right: ErlNifTerm) -> bool {
+pub(super) fn identical(left: ErlNifTerm, right: ErlNifTerm) -> bool {
     // SAFETY: both terms are alive, and comparing only reads them.
     unsafe { enif_is_identical(left, right) != 0 }
 }
@@ -244,7 +244,7 @@ fn identical(left: ErlNifTerm, right: ErlNifTerm) -> bool {
 /// The VM's own hash of a term is the same in every VM, so that one can work out as many terms as one
 /// likes that share it. What goes in first is what a hasher says of nothing: its seed, which is
 /// another in each table.
-fn hash<H: Hasher>(term: ErlNifTerm, state: &mut H) {
+pub(super) fn hash<H: Hasher>(term: ErlNifTerm, state: &mut H) {
     let salt = u64::from(state.finish() as u32);
     // SAFETY: the term is alive, and hashing only reads it.
     state.write_u64(unsafe { enif_hash(ErlNifHash::ERL_NIF_INTERNAL_HASH, term, salt) });
