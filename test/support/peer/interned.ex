@@ -146,7 +146,7 @@ defmodule GrpcLb.Test.Peer.Interned do
   def kill_callers(times) do
     for n <- 1..times do
       {pid, monitor} = spawn_monitor(fn -> change_for_ever(n) end)
-      for _ <- 1..rem(n, 97), do: :erlang.yield()
+      for _ <- 0..rem(n, 97), do: :erlang.yield()
       if rem(n, 3) == 0, do: Process.sleep(0)
       Process.exit(pid, :kill)
       receive do: ({:DOWN, ^monitor, :process, ^pid, :killed} -> :ok)
