@@ -183,6 +183,8 @@ defmodule GrpcLb.Address do
   first is this text, that of others has the host name behind it: `"10.0.0.1:50051/b.example"`. An
   endpoint keeps its id for as long as the connection knows it.
 
+  Raises `ArgumentError` when its fields are none of an address.
+
       iex> GrpcLb.Address.id(GrpcLb.Address.new!("10.0.0.1:50051"))
       "10.0.0.1:50051"
 
@@ -193,14 +195,22 @@ defmodule GrpcLb.Address do
       "unix:/run/app.sock"
   """
   @spec id(t()) :: String.t()
-  def id(%__MODULE__{ip: {:local, <<0, name::binary>>}}), do: "unix-abstract:" <> name
-  def id(%__MODULE__{ip: {:local, path}}), do: "unix:" <> path
+  def id(%__MODULE__{} = address), do: address |> located!() |> text()
 
-  def id(%__MODULE__{ip: ip, port: port}) when tuple_size(ip) == 4,
-    do: "#{:inet.ntoa(ip)}:#{port}"
+  defp text(%{ip: {:local, <<0, name::binary>>}}), do: "unix-abstract:" <> name
+  defp text(%{ip: {:local, path}}), do: "unix:" <> path
+  defp text(%{ip: ip, port: port}) when tuple_size(ip) == 4, do: "#{:inet.ntoa(ip)}:#{port}"
+  defp text(%{ip: ip, port: port, zone: nil}), do: "[#{:inet.ntoa(ip)}]:#{port}"
+  defp text(%{ip: ip, port: port, zone: zone}), do: "[#{:inet.ntoa(ip)}%#{zone}]:#{port}"
 
-  def id(%__MODULE__{ip: ip, port: port, zone: nil}), do: "[#{:inet.ntoa(ip)}]:#{port}"
-  def id(%__MODULE__{ip: ip, port: port, zone: zone}), do: "[#{:inet.ntoa(ip)}%#{zone}]:#{port}"
+  # Anybody can write a struct.
+  defp located!(%{ip: ip, port: port, zone: zone} = address) do
+    unless endpoint?(ip, port) and zone?(zone, ip) do
+      raise ArgumentError, "the address has no valid ip, port and zone: #{inspect(address)}"
+    end
+
+    address
+  end
 
   @doc """
   The address as `:gen_tcp.connect/2` takes it, with its zone; that of a Unix domain socket is for
@@ -211,6 +221,8 @@ defmodule GrpcLb.Address do
 
     * `{:ok, sockaddr}`
     * `{:error, posix}` - this machine has no interface of the zone's name
+
+  Raises `ArgumentError` when its fields are none of an address.
 
       iex> GrpcLb.Address.sockaddr(GrpcLb.Address.new!("[fe80::1%7]:50051"))
       {:ok,
@@ -226,14 +238,18 @@ defmodule GrpcLb.Address do
       {:ok, %{family: :inet, addr: {10, 0, 0, 1}, port: 50051}}
   """
   @spec sockaddr(t()) :: {:ok, :socket.sockaddr()} | {:error, :inet.posix()}
-  def sockaddr(%__MODULE__{ip: {:local, path}}), do: {:ok, %{family: :local, path: path}}
+  def sockaddr(%__MODULE__{} = address) do
+    case located!(address) do
+      %{ip: {:local, path}} ->
+        {:ok, %{family: :local, path: path}}
 
-  def sockaddr(%__MODULE__{ip: ip, port: port}) when tuple_size(ip) == 4,
-    do: {:ok, %{family: :inet, addr: ip, port: port}}
+      %{ip: ip, port: port} when tuple_size(ip) == 4 ->
+        {:ok, %{family: :inet, addr: ip, port: port}}
 
-  def sockaddr(%__MODULE__{ip: ip, port: port, zone: zone}) do
-    with {:ok, scope_id} <- scope_id(zone),
-         do: {:ok, %{family: :inet6, addr: ip, port: port, flowinfo: 0, scope_id: scope_id}}
+      %{ip: ip, port: port, zone: zone} ->
+        with {:ok, scope_id} <- scope_id(zone),
+             do: {:ok, %{family: :inet6, addr: ip, port: port, flowinfo: 0, scope_id: scope_id}}
+    end
   end
 
   defp scope_id(nil), do: {:ok, 0}

@@ -94,7 +94,8 @@ defmodule GrpcLb.Backend do
       until it is closed.
 
   Both are measured as they are when nothing in them is shared. What a function has closed over is not
-  looked into.
+  looked into: an id or a value that is a function over a term which is large only when nothing in it is shared,
+  copied with it, takes as long as that is large, and holds a scheduler meanwhile. So does sending it to a process.
 
   ## Interned values
 
@@ -202,11 +203,14 @@ defmodule GrpcLb.Backend do
       ** (ArgumentError) option :weight of backend 1 must be an integer from 0 to 4294967295, got: -1
   """
   @spec to_native([form()], hashed?: boolean()) :: [GrpcLb.Native.backend()]
-  def to_native(backends, opts \\ []) do
-    # Most lists are of pairs, which are native, and stay as they are.
-    backends = if pairs?(backends), do: backends, else: to_native(backends, backends, 0, [])
-    if opts[:hashed?], do: Enum.map(backends, &with_text/1), else: backends
-  end
+  def to_native(backends, opts \\ [])
+
+  # Most lists are of pairs, which are native, and stay as they are.
+  def to_native(backends, []),
+    do: if(pairs?(backends), do: backends, else: to_native(backends, backends, 0, []))
+
+  def to_native(backends, hashed?: false), do: to_native(backends)
+  def to_native(backends, hashed?: true), do: backends |> to_native() |> Enum.map(&with_text/1)
 
   defp pairs?([{_id, _value} | rest]), do: pairs?(rest)
   defp pairs?(rest), do: rest == []

@@ -143,7 +143,7 @@ defmodule GrpcLb.ElixirGrpc do
   """
   @spec init(Policy.t(), keyword()) :: {:ok, state()} | {:error, :no_addresses}
   def init(policy, opts) do
-    case Keyword.get(opts, :channels, []) do
+    case "options" |> GrpcLb.Options.argument!(:keyword, opts) |> Keyword.get(:channels, []) do
       [] ->
         {:error, :no_addresses}
 

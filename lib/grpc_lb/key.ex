@@ -28,16 +28,54 @@ defmodule GrpcLb.Key do
   def to_native(large) when is_integer(large), do: Bitwise.band(large, 0xFFFFFFFFFFFFFFFF)
   def to_native(bytes) when is_binary(bytes) and byte_size(bytes) <= @max_bytes, do: bytes
 
-  def to_native(bytes) when is_binary(bytes) do
-    raise ArgumentError,
-          "a key must have #{@max_bytes} bytes at most, got one of #{byte_size(bytes)}"
-  end
+  def to_native(bytes) when is_binary(bytes), do: too_long!("one of #{byte_size(bytes)}")
 
   def to_native(term), do: term |> external() |> to_native()
 
+  @spec too_long!(String.t()) :: no_return()
+  defp too_long!(what),
+    do: raise(ArgumentError, "a key must have #{@max_bytes} bytes at most, got #{what}")
+
   @doc """
-  The external form of a term, the same on every node.
+  The external form of a term, the same on every node. Raises `ArgumentError` for one that is longer than a key
+  may be.
   """
   @spec external(term()) :: binary()
-  def external(term), do: :erlang.term_to_binary(term, [:deterministic, minor_version: 2])
+  def external(term) do
+    unless spell(term, @max_bytes), do: too_long!("one that is longer when it is spelled out")
+    :erlang.term_to_binary(term, [:deterministic, minor_version: 2])
+  end
+
+  # How many of so many bytes are left when a term is spelled out, or nil when they are not enough: each of
+  # its parts takes one at least, as often as it occurs. A term is small in memory as long as its parts are
+  # shared, and spelling one out that is not small takes as long as it is large.
+  defp spell(_term, left) when left == nil or left <= 0, do: nil
+  defp spell([head | tail], left), do: spell(tail, spell(head, left - 1))
+  defp spell(bits, left) when is_bitstring(bits), do: left - byte_size(bits) - 1
+
+  defp spell(tuple, left) when is_tuple(tuple), do: spell_elements(tuple, 1, left - 1)
+
+  defp spell(map, left) when is_map(map),
+    do: spell_pairs(:maps.next(:maps.iterator(map)), left - 1)
+
+  # What a function has closed over is a part of it.
+  defp spell(fun, left) when is_function(fun) do
+    {:env, env} = :erlang.fun_info(fun, :env)
+    spell(env, left - 1)
+  end
+
+  defp spell(_word, left), do: left - 1
+
+  defp spell_elements(_tuple, _n, nil), do: nil
+
+  defp spell_elements(tuple, n, left) when n <= tuple_size(tuple),
+    do: spell_elements(tuple, n + 1, spell(:erlang.element(n, tuple), left))
+
+  defp spell_elements(_tuple, _n, left), do: left
+
+  defp spell_pairs(_pairs, nil), do: nil
+  defp spell_pairs(:none, left), do: left
+
+  defp spell_pairs({key, value, rest}, left),
+    do: spell_pairs(:maps.next(rest), spell(value, spell(key, left)))
 end

@@ -560,7 +560,8 @@ defmodule GrpcLb.Pool do
 
   A timeout can also be given in the place of the options.
 
-  Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names.
+  Members' values have to be what `GenServer.call/3` takes: pids, as they are by default, or names. Raises
+  `ArgumentError` for one that is not.
 
     * `{:ok, reply}`; a reply that is `{:ok, value}` itself is not put into another
     * `{:error, reason}` - a reply that is this
@@ -690,6 +691,12 @@ defmodule GrpcLb.Pool do
   defp outcome(not_answered), do: {:error, not_answered}
 
   defp try_call(server, request, timeout) do
+    unless server?(server) do
+      raise ArgumentError,
+            "the value of a member that is called must be a server, as GenServer.call/3 takes it, got: " <>
+              inspect(server)
+    end
+
     if connected?(server) do
       {:ok, GenServer.call(server, request, timeout)}
     else
@@ -701,6 +708,12 @@ defmodule GrpcLb.Pool do
     :exit, {:noproc, {GenServer, :call, _args}} = reason -> {:unsent, :dead, reason}
     :exit, reason -> {:exit, reason}
   end
+
+  defp server?(server) when is_pid(server) or is_atom(server), do: true
+  defp server?({name, node}) when is_atom(name) and is_atom(node), do: true
+  defp server?({:global, _name}), do: true
+  defp server?({:via, module, _name}) when is_atom(module), do: true
+  defp server?(_other), do: false
 
   # A value can be the pid of a process on a hidden node.
   defp connected?(server) when is_pid(server) do

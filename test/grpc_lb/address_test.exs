@@ -20,6 +20,22 @@ defmodule GrpcLb.AddressTest do
     assert Address.id(%{address | port: 2}) != "10.0.0.1:1"
   end
 
+  test "a struct with wrong fields has neither id nor sockaddr" do
+    for fields <- [
+          [],
+          [ip: "10.0.0.1", port: 1],
+          [ip: {1, 2, 3, 4}, port: nil],
+          [ip: {:local, ""}, port: 0]
+        ],
+        ask <- [&Address.id/1, &Address.sockaddr/1] do
+      address = struct(Address, fields)
+      assert_raise ArgumentError, ~r/no valid ip, port and zone/, fn -> ask.(address) end
+    end
+
+    address = %Address{ip: {0, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: <<0xFF>>}
+    assert_raise ArgumentError, fn -> Address.sockaddr(address) end
+  end
+
   test "a struct is taken with its weight and host" do
     address = %Address{ip: {10, 0, 0, 1}, port: 1, host: "a.example", weight: 0xFFFFFFFF}
     assert Address.new(address) == {:ok, address}

@@ -365,6 +365,13 @@ defmodule GrpcLb.PoolTest do
       assert Pool.call(pool, {:get, & &1}) == {:ok, 5}
     end
 
+    test "a value that is no server is refused, and counts as a failure", %{pool: pool} do
+      start_pool!(pool)
+      Pool.join(pool, value: "no server")
+      message = ~r/the value of a member that is called must be a server, .* got: "no server"/
+      assert_raise ArgumentError, message, fn -> Pool.call(pool, :who) end
+    end
+
     # A member that is dead but listed: a member whose value is the pid of a dead process.
     defp start_haunted!(pool, n) do
       ghosts = for _ <- 1..n, do: idle()

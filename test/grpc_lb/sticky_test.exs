@@ -123,6 +123,39 @@ defmodule GrpcLb.StickyTest do
       end
     end
 
+    # Spelled out they have 2^60 parts: nothing but a bound ends that.
+    test "that are small only as long as they are shared are refused, and so are such ids" do
+      shared = Enum.reduce(1..60, :x, fn _, shared -> {shared, shared} end)
+      closed_over = fn -> shared end
+
+      for policy <- [:round_robin, :ring_hash], lb = new!(policy) do
+        for key <- [shared, [shared], %{shared => 1}, {1, %{a: shared}}, closed_over] do
+          for call <- [
+                &GrpcLb.pick/2,
+                &GrpcLb.checkout/2,
+                &GrpcLb.run(&1, fn v -> v end, key: &2)
+              ] do
+            message =
+              "a key must have 1048576 bytes at most, got one that is longer when it is spelled out"
+
+            assert_raise ArgumentError, message, fn -> call.(lb, key) end
+          end
+        end
+      end
+
+      assert_raise ArgumentError, ~r/spelled out/, fn -> GrpcLb.new(:ring_hash, [{shared, 1}]) end
+    end
+
+    test "of many parts are spelled out" do
+      key = {:a, %{b: [1, 2 | 3]}, fn x -> x end, Map.new(1..100, &{&1, &1}), <<1::3>>, "text"}
+
+      assert GrpcLb.Key.to_native(key) ==
+               :erlang.term_to_binary(key, [:deterministic, minor_version: 2])
+
+      # One byte each.
+      assert byte_size(GrpcLb.Key.to_native(List.duplicate(7, 60_000))) < 60_100
+    end
+
     test "and seeds go together" do
       seeded = fn policy -> new!(policy, @backends, seed: 7) end
 
