@@ -11,7 +11,7 @@ SHARED = CARGO_TARGET_DIR=$(CURDIR)/_build/grpc_lb_native
 SIMULATE = examples/simulate/Cargo.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test exunit loom asan miri lint instructions bench peers figures matrix integration package \
+.PHONY: help setup demo test exunit attack loom asan miri lint instructions bench peers figures matrix integration package \
 	clean
 
 help: ## List the targets
@@ -32,6 +32,9 @@ test: setup ## Run every test: Rust, loom models, ExUnit
 exunit: ## Run the ExUnit suite, then its concurrency tests again on eight schedulers
 	mix test --warnings-as-errors
 	ERL_FLAGS="+S 8:8" mix test --only concurrency
+
+attack: ## Attack everything for SECONDS (60) with random calls, from SEED (a random one)
+	SECONDS=$(SECONDS) SEED=$(SEED) MIX_ENV=test mix run attack/run.exs
 
 loom: ## Run the loom models of the core's lock-free parts
 	RUSTFLAGS="--cfg loom --cfg crossbeam_loom" cargo test -p grpc_lb_core --release --locked --lib --target-dir target/loom
