@@ -114,6 +114,12 @@ defmodule GrpcLb.ElixirGrpcTest do
       end
     end
 
+    test "refuses what are no options" do
+      for policy <- @policies, opts <- [nil, %{}, [1 | 2], [{"channels", []}], :channels] do
+        assert_raise ArgumentError, ~r/options must be a keyword list/, fn -> policy.init(opts) end
+      end
+    end
+
     test "refuses what is no list of channels, and changes nothing then" do
       for policy <- @policies do
         [channel] = channels([{"a", 1}])
