@@ -24,6 +24,44 @@ defmodule GrpcLbTest do
       end
     end
 
+    test "with a long list does what it does with a short one" do
+      list = for id <- 1..5_000, do: {id, %{id: id, tags: ["some", "value"]}}
+      {:ok, lb} = GrpcLb.new(:round_robin, list)
+      listed = fn -> for %{id: id, value: value} <- GrpcLb.info(lb).backends, do: {id, value} end
+      assert GrpcLb.reconcile(lb, list) == {:ok, %{added: 0, removed: 0, kept: 5_000}}
+      assert %{generation: 1} = GrpcLb.info(lb)
+
+      for {other, changes} <- [
+            {[{:new, :new} | tl(list)], %{added: 1, removed: 1, kept: 4_999}},
+            {List.delete_at(list, 2_500), %{added: 1, removed: 2, kept: 4_998}},
+            {List.replace_at(list, 4_999, {5_000, :other}), %{added: 1, removed: 0, kept: 4_999}},
+            {Enum.reverse(list), %{added: 0, removed: 0, kept: 5_000}},
+            {Enum.take(list, 2_100), %{added: 0, removed: 2_900, kept: 2_100}},
+            {list, %{added: 2_900, removed: 0, kept: 2_100}}
+          ] do
+        assert GrpcLb.reconcile(lb, other) == {:ok, changes}
+        assert listed.() == other
+      end
+
+      for {wrong, message} <- [
+            {list ++ [{1, 1}], "backends 0 and 5000 have the same id"},
+            {List.replace_at(list, 1_500, {1_500, 1}), "backends 1499 and 1500 have the same id"},
+            {list ++ [{:new, 1, weight: -1}], "backend 5000"},
+            {list ++ [{:itself, lb}], "backend 5000 has the balancer itself as its value"}
+          ] do
+        assert_raise ArgumentError, ~r/#{message}/, fn -> GrpcLb.reconcile(lb, wrong) end
+        assert listed.() == list
+      end
+
+      # So large that it is compared and copied elsewhere.
+      large = {:large, Enum.to_list(1..20_000)}
+      assert {:ok, %{added: 1}} = GrpcLb.reconcile(lb, [large | list])
+      assert GrpcLb.reconcile(lb, [large | list]) == {:ok, %{added: 0, removed: 0, kept: 5_001}}
+      assert {:ok, %{removed: 1}} = GrpcLb.reconcile(lb, list)
+      :ok = GrpcLb.close(lb)
+      assert GrpcLb.reconcile(lb, list) == {:error, :closed}
+    end
+
     test "publishes an order, a value or a weight that differs" do
       {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b, :c])
       round = fn -> for _ <- 1..3, do: elem(GrpcLb.pick(lb), 1) end

@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use grpc_lb_core::policy::{ring_hash, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, Balancer, Busy, Caller, ChangeError, Changes, Offers, State, Time, Unowned,
+    Backend, Balancer, Busy, Caller, ChangeError, Changes, Offers, Seen, State, Time, Unowned,
 };
 
 const NOW: Time = Time(0);
@@ -223,7 +223,7 @@ fn who_only_tries_does_not_wait_and_does_little() {
     // Somebody else is changing it.
     let meanwhile = || {
         let list = brief(&offered, &let_in, || {});
-        let refused = balancer.try_reconcile_from(list, &Unowned, NOW).err();
+        let refused = balancer.try_reconcile_from(list, None, &Unowned, NOW).err();
         assert_eq!(refused, Some(Refused::Busy));
         tried.set(tried.get() + 1);
     };
@@ -234,7 +234,7 @@ fn who_only_tries_does_not_wait_and_does_little() {
 
     let try_ = |balancer: &Balancer<u32>, list: &[Backend<u32>]| {
         let list = brief(list, &let_in, || {});
-        let tried = balancer.try_reconcile_from(list, &Unowned, NOW);
+        let tried = balancer.try_reconcile_from(list, None, &Unowned, NOW);
         tried.map(|(changes, garbage)| (changes, garbage.len()))
     };
     // Some of a chunk of rows, and the value.
@@ -244,9 +244,12 @@ fn who_only_tries_does_not_wait_and_does_little() {
     assert_eq!(try_(&balancer, &other), Ok((changes(0, 0, 1_000), 0)));
     // Many changes, a long list, a table.
     assert_eq!(try_(&balancer, &list(1_000..2_000)), Err(Refused::Busy));
-    let long = listing(round_robin(), &list(0..5_000));
-    assert_eq!(try_(&long, &list(0..5_000)), Ok((changes(0, 0, 5_000), 0)));
-    assert_eq!(try_(&long, &list(1..5_000)), Err(Refused::Busy));
+    let long = listing(round_robin(), &list(0..20_000));
+    assert_eq!(
+        try_(&long, &list(0..20_000)),
+        Ok((changes(0, 0, 20_000), 0))
+    );
+    assert_eq!(try_(&long, &list(1..20_000)), Err(Refused::Busy));
     let keyed: Vec<_> = offered
         .iter()
         .map(|it| it.clone().keyed(it.id.to_string()))
@@ -258,6 +261,73 @@ fn who_only_tries_does_not_wait_and_does_little() {
     balancer.close(&Unowned);
     let closed = Err(Refused::Change(ChangeError::Closed));
     assert_eq!(try_(&balancer, &[]), closed);
+}
+
+#[test]
+fn what_was_seen_to_be_the_same_is_not_compared_again_unless_something_has_changed() {
+    let offered = list(0..100);
+    let balancer = listing(round_robin(), &offered);
+    let mut other = offered.clone();
+    other[7].value = 1_000;
+    other.remove(40);
+    other.insert(60, backend(1_001));
+    let let_in = Cell::default();
+    let noted = |list| Noted {
+        list: <[Backend<u32>]>::iter(list),
+        let_in: &let_in,
+        refuses: None,
+        meanwhile: || {},
+    };
+    let look = |seen: &mut Seen| {
+        for part in other.chunks(30) {
+            balancer.try_look(&mut noted(part), seen)?;
+        }
+        Ok::<(), Refused>(())
+    };
+    let reconcile = |list, seen: &Seen| {
+        let tried = balancer.try_reconcile_from(noted(list), Some(seen), &Unowned, NOW);
+        tried.map(|(changes, _garbage)| changes)
+    };
+    let mut seen = Seen::default();
+    look(&mut seen).unwrap();
+    assert_eq!(let_in.take(), [7, 41, 1_001]);
+    assert_eq!(seen.differ, [7, 40, 60]);
+
+    // Values that differ where nothing was seen to differ: they are not looked at.
+    let mut unlike = other.clone();
+    unlike[20].value = 1_002;
+    assert_eq!(reconcile(&unlike, &seen), Ok(changes(1, 1, 99)));
+    let info = balancer.info(&Unowned);
+    assert_eq!(
+        info.backends.iter().map(|it| it.value).collect::<Vec<_>>(),
+        { other.iter().map(|it| it.value).collect::<Vec<_>>() }
+    );
+    // Seen of another list than there is now: all are.
+    assert_eq!(reconcile(&unlike, &seen), Ok(changes(0, 0, 100)));
+    assert_eq!(balancer.info(&Unowned).backends[20].value, 1_002);
+
+    // A change between two parts, of a state too, and one that is under way.
+    let mut seen = Seen::default();
+    balancer
+        .try_look(&mut noted(&unlike[..50]), &mut seen)
+        .unwrap();
+    balancer.set_state(&3, State::Ready, &Unowned, NOW).unwrap();
+    let rest = balancer.try_look(&mut noted(&unlike[50..]), &mut seen);
+    assert_eq!(rest, Err(Refused::Busy));
+    // So many that it is of no use.
+    let others = list(1_000..1_100);
+    let rest = balancer.try_look(&mut noted(&others), &mut Seen::default());
+    assert_eq!(rest, Err(Refused::Busy));
+    // One that is offered twice is found to be.
+    let mut twice = unlike.clone();
+    twice.push(unlike[30].clone());
+    let mut seen = Seen::default();
+    balancer.try_look(&mut noted(&twice), &mut seen).unwrap();
+    let refused = ChangeError::DuplicateId {
+        first: 30,
+        second: 100,
+    };
+    assert_eq!(reconcile(&twice, &seen), Err(Refused::Change(refused)));
 }
 
 #[test]

@@ -10,16 +10,19 @@ use std::time::Duration;
 use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::{
     Busy, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, Garbage, MemberError,
-    Offers,
+    Offers, Seen,
 };
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::balancer::Balancer;
 use crate::clock::ClockReference;
-use crate::decode::{Backends, Refused, Settings};
+use crate::decode::{Backends, Refused, Settings, TURN};
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
 use crate::value::{Core, Offered, Value, LARGE};
+use crate::vm::dispatch::on_object;
+use crate::vm::function::{nif, Function};
+use crate::vm::go_on::{go_on, go_on_copied};
 use crate::vm::library::tick_all;
 use crate::vm::literal::live_slots;
 use crate::vm::owner::{owner_of, Monitors};
@@ -73,21 +76,41 @@ pub(crate) fn reconcile<'a>(
     encode_changes(env, changed)
 }
 
-/// `reconcile` on a normal scheduler, if it takes some tenths of a millisecond at most, and nobody else is
-/// changing the balancer.
+/// `reconcile` on a normal scheduler, in turns of some tenths of a millisecond at most, if nobody else is
+/// changing the balancer meanwhile.
 pub(crate) fn try_reconcile<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Option<Answer<'a>> {
-    let backends = match Backends::new(balancer, backends, 2) {
-        Ok(backends) => backends.short()?,
+    let offered = match Backends::new(balancer, backends, 2) {
+        Ok(offered) if offered.is_long() => return None,
+        Ok(offered) => offered,
         Err(error) => return Some(Err(error)),
     };
-    charge(env, backends.total());
+    let total = offered.total();
+    if total <= TURN {
+        return try_at_once(env, balancer, offered.brief(), None);
+    }
+    let state = Looking {
+        rest: backends,
+        total,
+        seen: Seen::default(),
+    };
+    Some(Ok(state.suspend(env, balancer, backends)))
+}
+
+/// Changes the list on a normal scheduler. `None` where that is not to be done there.
+fn try_at_once<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    offered: Backends<'a, '_>,
+    seen: Option<&Seen>,
+) -> Option<Answer<'a>> {
+    charge(env, offered.total());
     let monitors = Monitors::new(env, balancer);
     let now = balancer.clock().now();
-    let changed = match balancer.try_reconcile_from(backends, &monitors, now) {
+    let changed = match balancer.try_reconcile_from(offered, seen, &monitors, now) {
         Err(Refused::Busy) => return None,
         Ok((changes, garbage)) => {
             drop_in_time(garbage);
@@ -98,6 +121,76 @@ pub(crate) fn try_reconcile<'a>(
     follow_up(env, balancer);
     Some(encode_changes(env, changed))
 }
+
+/// A long list that is compared in turns.
+struct Looking<'a> {
+    rest: Term<'a>,
+    total: usize,
+    seen: Seen,
+}
+
+impl<'a> Looking<'a> {
+    /// Has the VM go on with it in another turn.
+    fn suspend(self, env: Env<'a>, balancer: &Object<Balancer>, backends: Term<'a>) -> Term<'a> {
+        let Seen {
+            version,
+            position,
+            next,
+            differ,
+        } = self.seen;
+        let state = (self.total, version, position, next, differ).encode(env);
+        go_on(env, &LOOK_ON, balancer, &[backends, self.rest, state]).to_term(env)
+    }
+}
+
+const LOOK_ON: Function = nif!(
+    Normal,
+    reconcile,
+    4,
+    |env, [balancer, list, rest, state]| {
+        on_object::<Balancer, 3>(env, Self::NAME, balancer, [list, rest, state], look_on)
+    }
+);
+
+/// `reconcile`, in a later turn.
+fn look_on<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends, rest, state]: [Term<'a>; 3],
+) -> Answer<'a> {
+    let state: (usize, u64, u32, u32, Vec<u32>) = state.decode().expect("it was put down");
+    let (total, version, position, next, differ) = state;
+    let mut seen = Seen {
+        version,
+        position,
+        next,
+        differ,
+    };
+    let position = position as usize;
+    if position == total {
+        let offered = Backends::rest(balancer, backends, 0, total).known();
+        let done = try_at_once(env, balancer, offered, Some(&seen));
+        return done.unwrap_or_else(|| {
+            Ok(go_on_copied(env, &RECONCILE, balancer, &[backends]).to_term(env))
+        });
+    }
+    let end = total.min(position + TURN / 2);
+    let mut part = Backends::rest(balancer, rest, position, end).brief();
+    charge(env, end - position);
+    match balancer.try_look(&mut part, &mut seen) {
+        Ok(()) => {
+            let rest = part.left();
+            let state = Looking { rest, total, seen };
+            Ok(state.suspend(env, balancer, backends))
+        }
+        // There, it is refused for whatever comes first.
+        Err(_) => Ok(go_on_copied(env, &RECONCILE, balancer, &[backends]).to_term(env)),
+    }
+}
+
+const RECONCILE: Function = nif!(DirtyCpu, reconcile, 2, |env, [balancer, backends]| {
+    on_object::<Balancer, 1>(env, Self::NAME, balancer, [backends], reconcile)
+});
 
 /// Has a change of so many backends charged to the caller's turn, which is a millisecond.
 fn charge(env: Env, backends: usize) {

@@ -67,6 +67,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
     pub(super) fn begin(scope: Scope<'a, T, O>) -> Self {
         let edit = |group: &Group<T>| group.rows().edit();
         let rows = |last: &Snapshot<T>| last.groups().iter().map(edit).collect();
+        scope.writer.version += 1;
         Change {
             rows: scope.published.inspect(rows),
             before: scope.writer.members.len(),

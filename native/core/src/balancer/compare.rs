@@ -5,9 +5,9 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 
 use hashbrown::hash_table::Entry as Slot;
-use hashbrown::{Equivalent, HashTable};
+use hashbrown::HashTable;
 
-use super::results::ChangeError;
+use super::results::{Busy, ChangeError};
 use super::writer::Writer;
 use crate::backend::{Backend, Offer};
 use crate::members::{MemberKey, GONE};
@@ -114,9 +114,29 @@ impl<B> Difference<B> {
     }
 }
 
-/// With so many backends that change, some of which are copied and some freed, a change takes a tenth of a
-/// millisecond, and so it does beside them with so many in the list.
-const BRIEF: (usize, usize) = (64, 2_048);
+/// So many backends that change, some of which are copied and some freed, take a tenth of a millisecond.
+const FEW: usize = 64;
+
+/// So does a table of weights of so many.
+const SHORT: usize = 2_048;
+
+/// And to look through a list of so many takes twice as long.
+const LONG: usize = 16_384;
+
+/// How far a list was compared that is offered in parts, and what of it is not as it is listed.
+///
+/// It holds for as long as nothing changes: who goes on with it later is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Of the list that it was compared with.
+    pub version: u64,
+    /// How many were looked at.
+    pub position: u32,
+    /// The rank of the member that is expected next.
+    pub next: u32,
+    /// The positions of those that differ.
+    pub differ: Vec<u32>,
+}
 
 impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     /// Whether to change the list so takes some tenths of a millisecond at most.
@@ -126,17 +146,71 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         if changed == 0 && !self.scattered && self.members.is_in_order(&difference.order) {
             return true;
         }
-        let (few, short) = BRIEF;
+        let config = &self.config;
+        // What looks at all backends to make a table of weights, or a subset.
+        let tabulates = self.weighted > 0 || config.slow_start.is_some() || config.subset.is_some();
+        let most = if tabulates { SHORT } else { LONG };
         // To build a table by hashes takes milliseconds.
-        changed <= few && listed.max(difference.order.len()) <= short && !self.config.hashes()
+        changed <= FEW && listed.max(difference.order.len()) <= most && !config.hashes()
+    }
+
+    /// Compares a part of what is offered with what is listed, after the parts before it.
+    pub(super) fn look<L: Offers<T>>(
+        &self,
+        offered: &mut L,
+        seen: &mut Seen,
+    ) -> Result<(), L::Refusal>
+    where
+        L::Refusal: From<Busy>,
+    {
+        if seen.position == 0 {
+            seen.version = self.version;
+        }
+        if seen.version != self.version {
+            return Err(Busy.into());
+        }
+        while let Some(item) = offered.take_next() {
+            let item = item?;
+            let backend: &Backend<L::Offer> = item.borrow();
+            let position = seen.position;
+            seen.position += 1;
+            let expected = self.expect(backend, seen.next);
+            if expected.is_some_and(|key| self.is_same(key, backend)) {
+                seen.next = self.members.get(expected.expect("it is some")).rank + 1;
+                continue;
+            }
+            if seen.differ.len() == FEW {
+                return Err(Busy.into());
+            }
+            seen.differ.push(position);
+            offered.let_in(position as usize, &item)?;
+            let found = expected.or_else(|| self.members.find(&item.borrow().id));
+            if let Some(key) = found {
+                seen.next = self.members.get(key).rank + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The first member from a rank on, if this is offered for it.
+    fn expect<O: Offer<T>>(&self, backend: &Backend<O>, next: u32) -> Option<MemberKey> {
+        let (_, key) = self.members.at_or_after(next)?;
+        let is_it = backend.id.equivalent(&self.members.get(key).id);
+        is_it.then_some(key)
+    }
+
+    fn is_same<O: Offer<T>>(&self, key: MemberKey, backend: &Backend<O>) -> bool {
+        let member = self.members.get(key);
+        self.layers.get(member.layer).is_of(backend) && member.is_as_offered(backend)
     }
 
     /// Compares what is offered with what is listed. Most lists are the last one with a few changes: so
     /// each backend is compared first with the one that comes after the one before it, and only what is
-    /// not found there is looked up.
+    /// not found there is looked up. What was seen to be the same there is not compared again.
     pub(super) fn compare<L: Offers<T>>(
         &self,
         mut offered: L,
+        seen: Option<&Seen>,
     ) -> Result<Difference<L::Item>, L::Refusal> {
         let members = &self.members;
         let mut difference = Difference::<L::Item> {
@@ -145,34 +219,43 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             kept: Keys::below(members.key_limit()),
         };
         let mut new = HashTable::<(u64, u32)>::new();
+        let seen = seen.filter(|seen| seen.version == self.version);
+        let mut differ = seen.map(|seen| seen.differ.iter().copied().peekable());
         let mut next = 0;
         while let Some(item) = offered.take_next() {
             let item = item?;
             let position = difference.order.len();
             let backend: &Backend<L::Offer> = item.borrow();
-            let expected = members.at_or_after(next);
-            let expected = expected.filter(|(_, key)| backend.id.equivalent(&members.get(*key).id));
-            let mut is_let_in = false;
+            let is_known = differ
+                .as_mut()
+                .is_some_and(|differ| differ.next_if_eq(&(position as u32)).is_none());
+            let expected = match is_known {
+                true => members.at_or_after(next).map(|(_, key)| key),
+                false => self.expect(backend, next),
+            };
             let who = match expected {
-                Some((_, key)) => Who::Listed(key),
+                Some(key) => Who::Listed(key),
                 None => {
                     offered.let_in(position, &item)?;
-                    is_let_in = true;
                     let hash = members.hash(&backend.id);
                     let found = members.find_hashed(hash, &backend.id);
                     found.map_or(Who::New(hash), Who::Listed)
                 }
             };
-            let changes = match who {
+            match who {
                 Who::Listed(key) => {
-                    let member = members.get(key);
-                    next = member.rank + 1;
+                    next = members.get(key).rank + 1;
                     if !difference.kept.insert(key) {
                         let first = difference.order.iter().position(|other| *other == key);
                         return Err(duplicate(first, position).into());
                     }
                     difference.order.push(key);
-                    !(self.layers.get(member.layer).is_of(backend) && member.is_as_offered(backend))
+                    if is_known || self.is_same(key, backend) {
+                        continue;
+                    }
+                    if expected.is_some() {
+                        offered.let_in(position, &item)?;
+                    }
                 }
                 Who::New(hash) => {
                     let changed = &difference.changed;
@@ -187,16 +270,9 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
                         Slot::Vacant(slot) => slot.insert((hash, changed.len() as u32)),
                     };
                     difference.order.push(GONE);
-                    true
                 }
-            };
-            if !changes {
-                continue;
             }
-            if !is_let_in {
-                offered.let_in(position, &item)?;
-            }
-            if self.config.hashes() && item.borrow().hash_key.is_none() {
+            if self.config.hashes() && backend.hash_key.is_none() {
                 let policy = self.config.policy.name();
                 return Err(ChangeError::NoHashKey { position, policy }.into());
             }

@@ -31,7 +31,7 @@ use std::time::Duration;
 use triomphe::Arc;
 
 use self::change::{Gone, Scope};
-pub use self::compare::Offers;
+pub use self::compare::{Offers, Seen};
 pub use self::garbage::Garbage;
 pub use self::info::{BackendInfo, Info, LayerInfo, Summary};
 use self::list::Draining;
@@ -360,7 +360,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
     ) -> Result<Changes, L::Refusal> {
         self.change_list(owners, |scope| {
-            let difference = scope.writer.compare(offered)?;
+            let difference = scope.writer.compare(offered, None)?;
             Ok(scope.open()?.reconcile(difference, &[], now))
         })
     }
@@ -368,9 +368,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// As [`Balancer::reconcile_from`], but never waits, and is done in some tenths of a millisecond:
     /// [`Busy`] while somebody else is changing the balancer, and where there is more to do. What is not
     /// needed any more is left to be dropped.
+    ///
+    /// What was [seen](Balancer::try_look) of the list before is not compared again.
     pub fn try_reconcile_from<L: Offers<T>>(
         &self,
         offered: L,
+        seen: Option<&Seen>,
         owners: &impl Owners<Watch = W>,
         now: Time,
     ) -> Result<(Changes, Garbage<T>), L::Refusal>
@@ -382,13 +385,27 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             return Err(Busy.into());
         }
         let (changed, garbage) = self.write_with(writer, owners, |scope| {
-            let difference = scope.writer.compare(offered)?;
+            let difference = scope.writer.compare(offered, seen)?;
             match scope.writer.is_brief(&difference) {
                 true => Ok(scope.open()?.reconcile(difference, &[], now)),
                 false => Err(Busy.into()),
             }
         });
         changed.map(|(changes, gone)| (changes, garbage.and(gone)))
+    }
+
+    /// Compares a part of a list that is offered with what is listed, after the parts before it, for a list
+    /// that would take too long in one go. Never waits. [`Busy`] while somebody else is changing the
+    /// balancer, when it has changed since the first part, and where so much differs that this is of no use.
+    pub fn try_look<L: Offers<T>>(&self, part: &mut L, seen: &mut Seen) -> Result<(), L::Refusal>
+    where
+        L::Refusal: From<Busy>,
+    {
+        let writer = self.writer.try_lock().ok_or(Busy)?;
+        if self.has_unhandled_deaths() {
+            return Err(Busy.into());
+        }
+        writer.look(part, seen)
     }
 
     /// As [`Balancer::reconcile`], where the values of the backends with the ids in `leaving` go: they
@@ -439,7 +456,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     ) -> Result<(Changes, Vec<Option<Drained>>), L::Refusal> {
         let mut draining = Vec::new();
         let changes = self.change_list::<_, L::Refusal>(owners, |scope| {
-            let difference = scope.writer.compare(offered)?;
+            let difference = scope.writer.compare(offered, None)?;
             let mut scope = scope.open()?;
             draining = scope.drain(leaving, who);
             Ok(scope.reconcile(difference, &draining, now))
@@ -469,7 +486,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         now: Time,
     ) -> Result<Changes, L::Refusal> {
         self.change_list(owners, |scope| {
-            let difference = scope.writer.compare(offered)?;
+            let difference = scope.writer.compare(offered, None)?;
             Ok(scope.open()?.add(difference, now))
         })
     }

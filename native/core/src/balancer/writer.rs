@@ -51,6 +51,8 @@ pub(super) struct Writer<T, W> {
     pub(super) watched: Watched<W>,
     pub(super) schedule: Schedule,
     pub(super) generation: u64,
+    /// Another after each change that was begun, of whatever kind.
+    pub(super) version: u64,
     pub(super) closed: bool,
     pub(super) random: fastrand::Rng,
     /// What was decided that nobody has asked for yet.
@@ -85,6 +87,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             owner: None,
             watched: Watched::new(),
             generation: 0,
+            version: 0,
             closed: false,
             random: fastrand::Rng::with_seed(seed),
             events: Events::default(),

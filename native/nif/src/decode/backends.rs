@@ -1,7 +1,7 @@
 //! Lists of backends, read one by one while the core compares them with those that are listed.
 
 use grpc_lb_core::{Backend, Busy, ChangeError, Offers, State};
-use rustler::{Atom, ListIterator, Term};
+use rustler::{Atom, Term};
 
 use super::fields::{Fields, Malformed};
 use super::lists::{proper_list, ID};
@@ -26,9 +26,18 @@ const TEXT: usize = 1 << 16;
 /// The bytes of the name of a locality.
 const LOCALITY: usize = 255;
 
-/// On a normal scheduler: the backends of a list, the words of what is new in it, and those that are
-/// compared with what is listed. Each takes some tenths of a millisecond.
-const SHORT: (usize, usize, usize) = (2_048, 1 << 13, 1 << 18);
+/// How many backends of a list are compared in one turn on a normal scheduler, which takes a tenth of a
+/// millisecond.
+pub(crate) const TURN: usize = 2_048;
+
+/// How many a list may have that is taken on normal schedulers: to go through it takes twice as long.
+const MOST: usize = 16_384;
+
+/// How many may differ in a list that is compared in several turns: they are compared once more.
+const FEW: usize = 64;
+
+/// The words of what is new, and those that are compared, in one turn: some tenths of a millisecond.
+const WORDS: (usize, usize) = (1 << 13, 1 << 18);
 
 /// Why a list is not taken.
 pub(crate) enum Refused {
@@ -56,17 +65,19 @@ impl From<Busy> for Refused {
     }
 }
 
-/// A list of backends that is offered to a balancer.
+/// A list of backends that is offered to a balancer, or a part of one.
 pub(crate) struct Backends<'a, 'b> {
     balancer: &'b Balancer,
     hashes: bool,
-    rest: ListIterator<'a>,
-    len: usize,
+    rest: Term<'a>,
     position: usize,
+    end: usize,
     /// The words that are left for what is new.
     left: usize,
-    /// Whether these are few, as they are on a normal scheduler.
-    is_short: bool,
+    /// On a normal scheduler, as long as none was looked at: how many are to be compared.
+    compared: Option<usize>,
+    /// Whether it is too much as soon as nothing is left.
+    is_brief: bool,
 }
 
 impl<'a, 'b> Backends<'a, 'b> {
@@ -76,32 +87,61 @@ impl<'a, 'b> Backends<'a, 'b> {
         term: Term<'a>,
         argument: usize,
     ) -> Result<Self, ArgumentError> {
-        let (len, rest) = proper_list(term, argument, "backends")?;
-        Ok(Backends {
+        let (len, _) = proper_list(term, argument, "backends")?;
+        Ok(Self::rest(balancer, term, 0, len))
+    }
+
+    /// What is left of a list from a position on, up to another.
+    pub(crate) fn rest(
+        balancer: &'b Balancer,
+        rest: Term<'a>,
+        position: usize,
+        end: usize,
+    ) -> Self {
+        Backends {
             balancer,
             hashes: balancer.hashes(),
             rest,
-            len,
-            position: 0,
+            position,
+            end,
             left: LIST,
-            is_short: false,
-        })
+            compared: None,
+            is_brief: false,
+        }
     }
 
-    /// The same for a normal scheduler, where there are not too many.
-    pub(crate) fn short(self) -> Option<Self> {
-        let (len, new, _) = SHORT;
-        (self.len <= len).then_some(Backends {
-            left: new,
-            is_short: true,
+    /// Whether it is too long for normal schedulers.
+    pub(crate) fn is_long(&self) -> bool {
+        self.end > MOST
+    }
+
+    /// The same, to be compared on a normal scheduler.
+    pub(crate) fn brief(self) -> Self {
+        Backends {
+            left: WORDS.0,
+            compared: Some(self.end - self.position),
+            is_brief: true,
             ..self
-        })
+        }
     }
 
-    /// Whether it takes too long to compare it with what is listed. To be asked under the writer's lock.
-    fn takes_long(&self) -> bool {
-        let (_, _, compared) = SHORT;
-        self.is_short && self.len.saturating_mul(self.balancer.largest()) > compared
+    /// The same, of which most were compared before.
+    pub(crate) fn known(self) -> Self {
+        Backends {
+            compared: Some(FEW),
+            ..self.brief()
+        }
+    }
+
+    /// What is left of the list.
+    pub(crate) fn left(&self) -> Term<'a> {
+        self.rest
+    }
+
+    /// Whether it takes too long to compare what is to be compared, as is known under the writer's lock.
+    fn takes_long(&mut self) -> bool {
+        let compared = self.compared.take();
+        compared.is_some_and(|compared| compared.saturating_mul(self.balancer.largest()) > WORDS.1)
     }
 
     /// Takes what a term takes off what is left for all. Whether it may take so much.
@@ -120,16 +160,21 @@ impl<'a> Offers<Value> for Backends<'a, '_> {
     type Refusal = Refused;
 
     fn total(&self) -> usize {
-        self.len
+        self.end - self.position
     }
 
     fn take_next(&mut self) -> Option<Result<Self::Item, Refused>> {
-        if self.position == 0 && self.takes_long() {
+        if self.takes_long() {
             return Some(Err(Refused::Busy));
         }
-        let backend = backend(self.rest.next()?, self.hashes);
         let position = self.position;
+        if position == self.end {
+            return None;
+        }
+        let (first, rest) = self.rest.list_get_cell().expect("the list is so long");
+        self.rest = rest;
         self.position += 1;
+        let backend = backend(first, self.hashes);
         Some(backend.map_err(|malformed| refused(malformed, position)))
     }
 
@@ -149,7 +194,7 @@ impl<'a> Offers<Value> for Backends<'a, '_> {
         } else {
             return Ok(());
         };
-        if self.is_short {
+        if self.is_brief {
             return Err(Refused::Busy);
         }
         let malformed = match before <= ID.max(VALUE) && self.left == 0 {

@@ -15,7 +15,7 @@ use grpc_lb_core::State;
 use rustler::Term;
 
 use self::backends::{states, VALUE};
-pub(crate) use self::backends::{Backends, Refused};
+pub(crate) use self::backends::{Backends, Refused, TURN};
 use self::fields::one_of;
 use self::lists::{proper_list, ID};
 pub(crate) use self::policy::{policy, policy_name};

@@ -11,7 +11,7 @@
 //! is copied element by element, and in several turns of the process; where it waits for the next one,
 //! the VM looks at what it takes along, as at the arguments of any function.
 
-use std::ffi::c_int;
+use std::ffi::{c_int, CStr};
 use std::slice;
 
 use rustler::sys::{enif_make_copy, enif_schedule_nif, ErlNifEnv, ErlNifTerm};
@@ -19,12 +19,20 @@ use rustler::{Encoder, Env, Term};
 
 use super::extent::{Bytes, Extent};
 use super::nif::{self, raise, run, Nif};
-use super::scheduler::consume_timeslice;
+use super::scheduler::{consume_timeslice, system_info};
 use crate::error::ArgumentError;
 
 /// The first release of OTP that was seen to do without: what crashes 25 in a second does not harm
 /// this one. 26 was not tried.
-pub(super) const SAFE_SINCE: u32 = 27;
+const SAFE_SINCE: u32 = 27;
+
+/// Whether the VM is one that needs copies. `None` when it does not say which it is.
+pub(super) fn copies_arguments() -> Option<bool> {
+    // SAFETY: it is a C string that lives as long as the VM.
+    let release = unsafe { CStr::from_ptr(system_info().otp_release) };
+    let release: u32 = release.to_str().ok()?.parse().ok()?;
+    Some(release < SAFE_SINCE)
+}
 
 /// The words that an argument may take, or an element of one that is a list: an id and a value fit in.
 const ONE: usize = (1 << 22) + (1 << 10);

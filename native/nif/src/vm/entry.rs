@@ -2,7 +2,7 @@
 //!
 //! rustler's own entry has no `upgrade`, so this one is ours.
 
-use std::ffi::{c_int, c_void, CStr};
+use std::ffi::{c_int, c_void};
 use std::panic::catch_unwind;
 use std::ptr;
 
@@ -14,7 +14,6 @@ use super::dirty;
 use super::function::Function;
 use super::library::{remember, Functions, Loaded, Parts, PARTS};
 use super::nif::Scheduler;
-use super::scheduler::system_info;
 use crate::atoms;
 
 /// Makes this crate a NIF library.
@@ -143,7 +142,7 @@ fn make_entry(parts: &'static Parts) -> Option<Entry> {
     unsafe { internal_write_symbols() };
     // Nobody else sets it, and this runs once.
     let _ = PARTS.set(parts);
-    let by_entrance = otp_release()? < dirty::SAFE_SINCE;
+    let by_entrance = dirty::copies_arguments()?;
     let describe = |function: &Function| match function.scheduler {
         Scheduler::DirtyCpu if by_entrance => function.entrance(),
         Scheduler::DirtyCpu if function.attempts => function.attempt(),
@@ -156,13 +155,6 @@ fn make_entry(parts: &'static Parts) -> Option<Entry> {
         told,
         _functions: functions,
     })
-}
-
-/// The VM's major version.
-fn otp_release() -> Option<u32> {
-    // SAFETY: it is a C string that lives as long as the VM.
-    let release = unsafe { CStr::from_ptr(system_info().otp_release) };
-    release.to_str().ok()?.parse().ok()
 }
 
 /// The module is loaded, and no other version of it has a library.

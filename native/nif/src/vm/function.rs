@@ -16,7 +16,7 @@ pub(crate) struct Function {
     /// Whether it is tried on a normal scheduler first.
     pub(super) attempts: bool,
     attempt: Run,
-    enter: Run,
+    pub(super) enter: Run,
 }
 
 /// A NIF whose body is an expression.

@@ -5,7 +5,9 @@ use std::ffi::c_int;
 use rustler::sys::enif_schedule_nif;
 use rustler::{Env, Term};
 
+use super::dirty::copies_arguments;
 use super::function::Function;
+use super::nif::{Run, Scheduler};
 use super::object::Object;
 use super::resource::{Handle, Resource};
 use super::term::Word;
@@ -13,6 +15,8 @@ use super::term::Word;
 /// Has the VM go on with a NIF whose first argument is the object, on the kind of scheduler that it is
 /// for. To be returned by the NIF that is under way: that one's answer will be the answer. The other
 /// arguments must be made by it, since those that it was given can be literals, see `dirty`.
+///
+/// Those of a NIF on a normal scheduler need not.
 #[cold]
 #[inline(never)]
 pub(crate) fn go_on<'a, T: Resource>(
@@ -21,16 +25,50 @@ pub(crate) fn go_on<'a, T: Resource>(
     object: &Object<T>,
     others: &[Term<'a>],
 ) -> Word<'a> {
+    schedule(
+        env,
+        function,
+        function.scheduler,
+        function.run,
+        object,
+        others,
+    )
+}
+
+/// As [`go_on`], to a dirty NIF, with arguments that may be literals.
+#[cold]
+#[inline(never)]
+pub(crate) fn go_on_copied<'a, T: Resource>(
+    env: Env<'a>,
+    function: &Function,
+    object: &Object<T>,
+    others: &[Term<'a>],
+) -> Word<'a> {
+    let (scheduler, run) = match copies_arguments() {
+        Some(false) => (function.scheduler, function.run),
+        _ => (Scheduler::Normal, function.enter),
+    };
+    schedule(env, function, scheduler, run, object, others)
+}
+
+fn schedule<'a, T: Resource>(
+    env: Env<'a>,
+    function: &Function,
+    scheduler: Scheduler,
+    run: Run,
+    object: &Object<T>,
+    others: &[Term<'a>],
+) -> Word<'a> {
     let object = Handle::keep(object).to_term(env);
     let arguments = [object].into_iter().chain(others.iter().copied());
     let arguments: Vec<_> = arguments.map(|term| term.as_c_arg()).collect();
     let count = arguments.len();
     assert_eq!(function.arity as usize, count, "it takes so many");
-    let flags = function.scheduler.flags() as c_int;
+    let flags = scheduler.flags() as c_int;
     // SAFETY: the name is a C string; the arguments are so many, and belong to `env`, which is that of
     // the call that is under way.
     let scheduled = unsafe {
-        let (name, run) = (function.name.as_ptr(), function.run);
+        let name = function.name.as_ptr();
         enif_schedule_nif(
             env.as_c_arg(),
             name,
