@@ -650,10 +650,27 @@ defmodule GrpcLb.Native do
   @spec all() :: [[GrpcLb.listed()]]
   def all, do: not_loaded()
 
-  # Those of one build. A build asks those before it for theirs.
+  @doc """
+  As `all/0`, of those alone that have this number.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `number` is no integer from 0.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
+      iex> %{number: number} = GrpcLb.Native.summary(lb)
+      iex> [[%{number: ^number, size: 1}] | _before] = GrpcLb.Native.find(number)
+      iex> GrpcLb.close(lb)
+  """
+  @spec find(number :: pos_integer()) :: [[GrpcLb.listed()]]
+  def find(_number), do: not_loaded()
+
+  # Those of one build, and the one of them with a number. The build that is loaded asks all of them.
   @doc false
   @spec listed() :: [GrpcLb.listed()]
   def listed, do: not_loaded()
+
+  @doc false
+  @spec listed_as(number :: pos_integer()) :: [GrpcLb.listed()]
+  def listed_as(_number), do: not_loaded()
 
   @doc """
   Says what is known of the balancer without a look at its backends: its number, its policy, how many

@@ -3,7 +3,7 @@ defmodule GrpcLb.Sample do
   # node or a browser, and says nothing of values.
   @moduledoc false
 
-  alias GrpcLb.Shown
+  alias GrpcLb.{Native, Shown}
 
   @type backend :: %{
           key: String.t(),
@@ -53,9 +53,10 @@ defmodule GrpcLb.Sample do
   @doc "A balancer by its number, if it lives."
   @spec take(pos_integer()) :: {:ok, t()} | :error
   def take(number) do
-    case Enum.find(GrpcLb.all(), &(&1.number == number)) do
-      nil -> :error
-      found -> {:ok, of(found, GrpcLb.info(found.balancer))}
+    # The last build comes first, where there are several.
+    case Enum.concat(Native.find(number)) do
+      [found | _of_builds_before] -> {:ok, of(found, GrpcLb.info(found.balancer))}
+      [] -> :error
     end
   end
 

@@ -58,7 +58,7 @@ defmodule GrpcLb.Dashboard.Site do
     do: json(%{node: Atom.to_string(node()), balancers: Sample.list()})
 
   defp page("/balancers/" <> file) do
-    with {number, ".json"} when number > 0 <- Integer.parse(file),
+    with {number, ".json"} when number in 1..0xFFFFFFFFFFFFFFFF <- Integer.parse(file),
          {:ok, sample} <- Sample.take(number) do
       json(sample)
     else

@@ -100,7 +100,7 @@ defmodule GrpcLb.Top.View do
     }
 
   def press(%{chosen: nil} = view, <<digit>>) when digit in ?0..?9,
-    do: %{view | typed: String.slice(view.typed <> <<digit>>, -18, 18)}
+    do: %{view | typed: String.slice(view.typed <> <<digit>>, 0, 18)}
 
   def press(%{chosen: nil, typed: typed} = view, :enter) when typed != "",
     do: choose(view, String.to_integer(typed))

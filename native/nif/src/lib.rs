@@ -67,7 +67,9 @@ vm::library! {
         DirtyCpu control::new(policy, backends, settings);
         DirtyCpu control::tick();
         DirtyCpu look::all();
+        DirtyCpu look::find(number);
         DirtyCpu look::listed();
+        DirtyCpu look::listed_as(number);
         DirtyCpu control::subset(texts, size, seed);
         DirtyCpu events::events();
         DirtyCpu ticker::listen(listens);

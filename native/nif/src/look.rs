@@ -11,6 +11,7 @@ use rustler::{Atom, Encoder, Env, Term};
 
 use crate::clock::Clock;
 use crate::control::map;
+use crate::error::{kind, ArgumentError};
 use crate::registry::{self, Listed};
 use crate::value::Value;
 use crate::view::{Look, View};
@@ -22,6 +23,11 @@ use crate::{atoms, decode};
 /// `all() -> [[map]]`: a list for each build.
 pub(crate) fn all<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     Ok(ask_all(env, c"listed", &[]))
+}
+
+/// `find(number) -> [[map]]`: those of [`all`] that have it.
+pub(crate) fn find<'a>(env: Env<'a>, [number]: [Term<'a>; 1]) -> Answer<'a> {
+    Ok(ask_all(env, c"listed_as", &[number]))
 }
 
 /// `listed() -> [map]`: those of this build.
@@ -64,6 +70,21 @@ pub(crate) fn summary<'a, L: Look>(
         (atoms::interned(), looked_at.listed().interns.encode(env)),
     ];
     Ok(map(env, &fields))
+}
+
+/// `listed_as(number) -> [map]`: that of this build which has it.
+pub(crate) fn listed_as<'a>(env: Env<'a>, [number]: [Term<'a>; 1]) -> Answer<'a> {
+    let number = number.decode().map_err(|_| {
+        ArgumentError(format!(
+            "argument 1 must be a number from 0, got {}",
+            kind(number)
+        ))
+    })?;
+    let found: Vec<Term> = registry::find(number)
+        .map(|listed| encode_listed(env, listed))
+        .into_iter()
+        .collect();
+    Ok(found.encode(env))
 }
 
 fn encode_listed(env: Env, listed: Arc<Listed>) -> Term {

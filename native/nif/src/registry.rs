@@ -79,6 +79,19 @@ pub(crate) fn all() -> Vec<Arc<Listed>> {
     all
 }
 
+/// The one with this number, if it lives.
+pub(crate) fn find(number: u64) -> Option<Arc<Listed>> {
+    let mut from = 0;
+    while let Some(some) = shelf(number).lock().some(from) {
+        from += AT_A_TIME;
+        let found = some.into_iter().find(|listed| listed.number == number);
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
+
 static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// Many, since balancers are made and dropped by many processes at once, and dropped on normal
