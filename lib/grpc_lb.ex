@@ -78,6 +78,13 @@ defmodule GrpcLb do
           panics: boolean()
         }
 
+  @typedoc "Which detection has ejected a backend, see `:outlier_detection` in `new/3`."
+  @type ejection_rule ::
+          :success_rate
+          | :failure_percentage
+          | :consecutive_failures
+          | :consecutive_transport_failures
+
   @typedoc "A backend as it is at one moment, see `info/1`."
   @type backend_info :: %{
           id: term(),
@@ -97,6 +104,7 @@ defmodule GrpcLb do
           successes: non_neg_integer(),
           failures: non_neg_integer(),
           ejected_until: non_neg_integer() | nil,
+          ejected_by: ejection_rule() | nil,
           times_ejected: non_neg_integer()
         }
 
@@ -613,6 +621,8 @@ defmodule GrpcLb do
       * `:ejected_until` - in how many milliseconds it has been left out for long enough: it is let in
         again at the first sweep after that, or at once where the transport had failed. 0 while it waits
         for that sweep; the later of the two where it is ejected for both. `nil` when it is not ejected.
+      * `:ejected_by` - which detection has ejected it, by the name of its option; one that goes by how calls
+        end, where it is ejected for both. `nil` when it is not ejected
       * `:times_ejected` - how often it was ejected, for whatever it was
 
   It takes the writer's lock and copies every backend: for people and tests, not for every call.
@@ -651,6 +661,7 @@ defmodule GrpcLb do
             successes: 0,
             failures: 0,
             ejected_until: nil,
+            ejected_by: nil,
             times_ejected: 0
           }
         ]
@@ -663,7 +674,9 @@ defmodule GrpcLb do
   Prints a balancer and its backends for a person to read: a block of text, as wide as the terminal.
 
   It is `info/1` in words. `share` is the part that a backend had of the picks that were counted, or, after
-  `~`, what weights say where none was. `busy` are calls in flight.
+  `~`, what weights say where none was. `busy` are calls in flight. Of one that is ejected it says for how long
+  still, and why: for failures in a `row`, because calls do not reach it (`net`), for its `rate` of failures, or
+  for one that is worse than that of its `peers`.
 
   Returns `:ok`. IEx's `i` says of a balancer that it is a reference, which no library can change.
 
@@ -692,7 +705,7 @@ defmodule GrpcLb do
   | column | what is in it |
   | --- | --- |
   | `backend` | its id |
-  | `state` | why it is not picked, and the time that is left of an ejection |
+  | `state` | why it is not picked, and the time that is left of an ejection and its reason, as in `describe/1` |
   | `weight` | as it was given, and as it is now |
   | `share` | its part of the picks that were counted since the last look; after `~` what weights say where there were none |
   | `picks/s` | picks, or checkouts, see `:picks` in `info/1` |

@@ -366,6 +366,7 @@ defmodule GrpcLbTest do
                    successes: 0,
                    failures: 0,
                    ejected_until: nil,
+                   ejected_by: nil,
                    times_ejected: 0
                  }
                ]

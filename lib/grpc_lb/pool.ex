@@ -173,6 +173,7 @@ defmodule GrpcLb.Pool do
           successes: non_neg_integer(),
           failures: non_neg_integer(),
           ejected_until: non_neg_integer() | nil,
+          ejected_by: GrpcLb.ejection_rule() | nil,
           times_ejected: non_neg_integer()
         }
 
@@ -903,6 +904,7 @@ defmodule GrpcLb.Pool do
             successes: 0,
             failures: 0,
             ejected_until: nil,
+            ejected_by: nil,
             times_ejected: 0
           }
         ]

@@ -54,13 +54,22 @@ defmodule GrpcLb.Rows do
     end
   end
 
-  defp state(%{state: :ejected, left: 0}), do: "ejected, to end"
-  defp state(%{state: :ejected, left: left}), do: "ejected #{Shown.ms(left)}"
+  defp state(%{state: :ejected, left: left, ejected_by: rule}),
+    do: "ejected #{Shown.ms(left)} (#{reason(rule)})"
+
   defp state(%{state: :down}), do: "down: owner died"
   defp state(%{state: :transient_failure}), do: "failing"
   defp state(%{state: :unused}), do: "not in subset"
   defp state(%{state: :ready, current_weight: nil}), do: "awaits reports"
   defp state(%{state: state}), do: Atom.to_string(state)
+
+  # In few columns; `GrpcLb.describe/1` tells what they mean.
+  defp reason(:consecutive_failures), do: "row"
+  defp reason(:consecutive_transport_failures), do: "net"
+  defp reason(:failure_percentage), do: "rate"
+  defp reason(:success_rate), do: "peers"
+  # A build of the library that did not tell.
+  defp reason(nil), do: "?"
 
   defp tone(:ready), do: :good
   defp tone(state) when state in [:ejected, :down, :transient_failure], do: :bad

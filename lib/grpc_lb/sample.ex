@@ -10,6 +10,7 @@ defmodule GrpcLb.Sample do
           id: String.t(),
           state: GrpcLb.state() | :ejected | :down | :unused,
           left: non_neg_integer() | nil,
+          ejected_by: GrpcLb.ejection_rule() | nil,
           weight: non_neg_integer(),
           current_weight: float() | nil,
           table_share: float() | nil,
@@ -123,9 +124,12 @@ defmodule GrpcLb.Sample do
       :latency_ns,
       :successes,
       :failures,
+      :ejected_by,
       :times_ejected,
       :priority
     ])
+    # A build of the library from before an upgrade says less.
+    |> Map.merge(%{table_share: nil, ejected_by: nil}, fn _field, said, _nil -> said end)
     |> Map.merge(%{
       # Two may look the same.
       key: "#{id} #{:erlang.phash2(backend.id)}",

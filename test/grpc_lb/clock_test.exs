@@ -50,11 +50,12 @@ defmodule GrpcLb.ClockTest do
         fail(lb, :a)
         # At once, and by the clock.
         assert %{state: :ejected, times_ejected: 1, ejected_until: 30_000} = backend(lb, :a)
+        assert backend(lb, :a).ejected_by == :consecutive_failures
         # The first sweep after that is the fourth.
         for step <- steps, do: Clock.advance(clock, step)
         assert %{state: :ejected, ejected_until: 0} = backend(lb, :a)
         Clock.advance(clock, 1)
-        assert %{state: :ready, ejected_until: nil} = backend(lb, :a)
+        assert %{state: :ready, ejected_until: nil, ejected_by: nil} = backend(lb, :a)
       end
     end
 

@@ -93,7 +93,10 @@ defmodule GrpcLb.DashboardBrowserTest do
     open!(context.browser, context.url, lb)
     eventually(fn -> text(context.browser, "tbody td.good") == "ready|ready" end)
     GrpcLb.run(lb, fn _ -> {:error, :down} end)
-    eventually(fn -> text(context.browser, "tbody td.bad") =~ ~r/ejected, (9|10) min .* left/ end)
+
+    eventually(fn ->
+      text(context.browser, "tbody td.bad") =~ ~r/ejected, (9|10) min .* left: failed in a row/
+    end)
 
     eventually(fn ->
       Browser.evaluate!(context.browser, "document.querySelectorAll('.mark').length") == 4

@@ -41,10 +41,10 @@ defmodule GrpcLb.DescriptionTest do
              "balancer N payments  round_robin  1 ready, 1 ejected, 1 draining",
              "owner #PID  generation 3  1 in flight, the oldest for 1s",
              "",
-             "backend        state       weight share          picks busy latency fails",
-             "10.0.0.1:50051 ejected 28s      1   25% █▌           1    0       -     1",
-             ":b             ready            3   50% ███          2    1     2ms     0",
-             ":c             draining         1   25% █▌           1    0     2ms     0",
+             "backend        state             weight share          picks busy latency fails",
+             "10.0.0.1:50051 ejected 28s (row)      1   25% █▌           1    0       -     1",
+             ":b             ready                  3   50% ███          2    1     2ms     0",
+             ":c             draining               1   25% █▌           1    0     2ms     0",
              ""
            ]
 

@@ -27,8 +27,15 @@ const STATES = {
   unused: ["wait", "not in subset"]
 };
 
+const RULES = {
+  consecutive_failures: "failed in a row", consecutive_transport_failures: "unreachable",
+  failure_percentage: "fails too often", success_rate: "fails more than others"
+};
+
 let chosen = null, paused = false, turn = 0, bright = null;
 let looks = [], events = [], colours = new Map(), before = null;
+
+const reason = (row) => row.ejected_by ? ": " + RULES[row.ejected_by] : "";
 
 function forget() {
   looks = []; events = []; colours = new Map(); before = null; bright = null;
@@ -60,7 +67,7 @@ function note(now, at) {
     was.delete(backend.key);
     if (!earlier) says(backend.id + " joined", "");
     else if (backend.times_ejected > earlier.times_ejected)
-      says(backend.id + " ejected" + (backend.left === null ? "" : " for " + milliseconds(backend.left)), "ejected");
+      says(backend.id + " ejected" + (backend.left === null ? "" : " for " + milliseconds(backend.left)) + reason(backend), "ejected");
     else if (backend.state !== earlier.state) says(backend.id + ": " + STATES[backend.state][1], "");
   }
   for (const gone of was.values()) says(gone.id + " left", "");
@@ -154,7 +161,7 @@ function update(line, row) {
   line.querySelector(".swatch").style.background = colour(row.key);
   const [kind, text] = STATES[row.state] || ["wait", row.state];
   state.className = kind;
-  state.textContent = row.state === "ejected" ? text + (row.left > 0 ? ", " + milliseconds(row.left) + " left" : ", to end soon")
+  state.textContent = row.state === "ejected" ? text + (row.left > 0 ? ", " + milliseconds(row.left) + " left" : ", to end soon") + reason(row)
     : row.state === "ready" && row.current_weight === null ? "awaits reports" : text;
   const now = row.current_weight;
   weight.textContent = count(row.weight) + (now === null || now === row.weight ? "" : " → " + digits(now));

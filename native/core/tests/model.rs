@@ -786,6 +786,7 @@ impl Naive {
             successes: counts.successes,
             failures: counts.failures,
             ejected_until: None,
+            ejected_by: None,
             times_ejected: 0,
         }
     }

@@ -35,6 +35,7 @@ rustler::atoms! {
     draining,
     duration,
     ejected,
+    ejected_by,
     ejected_until,
     enforcement_percentage,
     entries,

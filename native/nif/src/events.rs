@@ -152,15 +152,9 @@ fn encode<'a>(env: Env<'a>, (about, event): &(Arc<About>, Event<Value>)) -> Term
 }
 
 fn ejected<'a>(env: Env<'a>, id: &Value, cause: &Cause, lasts: Duration) -> Term<'a> {
-    let rule = match cause.rule {
-        Rule::SuccessRate => atoms::success_rate(),
-        Rule::FailurePercentage => atoms::failure_percentage(),
-        Rule::ConsecutiveFailures => atoms::consecutive_failures(),
-        Rule::ConsecutiveTransportFailures => atoms::consecutive_transport_failures(),
-    };
     let of = [
         (atoms::id(), id.to_term(env)),
-        (atoms::rule(), rule.encode(env)),
+        (atoms::rule(), encode_rule(cause.rule).encode(env)),
         (atoms::successes(), cause.successes.encode(env)),
         (atoms::failures(), cause.failures.encode(env)),
         (atoms::limit(), cause.limit.encode(env)),
@@ -183,4 +177,13 @@ fn nanoseconds(duration: Duration) -> u64 {
 
 fn fields<'a>(env: Env<'a>, fields: &[(Atom, Term<'a>)]) -> Term<'a> {
     Term::map_from_pairs(env, fields).expect("the keys differ")
+}
+
+pub(crate) fn encode_rule(rule: Rule) -> Atom {
+    match rule {
+        Rule::SuccessRate => atoms::success_rate(),
+        Rule::FailurePercentage => atoms::failure_percentage(),
+        Rule::ConsecutiveFailures => atoms::consecutive_failures(),
+        Rule::ConsecutiveTransportFailures => atoms::consecutive_transport_failures(),
+    }
 }

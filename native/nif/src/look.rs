@@ -12,6 +12,7 @@ use rustler::{Atom, Encoder, Env, Term};
 use crate::clock::Clock;
 use crate::control::map;
 use crate::error::{kind, ArgumentError};
+use crate::events::encode_rule;
 use crate::registry::{self, Listed};
 use crate::value::Value;
 use crate::view::{Look, View};
@@ -187,6 +188,10 @@ fn encode_backend<'a>(env: Env<'a>, backend: &BackendInfo<Value>, clock: &Clock)
         (atoms::successes(), backend.successes.encode(env)),
         (atoms::failures(), backend.failures.encode(env)),
         (atoms::ejected_until(), ejected_until.encode(env)),
+        (
+            atoms::ejected_by(),
+            backend.ejected_by.map(encode_rule).encode(env),
+        ),
         (atoms::times_ejected(), backend.times_ejected.encode(env)),
     ];
     map(env, &fields)

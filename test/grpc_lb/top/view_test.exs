@@ -34,6 +34,7 @@ defmodule GrpcLb.Top.ViewTest do
         id: id,
         state: :ready,
         left: nil,
+        ejected_by: nil,
         weight: 1,
         current_weight: 1.0,
         due: 0.0,
@@ -63,6 +64,7 @@ defmodule GrpcLb.Top.ViewTest do
       backend("10.0.0.3:50051",
         state: :ejected,
         left: 12_300,
+        ejected_by: :failure_percentage,
         failures: div(picks_a, 100),
         latency_ns: 250_000
       )
@@ -89,10 +91,10 @@ defmodule GrpcLb.Top.ViewTest do
       assert shown(two_looks(), {80, :all}) == [
                "balancer 7 payments  least_request  2 ready, 1 ejected  on shop@host",
                "generation 4  2 in flight, the oldest for 1s",
-               "backend        state       weight share        picks/s busy latency fails",
-               "10.0.0.1:50051 ready            1   75% ████▌      750    2   3.4ms     0",
-               "10.0.0.2:50051 ready        4→0.4   25% █▌         250    0       -     0",
-               "10.0.0.3:50051 ejected 12s      1    0%              0    0   250µs    16"
+               "backend        state              weight share        picks/s busy latency fails",
+               "10.0.0.1:50051 ready                   1   75% ████▌      750    2   3.4ms     0",
+               "10.0.0.2:50051 ready               4→0.4   25% █▌         250    0       -     0",
+               "10.0.0.3:50051 ejected 12s (rate)      1    0%              0    0   250µs    16"
              ]
     end
 

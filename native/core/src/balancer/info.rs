@@ -9,6 +9,7 @@ use super::layers::Layer;
 use super::writer::Writer;
 use crate::backend::{Owner, State};
 use crate::entry::Entry;
+use crate::health::ejection::Rule;
 use crate::health::Relief;
 use crate::members::Member;
 use crate::policy::TableSize;
@@ -108,6 +109,8 @@ pub struct BackendInfo<T> {
     pub failures: u64,
     /// When its ejection is over, at the first sweep after that. `None` if it is not ejected.
     pub ejected_until: Option<Time>,
+    /// By which rule it is ejected; by one about how its calls end, if it is for both.
+    pub ejected_by: Option<Rule>,
     /// How often it was ejected.
     pub times_ejected: u64,
 }
@@ -207,6 +210,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W> Writer<T, W> {
             successes: ended.successes,
             failures: ended.failures,
             ejected_until,
+            ejected_by: health.and_then(|health| health.ejection.ejected_by()),
             times_ejected: health.map_or(0, |health| health.ejection.times_ejected),
         }
     }

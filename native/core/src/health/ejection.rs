@@ -41,6 +41,8 @@ pub struct Cause {
 pub struct Ejection {
     /// Since when it is ejected, for how its calls end.
     pub ejected_at: Option<Time>,
+    /// By which rule it was, the last time.
+    pub by: Option<Rule>,
     /// How many times as long as the first the last such ejection is; falls with every sweep that
     /// finds the backend not ejected, or with those that see calls succeed.
     pub multiplier: u32,
@@ -54,6 +56,17 @@ impl Ejection {
     /// Whether it is not to be picked.
     pub fn is_ejected(&self) -> bool {
         self.ejected_at.is_some() || self.unreachable.until.is_some()
+    }
+
+    /// By which rule it is ejected; for how its calls end, where it is for both.
+    pub fn ejected_by(&self) -> Option<Rule> {
+        match self.ejected_at {
+            Some(_) => self.by,
+            None => {
+                let unreachable = self.unreachable.until;
+                unreachable.map(|_| Rule::ConsecutiveTransportFailures)
+            }
+        }
     }
 
     /// When the later of both ejections is over. That for how calls end goes on up to the first sweep
@@ -83,8 +96,9 @@ impl Ejection {
         Some(self.ejected_at? + ejected_for.min(longest))
     }
 
-    fn eject(&mut self, now: Time) {
+    fn eject(&mut self, rule: Rule, now: Time) {
         self.ejected_at = Some(now);
+        self.by = Some(rule);
         self.multiplier = self.multiplier.saturating_add(1);
         self.times_ejected += 1;
     }
@@ -276,7 +290,7 @@ fn eject_outliers(
         }
         if subject.ejection.ejected_at.is_none() && outlier(subject) && enforced() {
             quota.take(subject.ejection);
-            subject.ejection.eject(now);
+            subject.ejection.eject(rule, now);
             let cause = Cause {
                 rule,
                 successes: subject.ok,
@@ -382,7 +396,7 @@ pub fn eject_failing(config: &Config, streaks: &mut [Streak], now: Time) -> Vec<
             let is_ejected = streak.ejection.ejected_at.is_some();
             if fails && !is_ejected && counts(config, streak.ready) && !quota.is_used_up() {
                 quota.take(streak.ejection);
-                streak.ejection.eject(now);
+                streak.ejection.eject(Rule::ConsecutiveFailures, now);
                 let cause = Cause {
                     rule: Rule::ConsecutiveFailures,
                     successes: 0,
@@ -839,6 +853,7 @@ mod tests {
             );
             let expected = Ejection {
                 ejected_at: Some(at(10)),
+                by: Some(Rule::SuccessRate),
                 multiplier: 1,
                 times_ejected: 1,
                 ..Ejection::default()
