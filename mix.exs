@@ -7,7 +7,7 @@ defmodule GrpcLb.MixProject do
 
   @guides Enum.map(
             ~w(installing choosing_a_policy connections elixir_grpc transports routing_pools
-               sticky_routing testing architecture),
+               sticky_routing testing performance architecture),
             &"guides/#{&1}.md"
           )
 

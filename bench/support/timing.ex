@@ -10,7 +10,8 @@ defmodule GrpcLb.Bench.Timing do
   alias GrpcLb.Bench.Contenders.EmptyLoop
 
   @empty %Contender{key: :empty_loop, title: "(empty loop)", module: EmptyLoop, order: :none}
-  @loops 30
+  @loops 100
+  @loop_ns 1_000_000
 
   # Nothing takes less, and nothing is divided by zero, where the machine is busy with others.
   @least_ns 0.1
@@ -21,9 +22,11 @@ defmodule GrpcLb.Bench.Timing do
   are medians of the observations, ratios those of the ratios within each.
   """
   def measure(field, plan) do
+    loops = loops(field)
+
     {rows, budgets} =
       for {kind, backends} <- field.cases(plan) do
-        measure(field, kind, backends, plan)
+        measure(field, kind, backends, loops, plan)
       end
       |> Enum.unzip()
 
@@ -55,9 +58,8 @@ defmodule GrpcLb.Bench.Timing do
     |> Enum.map(fn [row | _] = rows -> {{row.value, row.backends, row.processes}, rows} end)
   end
 
-  defp measure(field, kind, count, plan) do
+  defp measure(field, kind, count, loops, plan) do
     backends = Backends.start(count, kind)
-    loops = loops(field, plan)
 
     ratios =
       for {budget, own, to} <- field.ratios(kind, count),
@@ -85,10 +87,10 @@ defmodule GrpcLb.Bench.Timing do
   end
 
   # What the loop around nothing takes, by number of processes.
-  defp loops(field, plan) do
+  defp loops(field) do
     field.processes()
     |> Enum.map(&entry(@empty, nil, &1))
-    |> Rounds.run(@loops, plan.run_ns)
+    |> Rounds.run(@loops, @loop_ns)
     |> Map.new(fn {{_empty, processes}, times} -> {processes, Enum.min(times)} end)
   end
 
