@@ -53,7 +53,7 @@ defmodule GrpcLb.Bench.Figures.Report do
       "`make bench figures` writes this page. #{measured(results)}",
       explanation(results),
       "## Budgets\n",
-      table(Budget.table(results.budgets)),
+      budgets(results),
       "## Where we lose\n",
       missed(results),
       beaten(results, fn _case -> true end),
@@ -68,7 +68,8 @@ defmodule GrpcLb.Bench.Figures.Report do
   end
 
   defp table({title, header, rows}) do
-    ["### ", title, "\n\n", Markdown.table(header, rows), "\n"]
+    {first, rest} = String.split_at(title, 1)
+    ["### ", String.upcase(first), rest, "\n\n", Markdown.table(header, rows), "\n"]
   end
 
   defp measured(%{machine: machine} = results) do
@@ -147,6 +148,11 @@ defmodule GrpcLb.Bench.Figures.Report do
 
   defp ratio(nil, _base), do: ""
   defp ratio(row, base), do: row.against[base].median
+
+  defp budgets(results) do
+    {_title, header, rows} = Budget.table(results.budgets)
+    Markdown.table(header, rows)
+  end
 
   defp missed(results) do
     case Losses.budgets(results) do
