@@ -5,4 +5,6 @@ File.rm_rf!(folder)
 File.mkdir_p!(folder)
 Code.prepend_path(folder)
 files = Path.wildcard(Path.join(__DIR__, "support/**/*.ex"))
-{:ok, _modules, _warnings} = Kernel.ParallelCompiler.compile_to_path(files, folder)
+
+{:ok, _modules, _warnings} =
+  Kernel.ParallelCompiler.compile_to_path(files, folder, return_diagnostics: true)

@@ -4,4 +4,4 @@
   "../../bench/support/**/*.ex"
   |> Path.expand(__DIR__)
   |> Path.wildcard()
-  |> Kernel.ParallelCompiler.compile()
+  |> Kernel.ParallelCompiler.compile(return_diagnostics: true)
