@@ -34,7 +34,7 @@ defmodule GRPC.Client.Stream do
             request_mod: nil,
             response_mod: nil,
             codec: GRPC.Codec.Proto,
-            server_stream: nil,
+            server_stream: false,
             canceled: false,
             compressor: nil,
             accepted_compressors: [],

@@ -3,7 +3,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
   # One RPC on the connection that the balancer picked. The stream that elixir-grpc hands from one
   # callback to the next carries it in its channel, in place of the payload of the inner adapter.
 
-  alias GrpcLb.Line
+  alias GrpcLb.{Line, LoadReport, Slots}
   alias GrpcLb.ElixirGrpc.{Answers, Holder, Outcome, Subchannel}
 
   @load_report "endpoint-load-metrics-bin"
@@ -11,7 +11,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
   # How long a call waits for a server that is connected to, which takes the adapters as long at most.
   @await_ms 5_000
 
-  @enforce_keys [:connection, :channel, :ticket, :again]
+  @enforce_keys [:connection, :channel, :slots, :counted, :again]
   defstruct [:error | @enforce_keys]
 
   @typedoc """
@@ -29,13 +29,15 @@ defmodule GrpcLb.ElixirGrpc.Call do
         }
 
   @typedoc """
-  `channel` is the one of the inner adapter. `again` makes the call once more, where that is possible.
+  `channel` is the one of the inner adapter. `counted` is the call as it is counted: among the `slots` of this
+  process, or a ticket. `again` makes the call once more, where that is possible.
   A call with an `error` was never sent, or cannot go on.
   """
   @type t :: %__MODULE__{
           connection: connection() | nil,
           channel: map() | nil,
-          ticket: GrpcLb.ticket() | nil,
+          slots: GrpcLb.Native.slots() | nil,
+          counted: Slots.call() | nil,
           again: (() -> stream :: map()) | nil,
           error: Exception.t() | nil
         }
@@ -64,10 +66,19 @@ defmodule GrpcLb.ElixirGrpc.Call do
   defp attempt(stream, connection, request, retries) do
     again = if retries > 0, do: fn -> attempt(stream, connection, request, retries - 1) end
 
-    case Line.checkout(connection.balancer, request.key) do
-      {:ok, fields, ticket} ->
+    slots = Slots.own()
+
+    case checkout(stream, connection, request, slots) do
+      {:ok, fields, counted} ->
         channel = Map.merge(%{stream.channel | adapter: connection.adapter}, fields)
-        call = %__MODULE__{connection: connection, channel: channel, ticket: ticket, again: again}
+
+        call = %__MODULE__{
+          connection: connection,
+          channel: channel,
+          slots: slots,
+          counted: counted,
+          again: again
+        }
 
         case guarded(call, fn -> request.send.(%{stream | channel: channel}) end) do
           {:ok, sent} -> carry(sent, if(request.whole?, do: call, else: %{call | again: nil}))
@@ -83,6 +94,14 @@ defmodule GrpcLb.ElixirGrpc.Call do
         fail(stream, not_picked(reason))
     end
   end
+
+  # elixir-grpc receives one answer to one request where it has sent that. A stream may go to other
+  # processes, and be forgotten.
+  defp checkout(%{server_stream: false}, connection, %{whole?: true, key: key}, slots),
+    do: Line.begin(connection.balancer, slots, key)
+
+  defp checkout(_stream, connection, request, _slots),
+    do: Line.checkout(connection.balancer, request.key)
 
   # What is left of the time.
   defp await(connection, timeout) do
@@ -105,7 +124,8 @@ defmodule GrpcLb.ElixirGrpc.Call do
     carry(stream, %__MODULE__{
       connection: nil,
       channel: nil,
-      ticket: nil,
+      slots: nil,
+      counted: nil,
       again: nil,
       error: error
     })
@@ -131,7 +151,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
   def cancel(stream) do
     case of(stream) do
       %{error: nil} = call ->
-        GrpcLb.complete(call.ticket, :cancelled)
+        count(call, :cancelled)
 
         case guarded(call, fn -> call.connection.adapter.cancel(inner(stream, call)) end) do
           {:ok, cancelled} -> cancelled
@@ -188,7 +208,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
 
   # The headers came, which is an answer. A list is the empty one of a server that sent nothing else.
   defp answered(%{server_stream: true}, answers, _meta, asked?, call) when not is_list(answers) do
-    GrpcLb.first_response(call.ticket)
+    GrpcLb.first_response(call.counted)
     Answers.new(answers, call, asked?)
   end
 
@@ -203,17 +223,19 @@ defmodule GrpcLb.ElixirGrpc.Call do
   def complete(call, how, trailers \\ nil)
 
   def complete(call, {:error, error}, _trailers) do
-    GrpcLb.complete(call.ticket, classified(call, error))
-    :ok
+    count(call, classified(call, error))
   end
 
   def complete(call, outcome, %{@load_report => report}) when is_binary(report) do
-    GrpcLb.complete(call.ticket, outcome, load_report: report)
-    :ok
+    count(call, outcome, LoadReport.to_native(report))
   end
 
   def complete(call, outcome, _no_report) do
-    GrpcLb.complete(call.ticket, outcome)
+    count(call, outcome)
+  end
+
+  defp count(call, outcome, report \\ nil) do
+    Slots.finish(call.slots, call.counted, GrpcLb.Call.native_outcome!(outcome), report)
     :ok
   end
 
@@ -221,7 +243,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
     call.connection.classify.(error)
   catch
     kind, reason ->
-      GrpcLb.complete(call.ticket, :cancelled)
+      count(call, :cancelled)
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 
@@ -239,7 +261,7 @@ defmodule GrpcLb.ElixirGrpc.Call do
       {:exit, reason}
 
     kind, reason ->
-      GrpcLb.complete(call.ticket, {:error, :raised})
+      count(call, {:error, :raised})
       :erlang.raise(kind, reason, __STACKTRACE__)
   end
 

@@ -125,10 +125,10 @@ impl Entry {
     }
 
     /// The time, and whether it is exact. To read a clock costs as much as all else that a call does, so
-    /// where only people look at latencies one call a tick is timed: the first.
+    /// where only people look at latencies one call a tick is timed: the first; and all until one is known.
     #[inline]
     fn time_of_begin(&self, clock: &impl Clock) -> (Time, bool) {
-        if !self.shared.times_calls() {
+        if !self.shared.times_calls() && self.load.is_measured() {
             let last = self.load.last_begun();
             if clock.last_tick().is_some_and(|tick| tick <= last) {
                 return (last, false);

@@ -377,6 +377,19 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       eventually(fn -> counts(channel) == %{1 => {0, 0, 0}} end)
     end
 
+    test "makes no ticket where it has one request and one answer", context do
+      [channel] = connect(context, [1])
+
+      for {stream, slot?} <- [{%{server_stream: false}, true}, {%{server_stream: true}, false}] do
+        sent = request(channel, {:ok, 1}, [], stream)
+        assert is_integer(sent.channel.adapter_payload.counted) == slot?
+        assert {:ok, _answer} = Adapter.receive_data(sent, [])
+      end
+
+      sent = Adapter.send_headers(%GRPC.Client.Stream{channel: channel, server_stream: false}, [])
+      assert is_reference(sent.channel.adapter_payload.counted)
+    end
+
     test "has the key that its headers have" do
       for {headers, metadata, stream, key} <- [
             {[], %{}, %{}, nil},

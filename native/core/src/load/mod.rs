@@ -228,6 +228,12 @@ impl Load {
         }
     }
 
+    /// Whether any of its calls has told a latency.
+    #[inline]
+    pub(crate) fn is_measured(&self) -> bool {
+        self.measured.load(Ordering::Relaxed)
+    }
+
     /// See [`Cohorts::last_joined`].
     #[inline]
     pub(crate) fn last_begun(&self) -> Time {

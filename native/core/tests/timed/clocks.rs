@@ -117,6 +117,17 @@ fn calls_that_last_longer_than_a_tick_are_all_timed() {
 }
 
 #[test]
+fn the_first_call_that_succeeds_is_timed() {
+    let calls = Calls::new(policies()[0].clone(), 1);
+    for outcome in [Outcome::Failure, Outcome::Cancelled, Outcome::Success] {
+        assert_eq!(calls.first().latency_ns, None);
+        calls.run(outcome, Duration::from_nanos(300));
+    }
+    let latency = calls.first().latency_ns.unwrap();
+    assert!((latency - 300.0).abs() < 1e-3, "{latency}");
+}
+
+#[test]
 fn a_call_that_is_not_timed_tells_no_latency_and_its_age_to_a_tick() {
     let calls = Calls::new(policies()[0].clone(), 1);
     calls.run(Outcome::Success, Duration::from_micros(1));
