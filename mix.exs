@@ -7,7 +7,7 @@ defmodule GrpcLb.MixProject do
 
   @guides Enum.map(
             ~w(installing choosing_a_policy connections elixir_grpc transports routing_pools
-               sticky_routing testing performance architecture),
+               sticky_routing testing observing performance architecture),
             &"guides/#{&1}.md"
           )
 
@@ -80,7 +80,7 @@ defmodule GrpcLb.MixProject do
           ~r/^GrpcLb\.Resolver/
         ],
         Pools: [~r/^GrpcLb\.Pool/],
-        "In production": [~r/^GrpcLb\.(Telemetry|Metrics|Dashboard)/],
+        "In production": [~r/^GrpcLb\.(Telemetry|Metrics|Log|Dashboard)/],
         "elixir-grpc": [~r/^GrpcLb\.ElixirGrpc/]
       ]
     ]

@@ -2,7 +2,7 @@ defmodule GrpcLb.Call do
   # Begins a call, makes it and ends it: `run/3` of balancers, connections and pools.
   @moduledoc false
 
-  alias GrpcLb.{Line, LoadReport, Native, Options, Slots}
+  alias GrpcLb.{CallEvent, Line, LoadReport, Native, Options, Slots}
 
   @options [
     key: [
@@ -26,6 +26,11 @@ defmodule GrpcLb.Call do
       a function from the result to the load report that came with it, see `GrpcLb.LoadReport`, or to
       `nil`.
       """
+    ],
+    telemetry: [
+      type: {:one_of, [true, false]},
+      default: false,
+      doc: "whether the call is told as `[:grpc_lb, :call, :stop]`, see `GrpcLb.Telemetry`."
     ]
   ]
 
@@ -54,6 +59,7 @@ defmodule GrpcLb.Call do
   @type options :: %{
           required(:key) => term(),
           required(:outcome) => (result :: term() -> GrpcLb.outcome()) | nil,
+          required(:telemetry) => boolean(),
           required(:load_report) => (result :: term() -> LoadReport.t() | nil) | nil,
           optional(:wait_for_ready) => wait()
         }
@@ -109,7 +115,7 @@ defmodule GrpcLb.Call do
     slots = Slots.own()
 
     with {:ok, value, call} <- Line.begin(balancer, slots, options.key),
-         do: make(slots, call, value, fun, options)
+         do: make(balancer, slots, call, value, fun, options)
   end
 
   @doc "Reads the arguments of a run that can wait until there is something to pick."
@@ -123,6 +129,51 @@ defmodule GrpcLb.Call do
 
   defp read!(fun, _opts, _prepared) do
     raise ArgumentError, "fun must be a function of one argument, got: #{inspect(fun)}"
+  end
+
+  @doc "As `make/5`, and the call is told if its options say so."
+  @spec make(
+          CallEvent.whose(),
+          Native.slots(),
+          Slots.call(),
+          value :: term(),
+          (term() -> result),
+          options()
+        ) :: result
+        when result: term()
+  def make(_whose, slots, call, value, fun, %{telemetry: false} = options),
+    do: make(slots, call, value, fun, options)
+
+  def make(whose, slots, call, value, fun, options) do
+    CallEvent.tell(whose, value, fn keep ->
+      # What it has ended as where it does not come further.
+      keep.(:error)
+
+      calling = fn value ->
+        result = fun.(value)
+        keep.(:cancelled)
+        result
+      end
+
+      make(slots, call, value, calling, judged(options, keep))
+    end)
+  end
+
+  defp judged(%{outcome: judge, load_report: reported} = options, keep) do
+    told = fn result ->
+      outcome = if judge, do: judge.(result), else: outcome(result)
+      keep.(native_outcome!(outcome))
+      outcome
+    end
+
+    # The call is cancelled where a report is malformed, which is to be known before it is told.
+    checked = fn result ->
+      report = reported.(result)
+      if report, do: LoadReport.to_native(report)
+      report
+    end
+
+    %{options | outcome: told, load_report: reported && checked}
   end
 
   @doc "Calls `fun` with the value of a call that has begun, and ends the call."

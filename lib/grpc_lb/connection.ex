@@ -669,7 +669,7 @@ defmodule GrpcLb.Connection do
 
     with {:ok, value, call} <-
            begin(handle, balancer, slots, options.key, options.wait_for_ready),
-         do: Call.make(slots, call, value, fun, options)
+         do: Call.make(balancer, slots, call, value, fun, options)
   end
 
   def run(other, _fun, _opts), do: no_handle!(other)

@@ -736,6 +736,19 @@ defmodule GrpcLb.Native do
   def info(_balancer), do: not_loaded()
 
   @doc """
+  The name that the balancer was given, or `nil`. See `:name` of `GrpcLb.new/3`.
+
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
+  node.
+
+      iex> {:ok, lb} = GrpcLb.new(:random, [], name: "payments")
+      iex> GrpcLb.Native.name(lb)
+      "payments"
+  """
+  @spec name(balancer() | GrpcLb.view()) :: term()
+  def name(_balancer), do: not_loaded()
+
+  @doc """
   Closes the balancer. See `GrpcLb.close/1`.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this

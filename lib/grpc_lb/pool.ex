@@ -540,7 +540,7 @@ defmodule GrpcLb.Pool do
     slots = Slots.own()
 
     with {:ok, value, call} <- begin(pool, slots, options.key, options.wait_for_ready),
-         do: Call.make(slots, call, value, fun, options)
+         do: Call.make(pool, slots, call, value, fun, options)
   end
 
   defp begin(pool, slots, key, wait) do

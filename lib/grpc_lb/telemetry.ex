@@ -14,6 +14,11 @@ defmodule GrpcLb.Telemetry do
     name: "the balancer's name, see `:name` of `GrpcLb.new/3`; `nil` if it has none",
     balancer: "its reference"
   ]
+  @members [
+    name: "the pool's name",
+    balancer: "its balancer",
+    ids: "the members' pids"
+  ]
   @of_balancer @balancer ++ [id: "the backend's id"]
   # What the native side decides, by its word for it.
   @decided %{
@@ -23,7 +28,8 @@ defmodule GrpcLb.Telemetry do
     slow_start_left: [:grpc_lb, :slow_start, :left],
     panic_entered: [:grpc_lb, :panic, :entered],
     panic_left: [:grpc_lb, :panic, :left],
-    overloaded: [:grpc_lb, :balancer, :overloaded]
+    overloaded: [:grpc_lb, :balancer, :overloaded],
+    died: [:grpc_lb, :member, :died]
   }
   @panic [
     healthy: "how many backends are healthy",
@@ -222,6 +228,45 @@ defmodule GrpcLb.Telemetry do
         count: "how many did since that was told last, with those that then waited for room"
       ],
       metadata: @balancer
+    },
+    %{
+      name: [:grpc_lb, :member, :joined],
+      doc: """
+      Members are listed in a pool that were not. Emitted by who has a member join, and of members of
+      other nodes by a process of the pool.
+      """,
+      measurements: [count: "how many of `:ids` are new"],
+      metadata: @members
+    },
+    %{
+      name: [:grpc_lb, :member, :left],
+      doc: """
+      Members have left a pool: `GrpcLb.Pool.leave/2` was called, or they were members of another node and
+      left, died, or went with it. Emitted as `[:grpc_lb, :member, :joined]` is.
+      """,
+      measurements: [count: "how many of `:ids` were listed"],
+      metadata: @members
+    },
+    %{
+      name: [:grpc_lb, :member, :died],
+      doc: """
+      A process of this node has died and left the list with that: a member of a pool, or an owner of a
+      backend of a balancer with `on_owner_death: :remove`. Emitted as what balancers decide.
+      """,
+      measurements: [],
+      metadata: @balancer ++ [id: "the backend's id, which is the pid of a pool's member"]
+    },
+    %{
+      name: [:grpc_lb, :call, :stop],
+      doc:
+        "A call that was made with `run/3` and `telemetry: true` is over. Emitted by its caller.",
+      measurements: [duration: "how long it took, from when it had a backend"],
+      metadata:
+        @balancer ++
+          [
+            value: "the value that its function was given",
+            outcome: "how it ended: `:ok`, `:error`, `:transport_error` or `:cancelled`"
+          ]
     },
     %{
       name: [:grpc_lb, :balancer, :measured],

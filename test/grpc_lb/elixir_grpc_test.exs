@@ -116,7 +116,9 @@ defmodule GrpcLb.ElixirGrpcTest do
 
     test "refuses what are no options" do
       for policy <- @policies, opts <- [nil, %{}, [1 | 2], [{"channels", []}], :channels] do
-        assert_raise ArgumentError, ~r/options must be a keyword list/, fn -> policy.init(opts) end
+        assert_raise ArgumentError, ~r/options must be a keyword list/, fn ->
+          policy.init(opts)
+        end
       end
     end
 

@@ -21,7 +21,7 @@ defmodule GrpcLb.MetricsTest do
   end
 
   # For as long as the test runs.
-  defp kept({:ok, lb}), do: Process.put(lb, lb)
+  defp kept({:ok, lb}), do: Process.put(lb, lb) || lb
 
   test "the parser finds what is wrong" do
     for {text, wrong} <- [
@@ -51,7 +51,7 @@ defmodule GrpcLb.MetricsTest do
     assert Enum.sort([value, other]) == [1, 2]
     GrpcLb.complete(ticket, :ok)
     GrpcLb.complete(failing, {:error, :refused})
-    {:ok, ^value, _ticket} = GrpcLb.checkout(lb)
+    {:ok, ^value, open} = GrpcLb.checkout(lb)
     ids = %{1 => "10.0.0.1:50051", 2 => ":b"}
     {good, bad} = {ids[value], ids[other]}
 
@@ -68,6 +68,7 @@ defmodule GrpcLb.MetricsTest do
     assert read[{"grpc_lb_backend_latency_seconds", good}] == 0.25
     # It has none to tell of.
     refute is_map_key(read, {"grpc_lb_backend_latency_seconds", bad})
+    GrpcLb.complete(open, :ok)
     GrpcLb.close(lb)
     assert read(name) == %{}
   end
@@ -141,6 +142,8 @@ defmodule GrpcLb.MetricsTest do
       assert left in [[], [:latency]]
       assert %{in_flight: 0, ejected: 0, weight: 1.0} = measured
     end
+
+    GrpcLb.close(lb)
   end
 
   test "metrics need their package" do
@@ -152,7 +155,7 @@ defmodule GrpcLb.MetricsTest do
   # Debian's package is prometheus.
   if promtool = System.find_executable("promtool") do
     test "promtool finds nothing wrong", %{name: name} do
-      {:ok, lb} = GrpcLb.new(:least_request, ["a\"\n\\", :b], name: name)
+      lb = kept(GrpcLb.new(:least_request, ["a\"\n\\", :b], name: name))
       GrpcLb.run(lb, fn _value -> :ok end)
       file = Path.join(System.tmp_dir!(), "grpc_lb_metrics_#{System.unique_integer([:positive])}")
       File.write!(file, Metrics.text())

@@ -61,6 +61,34 @@ defmodule GrpcLb.PoolTest do
       assert %{name: ^pool} = GrpcLb.info(balancer)
     end
 
+    test "who joins, leaves and dies is told", %{pool: pool} do
+      GrpcLb.Test.Telemetry.attach_all()
+      test = self()
+      on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, test}]) end)
+      start_pool!(pool)
+      {:ok, %{balancer: balancer}} = GrpcLb.Pool.Handle.fetch(pool)
+      [a, b] = for _ <- 1..2, do: idle()
+
+      told = fn event, measured, rest ->
+        metadata = Map.merge(%{name: pool, balancer: balancer}, rest)
+        assert_receive {:event, [:grpc_lb, :member, ^event], ^measured, ^metadata}
+      end
+
+      for pid <- [a, b] do
+        :ok = Pool.join(pool, pid)
+        told.(:joined, %{count: 1}, %{ids: [pid]})
+      end
+
+      # Nothing that is new.
+      :ok = Pool.join(pool, a)
+      :ok = Pool.leave(pool, a)
+      told.(:left, %{count: 1}, %{ids: [a]})
+      :ok = Pool.leave(pool, a)
+      kill([b])
+      told.(:died, %{}, %{id: b})
+      refute_received {:event, [:grpc_lb, :member, _event], _measured, %{name: ^pool}}
+    end
+
     test "workers join by themselves, each a child with an id of its own", %{pool: pool} do
       supervisor = start_pool!(pool, size: 3, worker: {PoolWorker, {pool, []}})
 

@@ -8,7 +8,7 @@ defmodule GrpcLb.Pool.Membership do
   # the balancer lists. It can have looked just before the change, so it is asked once more.
 
   alias GrpcLb.Pool.{Feed, Handle, Preference}
-  alias GrpcLb.{Interned, Key, Native, Waiters}
+  alias GrpcLb.{Interned, Key, Native, Telemetry, Waiters}
 
   @typedoc "A member: its pid, what a pick returns, its weight."
   @type member :: {pid(), value :: term(), weight :: non_neg_integer()}
@@ -55,7 +55,7 @@ defmodule GrpcLb.Pool.Membership do
     add(handle, [backend(handle, member, %{owner: pid})])
   end
 
-  def make(handle, {:leave, pid}), do: GrpcLb.remove(handle.balancer, [pid])
+  def make(handle, {:leave, pid}), do: remove(handle, [pid])
 
   @doc "Lists members of other nodes; their nodes' scopes watch them."
   @spec add_remote(Handle.t(), [member()]) :: result()
@@ -71,16 +71,30 @@ defmodule GrpcLb.Pool.Membership do
   end
 
   @spec remove_remote(Handle.t(), [pid()]) :: result()
-  def remove_remote(handle, pids), do: GrpcLb.remove(handle.balancer, pids)
+  def remove_remote(handle, pids), do: remove(handle, pids)
 
   defp add(handle, backends) do
     result = Interned.change(handle.balancer, backends, &Native.add(handle.balancer, &1))
 
     with {:ok, %{added: added, kept: kept}} <- result do
       Waiters.notify(handle.waiters, added + kept)
+      tell(handle, :joined, added, for({pid, _value, _opts} <- backends, do: pid))
     end
 
     result
+  end
+
+  defp remove(handle, pids) do
+    result = GrpcLb.remove(handle.balancer, pids)
+    with {:ok, %{removed: removed}} <- result, do: tell(handle, :left, removed, pids)
+    result
+  end
+
+  defp tell(_handle, _event, 0, _pids), do: :ok
+
+  defp tell(%Handle{balancer: balancer, options: options}, event, count, pids) do
+    metadata = %{name: options.name, balancer: balancer, ids: pids}
+    Telemetry.execute([:grpc_lb, :member, event], %{count: count}, metadata)
   end
 
   @doc "All members as the balancer knows them, with a preference local ones first."

@@ -75,6 +75,7 @@ impl Config {
     /// Whether there can be [events](crate::Event) although nothing is timed.
     pub fn is_eventful(&self) -> bool {
         self.panic_threshold > 0
+            || self.on_owner_death == OnOwnerDeath::Remove
             || self.max_requests.is_some()
             || self.max_requests_per_backend.is_some()
     }

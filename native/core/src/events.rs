@@ -35,6 +35,11 @@ pub enum Event<T> {
         /// Which.
         id: T,
     },
+    /// A backend has left the list because its owner has died.
+    Died {
+        /// Which.
+        id: T,
+    },
     /// So few backends are healthy that others are picked, too; or enough are again.
     Panic {
         /// Of which priority, if each is judged for itself.

@@ -30,6 +30,7 @@ rustler::atoms! {
     cursor,
     decay,
     default_rtt,
+    died,
     down,
     drained,
     draining,

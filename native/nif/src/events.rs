@@ -126,6 +126,10 @@ fn encode<'a>(env: Env<'a>, (about, event): &(Arc<About>, Event<Value>)) -> Term
             atoms::slow_start_left(),
             fields(env, &[(atoms::id(), id.to_term(env))]),
         ),
+        Event::Died { id } => (
+            atoms::died(),
+            fields(env, &[(atoms::id(), id.to_term(env))]),
+        ),
         Event::Panic {
             priority,
             begins,

@@ -116,6 +116,7 @@ vm::library! {
         DirtyCpu control::report(Balancer, id, report);
         DirtyCpu control::successes(Balancer, id);
         DirtyCpu look::info(Balancer | View);
+        DirtyCpu look::name(Balancer | View);
         Normal look::summary(Balancer | View);
         DirtyCpu control::close(Balancer);
         DirtyCpu control::close_draining(Balancer);

@@ -48,6 +48,15 @@ pub(crate) fn info<'a, L: Look>(
     Ok(encode_info(env, &info, looked_at.listed()))
 }
 
+/// `name(balancer) -> term`
+pub(crate) fn name<'a, L: Look>(
+    env: Env<'a>,
+    looked_at: &Object<L>,
+    []: [Term<'a>; 0],
+) -> Answer<'a> {
+    Ok(encode_name(env, looked_at.listed()))
+}
+
 /// `summary(balancer) -> map`, on a normal scheduler: it takes no lock.
 pub(crate) fn summary<'a, L: Look>(
     env: Env<'a>,

@@ -70,6 +70,14 @@ defmodule GrpcLb.Test.Peer.Heralding do
     Native.events()
   end
 
+  @doc "Runs a guide in which a handler is attached."
+  def run_guide(code, guide) do
+    # What is logged is part of the guide, and not of the output of tests.
+    :logger.set_primary_config(:level, :none)
+    GrpcLb.Test.Telemetry.install()
+    GrpcLb.Test.Guide.run(code, guide)
+  end
+
   defp refuse(name) do
     {:ok, lb} = GrpcLb.new(:round_robin, [:a], name: name, max_requests: 0)
     {:error, :overloaded} = GrpcLb.checkout(lb)

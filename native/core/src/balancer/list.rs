@@ -10,6 +10,7 @@ use super::compare::Difference;
 use super::results::{Changes, Drained, MemberError};
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State};
 use crate::drain::Drain;
+use crate::events::Event;
 use crate::members::MemberKey;
 use crate::time::Time;
 
@@ -170,7 +171,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
                     member.owner_dead = true;
                     change.lose_owner(key);
                 }
-                OnOwnerDeath::Remove => change.remove(key),
+                OnOwnerDeath::Remove => {
+                    change
+                        .writer
+                        .tell(|writer| Event::Died { id: writer.id(key) });
+                    change.remove(key);
+                }
             }
         }
         change.update_subset(None);

@@ -1,6 +1,6 @@
 //! What a balancer decides, as it is told.
 
-use grpc_lb_core::{Cause, Event, Events, Rule};
+use grpc_lb_core::{Cause, Event, Events, OnOwnerDeath, Rule};
 
 use super::*;
 
@@ -246,4 +246,43 @@ fn nothing_is_kept_for_nobody_and_little_for_who_does_not_ask() {
     let kept = Events::<u32>::MOST;
     assert_eq!((told.events.len(), told.lost), (kept, 99 - kept as u64));
     assert!(fleet.balancer.take_events(&Unowned).is_empty());
+}
+
+#[test]
+fn a_death_is_told_where_it_ends_a_backend() {
+    for (on_owner_death, told) in [(OnOwnerDeath::Keep, 0), (OnOwnerDeath::Remove, 1)] {
+        let config = Config {
+            on_owner_death,
+            ..Config::from(round_robin())
+        };
+        assert_eq!(config.is_eventful(), told > 0);
+        let fleet = Fleet::listening(config, 0);
+        let owner = Owner(NonZeroU64::MIN);
+        let owned = Backend {
+            owner: Some(owner),
+            ..Backend::new(7, 7)
+        };
+        let list = [Backend::new(6, 6), owned];
+        fleet.balancer.reconcile(&list, &Watched, Time(0)).unwrap();
+        assert!(fleet.balancer.note_death(owner));
+        fleet.balancer.remove_dead(&Unowned);
+        assert_eq!(fleet.events(), vec![Event::Died { id: 7 }; told]);
+    }
+}
+
+/// Watches whoever it is given.
+struct Watched;
+
+impl Owners for Watched {
+    type Watch = ();
+
+    fn watch(&self, _owner: Owner) -> Option<()> {
+        Some(())
+    }
+
+    fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, _owner: Owner) -> bool {
+        true
+    }
 }
