@@ -688,7 +688,11 @@ defmodule GrpcLb do
   """
   @spec describe(balancer() | view()) :: :ok
   def describe(balancer) do
-    with {:ok, sample} <- Sample.take(Native.summary(balancer).number) do
+    sample = Sample.take(Native.summary(balancer).number)
+    # By its number alone one finds only what lives: where this is the last reference, until here.
+    Native.summary(balancer)
+
+    with {:ok, sample} <- sample do
       sample |> Description.block(Terminal.columns(), Terminal.there?()) |> Terminal.write()
     else
       :error -> IO.puts("this balancer has gone")

@@ -206,7 +206,9 @@ defmodule GrpcLb.Test.Peer.OddTerms do
     settings = settings(outlier_detection: detection, slow_start: [window: 1])
     new = &Native.new({:random, %{}}, [], &1)
 
-    for {path, wrong} <- replaced(settings, term, []), do: {path, fn -> new.(wrong) end}
+    # A name is any term.
+    for {path, wrong} <- replaced(Map.delete(settings, :name), term, []),
+        do: {path, fn -> new.(wrong) end}
   end
 
   defp settings(opts), do: GrpcLb.Settings.to_native(opts, {:random, %{}})
