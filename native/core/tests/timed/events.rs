@@ -133,7 +133,15 @@ fn a_panic_is_told_when_it_begins_and_when_it_is_over() {
     fleet.set(3, State::Ready, seconds(1));
     fleet.set(2, State::Ready, seconds(1));
     assert_eq!(fleet.events(), [panic(false, 2, 4)]);
-    // Where nobody is listed, nobody panics.
+    // Where nobody counts, or is listed, nobody panics.
+    for id in 1..=4 {
+        fleet.set(id, State::Draining, seconds(1));
+    }
+    let told = fleet.events();
+    assert_eq!(
+        told.last().unwrap_or(&panic(false, 0, 0)),
+        &panic(false, 0, 0)
+    );
     fleet.reconcile(0, seconds(2));
     assert_eq!(fleet.events(), []);
 }
