@@ -1,10 +1,10 @@
 defmodule GrpcLb.SlotsTest do
-  # What is left of memory is measured.
   use ExUnit.Case, async: false
 
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.{Native, Slots}
+  alias GrpcLb.Test.Peer
 
   defp balancer(policy \\ :least_request, backends \\ [:a], opts \\ []) do
     {:ok, lb} = GrpcLb.new(policy, backends, opts)
@@ -283,17 +283,9 @@ defmodule GrpcLb.SlotsTest do
     end
 
     test "give back the memory of a burst, though a call of it goes on" do
-      lb = balancer()
-      slots = Native.slots()
-      before = resident()
-      [last | others] = for _ <- 1..400_000, do: begin_call(lb, slots)
-      at_most = resident()
-      for slot <- others, do: :ok = Native.complete(slots, slot, :ok, nil, nil)
-      :erlang.garbage_collect()
-      held = 400_000 * 40
-      assert at_most - before > held
-      assert resident() - before < at_most - before - held / 2
-      assert Native.complete(slots, last, :ok, nil, nil) == :ok
+      {before, meanwhile, left} = Peer.run(Peer.start(), Peer.Slots, :burst, [1_000_000])
+      assert meanwhile - before > 40_000_000
+      assert left - before < (meanwhile - before) / 4
     end
   end
 
@@ -307,16 +299,6 @@ defmodule GrpcLb.SlotsTest do
   def end_call(slots, slot, test) do
     receive do: (:wake_up -> :ok)
     send(test, {:ended, Native.complete(slots, slot, :ok, nil, nil)})
-  end
-
-  defp begin_call(lb, slots) do
-    {:ok, :a, slot} = Native.begin_call(lb, slots)
-    slot
-  end
-
-  defp resident do
-    [_, pages | _] = "/proc/self/statm" |> File.read!() |> String.split()
-    String.to_integer(pages) * 4_096
   end
 
   @tag :concurrency
