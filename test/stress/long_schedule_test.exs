@@ -168,6 +168,24 @@ defmodule GrpcLb.Stress.LongScheduleTest do
     end
   end
 
+  describe "a list that is offered" do
+    test "is compared in turns, and one backend of it is replaced" do
+      for n <- [2_000, 16_000] do
+        assert_short(
+          fn ->
+            list = for i <- 1..n, do: {i, %{id: i, tags: ["some", "value"]}}
+            {:ok, lb} = GrpcLb.new(:round_robin, list)
+            {lb, list, [{:new, %{id: :new, tags: ["some", "value"]}} | tl(list)]}
+          end,
+          fn {lb, list, other} ->
+            {:ok, %{added: 0}} = GrpcLb.reconcile(lb, list)
+            {:ok, %{added: 1}} = GrpcLb.reconcile(lb, other)
+          end
+        )
+      end
+    end
+  end
+
   describe "a list of half a million" do
     @n 500_000
 
