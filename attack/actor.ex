@@ -146,6 +146,10 @@ defmodule GrpcLb.Attack.Actor do
         do: judge(error, __STACKTRACE__, mfa, arguments, seed),
         else: :refused
   catch
+    # A server that its caller names, and that is none or gone, as any other.
+    :exit, {_reason, {GenServer, _function, [server | _]}} when server == hd(arguments) ->
+      :refused
+
     _kind, :rogue ->
       :raised_by_users
 

@@ -29,6 +29,8 @@ defmodule GrpcLb.Attack.Builds do
     for which <- [:other, :own], reduce: %{} do
       sums ->
         load(builds, which)
+        # Else that is done once in a minute.
+        GrpcLb.Eraser.erase()
         Map.merge(sums, GrpcLb.Native.live_counts(), fn _what, one, other -> one + other end)
     end
   end

@@ -82,6 +82,11 @@ defmodule GrpcLb.Attack.Campaign do
   defp clear do
     Stash.delete()
 
+    for pid <- Process.list(),
+        {:dictionary, dictionary} <- [Process.info(pid, :dictionary)],
+        match?({GrpcLb.Dashboard.Server, _, _}, dictionary[:"$initial_call"]),
+        do: GenServer.stop(pid)
+
     for {key, _pid} <-
           Registry.select(GrpcLb.Registry, [{{:"$1", :"$2", :_}, [], [{{:"$1", :"$2"}}]}]) do
       name = with {_module, name} <- key, do: name
@@ -96,7 +101,7 @@ defmodule GrpcLb.Attack.Campaign do
     {before, now} = report.memory
 
     for what <- [:memory, :resident, :atoms, :tables, :persistent_terms, :ports],
-        do: IO.puts("#{what}: #{before[what]} before, #{now[what]} after")
+        do: IO.puts("#{what}: #{size(before[what])} before, #{size(now[what])} after")
 
     turns = report.turns.turns
     all = turns |> Map.values() |> Enum.map(&elem(&1, 0)) |> Enum.sum()
@@ -121,6 +126,9 @@ defmodule GrpcLb.Attack.Campaign do
     IO.puts(if well?, do: "attack: nothing found", else: "attack: FAILED")
     well?
   end
+
+  defp size(list) when is_list(list), do: length(list)
+  defp size(number), do: number
 
   defp table(counts) do
     for {function, o} <- Enum.sort(counts) do

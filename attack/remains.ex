@@ -14,8 +14,8 @@ defmodule GrpcLb.Attack.Remains do
     %{
       native: Builds.live_counts(builds),
       processes: MapSet.new(Process.list()),
-      ports: length(Port.list()),
-      tables: length(:ets.all()),
+      ports: Enum.map(Port.list(), &Port.info(&1, :name)),
+      tables: Enum.map(:ets.all(), &:ets.info(&1, :name)),
       persistent_terms: :persistent_term.info().count,
       keys: for({key, _value} <- :persistent_term.get(), not of_logger?(key), do: key),
       atoms: :erlang.system_info(:atom_count),
@@ -39,13 +39,13 @@ defmodule GrpcLb.Attack.Remains do
   end
 
   @doc "Looks until nothing is left that was not there before, for half a minute at most. Returns what is left."
-  def left(before, builds, tries \\ 60) do
+  def left(before, builds, tries \\ 15) do
     now = look(builds)
 
     case difference(before, now) do
       [] -> {[], now}
       left when tries == 0 -> {left, now}
-      _left -> Process.sleep(500) && left(before, builds, tries - 1)
+      _left -> Process.sleep(2_000) && left(before, builds, tries - 1)
     end
   end
 
@@ -54,14 +54,18 @@ defmodule GrpcLb.Attack.Remains do
 
     more =
       for what <- [:ports, :tables],
-          now[what] > before[what],
-          do: {what, now[what] - before[what]}
+          new = now[what] -- before[what],
+          new != [] and length(now[what]) > length(before[what]),
+          do: {what, new}
 
     native ++
       more ++
-      Enum.map(now.keys -- before.keys, &{:persistent_term, &1}) ++
+      literals(now.keys -- before.keys) ++
       processes(before, now) ++ grown(before, now)
   end
+
+  defp literals([]), do: []
+  defp literals(keys), do: [{:persistent_terms, length(keys), Enum.take(keys, 5)}]
 
   # One that was killed has another in its place.
   defp processes(before, now) do
