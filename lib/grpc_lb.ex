@@ -64,7 +64,7 @@ defmodule GrpcLb do
           closed: boolean(),
           malformed_reports: non_neg_integer(),
           layers: [layer_info()],
-          table: %{entries: pos_integer(), bytes: pos_integer()} | nil,
+          table: %{entries: non_neg_integer(), bytes: non_neg_integer()} | nil,
           backends: [backend_info()]
         }
 
