@@ -10,6 +10,7 @@ defmodule GrpcLb.Log do
     well: {:notice, "it is well again"}
   ]
 
+  @defaults Map.new(@kinds, fn {kind, {level, _doc}} -> {kind, level} end)
   @levels [:emergency, :alert, :critical, :error, :warning, :notice, :info, :debug]
 
   # So many of one kind of a balancer are logged in a window, and so many of all.
@@ -63,8 +64,8 @@ defmodule GrpcLb.Log do
       :warning
   """
   @spec level(kind()) :: :logger.level() | false
-  def level(kind) do
-    {default, _doc} = Keyword.fetch!(@kinds, kind)
+  def level(kind) when is_map_key(@defaults, kind) do
+    default = @defaults[kind]
 
     case Application.get_env(:grpc_lb, :log, []) do
       false -> false
@@ -76,6 +77,11 @@ defmodule GrpcLb.Log do
 
   defp valid({_kind, level}, _default) when level == false or level in @levels, do: level
   defp valid(_other, default), do: default
+
+  def level(other) do
+    raise ArgumentError,
+          "kind must be #{GrpcLb.Options.one_of(Keyword.keys(@kinds))}, got: #{inspect(other)}"
+  end
 
   @doc false
   # `module` says it, whose level can be set, too: with `Logger.put_module_level/2`.

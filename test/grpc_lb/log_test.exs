@@ -161,5 +161,8 @@ defmodule GrpcLb.LogTest do
 
     for kind <- [:ejected, :unejected, :panic_entered, :panic_left, :overloaded, :failing, :well],
         do: assert(doc =~ "| `#{inspect(kind)}` | `#{inspect(Log.level(kind))}` |")
+
+    message = ~r/^kind must be :ejected or :unejected or .*, got: :nothing$/
+    assert_raise ArgumentError, message, fn -> Log.level(:nothing) end
   end
 end

@@ -30,6 +30,10 @@ defmodule GrpcLb.TickerTest do
     assert Peer.run(peer, Peer.Ticking, :forget) == :ok
   end
 
+  test "a clock keeps no name of one that is gone", %{peer: peer} do
+    assert Peer.run(peer, Peer.Ticking, :forget_names) == :ok
+  end
+
   test "it waits no longer than a process can", %{peer: peer} do
     assert {ms, true} = Peer.run(peer, Peer.Ticking, :wait_long)
     assert ms in 0xF0000000..0xFFFFFFFF

@@ -56,6 +56,16 @@ impl Balancer {
         }
     }
 
+    /// What is told of it beside what it has decided.
+    pub(crate) fn about(&self) -> &Arc<About> {
+        &self.listing.listed().about
+    }
+
+    /// Has people find it from now on.
+    pub(crate) fn show(&self) {
+        self.listing.show();
+    }
+
     /// Where random choices come from, if they are to repeat.
     #[inline]
     pub(crate) fn draws(&self) -> Option<&Draws> {
@@ -86,7 +96,7 @@ impl Balancer {
         let adopted = self.adopted.swap(true, Ordering::Relaxed);
         (!adopted).then(|| Driven {
             core: Arc::downgrade(&self.core),
-            about: Arc::clone(&self.listing.listed().about),
+            about: Arc::downgrade(self.about()),
         })
     }
 }

@@ -56,6 +56,7 @@ pub(crate) fn new<'a>(env: Env<'a>, [policy, backends, settings]: [Term<'a>; 3])
     if let Some(owner) = owner {
         balancer.set_owner(owner, &monitors);
     }
+    balancer.show();
     ticker::adopt(env, &balancer);
     ticker::wake(env, &balancer);
     Ok((atoms::ok(), balancer.to_term(env)).encode(env))

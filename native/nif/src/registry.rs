@@ -1,6 +1,6 @@
 //! The balancers of this build that live, for people to look at. Nothing in here keeps one.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use grpc_lb_core::Owner;
@@ -22,6 +22,8 @@ pub(crate) struct Listed {
     /// Whether values are to come interned. Those that do not are copied.
     pub(crate) interns: bool,
     pub(crate) core: Weak<Core>,
+    /// Whether it has its first list: nobody is shown one that is being made, and may be refused.
+    made: AtomicBool,
 }
 
 /// A balancer's place in the registry, which it has for as long as this lives.
@@ -48,9 +50,16 @@ impl Listing {
             clock,
             interns,
             core: Arc::downgrade(core),
+            made: AtomicBool::new(false),
         });
         let slot = shelf(number).lock().put(Arc::clone(&listed));
         Listing { listed, slot }
+    }
+
+    /// From now on it is found.
+    pub(crate) fn show(&self) {
+        // Release: pairs with the Acquire in `some`, so that who finds it sees its first list.
+        self.listed.made.store(true, Ordering::Release);
     }
 
     pub(crate) fn listed(&self) -> &Listed {
@@ -155,8 +164,9 @@ impl Shelf {
     fn some(&self, from: usize) -> Option<Vec<Arc<Listed>>> {
         let slots = self.slots.get(from..).filter(|slots| !slots.is_empty())?;
         let taken = slots.iter().take(AT_A_TIME).filter_map(|slot| match slot {
-            Slot::Taken(listed) => Some(Arc::clone(listed)),
-            Slot::Free { .. } => None,
+            // Acquire: see `Listing::show`.
+            Slot::Taken(listed) if listed.made.load(Ordering::Acquire) => Some(Arc::clone(listed)),
+            Slot::Taken(_) | Slot::Free { .. } => None,
         });
         Some(taken.collect())
     }

@@ -34,7 +34,7 @@ pub(crate) fn adopt(env: Env, balancer: &Object<Balancer>) {
     let Some(driven) = balancer.adopt() else {
         return;
     };
-    driven.about.refer(Handle::keep(balancer).to_term(env));
+    balancer.about().refer(Handle::keep(balancer).to_term(env));
     match balancer.clock() {
         Clock::System => BALANCERS.add(driven),
         Clock::Manual(clock) => clock.drive(driven),

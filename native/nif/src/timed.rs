@@ -18,7 +18,7 @@ use crate::value::Core;
 #[derive(Clone)]
 pub(crate) struct Driven {
     pub(crate) core: Weak<Core>,
-    pub(crate) about: Arc<About>,
+    pub(crate) about: Weak<About>,
 }
 
 impl Driven {
@@ -30,7 +30,7 @@ impl Driven {
     pub(crate) fn upgrade(&self) -> Option<Live> {
         Some(Live {
             core: self.core.upgrade()?,
-            about: Arc::clone(&self.about),
+            about: self.about.upgrade()?,
         })
     }
 }

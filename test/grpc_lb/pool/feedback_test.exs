@@ -200,7 +200,7 @@ defmodule GrpcLb.Pool.FeedbackTest do
     test "completes the call when it raises", %{pool: pool} do
       start_pool!(pool)
       join!(pool, [{:not, :a, :server}])
-      assert_raise FunctionClauseError, fn -> Pool.call(pool, :who) end
+      assert_raise ArgumentError, ~r/must be a server/, fn -> Pool.call(pool, :who) end
       assert counts(pool, {:not, :a, :server}) == {0, 1, 0}
     end
   end

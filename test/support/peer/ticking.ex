@@ -85,6 +85,26 @@ defmodule GrpcLb.Test.Peer.Ticking do
     eventually(fn -> GrpcLb.Native.tick() == :infinity end)
   end
 
+  @doc "A clock that does not move knows balancers that are gone. Their names are gone with them."
+  def forget_names do
+    clock = GrpcLb.Clock.manual()
+
+    {pid, monitor} =
+      spawn_monitor(fn ->
+        for n <- 1..10 do
+          opts = [name: %{number: n}, clock: clock, outlier_detection: [consecutive_failures: 1]]
+          {:ok, _lb} = GrpcLb.new(:round_robin, [:a], opts)
+        end
+      end)
+
+    receive do
+      {:DOWN, ^monitor, :process, ^pid, :normal} -> :ok
+    end
+
+    eventually(fn -> GrpcLb.Native.live_counts().values == 0 end)
+    GrpcLb.Clock.advance(clock, 1)
+  end
+
   @doc "How long there is nothing to do, for balancers with and without work that time drives."
   def waits do
     idle = GrpcLb.Native.tick()
