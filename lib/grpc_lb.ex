@@ -495,7 +495,7 @@ defmodule GrpcLb do
   """
   @spec reconcile(balancer(), [Backend.form()]) :: {:ok, changes()} | {:error, :closed}
   def reconcile(balancer, backends) do
-    Interned.change(balancer, to_native(balancer, backends), &Native.reconcile(balancer, &1))
+    Interned.reconcile(balancer, to_native(balancer, backends))
   end
 
   @doc """

@@ -18,7 +18,19 @@ defmodule GrpcLb.Interned do
 
   @doc "Gives `new` the backends with their values interned."
   @spec new([Native.backend()], ([Native.backend()] -> result)) :: result when result: term()
-  def new(backends, new), do: intern(nil, backends, &Native.extents/1, new)
+  def new(backends, new), do: intern(nil, backends, Native.extents(backends), new)
+
+  @doc "As `Native.reconcile/2`, with the values interned that are not listed already, if this balancer interns."
+  @spec reconcile(GrpcLb.balancer(), [Native.backend()]) ::
+          {:ok, GrpcLb.changes()} | {:error, :closed}
+  def reconcile(balancer, backends) do
+    if interns?(balancer) do
+      with :unfinished <- Native.reconcile_listed(balancer, backends),
+           do: intern_new(balancer, backends, &Native.reconcile(balancer, &1))
+    else
+      Native.reconcile(balancer, backends)
+    end
+  end
 
   @doc """
   Gives `change` the backends of a change of this balancer. If it interns, those that are listed
@@ -27,25 +39,27 @@ defmodule GrpcLb.Interned do
   @spec change(GrpcLb.balancer(), [Native.backend()], ([Native.backend()] -> result)) :: result
         when result: term()
   def change(balancer, backends, change) do
-    case Native.summary(balancer) do
-      # A balancer that an earlier version of the library made says nothing of it.
-      %{interned: true, closed: false} ->
-        intern(balancer, backends, &Native.extents_of_new(balancer, &1), change)
-
-      _copied ->
-        change.(backends)
-    end
+    if interns?(balancer),
+      do: intern_new(balancer, backends, change),
+      else: change.(backends)
   end
 
+  # A balancer that an earlier version of the library made says nothing of it.
+  defp interns?(balancer),
+    do: match?(%{interned: true, closed: false}, Native.summary(balancer))
+
+  defp intern_new(balancer, backends, change),
+    do: intern(balancer, backends, Native.extents_of_new(balancer, backends), change)
+
   defp intern(balancer, backends, extents, change) do
-    if backends != [] and Eraser.keeps_up?() do
-      pages = backends |> Enum.zip(extents.(backends)) |> pages()
-      filled = Enum.map(pages, &fill(balancer, &1))
+    if extents != [] and Eraser.keeps_up?() do
+      pages = extents |> pages() |> Enum.map(&fill(balancer, &1))
+      places = Enum.flat_map(pages, fn {page, positions} -> places(page, positions) end)
 
       try do
-        change.(Enum.flat_map(filled, fn {_page, backends} -> backends end))
+        change.(refer(backends, places, 0))
       after
-        for {page, _backends} <- filled, page != nil, do: Native.let_go_of_page(page)
+        for {page, _positions} <- pages, do: Native.let_go_of_page(page)
       end
     else
       change.(backends)
@@ -53,43 +67,37 @@ defmodule GrpcLb.Interned do
   end
 
   # In the order of the list.
-  defp pages(measured) do
+  defp pages(extents) do
     Enum.chunk_while(
-      measured,
+      extents,
       {[], 0, 0},
-      fn {_backend, words} = one, {page, values, total} ->
-        {value, words} = if new?(one), do: {1, words}, else: {0, 0}
-
-        if values > 0 and (values + value > @values or total + words > @words),
-          do: {:cont, Enum.reverse(page), {[one], value, words}},
-          else: {:cont, {[one | page], values + value, total + words}}
+      fn {_position, _value, words} = extent, {page, values, total} ->
+        if values > 0 and (values == @values or total + words > @words),
+          do: {:cont, Enum.reverse(page), {[extent], 1, words}},
+          else: {:cont, {[extent | page], values + 1, total + words}}
       end,
       fn {page, _values, _total} -> {:cont, Enum.reverse(page), nil} end
     )
   end
 
-  # A backend that has no value as yet is not worth a page.
-  defp new?({backend, words}), do: words != nil and elem(backend, 1) != nil
-
-  defp fill(balancer, measured) do
-    case Enum.filter(measured, &new?/1) do
-      [] ->
-        {nil, Enum.map(measured, &elem(&1, 0))}
-
-      new ->
-        values = for {backend, _words} <- new, do: elem(backend, 1)
-        words = for {_backend, words} <- new, reduce: 0, do: (sum -> sum + words)
-        page = Native.intern(balancer, values, words)
-        {backends, _count} = Enum.map_reduce(measured, 0, &refer(page, &1, &2))
-        {page, backends}
-    end
+  defp fill(balancer, extents) do
+    values = for {_position, value, _words} <- extents, do: value
+    words = for {_position, _value, words} <- extents, reduce: 0, do: (sum -> sum + words)
+    positions = for {position, _value, _words} <- extents, do: position
+    {Native.intern(balancer, values, words), positions}
   end
 
-  defp refer(page, {backend, _words} = measured, index) do
-    if new?(measured),
-      do: {in_page(backend, {page, index}), index + 1},
-      else: {backend, index}
-  end
+  defp places(page, positions),
+    do: for({position, index} <- Enum.with_index(positions), do: {position, {page, index}})
+
+  # What comes after the last of them stays as it is.
+  defp refer([backend | backends], [{position, place} | places], position),
+    do: [in_page(backend, place) | refer(backends, places, position + 1)]
+
+  defp refer([backend | backends], [_ | _] = places, position),
+    do: [backend | refer(backends, places, position + 1)]
+
+  defp refer(backends, [], _position), do: backends
 
   defp in_page({id, _value}, place), do: {id, nil, %{interned: place}}
   defp in_page({id, _value, opts}, place), do: {id, nil, Map.put(opts, :interned, place)}

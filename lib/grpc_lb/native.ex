@@ -119,6 +119,9 @@ defmodule GrpcLb.Native do
   @type page :: reference()
 
   @typedoc false
+  @type extent :: {position :: non_neg_integer(), value :: term(), words :: non_neg_integer()}
+
+  @typedoc false
   @type retired ::
           {pages :: non_neg_integer(), words :: non_neg_integer(),
            [{number :: pos_integer(), words :: non_neg_integer()}]}
@@ -852,16 +855,21 @@ defmodule GrpcLb.Native do
         }
   def live_counts, do: not_loaded()
 
-  # Values that are not copied, see GrpcLb.Interned. How many words the value of each backend takes; `nil`
-  # where it is too large for one.
+  # Values that are not copied, see GrpcLb.Interned: those that are worth a page, and how many words each takes.
   @doc false
-  @spec extents([backend()]) :: [(words :: non_neg_integer()) | nil]
+  @spec extents([backend()]) :: [extent()]
   def extents(_backends), do: not_loaded()
 
-  # Of those that a change would list with another value; `nil` of the others.
+  # Of those that a change would list with another value. On the calling scheduler, where little is new.
   @doc false
-  @spec extents_of_new(balancer(), [backend()]) :: [(words :: non_neg_integer()) | nil]
+  @spec extents_of_new(balancer(), [backend()]) :: [extent()]
   def extents_of_new(_balancer, _backends), do: not_loaded()
+
+  # As reconcile/2, on the calling scheduler, if each backend is listed already as it is here.
+  @doc false
+  @spec reconcile_listed(balancer(), [backend()]) ::
+          {:ok, GrpcLb.changes()} | {:error, :closed} | :unfinished
+  def reconcile_listed(_balancer, _backends), do: not_loaded()
 
   # Puts a page of values into :persistent_term. It is retired once nobody holds the reference, or lists a
   # value of it, and has to be erased then.

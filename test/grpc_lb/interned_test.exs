@@ -57,6 +57,90 @@ defmodule GrpcLb.InternedTest do
       assert Enum.sort(picked) == [{:value, 1}, {:value, 3}]
     end
 
+    test "has what is listed as it is offered reconciled at once" do
+      list = for i <- 1..100, do: {i, {:value, i}}
+      {:ok, lb} = GrpcLb.new(:round_robin, list, values: :interned)
+      same = &GrpcLb.Native.reconcile_listed(lb, &1)
+      assert same.(list) == {:ok, %{added: 0, removed: 0, kept: 100}}
+      assert same.(List.delete_at(list, -1)) == {:ok, %{added: 0, removed: 1, kept: 99}}
+      changed = GrpcLb.info(lb)
+
+      assert same.(list) == :unfinished
+      assert same.([{1, {:value, 2}} | tl(list)]) == :unfinished
+      assert same.([{1, {:value, 1}, %{weight: 2}} | tl(list)]) == :unfinished
+      assert_raise ArgumentError, ~r/backend 0 must be/, fn -> same.([:atom | list]) end
+      assert GrpcLb.info(lb) == changed
+      {:ok, _changes} = GrpcLb.reconcile(lb, for(i <- 1..2_049, do: {i, i}))
+      assert same.(for i <- 1..2_049, do: {i, i}) == :unfinished
+      GrpcLb.close(lb)
+      assert same.([]) == {:error, :closed}
+      assert same.(list) == :unfinished
+    end
+
+    test "is told what a change would list with another value" do
+      value = &{:value, &1, String.duplicate("x", 100)}
+
+      # As many as are compared in one turn, and more.
+      for n <- [100, 2_048, 2_049] do
+        list = for i <- 1..n, do: {i, value.(i)}
+        {:ok, lb} = GrpcLb.new(:round_robin, list, values: :interned)
+        new = &GrpcLb.Native.extents_of_new(lb, &1)
+        assert new.(list) == []
+        assert new.(Enum.take(list, -3)) == []
+        assert new.(tl(list) ++ [hd(list)]) == []
+        assert new.([{1, value.(1), %{weight: 2}} | tl(list)]) == []
+        assert new.([{1, nil} | tl(list)]) == []
+        replaced = List.replace_at(list, 7, {8, value.(0)})
+        # The tuple, and what refers to a binary whose bytes are shared: 12 words of them.
+        assert [{7, {:value, 0, _} = other, 24}] = new.(replaced)
+        assert other == value.(0)
+        inserted = List.insert_at(list, 50, {:new, value.(0), %{weight: 3}})
+        assert [{50, ^other, 24}] = new.([{1, nil} | tl(inserted)])
+
+        # More than are looked at on the calling scheduler.
+        for many <- [64, 65, n - 1] do
+          {some, rest} = Enum.split(list, many)
+          replaced = for({i, _} <- some, do: {i, value.(-i)}) ++ rest
+          expected = for i <- 0..(many - 1), do: {i, value.(-i - 1)}
+          assert for({i, value, _words} <- new.(replaced), do: {i, value}) == expected
+          assert {:ok, %{kept: ^n}} = GrpcLb.reconcile(lb, replaced)
+          assert new.(replaced) == []
+
+          assert for(%{value: value} <- GrpcLb.info(lb).backends, do: value) ==
+                   for({_i, value} <- replaced, do: value)
+
+          {:ok, _changes} = GrpcLb.reconcile(lb, list)
+        end
+
+        assert_raise ArgumentError, ~r/backend 3 must be a tuple/, fn ->
+          new.(List.insert_at(list, 3, :a))
+        end
+
+        assert_raise ArgumentError, ~r/argument 2 must be a proper list/, fn -> new.([1 | 2]) end
+      end
+    end
+
+    @tag :concurrency
+    test "interns whoever else changes it at the same time" do
+      list = fn i -> for n <- 1..200, do: {n, {:value, n, if(rem(n, 50) == 0, do: i)}} end
+      {:ok, lb} = GrpcLb.new(:round_robin, list.(0), values: :interned)
+
+      1..4
+      |> Enum.map(fn who ->
+        Task.async(fn ->
+          for i <- 1..20 do
+            {:ok, %{kept: 200}} = GrpcLb.reconcile(lb, list.({who, i}))
+            {:ok, %{kept: 200}} = GrpcLb.add(lb, [{50, {:value, 50, {who, :added, i}}}])
+          end
+        end)
+      end)
+      |> Task.await_many(60_000)
+
+      {first, second} = Enum.split(for(_ <- 1..400, do: elem(GrpcLb.pick(lb), 1)), 200)
+      assert Enum.all?(Enum.zip(first, second), fn {one, two} -> :erts_debug.same(one, two) end)
+      assert Enum.sort(for {:value, n, _} <- first, do: n) == Enum.to_list(1..200)
+    end
+
     test "is changed by add, and refuses what any other refuses" do
       {:ok, lb} = GrpcLb.new(:round_robin, [a: 1], values: :interned)
       assert {:ok, %{added: 1, kept: 1}} = GrpcLb.add(lb, a: {:value, 2}, b: {:value, 3})

@@ -186,6 +186,57 @@ defmodule GrpcLb.Stress.LongScheduleTest do
     end
   end
 
+  describe "a list that is offered to a balancer that interns" do
+    # As many as are compared in one turn, and more.
+    for n <- [2_000, 16_000] do
+      @n n
+      test "of #{n}, is compared, and one backend of it is replaced" do
+        assert_short(
+          fn ->
+            list = for i <- 1..@n, do: {i, %{id: i, tags: ["some", "value"]}}
+            {:ok, lb} = GrpcLb.new(:round_robin, list, values: :interned)
+            {lb, list, [{:new, %{id: :new, tags: ["some", "value"]}} | tl(list)]}
+          end,
+          fn {lb, list, other} ->
+            {:ok, %{added: 0}} = GrpcLb.reconcile(lb, list)
+            {:ok, %{added: 1}} = GrpcLb.reconcile(lb, other)
+          end
+        )
+      end
+    end
+
+    test "has values, or ids, that are small only as long as they are shared" do
+      shared = fn -> Enum.reduce(1..60, :x, fn _, shared -> {shared, shared} end) end
+
+      for hostile <- [&{1, &1}, &{&1, 1}] do
+        assert_short(
+          fn ->
+            list = for i <- 1..2_000, do: {i, {:value, i}}
+            {:ok, lb} = GrpcLb.new(:round_robin, list, values: :interned)
+            {lb, [hostile.(shared.()) | tl(list)]}
+          end,
+          fn {lb, list} -> :unfinished = Native.reconcile_listed(lb, list) end
+        )
+      end
+    end
+
+    test "has large values, which are listed already" do
+      assert_short(
+        fn ->
+          list = for i <- 1..100, do: {i, Enum.to_list(i..(i + 2_000))}
+          {:ok, lb} = GrpcLb.new(:round_robin, list, values: :interned)
+          # Equal up to its end.
+          other = Enum.to_list(1..2_000) ++ [:other]
+          {lb, for({i, value} <- list, do: {i, Enum.map(value, & &1)}), [{1, other} | tl(list)]}
+        end,
+        fn {lb, list, other} ->
+          {:ok, %{kept: 100}} = GrpcLb.reconcile(lb, list)
+          [{0, _value, _words}] = Native.extents_of_new(lb, other)
+        end
+      )
+    end
+  end
+
   describe "a list of half a million" do
     @n 500_000
 

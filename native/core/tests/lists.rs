@@ -331,6 +331,23 @@ fn what_was_seen_to_be_the_same_is_not_compared_again_unless_something_has_chang
 }
 
 #[test]
+fn which_are_listed_with_a_value_is_told_unless_somebody_is_changing_it() {
+    let balancer = listing(round_robin(), &list(0..10));
+    let offered = [(3, 3), (4, 40), (10, 10)];
+    assert_eq!(balancer.lists(&offered, &Unowned), [true, false, false]);
+    let (let_in, meanwhile) = (Cell::default(), Cell::default());
+    let noted = Noted {
+        list: [].iter(),
+        let_in: &let_in,
+        refuses: None,
+        meanwhile: || meanwhile.set(balancer.try_lists(&offered).err()),
+    };
+    balancer.reconcile_from(noted, &Unowned, NOW).unwrap();
+    assert_eq!(meanwhile.take(), Some(Busy));
+    assert_eq!(balancer.try_lists(&offered), Ok(vec![false; 3]));
+}
+
+#[test]
 fn ids_that_are_offered_twice_are_named_wherever_they_are() {
     let balancer = listing(round_robin(), &list(0..10));
     let before = look(&balancer);

@@ -101,6 +101,21 @@ pub(crate) fn try_reconcile<'a>(
     Some(Ok(state.suspend(env, balancer, backends)))
 }
 
+/// `reconcile_listed(balancer, backends) -> {:ok, changes} | {:error, :closed} | :unfinished`: `reconcile`, if
+/// each backend is listed as it is offered, and if it takes one turn on a normal scheduler.
+pub(crate) fn reconcile_listed<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends]: [Term<'a>; 1],
+) -> Answer<'a> {
+    let offered = Backends::new(balancer, backends, 2)?;
+    let done = match offered.total() <= TURN {
+        true => try_at_once(env, balancer, offered.listed(), None),
+        false => None,
+    };
+    done.unwrap_or_else(|| Ok(atoms::unfinished().encode(env)))
+}
+
 /// Changes the list on a normal scheduler. `None` where that is not to be done there.
 fn try_at_once<'a>(
     env: Env<'a>,
@@ -194,7 +209,7 @@ const RECONCILE: Function = nif!(DirtyCpu, reconcile, 2, |env, [balancer, backen
 });
 
 /// Has a change of so many backends charged to the caller's turn, which is a millisecond.
-fn charge(env: Env, backends: usize) {
+pub(crate) fn charge(env: Env, backends: usize) {
     consume_timeslice(env, u8::try_from(1 + backends / 50).unwrap_or(100));
 }
 

@@ -1,10 +1,14 @@
 //! Values that are not copied: the NIFs that have them interned, and erased.
 
+use grpc_lb_core::{Offers, Seen};
 use rustler::{Encoder, Env, Term};
 
 use crate::balancer::Balancer;
+use crate::control::charge;
+use crate::decode::{Backends, TURN};
 use crate::error::ArgumentError;
 use crate::page::Reserved;
+use crate::value::Offered;
 use crate::vm::library::ask_all;
 use crate::vm::literal::{forget, retired, Page};
 use crate::vm::owner::Monitors;
@@ -48,16 +52,16 @@ pub(crate) fn let_go_of_page<'a>(
     Ok(atoms::ok().encode(env))
 }
 
-/// `extents(backends) -> [words | nil]`: those that the value of each takes, and `nil` where it is too large
-/// for one.
+/// `extents(backends) -> [{position, value, words}]`: the values that are worth a page, and the words that each
+/// takes.
 pub(crate) fn extents<'a>(env: Env<'a>, [backends]: [Term<'a>; 1]) -> Answer<'a> {
     let pairs = decode::pairs(backends, 1)?;
-    let words = pairs.iter().map(|(_id, value)| decode::extent(value));
-    Ok(words.collect::<Vec<Option<usize>>>().encode(env))
+    let values = pairs.into_iter().map(|(_id, value)| value);
+    Ok(encode_extents(env, values.enumerate()))
 }
 
-/// `extents_of_new(balancer, backends) -> [words | nil]`, and `nil` for those that are listed with the same
-/// value, too.
+/// `extents_of_new(balancer, backends) -> [{position, value, words}]`, without those that are listed with the
+/// same value.
 pub(crate) fn extents_of_new<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
@@ -65,14 +69,58 @@ pub(crate) fn extents_of_new<'a>(
 ) -> Answer<'a> {
     let pairs = decode::pairs(backends, 2)?;
     let listed = balancer.lists(&pairs, &Monitors::new(env, balancer));
-    let words = pairs
-        .iter()
-        .zip(listed)
-        .map(|((_id, value), listed)| match listed {
-            true => None,
-            false => decode::extent(value),
-        });
-    Ok(words.collect::<Vec<Option<usize>>>().encode(env))
+    Ok(encode_new(env, 0.., pairs, listed))
+}
+
+/// `extents_of_new` on a normal scheduler, for a list of which little is new, if nobody is changing the
+/// balancer meanwhile.
+pub(crate) fn try_extents_of_new<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    [backends]: [Term<'a>; 1],
+) -> Option<Answer<'a>> {
+    let offered = Backends::new(balancer, backends, 2).ok()?;
+    if offered.total() > TURN {
+        return None;
+    }
+    charge(env, offered.total());
+    let mut seen = Seen::default();
+    // Where it is refused, a dirty scheduler finds out why.
+    balancer.try_look(&mut offered.brief(), &mut seen).ok()?;
+    let differs = |position: usize| seen.differ.binary_search(&(position as u32)).is_ok();
+    let list = backends.into_list_iterator().ok()?.enumerate();
+    let differing = list.filter(|(position, _)| differs(*position));
+    let pairs = differing.map(|(position, term)| decode::pair(term, position));
+    let pairs: Vec<_> = pairs.collect::<Result<_, _>>().ok()?;
+    let listed = balancer.try_lists(&pairs).ok()?;
+    let positions = seen.differ.iter().map(|position| *position as usize);
+    Some(Ok(encode_new(env, positions, pairs, listed)))
+}
+
+/// The extents of those that are not listed with their value.
+fn encode_new<'a>(
+    env: Env<'a>,
+    positions: impl Iterator<Item = usize>,
+    pairs: Vec<(Offered<'a>, Offered<'a>)>,
+    listed: Vec<bool>,
+) -> Term<'a> {
+    let values = pairs.into_iter().map(|(_id, value)| value);
+    let new = positions.zip(values).zip(listed);
+    let new = new.filter_map(|(extent, listed)| (!listed).then_some(extent));
+    encode_extents(env, new)
+}
+
+/// A value that is too large for one is refused later, and a backend that has none as yet is not worth a page.
+fn encode_extents<'a>(
+    env: Env<'a>,
+    values: impl Iterator<Item = (usize, Offered<'a>)>,
+) -> Term<'a> {
+    let given = values.filter(|(_, value)| atoms::nil() != value.term);
+    let extents = given.filter_map(|(position, value)| {
+        let words = decode::extent(&value)?;
+        Some((position, value.term, words).encode(env))
+    });
+    extents.collect::<Vec<Term>>().encode(env)
 }
 
 /// `retired_pages(at_most) -> [{pages, words, [{number, words}]}]`: how much waits in each build, and the

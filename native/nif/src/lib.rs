@@ -103,11 +103,12 @@ vm::library! {
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);
         Normal slots::end_call(Slots, slot, outcome, report, latency);
-        DirtyCpu interned::extents_of_new(Balancer, backends);
+        DirtyCpu interned::extents_of_new(Balancer, backends) after interned::try_extents_of_new;
         Normal interned::reserve_page_of(Balancer, number, words);
         Normal interned::fill_page(Reserved, answers);
         Normal interned::let_go_of_page(Reserved);
         DirtyCpu control::reconcile(Balancer, backends) after control::try_reconcile;
+        Normal control::reconcile_listed(Balancer, backends);
         DirtyCpu control::reconcile_draining(Balancer, backends, leaving);
         DirtyCpu control::add(Balancer, backends);
         DirtyCpu control::remove(Balancer, ids);

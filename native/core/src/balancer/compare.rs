@@ -192,6 +192,15 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         Ok(())
     }
 
+    /// Whether each of these ids is listed with this value.
+    pub(super) fn lists<O: Offer<T>>(&self, offered: &[(O, O)]) -> Vec<bool> {
+        let is_listed = |(id, value): &(O, O)| {
+            let key = self.members.find(id);
+            key.is_some_and(|key| value.equivalent(&self.members.get(key).value))
+        };
+        offered.iter().map(is_listed).collect()
+    }
+
     /// The first member from a rank on, if this is offered for it.
     fn expect<O: Offer<T>>(&self, backend: &Backend<O>, next: u32) -> Option<MemberKey> {
         let (_, key) = self.members.at_or_after(next)?;

@@ -380,10 +380,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     where
         L::Refusal: From<Busy>,
     {
-        let writer = self.writer.try_lock().ok_or(Busy)?;
-        if self.has_unhandled_deaths() {
-            return Err(Busy.into());
-        }
+        let writer = self.try_hold()?;
         let (changed, garbage) = self.write_with(writer, owners, |scope| {
             let difference = scope.writer.compare(offered, seen)?;
             match scope.writer.is_brief(&difference) {
@@ -401,11 +398,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     where
         L::Refusal: From<Busy>,
     {
-        let writer = self.writer.try_lock().ok_or(Busy)?;
-        if self.has_unhandled_deaths() {
-            return Err(Busy.into());
-        }
-        writer.look(part, seen)
+        self.try_hold()?.look(part, seen)
     }
 
     /// As [`Balancer::reconcile`], where the values of the backends with the ids in `leaving` go: they
@@ -726,19 +719,26 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         offered: &[(O, O)],
         owners: &impl Owners<Watch = W>,
     ) -> Vec<bool> {
-        self.write(owners, |scope| {
-            let members = &scope.writer.members;
-            let is_listed = |(id, value): &(O, O)| {
-                let key = members.find(id);
-                key.is_some_and(|key| value.equivalent(&members.get(key).value))
-            };
-            offered.iter().map(is_listed).collect()
-        })
+        self.write(owners, |scope| scope.writer.lists(offered))
+    }
+
+    /// As [`Balancer::lists`], but never waits: [`Busy`] while somebody else is changing the balancer.
+    pub fn try_lists<O: Offer<T>>(&self, offered: &[(O, O)]) -> Result<Vec<bool>, Busy> {
+        Ok(self.try_hold()?.lists(offered))
     }
 
     /// The balancer as it is now.
     pub fn info(&self, owners: &impl Owners<Watch = W>) -> Info<T> {
         self.write(owners, |scope| scope.writer.info(scope.published))
+    }
+
+    /// The writer, if nobody else has it and no death is left to act on.
+    fn try_hold(&self) -> Result<MutexGuard<'_, Writer<T, W>>, Busy> {
+        let writer = self.writer.try_lock().ok_or(Busy)?;
+        match self.has_unhandled_deaths() {
+            true => Err(Busy),
+            false => Ok(writer),
+        }
     }
 
     /// Whether picks have to check if the owner of what they chose is alive.

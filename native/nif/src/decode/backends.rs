@@ -78,6 +78,8 @@ pub(crate) struct Backends<'a, 'b> {
     compared: Option<usize>,
     /// Whether it is too much as soon as nothing is left.
     is_brief: bool,
+    /// Whether it is too much as soon as one is not as it is listed.
+    is_listed: bool,
 }
 
 impl<'a, 'b> Backends<'a, 'b> {
@@ -107,6 +109,7 @@ impl<'a, 'b> Backends<'a, 'b> {
             left: LIST,
             compared: None,
             is_brief: false,
+            is_listed: false,
         }
     }
 
@@ -122,6 +125,14 @@ impl<'a, 'b> Backends<'a, 'b> {
             compared: Some(self.end - self.position),
             is_brief: true,
             ..self
+        }
+    }
+
+    /// The same, of which nothing is let in.
+    pub(crate) fn listed(self) -> Self {
+        Backends {
+            is_listed: true,
+            ..self.brief()
         }
     }
 
@@ -179,6 +190,9 @@ impl<'a> Offers<Value> for Backends<'a, '_> {
     }
 
     fn let_in(&mut self, position: usize, offered: &Self::Item) -> Result<(), Refused> {
+        if self.is_listed {
+            return Err(Refused::Busy);
+        }
         let (id, value) = (offered.id.term, offered.value.term);
         let before = self.left;
         let malformed = if !self.take(id, ID, Bytes::Read) {

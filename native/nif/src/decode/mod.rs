@@ -55,17 +55,23 @@ pub(crate) fn pairs<'a>(
     argument: usize,
 ) -> Result<Vec<(Offered<'a>, Offered<'a>)>, ArgumentError> {
     let (_, list) = proper_list(term, argument, "backends")?;
-    let pairs = list.enumerate().map(|(position, backend)| {
-        let pair = untuple(backend).or_else(|| untuple(backend).map(|[id, value, _]| [id, value]));
-        let [id, value] = pair.ok_or_else(|| {
-            ArgumentError(format!(
-                "backend {position} must be a tuple of an id and a value"
-            ))
-        })?;
-        let id = self::id(id, || format!("the id of backend {position}"))?;
-        Ok((id, Offered::new(value)))
-    });
-    pairs.collect()
+    let pairs = list.enumerate();
+    pairs.map(|(position, term)| pair(term, position)).collect()
+}
+
+/// The id and the value of a backend.
+pub(crate) fn pair<'a>(
+    term: Term<'a>,
+    position: usize,
+) -> Result<(Offered<'a>, Offered<'a>), ArgumentError> {
+    let pair = untuple(term).or_else(|| untuple(term).map(|[id, value, _]| [id, value]));
+    let [id, value] = pair.ok_or_else(|| {
+        ArgumentError(format!(
+            "backend {position} must be a tuple of an id and a value"
+        ))
+    })?;
+    let id = self::id(id, || format!("the id of backend {position}"))?;
+    Ok((id, Offered::new(value)))
 }
 
 /// The words that a value takes, binaries and all, when nothing in it is shared. `None` when it is too large
