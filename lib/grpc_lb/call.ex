@@ -93,24 +93,45 @@ defmodule GrpcLb.Call do
 
   def wait!(opts, whose), do: Options.validate!(opts, @prepared_wait, whose).wait_for_ready
 
+  @doc "See `GrpcLb.run/3`. What `run/3` does without options, in fewer steps: each is a tenth of a call."
+  @spec run(GrpcLb.balancer(), (value :: term() -> result)) ::
+          result | {:error, :no_backends | :closed | :overloaded}
+        when result: term()
+  def run(balancer, fun) when is_function(fun, 1) do
+    slots = Slots.own()
+
+    case Native.begin_call(balancer, slots) do
+      {:ok, value, slot} when is_integer(slot) ->
+        result =
+          try do
+            fun.(value)
+          catch
+            kind, reason ->
+              Native.end_call(slots, slot, :error, nil, nil)
+              :erlang.raise(kind, reason, __STACKTRACE__)
+          end
+
+        Native.end_call(slots, slot, judge(result), nil, nil)
+        result
+
+      {:ok, value, ticket} ->
+        make(slots, ticket, value, fun, @prepared.defaults)
+
+      {:error, reason} when reason in [:no_backends, :closed] ->
+        {:error, reason}
+
+      _not_yet ->
+        run(balancer, fun, [])
+    end
+  end
+
+  def run(balancer, fun), do: run(balancer, fun, [])
+
   @doc "See `GrpcLb.run/3`."
   @spec run(GrpcLb.balancer(), (value :: term() -> result), keyword()) ::
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
-  def run(balancer, fun, [] = opts) when is_function(fun, 1) do
-    slots = Slots.own()
-
-    # What the slow way does, in fewer steps: each would cost as much as a tenth of a call.
-    case Native.begin_call(balancer, slots) do
-      {:ok, value, call} -> make(slots, call, value, fun, @prepared.defaults)
-      {:error, reason} when reason in [:no_backends, :closed] -> {:error, reason}
-      _not_yet -> run_slowly(balancer, fun, opts)
-    end
-  end
-
-  def run(balancer, fun, opts), do: run_slowly(balancer, fun, opts)
-
-  defp run_slowly(balancer, fun, opts) do
+  def run(balancer, fun, opts) do
     options = read!(fun, opts, @prepared)
     slots = Slots.own()
 
