@@ -49,8 +49,8 @@ defmodule GrpcLb.Call do
   @prepared_to_wait Options.prepare(@options ++ @wait_options)
   @prepared_wait Options.prepare(@wait_options)
 
-  # A step less each for every call.
-  @compile {:inline, judge: 1, outcome: 1, native_outcome!: 1}
+  # A step less each for every call. What one of these calls is not inlined with it.
+  @compile {:inline, outcome: 1, native_outcome!: 1}
 
   @typedoc "How long a call waits while there is nothing to pick. `nil` was not said."
   @type wait :: timeout() | false | nil
@@ -98,7 +98,12 @@ defmodule GrpcLb.Call do
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
   def run(balancer, fun) when is_function(fun, 1) do
-    slots = Slots.own()
+    # As `Slots.own/0` of a process that has called before.
+    slots =
+      case :erlang.get(Slots) do
+        :undefined -> Slots.own()
+        slots -> slots
+      end
 
     case Native.begin_call(balancer, slots) do
       {:ok, value, slot} when is_integer(slot) ->
@@ -111,7 +116,7 @@ defmodule GrpcLb.Call do
               :erlang.raise(kind, reason, __STACKTRACE__)
           end
 
-        Native.end_call(slots, slot, judge(result), nil, nil)
+        Native.end_call(slots, slot, result |> outcome() |> native_outcome!(), nil, nil)
         result
 
       {:ok, value, ticket} ->
@@ -213,14 +218,15 @@ defmodule GrpcLb.Call do
 
     case options do
       # Nothing in here can raise.
-      %{outcome: nil, load_report: nil} -> Slots.finish(slots, call, judge(result), nil)
-      options -> finish(slots, call, result, options)
+      %{outcome: nil, load_report: nil} ->
+        Slots.finish(slots, call, result |> outcome() |> native_outcome!(), nil)
+
+      options ->
+        finish(slots, call, result, options)
     end
 
     result
   end
-
-  defp judge(result), do: result |> outcome() |> native_outcome!()
 
   defp finish(slots, call, result, %{outcome: judge, load_report: reported}) do
     report = reported && reported.(result)
