@@ -1,5 +1,6 @@
 //! Records of a backend: one for a snapshot, one for as long as it is listed or has calls in flight.
 
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use triomphe::Arc;
@@ -42,14 +43,17 @@ pub(crate) struct Entry {
 }
 
 /// What is known of a call that has begun. In whole words: a call is moved about, and a processor is slow
-/// to read what was written in smaller parts.
+/// to read what was written in smaller parts. And in two of them, also where there may be none: so it is
+/// returned in registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Start {
     /// When, or some milliseconds before.
     pub(crate) at: Time,
-    /// Its cohort, 8 bits, and the marks.
-    bits: u64,
+    /// Its cohort, 8 bits, and the marks, of which one is always there.
+    bits: NonZeroU64,
 }
+
+const _: () = assert!(size_of::<Option<Start>>() == size_of::<[u64; 2]>());
 
 /// It is known when it began, so that its end tells a latency.
 const TIMED: u64 = 1 << 8;
@@ -60,10 +64,13 @@ const COUNTED_IN_TOTAL: u64 = 1 << 9;
 /// It has ended.
 const ENDED: u64 = 1 << 10;
 
+/// It has begun.
+const BEGUN: NonZeroU64 = NonZeroU64::new(1 << 11).unwrap();
+
 impl Start {
     #[inline]
     fn new(cohort: Cohort, at: Time, timed: bool) -> Self {
-        let bits = u64::from(cohort.to_bits()) | if timed { TIMED } else { 0 };
+        let bits = BEGUN | u64::from(cohort.to_bits()) | if timed { TIMED } else { 0 };
         Start { at, bits }
     }
 
@@ -83,22 +90,22 @@ impl Start {
 
     #[inline]
     pub(crate) fn has_ended(self) -> bool {
-        self.bits & ENDED != 0
+        self.bits.get() & ENDED != 0
     }
 
     #[inline]
     fn cohort(self) -> Cohort {
-        Cohort::from_bits(self.bits as u8)
+        Cohort::from_bits(self.bits.get() as u8)
     }
 
     #[inline]
     pub(crate) fn is_timed(self) -> bool {
-        self.bits & TIMED != 0
+        self.bits.get() & TIMED != 0
     }
 
     #[inline]
     fn is_counted_in_total(self) -> bool {
-        self.bits & COUNTED_IN_TOTAL != 0
+        self.bits.get() & COUNTED_IN_TOTAL != 0
     }
 }
 
@@ -183,7 +190,7 @@ impl Entry {
         let latest = self.load.leave(cohort);
         let failed = self
             .load
-            .end(outcome, took, now, &shared.measuring(), &shared.fleet);
+            .end(outcome, took, now, || shared.measuring(), &shared.fleet);
         match outcome {
             Outcome::Success => {}
             Outcome::Failure | Outcome::TransportFailure => self.on_failure(failed),

@@ -324,7 +324,10 @@ impl<'a> Ending<'a> {
                 true => None,
                 false => Some(decode_report(env, report, first + 1)?),
             },
-            latency: decode_latency(latency, first + 2)?,
+            latency: match atoms::nil() == latency {
+                true => LatencySample::Measured,
+                false => decode_latency(latency, first + 2)?,
+            },
         })
     }
 
@@ -406,12 +409,10 @@ pub(crate) fn already_completed(env: Env) -> Word {
     tuple(env, answer.map(|atom| atom.to_term(env))).into()
 }
 
-/// `nil | :none | nanoseconds`
-#[inline]
+/// `:none | nanoseconds`
+#[cold]
 fn decode_latency(latency: Term, argument: usize) -> Result<LatencySample, ArgumentError> {
-    if atoms::nil() == latency {
-        Ok(LatencySample::Measured)
-    } else if atoms::none() == latency {
+    if atoms::none() == latency {
         Ok(LatencySample::None)
     } else if let Ok(nanoseconds) = latency.decode() {
         Ok(LatencySample::Given(Duration::from_nanos(nanoseconds)))

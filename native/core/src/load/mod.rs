@@ -264,7 +264,7 @@ impl Load {
         outcome: Outcome,
         took: Option<Duration>,
         now: Time,
-        measuring: &Measuring,
+        measuring: impl FnOnce() -> Measuring,
         fleet: &Fleet,
     ) -> InARow {
         match outcome {
@@ -276,13 +276,13 @@ impl Load {
                     self.reset_transport_failures();
                 }
                 if let Some(took) = took {
-                    self.answer(took, now, measuring, fleet);
+                    self.answer(took, now, &measuring(), fleet);
                 }
                 InARow::default()
             }
             Outcome::Failure | Outcome::TransportFailure => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                let usual = fleet.usual();
+                let (measuring, usual) = (measuring(), fleet.usual());
                 let Penalty {
                     nanoseconds: least,
                     usual: times,
@@ -297,7 +297,7 @@ impl Load {
                         began,
                         now,
                         usual,
-                        measuring,
+                        &measuring,
                     );
                 }
                 let one_more =
@@ -311,10 +311,11 @@ impl Load {
                 }
             }
             Outcome::Cancelled => {
+                let measuring = measuring();
                 if let (Some(took), Rule::Peak) = (took, measuring.rule) {
                     let took = nanoseconds(took);
                     let began = Time(now.0.saturating_sub(took as u64));
-                    self.learn(Says::AtLeast, took, began, now, fleet.usual(), measuring);
+                    self.learn(Says::AtLeast, took, began, now, fleet.usual(), &measuring);
                 }
                 InARow::default()
             }

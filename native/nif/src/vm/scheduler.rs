@@ -1,5 +1,6 @@
 //! What a NIF asks of the VM beside terms: messages, its turn, and schedulers.
 
+use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ptr;
 
@@ -42,6 +43,22 @@ pub(super) unsafe fn notify_from(env: *mut ErlNifEnv, name: Atom, message: Atom)
 /// Whether this thread is a scheduler, and no dirty one.
 #[inline]
 pub(super) fn on_normal_scheduler() -> bool {
+    thread_local! {
+        // A thread stays what it is. `None`: the VM was not asked yet.
+        static IS_NORMAL: Cell<Option<bool>> = const { Cell::new(None) };
+    }
+    IS_NORMAL.with(|is_normal| match is_normal.get() {
+        Some(known) => known,
+        None => {
+            let asked = ask_whether_normal();
+            is_normal.set(Some(asked));
+            asked
+        }
+    })
+}
+
+#[cold]
+fn ask_whether_normal() -> bool {
     /// `ERL_NIF_THR_NORMAL_SCHEDULER`
     const NORMAL: i32 = 1;
 
