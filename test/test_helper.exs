@@ -1,9 +1,10 @@
 # Whatever other tests leave to be erased, what a test has interned is.
 Application.put_env(:grpc_lb, :interned, pages: 1_000_000, words: 0xFFFFFFFF)
 
-# Tests of TLS use them, and from Elixir 1.15 on Mix takes what is no dependency from the code path.
+# Tests of TLS and of the dashboard use them, and from Elixir 1.15 on Mix takes what is no dependency from
+# the code path.
 if function_exported?(Mix, :ensure_application!, 1),
-  do: Enum.each([:public_key, :ssl], &apply(Mix, :ensure_application!, [&1]))
+  do: Enum.each([:inets, :public_key, :ssl], &apply(Mix, :ensure_application!, [&1]))
 
 # Not started otherwise: the package does not need it, and tests capture what others log.
 {:ok, _} = Application.ensure_all_started(:logger)

@@ -75,13 +75,13 @@ defmodule GrpcLb.Log do
     end
   end
 
-  defp valid({_kind, level}, _default) when level == false or level in @levels, do: level
-  defp valid(_other, default), do: default
-
   def level(other) do
     raise ArgumentError,
           "kind must be #{GrpcLb.Options.one_of(Keyword.keys(@kinds))}, got: #{inspect(other)}"
   end
+
+  defp valid({_kind, level}, _default) when level == false or level in @levels, do: level
+  defp valid(_other, default), do: default
 
   @doc false
   # `module` says it, whose level can be set, too: with `Logger.put_module_level/2`.

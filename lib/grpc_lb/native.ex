@@ -647,7 +647,7 @@ defmodule GrpcLb.Native do
 
       iex> {:ok, _lb} = GrpcLb.new(:random, a: 1)
       iex> [listed | _before] = GrpcLb.Native.all()
-      iex> Map.keys(hd(listed))
+      iex> listed |> hd() |> Map.keys() |> Enum.sort()
       [:balancer, :closed, :name, :number, :owner, :policy, :size]
   """
   @spec all() :: [[GrpcLb.listed()]]
