@@ -201,8 +201,8 @@ defmodule GrpcLb do
       iex> GrpcLb.pick(lb)
       {:error, :no_backends}
 
-      iex> GrpcLb.pick(:oops)
-      ** (ArgumentError) argument 1 is not a balancer: expected the reference that GrpcLb.new/3 returned on this node, got an atom
+      iex> GrpcLb.pick("oops")
+      ** (ArgumentError) argument 1 is not a balancer: expected the reference that GrpcLb.new/3 returned on this node, got a binary
   """
   @spec pick(balancer()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
   defdelegate pick(balancer), to: Native

@@ -48,7 +48,7 @@ defmodule GrpcLb.PackageTest do
   defp tracked do
     case System.cmd("git", ["-c", "safe.directory=*", "ls-files"], stderr_to_stdout: true) do
       {tracked, 0} -> String.split(tracked, "\n", trim: true)
-      _no_repository -> Path.wildcard("{lib,guides,livebook,native/*/src}/**/*.*")
+      _no_repository -> Enum.flat_map(~w(lib guides livebook), &Path.wildcard("#{&1}/**/*.*"))
     end
   end
 

@@ -101,8 +101,8 @@ defmodule GrpcLb.Call do
     # As `Slots.own/0` of a process that has called before.
     slots =
       case :erlang.get(Slots) do
-        :undefined -> Slots.own()
-        slots -> slots
+        {pid, slots} when pid == self() -> slots
+        _none -> Slots.own()
       end
 
     case Native.begin_call(balancer, slots) do

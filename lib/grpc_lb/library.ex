@@ -48,9 +48,17 @@ defmodule GrpcLb.Library do
   end
 
   defp compare({version, @abi}) do
-    if version == version(),
-      do: :ok,
-      else: {:error, message("it is of version #{version}, and this package is #{version()}")}
+    cond do
+      version != version() ->
+        {:error, message("it is of version #{version}, and this package is #{version()}")}
+
+      missing = List.first(Native.stubs() -- Native.module_info(:nifs)) ->
+        {name, arity} = missing
+        {:error, message("it is another build of version #{version}, without #{name}/#{arity}")}
+
+      true ->
+        :ok
+    end
   end
 
   defp compare({version, abi}) do

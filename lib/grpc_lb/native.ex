@@ -920,6 +920,14 @@ defmodule GrpcLb.Native do
   @spec forget_page_of_build(pos_integer()) :: :ok
   def forget_page_of_build(_number), do: not_loaded()
 
+  # Those of the others bound what end_call/4 and /5 are given, and intern/3 alone calls the private ones.
+  @doc false
+  @spec stubs() :: [{atom(), arity()}]
+  def stubs do
+    __MODULE__.__info__(:functions) --
+      [complete: 3, complete: 4, complete: 5, intern: 3, stubs: 0]
+  end
+
   @doc """
   The version of the native library, and the number of what it and this module call each other by. The
   application does not start where they are not its own.

@@ -692,13 +692,7 @@ defmodule GrpcLb.Pool do
   defp outcome(not_answered), do: {:error, not_answered}
 
   defp try_call(server, request, timeout) do
-    unless server?(server) do
-      raise ArgumentError,
-            "the value of a member that is called must be a server, as GenServer.call/3 takes it, got: " <>
-              inspect(server)
-    end
-
-    if connected?(server) do
+    if connected?(Request.server!(server)) do
       {:ok, GenServer.call(server, request, timeout)}
     else
       # What GenServer.call/3 would say, after it had tried to connect.
@@ -709,12 +703,6 @@ defmodule GrpcLb.Pool do
     :exit, {:noproc, {GenServer, :call, _args}} = reason -> {:unsent, :dead, reason}
     :exit, reason -> {:exit, reason}
   end
-
-  defp server?(server) when is_pid(server) or is_atom(server), do: true
-  defp server?({name, node}) when is_atom(name) and is_atom(node), do: true
-  defp server?({:global, _name}), do: true
-  defp server?({:via, module, _name}) when is_atom(module), do: true
-  defp server?(_other), do: false
 
   # A value can be the pid of a process on a hidden node.
   defp connected?(server) when is_pid(server) do
@@ -758,7 +746,7 @@ defmodule GrpcLb.Pool do
     %{key: key} = GrpcLb.Options.validate!(opts, @cast_prepared, "cast/3")
 
     with {:ok, server} <- in_balancer(pool, &pick_by(&1, key)),
-         do: GenServer.cast(server, request)
+         do: GenServer.cast(Request.server!(server), request)
   end
 
   defp pick_by(balancer, nil), do: Native.pick(balancer)

@@ -16,14 +16,15 @@ defmodule GrpcLb.Slots do
   @spec own() :: Native.slots()
   def own do
     case :erlang.get(__MODULE__) do
-      :undefined -> renew()
-      slots -> slots
+      {pid, slots} when pid == self() -> slots
+      # None, or those of a process whose dictionary this one has taken over.
+      _none -> renew()
     end
   end
 
   defp renew do
     slots = Native.slots()
-    Process.put(__MODULE__, slots)
+    Process.put(__MODULE__, {self(), slots})
     slots
   end
 

@@ -707,8 +707,12 @@ defmodule GrpcLb.PoolTest do
     test "raises for a value that is no server, and holds nothing", %{pool: pool, member: member} do
       Pool.leave(pool, member)
       Pool.join(pool, value: {:no, :server, :at_all})
-      assert catch_error(Pool.send_request(pool, :who))
-      assert counts(pool) == {0, 0, 0}
+
+      for call <- [&Pool.send_request(&1, :who), &Pool.cast(&1, :who), &Pool.call(&1, :who)] do
+        assert_raise ArgumentError, ~r/must be a server/, fn -> call.(pool) end
+      end
+
+      assert {0, 0, _failed} = counts(pool)
     end
   end
 

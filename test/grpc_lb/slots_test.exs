@@ -23,17 +23,25 @@ defmodule GrpcLb.SlotsTest do
       lb = balancer()
       assert Process.get(Slots) == nil
       GrpcLb.run(lb, fn :a -> :ok end)
-      slots = Process.get(Slots)
-      assert is_reference(slots)
+      {pid, slots} = Process.get(Slots)
+      assert pid == self() and is_reference(slots)
       for _ <- 1..10, do: GrpcLb.run(lb, fn :a -> :ok end)
-      assert Process.get(Slots) == slots
+      assert Process.get(Slots) == {pid, slots}
 
       in_another_process(fn ->
         GrpcLb.run(lb, fn :a -> :ok end)
-        assert Process.get(Slots) != slots
+        assert Slots.own() != slots
       end)
 
-      assert counts(lb) == [{0, 12, 0}]
+      # One that has taken over a dictionary does not take those for its own.
+      in_another_process(fn ->
+        Process.put(Slots, {pid, slots})
+        GrpcLb.run(lb, fn :a -> :ok end)
+        GrpcLb.run(lb, fn :a -> :ok end, outcome: fn :ok -> :ok end)
+        assert Slots.own() != slots
+      end)
+
+      assert counts(lb) == [{0, 14, 0}]
     end
 
     test "runs in a run, and each call ends as it went" do

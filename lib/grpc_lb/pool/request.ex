@@ -17,11 +17,25 @@ defmodule GrpcLb.Pool.Request do
   @doc false
   @spec send(GenServer.server(), term(), GrpcLb.ticket()) :: t()
   def send(server, request, ticket) do
-    %__MODULE__{id: :gen_server.send_request(server, request), ticket: ticket}
+    %__MODULE__{id: :gen_server.send_request(server!(server), request), ticket: ticket}
   catch
     kind, reason ->
       GrpcLb.complete(ticket, :cancelled)
       :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  @doc false
+  # What GenServer.call/3 and the like would crash at.
+  @spec server!(term()) :: GenServer.server()
+  def server!(server) when is_pid(server) or is_atom(server), do: server
+  def server!({name, node} = server) when is_atom(name) and is_atom(node), do: server
+  def server!({:global, _name} = server), do: server
+  def server!({:via, module, _name} = server) when is_atom(module), do: server
+
+  def server!(other) do
+    raise ArgumentError,
+          "the value of a member that is called must be a server, as GenServer.call/3 takes it, got: " <>
+            inspect(other)
   end
 
   @doc false

@@ -138,6 +138,10 @@ impl Resource for Balancer {
     fn kind(term: Term) -> &'static str {
         match own_object::<View>(term) {
             Some(_) => "a view of one, by which it can be looked at alone",
+            None if term.is_atom() => {
+                "an atom; a pool is called by name with GrpcLb.Pool, and \
+                 GrpcLb.Connection.handle!/1 finds a connection by name"
+            }
             None => kind(term),
         }
     }

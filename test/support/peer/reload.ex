@@ -102,7 +102,7 @@ defmodule GrpcLb.Test.Peer.Reload do
   @doc "Runs in that run, with balancers of both builds."
   def run_in_held_run(holder) do
     with_balancer(holder, fn old ->
-      slots = Process.get(GrpcLb.Slots)
+      slots = GrpcLb.Slots.own()
       in_flight = fn lb -> hd(GrpcLb.info(lb).backends).in_flight end
       1 = in_flight.(old)
       # The build of its balancer serves it, with tickets.
@@ -110,7 +110,7 @@ defmodule GrpcLb.Test.Peer.Reload do
       {:ok, new} = GrpcLb.new(:least_request, [:a])
       for _ <- 1..2, do: 1 = GrpcLb.run(new, fn :a -> in_flight.(new) end)
       # The first of these has made new slots, which stay.
-      renewed = Process.get(GrpcLb.Slots)
+      renewed = GrpcLb.Slots.own()
       false = renewed == slots
       {:error, :other_build} = GrpcLb.Native.begin_call(new, slots)
       {:ok, :a, slot} = GrpcLb.Native.begin_call(new, renewed)
