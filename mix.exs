@@ -25,11 +25,19 @@ defmodule GrpcLb.MixProject do
       # The NIF is built after the Elixir code, because the task that builds it is part of it.
       compilers: Mix.compilers() ++ [:grpc_lb_native],
       elixirc_paths: elixirc_paths(Mix.env()),
-      # Parts of OTP that the compiler task and the dashboard start, and no other part of this needs.
-      xref: [exclude: [:httpc, :public_key, :crypto, :inets, :httpd_util]],
       start_permanent: Mix.env() == :prod,
       deps: []
-    ]
+    ] ++ started_where_needed()
+  end
+
+  # Parts of OTP that the compiler task and the dashboard start, and no other part of this needs. How the
+  # compiler is told has another name in newer versions.
+  defp started_where_needed do
+    modules = [:httpc, :public_key, :crypto, :inets, :httpd_util]
+
+    if Version.match?(System.version(), ">= 1.19.0-rc.0"),
+      do: [elixirc_options: [no_warn_undefined: modules]],
+      else: [xref: [exclude: modules]]
   end
 
   def application do

@@ -59,7 +59,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
       {nil, nil} -> recall() || configured()
       {path, _base} when path not in [nil, ""] -> remember({:prebuilt, path})
       {_path, base} when base not in [nil, ""] -> remember({:precompiled, base})
-      _set_to_nothing -> forget() || configured()
+      _set_to_nothing -> forget()
     end
   end
 
@@ -96,7 +96,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNative do
 
   defp forget do
     File.rm(remembered())
-    nil
+    configured()
   end
 
   defp digest({:prebuilt, path} = origin) do

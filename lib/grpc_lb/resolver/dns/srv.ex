@@ -7,7 +7,7 @@ defmodule GrpcLb.Resolver.DNS.SRV do
   # By how much the weight 1 outweighs the weight 0 where both occur.
   @above_zero 100
 
-  @type record ::
+  @type data ::
           {priority :: 0..0xFFFF, weight :: 0..0xFFFF, :inet.port_number(), host :: charlist()}
 
   @typedoc "A host of a service, without a dot at its end, with the weight of a backend."
@@ -30,7 +30,7 @@ defmodule GrpcLb.Resolver.DNS.SRV do
       iex> GrpcLb.Resolver.DNS.SRV.groups([{0, 0, 1, ~c"."}, {0, 0, 0, ~c"a"}])
       []
   """
-  @spec groups([record()]) :: [[service()]]
+  @spec groups([data()]) :: [[service()]]
   def groups(records) do
     records
     |> Enum.reject(fn {_priority, _weight, port, host} -> port == 0 or host in [~c"", ~c"."] end)
