@@ -63,15 +63,16 @@ defmodule GrpcLb.Eraser do
     if erase_batch() > 0, do: erase_all()
   end
 
-  # Says how many it erased. The first page goes whatever its size.
-  defp erase_batch do
+  # Says how many it erased. The first page goes whatever its size. The library names some hundreds at a time.
+  defp erase_batch({before, _words} = so_far \\ {0, 0}) do
     %{pages: most_pages, words: most_words} = settings()
 
     retired =
       for {_pages, _words, first} <- Native.retired_pages(most_pages), page <- first, do: page
 
     {erased, _words} =
-      Enum.reduce_while(retired, {0, 0}, fn
+      sum =
+      Enum.reduce_while(retired, so_far, fn
         {_number, words}, {pages, total}
         when pages == most_pages or (pages > 0 and total + words > most_words) ->
           {:halt, {pages, total}}
@@ -82,7 +83,7 @@ defmodule GrpcLb.Eraser do
           {:cont, {pages + 1, total + words}}
       end)
 
-    erased
+    if retired != [] and erased - before == length(retired), do: erase_batch(sum), else: erased
   end
 
   defp settings do

@@ -9,7 +9,8 @@ defmodule GrpcLb.Native do
 
   `pick/1`, `pick/2`, `checkout/1`, `checkout/2`, `checkout_except/2` and `/3`, `line_up/1`, `leave_line/1`, `first_response/1`,
   `complete/4`, `slots/0`, `begin_call/2` and `/3`, `begin_call_except/4`, `complete/5`, `summary/1`, `manual_clock/0` and `live_counts/0` run on the calling scheduler and never
-  wait. All others run on a dirty CPU scheduler. Picks and checkouts go on on one where they do not
+  wait. So does what is brief of `reconcile/2`, which goes on on a dirty CPU scheduler otherwise, and `library/0`.
+  All others that are documented run on a dirty CPU scheduler. Picks and checkouts go on on one where they do not
   find a backend among some hundreds that are dead or full.
 
   ## Loading, and loading again

@@ -77,6 +77,31 @@ defmodule GrpcLb.InternedTest do
       assert same.(list) == :unfinished
     end
 
+    test "is not reconciled at once where that takes long" do
+      same = &GrpcLb.Native.reconcile_listed(&1, &2)
+      small = for i <- 1..5, do: {i, i}
+      {:ok, lb} = GrpcLb.new(:random, small)
+      # What is refused is not compared with anything later.
+      assert_raise ArgumentError, fn ->
+        GrpcLb.Native.reconcile(lb, [{1, Enum.to_list(1..1_100_000)}])
+      end
+
+      assert {:ok, %{kept: 5}} = same.(lb, small)
+      {:ok, _changes} = GrpcLb.reconcile(lb, [{6, Tuple.duplicate(1, 200_000)} | small])
+      assert same.(lb, small) == :unfinished
+
+      for {backends, bytes, answer} <- [{32, 65_536, {:ok, 32}}, {33, 65_536, :unfinished}] do
+        text = String.duplicate("x", bytes)
+        list = for i <- 1..backends, do: {i, i, %{hash_key: text}}
+
+        {:ok, lb} =
+          GrpcLb.Native.new({:maglev, %{table_size: 101, hash_balance_factor: nil}}, list, %{})
+
+        answered = with {:ok, %{kept: kept}} <- same.(lb, list), do: {:ok, kept}
+        assert answered == answer
+      end
+    end
+
     test "is told what a change would list with another value" do
       value = &{:value, &1, String.duplicate("x", 100)}
 
@@ -206,6 +231,20 @@ defmodule GrpcLb.InternedTest do
         GrpcLb.Native.reconcile(lb, [{:b, nil, %{interned: {page, 0}}}])
       end
     end
+  end
+
+  test "pages that are retired are named some at a time, and all are erased" do
+    for i <- 1..600 do
+      page = GrpcLb.Native.intern(nil, [{:value, i}], 10)
+      :ok = GrpcLb.Native.let_go_of_page(page)
+    end
+
+    named =
+      for {_pages, _words, first} <- GrpcLb.Native.retired_pages(1_000_000), do: length(first)
+
+    assert Enum.all?(named, &(&1 <= 512))
+    GrpcLb.Eraser.erase()
+    assert {0, 0} = GrpcLb.Eraser.waiting()
   end
 
   describe "slots" do

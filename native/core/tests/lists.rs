@@ -3,10 +3,12 @@
 #![cfg(not(loom))]
 
 use std::cell::Cell;
+use std::num::NonZeroU64;
 
 use grpc_lb_core::policy::{ring_hash, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, Balancer, Busy, Caller, ChangeError, Changes, Offers, Seen, State, Time, Unowned,
+    Backend, Balancer, Busy, Caller, ChangeError, Changes, Offers, Owner, Owners, Seen, State,
+    Time, Unowned,
 };
 
 const NOW: Time = Time(0);
@@ -200,6 +202,10 @@ fn only_what_is_new_or_changed_is_let_in() {
     assert_eq!(reconcile(&moved, None), changed);
 }
 
+fn nobody_died() {
+    panic!("nobody owns anything");
+}
+
 #[test]
 fn who_only_tries_does_not_wait_and_does_little() {
     let offered = list(0..1_000);
@@ -223,7 +229,9 @@ fn who_only_tries_does_not_wait_and_does_little() {
     // Somebody else is changing it.
     let meanwhile = || {
         let list = brief(&offered, &let_in, || {});
-        let refused = balancer.try_reconcile_from(list, None, &Unowned, NOW).err();
+        let refused = balancer
+            .try_reconcile_from(list, None, &Unowned, NOW, nobody_died)
+            .err();
         assert_eq!(refused, Some(Refused::Busy));
         tried.set(tried.get() + 1);
     };
@@ -234,7 +242,7 @@ fn who_only_tries_does_not_wait_and_does_little() {
 
     let try_ = |balancer: &Balancer<u32>, list: &[Backend<u32>]| {
         let list = brief(list, &let_in, || {});
-        let tried = balancer.try_reconcile_from(list, None, &Unowned, NOW);
+        let tried = balancer.try_reconcile_from(list, None, &Unowned, NOW, nobody_died);
         tried.map(|(changes, garbage)| (changes, garbage.len()))
     };
     // Some of a chunk of rows, and the value.
@@ -258,6 +266,15 @@ fn who_only_tries_does_not_wait_and_does_little() {
     assert_eq!(try_(&hashing, &keyed), Ok((changes(0, 0, 1_000), 0)));
     assert_eq!(try_(&hashing, &keyed[1..]), Err(Refused::Busy));
     assert_eq!(hashing.info(&Unowned).backends.len(), 1_000);
+    // Many localities, of which each has its share, even where nothing changes.
+    for (localities, tried) in [(64, Ok((changes(0, 0, 100), 0))), (65, Err(Refused::Busy))] {
+        let mut spread = list(0..100);
+        for backend in &mut spread {
+            backend.locality = Some((backend.id % localities).to_string().into());
+        }
+        let balancer = listing(round_robin(), &spread);
+        assert_eq!(try_(&balancer, &spread), tried);
+    }
     balancer.close(&Unowned);
     let closed = Err(Refused::Change(ChangeError::Closed));
     assert_eq!(try_(&balancer, &[]), closed);
@@ -280,12 +297,12 @@ fn what_was_seen_to_be_the_same_is_not_compared_again_unless_something_has_chang
     };
     let look = |seen: &mut Seen| {
         for part in other.chunks(30) {
-            balancer.try_look(&mut noted(part), seen)?;
+            balancer.try_look(&mut noted(part), seen, nobody_died)?;
         }
         Ok::<(), Refused>(())
     };
-    let reconcile = |list, seen: &Seen| {
-        let tried = balancer.try_reconcile_from(noted(list), Some(seen), &Unowned, NOW);
+    let reconcile = |list, seen: Option<&Seen>| {
+        let tried = balancer.try_reconcile_from(noted(list), seen, &Unowned, NOW, nobody_died);
         tried.map(|(changes, _garbage)| changes)
     };
     let mut seen = Seen::default();
@@ -296,38 +313,45 @@ fn what_was_seen_to_be_the_same_is_not_compared_again_unless_something_has_chang
     // Values that differ where nothing was seen to differ: they are not looked at.
     let mut unlike = other.clone();
     unlike[20].value = 1_002;
-    assert_eq!(reconcile(&unlike, &seen), Ok(changes(1, 1, 99)));
+    assert_eq!(reconcile(&unlike, Some(&seen)), Ok(changes(1, 1, 99)));
     let info = balancer.info(&Unowned);
     assert_eq!(
         info.backends.iter().map(|it| it.value).collect::<Vec<_>>(),
         { other.iter().map(|it| it.value).collect::<Vec<_>>() }
     );
-    // Seen of another list than there is now: all are.
-    assert_eq!(reconcile(&unlike, &seen), Ok(changes(0, 0, 100)));
+    // Seen of another list than there is now: to compare all at once takes long.
+    assert_eq!(reconcile(&unlike, Some(&seen)), Err(Refused::Busy));
+    assert_eq!(balancer.info(&Unowned).backends[20].value, 20);
+    assert_eq!(reconcile(&unlike, None), Ok(changes(0, 0, 100)));
     assert_eq!(balancer.info(&Unowned).backends[20].value, 1_002);
 
     // A change between two parts, of a state too, and one that is under way.
     let mut seen = Seen::default();
     balancer
-        .try_look(&mut noted(&unlike[..50]), &mut seen)
+        .try_look(&mut noted(&unlike[..50]), &mut seen, nobody_died)
         .unwrap();
     balancer.set_state(&3, State::Ready, &Unowned, NOW).unwrap();
-    let rest = balancer.try_look(&mut noted(&unlike[50..]), &mut seen);
+    let rest = balancer.try_look(&mut noted(&unlike[50..]), &mut seen, nobody_died);
     assert_eq!(rest, Err(Refused::Busy));
     // So many that it is of no use.
     let others = list(1_000..1_100);
-    let rest = balancer.try_look(&mut noted(&others), &mut Seen::default());
+    let rest = balancer.try_look(&mut noted(&others), &mut Seen::default(), nobody_died);
     assert_eq!(rest, Err(Refused::Busy));
     // One that is offered twice is found to be.
     let mut twice = unlike.clone();
     twice.push(unlike[30].clone());
     let mut seen = Seen::default();
-    balancer.try_look(&mut noted(&twice), &mut seen).unwrap();
+    balancer
+        .try_look(&mut noted(&twice), &mut seen, nobody_died)
+        .unwrap();
     let refused = ChangeError::DuplicateId {
         first: 30,
         second: 100,
     };
-    assert_eq!(reconcile(&twice, &seen), Err(Refused::Change(refused)));
+    assert_eq!(
+        reconcile(&twice, Some(&seen)),
+        Err(Refused::Change(refused))
+    );
 }
 
 #[test]
@@ -340,11 +364,14 @@ fn which_are_listed_with_a_value_is_told_unless_somebody_is_changing_it() {
         list: [].iter(),
         let_in: &let_in,
         refuses: None,
-        meanwhile: || meanwhile.set(balancer.try_lists(&offered).err()),
+        meanwhile: || meanwhile.set(balancer.try_lists(&offered, nobody_died).err()),
     };
     balancer.reconcile_from(noted, &Unowned, NOW).unwrap();
     assert_eq!(meanwhile.take(), Some(Busy));
-    assert_eq!(balancer.try_lists(&offered), Ok(vec![false; 3]));
+    assert_eq!(
+        balancer.try_lists(&offered, nobody_died),
+        Ok(vec![false; 3])
+    );
 }
 
 #[test]
@@ -368,4 +395,113 @@ fn ids_that_are_offered_twice_are_named_wherever_they_are() {
         assert_eq!(refused, Err(ChangeError::DuplicateId { first, second }));
     }
     assert_eq!(look(&balancer), before);
+}
+
+/// Watches whoever is asked for, who dies when a test says so.
+struct Watching;
+
+impl Owners for Watching {
+    type Watch = ();
+
+    fn watch(&self, _owner: Owner) -> Option<()> {
+        Some(())
+    }
+
+    fn unwatch(&self, (): ()) {}
+
+    fn is_alive(&self, _owner: Owner) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_death_that_finds_somebody_who_only_tries_is_left_to_be_acted_on() {
+    let owner = Owner(NonZeroU64::MIN);
+    let offered = list(0..10);
+    // What is tried, and whether it is refused where a death was left before.
+    type Try = fn(&Balancer<u32>, &[Backend<u32>], &dyn Fn(), &dyn Fn()) -> Result<(), Refused>;
+    fn noted<'a>(
+        list: &'a [Backend<u32>],
+        let_in: &'a Cell<Vec<u32>>,
+        meanwhile: &'a dyn Fn(),
+    ) -> Noted<'a, &'a dyn Fn()> {
+        Noted {
+            list: list.iter(),
+            let_in,
+            refuses: None,
+            meanwhile,
+        }
+    }
+    let look: Try = |balancer, offered, meanwhile, died| {
+        let let_in = Cell::default();
+        let mut part = noted(offered, &let_in, meanwhile);
+        balancer.try_look(&mut part, &mut Seen::default(), died)
+    };
+    let reconcile: Try = |balancer, offered, meanwhile, died| {
+        let let_in = Cell::default();
+        let part = noted(offered, &let_in, meanwhile);
+        let tried = balancer.try_reconcile_from(part, None, &Watching, NOW, died);
+        tried.map(|_changes| ())
+    };
+    let refused: Try = |balancer, offered, meanwhile, died| {
+        let let_in = Cell::default();
+        let twice = [&offered[..1], offered].concat();
+        let part = noted(&twice, &let_in, meanwhile);
+        let tried = balancer.try_reconcile_from(part, None, &Watching, NOW, died);
+        assert!(matches!(tried, Err(Refused::Change(_))));
+        Ok(())
+    };
+    for try_ in [look, reconcile, refused] {
+        let balancer = Balancer::<u32>::new(round_robin(), 1, NOW);
+        balancer.reconcile(&offered, &Watching, NOW).unwrap();
+        balancer.set_owner(owner, &Watching);
+        let noted = Cell::new(0);
+        // Who acts on the first death finds the lock taken, and goes away.
+        let meanwhile = || {
+            if noted.get() == 0 {
+                assert!(balancer.note_death(owner));
+                balancer.remove_dead(&Watching);
+                assert!(!balancer.summary().closed);
+            }
+            noted.set(noted.get() + 1);
+        };
+        let told = Cell::new(0);
+        let died = || told.set(told.get() + 1);
+        try_(&balancer, &offered, &meanwhile, &died).unwrap();
+        assert_eq!(told.get(), 1);
+        // Nothing is done as long as it is left, and it is told again.
+        let busy = look(&balancer, &offered, &|| unreachable!(), &died);
+        assert_eq!((busy, told.get()), (Err(Refused::Busy), 2));
+        assert_eq!(balancer.try_lists(&[(1, 1)], died), Err(Busy));
+        assert_eq!(told.get(), 3);
+        balancer.remove_dead(&Watching);
+        assert!(balancer.summary().closed);
+        assert_eq!(balancer.try_lists(&[(1, 1)], nobody_died), Ok(vec![false]));
+    }
+}
+
+#[test]
+fn who_only_tries_and_is_refused_frees_nothing() {
+    let balancer = listing(round_robin(), &list(0..10));
+    let caller = Caller::new(0);
+    // A snapshot that is replaced while a pick holds it is freed by a later change.
+    let pick = balancer.pick(&caller, &Unowned, |_| {
+        balancer.reconcile(&list(1..10), &Unowned, NOW).unwrap();
+    });
+    pick.unwrap();
+    let let_in = Cell::default();
+    let try_ = |list: &[Backend<u32>]| {
+        let list = Noted {
+            list: list.iter(),
+            let_in: &let_in,
+            refuses: None,
+            meanwhile: || {},
+        };
+        let tried = balancer.try_reconcile_from(list, None, &Unowned, NOW, nobody_died);
+        tried.map(|(_changes, garbage)| garbage.len())
+    };
+    let twice = list([1, 1]);
+    assert!(matches!(try_(&twice), Err(Refused::Change(_))));
+    assert_eq!(try_(&list(100..200)), Err(Refused::Busy));
+    assert!(try_(&list(1..10)).unwrap() > 0);
 }

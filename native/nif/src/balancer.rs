@@ -22,6 +22,9 @@ use crate::vm::resource::hand_over_with;
 use crate::vm::worker::hand_over;
 use crate::vm::{Object, Resource, ResourceType};
 
+/// The words that are freed in some tenths of a millisecond.
+const WORDS: usize = 1 << 16;
+
 /// The core's balancer, what it is given to work with, and whether its clock drives it.
 pub(crate) struct Balancer {
     /// Counted, so that who drives it finds it alive, or not.
@@ -90,6 +93,12 @@ impl Balancer {
         self.largest.load(Ordering::Relaxed)
     }
 
+    /// Whether it takes longer than a normal scheduler has to free so many of its ids and values, each of
+    /// which may be as large as the largest.
+    pub(crate) fn is_much(&self, values: usize) -> bool {
+        values > LARGE || values.saturating_mul(self.largest()) > WORDS
+    }
+
     /// What its clock is to know of it, the first time that it is asked for.
     pub(crate) fn adopt(&self) -> Option<Driven> {
         // Relaxed: only one caller sees `false`, and it publishes nothing.
@@ -147,28 +156,33 @@ impl Resource for Balancer {
     }
 
     fn destroy(self, _env: Env) {
-        if self.summary().backends > LARGE {
+        if self.is_much(self.summary().backends) {
             hand_over(move || drop(self));
         }
     }
 
     fn owner_died(object: &Object<Self>, owner: Owner, monitors: &Monitors<Self>) {
-        if !object.note_death(owner) {
-            return;
-        }
         // One removal is for all who are noted as dead before it begins, so that a thousand deaths
         // at once do not build a large list a thousand times.
-        let remove_dead = |object: &Object<Self>, monitors: &Monitors<Self>| {
-            object.remove_dead(monitors);
-            tell_of_event(&object.core);
-            if let (Clock::System, Some(due)) = (object.clock(), object.due()) {
-                wake_at(due, |name, message| monitors.notify(name, message));
-            }
-        };
-        if object.summary().backends > LARGE || object.hashes() {
-            hand_over_with(object, remove_dead);
-        } else {
+        if object.note_death(owner) {
             remove_dead(object, monitors);
         }
+    }
+}
+
+/// Acts on the deaths of owners that were noted: here, or on the library's thread where that takes longer than
+/// a normal scheduler has.
+pub(crate) fn remove_dead(object: &Object<Balancer>, monitors: &Monitors<Balancer>) {
+    let remove = |object: &Object<Balancer>, monitors: &Monitors<Balancer>| {
+        object.remove_dead(monitors);
+        tell_of_event(&object.core);
+        if let (Clock::System, Some(due)) = (object.clock(), object.due()) {
+            wake_at(due, |name, message| monitors.notify(name, message));
+        }
+    };
+    if object.is_much(object.summary().backends) || object.hashes() {
+        hand_over_with(object, remove);
+    } else {
+        remove(object, monitors);
     }
 }

@@ -14,12 +14,12 @@ use grpc_lb_core::{
 };
 use rustler::{Atom, Encoder, Env, Term};
 
-use crate::balancer::Balancer;
+use crate::balancer::{remove_dead, Balancer};
 use crate::clock::ClockReference;
 use crate::decode::{Backends, Refused, Settings, TURN};
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
-use crate::value::{Core, Offered, Value, LARGE};
+use crate::value::{Core, Offered, Value};
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
 use crate::vm::go_on::{go_on, go_on_copied};
@@ -84,8 +84,7 @@ pub(crate) fn try_reconcile<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Option<Answer<'a>> {
-    let offered = match Backends::new(balancer, backends, 2) {
-        Ok(offered) if offered.is_long() => return None,
+    let offered = match Backends::of_at_most(Seen::LONGEST, balancer, backends, 2)? {
         Ok(offered) => offered,
         Err(error) => return Some(Err(error)),
     };
@@ -108,11 +107,8 @@ pub(crate) fn reconcile_listed<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let offered = Backends::new(balancer, backends, 2)?;
-    let done = match offered.total() <= TURN {
-        true => try_at_once(env, balancer, offered.listed(), None),
-        false => None,
-    };
+    let offered = Backends::of_at_most(TURN, balancer, backends, 2).transpose()?;
+    let done = offered.and_then(|offered| try_at_once(env, balancer, offered.listed(), None));
     done.unwrap_or_else(|| Ok(atoms::unfinished().encode(env)))
 }
 
@@ -126,10 +122,11 @@ fn try_at_once<'a>(
     charge(env, offered.total());
     let monitors = Monitors::new(env, balancer);
     let now = balancer.clock().now();
-    let changed = match balancer.try_reconcile_from(offered, seen, &monitors, now) {
+    let died = || remove_dead(balancer, &monitors);
+    let changed = match balancer.try_reconcile_from(offered, seen, &monitors, now, died) {
         Err(Refused::Busy) => return None,
         Ok((changes, garbage)) => {
-            drop_in_time(garbage);
+            drop_in_time(balancer, garbage);
             Ok(changes)
         }
         Err(refused) => Err(refused),
@@ -193,7 +190,8 @@ fn look_on<'a>(
     let end = total.min(position + TURN / 2);
     let mut part = Backends::rest(balancer, rest, position, end).brief();
     charge(env, end - position);
-    match balancer.try_look(&mut part, &mut seen) {
+    let died = || remove_dead(balancer, &Monitors::new(env, balancer));
+    match balancer.try_look(&mut part, &mut seen, died) {
         Ok(()) => {
             let rest = part.left();
             let state = Looking { rest, total, seen };
@@ -214,8 +212,8 @@ pub(crate) fn charge(env: Env, backends: usize) {
 }
 
 /// Drops what a change on a normal scheduler leaves behind.
-fn drop_in_time(garbage: Garbage<Value>) {
-    if garbage.len() > LARGE {
+fn drop_in_time(balancer: &Balancer, garbage: Garbage<Value>) {
+    if balancer.is_much(garbage.len()) {
         hand_over(move || drop(garbage));
     }
 }

@@ -3,7 +3,7 @@
 use grpc_lb_core::{Offers, Seen};
 use rustler::{Encoder, Env, Term};
 
-use crate::balancer::Balancer;
+use crate::balancer::{remove_dead, Balancer};
 use crate::control::charge;
 use crate::decode::{Backends, TURN};
 use crate::error::ArgumentError;
@@ -79,20 +79,20 @@ pub(crate) fn try_extents_of_new<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Option<Answer<'a>> {
-    let offered = Backends::new(balancer, backends, 2).ok()?;
-    if offered.total() > TURN {
-        return None;
-    }
+    let offered = Backends::of_at_most(TURN, balancer, backends, 2)?.ok()?;
     charge(env, offered.total());
+    let died = || remove_dead(balancer, &Monitors::new(env, balancer));
     let mut seen = Seen::default();
     // Where it is refused, a dirty scheduler finds out why.
-    balancer.try_look(&mut offered.brief(), &mut seen).ok()?;
+    balancer
+        .try_look(&mut offered.brief(), &mut seen, died)
+        .ok()?;
     let differs = |position: usize| seen.differ.binary_search(&(position as u32)).is_ok();
     let list = backends.into_list_iterator().ok()?.enumerate();
     let differing = list.filter(|(position, _)| differs(*position));
     let pairs = differing.map(|(position, term)| decode::pair(term, position));
     let pairs: Vec<_> = pairs.collect::<Result<_, _>>().ok()?;
-    let listed = balancer.try_lists(&pairs).ok()?;
+    let listed = balancer.try_lists(&pairs, died).ok()?;
     let positions = seen.differ.iter().map(|position| *position as usize);
     Some(Ok(encode_new(env, positions, pairs, listed)))
 }
@@ -123,15 +123,19 @@ fn encode_extents<'a>(
     extents.collect::<Vec<Term>>().encode(env)
 }
 
+/// How many pages are named at once, on a normal scheduler: who wants to know of more asks again.
+const NAMED: usize = 512;
+
 /// `retired_pages(at_most) -> [{pages, words, [{number, words}]}]`: how much waits in each build, and the
-/// first of it.
+/// first of it: some hundreds of pages at most.
 pub(crate) fn retired_pages<'a>(env: Env<'a>, [at_most]: [Term<'a>; 1]) -> Answer<'a> {
     Ok(ask_all(env, c"retired_pages_of_build", &[at_most]))
 }
 
 pub(crate) fn retired_pages_of_build<'a>(env: Env<'a>, [at_most]: [Term<'a>; 1]) -> Answer<'a> {
     let refused = |_| ArgumentError("argument 1 must be an integer from 0".into());
-    let (pages, words, first) = retired(at_most.decode().map_err(refused)?);
+    let at_most: usize = at_most.decode().map_err(refused)?;
+    let (pages, words, first) = retired(at_most.min(NAMED));
     let first = first.into_iter().map(|page| (page.number, page.words));
     Ok((pages, words, first.collect::<Vec<(u64, u64)>>()).encode(env))
 }

@@ -13,7 +13,7 @@ use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
 use crate::pick::{as_caller, calling, with_key};
 use crate::ticket::tell_of_end;
-use crate::value::Value;
+use crate::value::{Value, LARGE};
 use crate::vm::dispatch::{argument, on_object};
 use crate::vm::owned::{NotOwner, Owned};
 use crate::vm::owner::Monitors;
@@ -104,9 +104,6 @@ impl Calls {
 }
 
 static TYPE: ResourceType<Slots> = ResourceType::new(c"grpc_lb_slots");
-
-/// More calls than this are ended by the library's own thread.
-const LARGE: usize = 1_000;
 
 impl Resource for Slots {
     const EXPECTED: &'static str =

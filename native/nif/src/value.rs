@@ -15,7 +15,7 @@ use crate::vm::term::{self, tuple, Copied, Immediate};
 /// The core's balancer, of terms.
 pub(crate) type Core = grpc_lb_core::Balancer<Value, Monitor>;
 
-/// With more backends than this, what the VM has done on a normal scheduler, which is to hear of
+/// With more backends than this, or calls, what the VM has done on a normal scheduler, which is to hear of
 /// deaths and to run destructors, is done by the library's own thread: freeing a thousand copied
 /// terms, or building their list anew, takes some tenths of a millisecond. With a policy that hashes
 /// deaths are always its thread's: to build a table takes milliseconds.

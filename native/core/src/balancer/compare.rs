@@ -114,7 +114,8 @@ impl<B> Difference<B> {
     }
 }
 
-/// So many backends that change, some of which are copied and some freed, take a tenth of a millisecond.
+/// So many backends that change, some of which are copied and some freed, take a tenth of a millisecond. So
+/// do so many priorities and localities, each of which is judged, and has its share.
 const FEW: usize = 64;
 
 /// So does a table of weights of so many.
@@ -138,9 +139,20 @@ pub struct Seen {
     pub differ: Vec<u32>,
 }
 
+impl Seen {
+    /// How many a list may have, listed or offered, that is changed by who never waits.
+    pub const LONGEST: usize = LONG;
+
+    /// How many may differ.
+    pub const FEW: usize = FEW;
+}
+
 impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     /// Whether to change the list so takes some tenths of a millisecond at most.
     pub(super) fn is_brief<B>(&self, difference: &Difference<B>) -> bool {
+        if self.layers.len() > FEW {
+            return false;
+        }
         let listed = self.members.len();
         let changed = difference.changed.len() + listed - difference.kept();
         if changed == 0 && !self.scattered && self.members.is_in_order(&difference.order) {
@@ -215,7 +227,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
 
     /// Compares what is offered with what is listed. Most lists are the last one with a few changes: so
     /// each backend is compared first with the one that comes after the one before it, and only what is
-    /// not found there is looked up. What was seen to be the same there is not compared again.
+    /// not found there is looked up. What was seen of this version to be the same there is not compared again.
     pub(super) fn compare<L: Offers<T>>(
         &self,
         mut offered: L,
@@ -228,7 +240,6 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
             kept: Keys::below(members.key_limit()),
         };
         let mut new = HashTable::<(u64, u32)>::new();
-        let seen = seen.filter(|seen| seen.version == self.version);
         let mut differ = seen.map(|seen| seen.differ.iter().copied().peekable());
         let mut next = 0;
         while let Some(item) = offered.take_next() {

@@ -10,15 +10,6 @@ pub struct Garbage<T> {
 }
 
 impl<T> Garbage<T> {
-    /// This, and these values.
-    pub(super) fn and(mut self, values: Gone<T>) -> Self {
-        match self.values.is_empty() {
-            true => self.values = values,
-            false => self.values.extend(values),
-        }
-        self
-    }
-
     /// How many values, and rows of backends, are dropped with it.
     pub fn len(&self) -> usize {
         let snapshots = self.snapshots.iter();

@@ -367,38 +367,51 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
 
     /// As [`Balancer::reconcile_from`], but never waits, and is done in some tenths of a millisecond:
     /// [`Busy`] while somebody else is changing the balancer, and where there is more to do. What is not
-    /// needed any more is left to be dropped.
+    /// needed any more is left to be dropped, and so is the removal of owners that have died: `died` is told
+    /// when [`Balancer::remove_dead`] is to be called.
     ///
-    /// What was [seen](Balancer::try_look) of the list before is not compared again.
+    /// What was [seen](Balancer::try_look) of the list before is not compared again. [`Busy`], when it has
+    /// changed since.
     pub fn try_reconcile_from<L: Offers<T>>(
         &self,
         offered: L,
         seen: Option<&Seen>,
         owners: &impl Owners<Watch = W>,
         now: Time,
+        died: impl FnOnce(),
     ) -> Result<(Changes, Garbage<T>), L::Refusal>
     where
         L::Refusal: From<Busy>,
     {
-        let writer = self.try_hold()?;
-        let (changed, garbage) = self.write_with(writer, owners, |scope| {
-            let difference = scope.writer.compare(offered, seen)?;
-            match scope.writer.is_brief(&difference) {
-                true => Ok(scope.open()?.reconcile(difference, &[], now)),
-                false => Err(Busy.into()),
+        self.attempt(died, |writer| {
+            if seen.is_some_and(|seen| seen.version != writer.version) {
+                return Err(Busy.into());
             }
-        });
-        changed.map(|(changes, gone)| (changes, garbage.and(gone)))
+            let difference = writer.compare(offered, seen)?;
+            if !writer.is_brief(&difference) {
+                return Err(Busy.into());
+            }
+            let scope = self.scope(writer, owners).open()?;
+            let (changes, values) = scope.reconcile(difference, &[], now);
+            let snapshots = self.finish(writer, Patience::short());
+            Ok((changes, Garbage { values, snapshots }))
+        })
     }
 
     /// Compares a part of a list that is offered with what is listed, after the parts before it, for a list
     /// that would take too long in one go. Never waits. [`Busy`] while somebody else is changing the
     /// balancer, when it has changed since the first part, and where so much differs that this is of no use.
-    pub fn try_look<L: Offers<T>>(&self, part: &mut L, seen: &mut Seen) -> Result<(), L::Refusal>
+    /// `died` is as in [`Balancer::try_reconcile_from`].
+    pub fn try_look<L: Offers<T>>(
+        &self,
+        part: &mut L,
+        seen: &mut Seen,
+        died: impl FnOnce(),
+    ) -> Result<(), L::Refusal>
     where
         L::Refusal: From<Busy>,
     {
-        self.try_hold()?.look(part, seen)
+        self.attempt(died, |writer| writer.look(part, seen))
     }
 
     /// As [`Balancer::reconcile`], where the values of the backends with the ids in `leaving` go: they
@@ -723,8 +736,13 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     }
 
     /// As [`Balancer::lists`], but never waits: [`Busy`] while somebody else is changing the balancer.
-    pub fn try_lists<O: Offer<T>>(&self, offered: &[(O, O)]) -> Result<Vec<bool>, Busy> {
-        Ok(self.try_hold()?.lists(offered))
+    /// `died` is as in [`Balancer::try_reconcile_from`].
+    pub fn try_lists<O: Offer<T>>(
+        &self,
+        offered: &[(O, O)],
+        died: impl FnOnce(),
+    ) -> Result<Vec<bool>, Busy> {
+        self.attempt(died, |writer| Ok(writer.lists(offered)))
     }
 
     /// The balancer as it is now.
@@ -732,13 +750,25 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         self.write(owners, |scope| scope.writer.info(scope.published))
     }
 
-    /// The writer, if nobody else has it and no death is left to act on.
-    fn try_hold(&self) -> Result<MutexGuard<'_, Writer<T, W>>, Busy> {
-        let writer = self.writer.try_lock().ok_or(Busy)?;
-        match self.has_unhandled_deaths() {
-            true => Err(Busy),
-            false => Ok(writer),
+    /// Has something brief done under the writer's lock, if nobody else has it and no death is left to act
+    /// on. Acts on none itself, which may take long: `died` is told of those that were left meanwhile to who
+    /// had the lock.
+    fn attempt<R, E: From<Busy>>(
+        &self,
+        died: impl FnOnce(),
+        work: impl FnOnce(&mut Writer<T, W>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut writer = self.writer.try_lock().ok_or(Busy)?;
+        let done = match self.has_unhandled_deaths() {
+            true => Err(Busy.into()),
+            false => work(&mut writer),
+        };
+        drop(writer);
+        // As in `handle_deaths`: who found the lock taken relies on this look.
+        if !self.dead.lock().is_empty() {
+            died();
         }
+        done
     }
 
     /// Whether picks have to check if the owner of what they chose is alive.

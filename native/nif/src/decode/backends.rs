@@ -1,10 +1,10 @@
 //! Lists of backends, read one by one while the core compares them with those that are listed.
 
-use grpc_lb_core::{Backend, Busy, ChangeError, Offers, State};
+use grpc_lb_core::{Backend, Busy, ChangeError, Offers, Seen, State};
 use rustler::{Atom, Term};
 
 use super::fields::{Fields, Malformed};
-use super::lists::{proper_list, ID};
+use super::lists::{is_longer, proper_list, ID};
 use crate::atoms;
 use crate::balancer::Balancer;
 use crate::error::ArgumentError;
@@ -30,14 +30,11 @@ const LOCALITY: usize = 255;
 /// millisecond.
 pub(crate) const TURN: usize = 2_048;
 
-/// How many a list may have that is taken on normal schedulers: to go through it takes twice as long.
-const MOST: usize = 16_384;
-
-/// How many may differ in a list that is compared in several turns: they are compared once more.
-const FEW: usize = 64;
-
 /// The words of what is new, and those that are compared, in one turn: some tenths of a millisecond.
 const WORDS: (usize, usize) = (1 << 13, 1 << 18);
+
+/// The bytes of texts that are copied in one turn on a normal scheduler.
+const TEXTS: usize = 1 << 21;
 
 /// Why a list is not taken.
 pub(crate) enum Refused {
@@ -74,6 +71,10 @@ pub(crate) struct Backends<'a, 'b> {
     end: usize,
     /// The words that are left for what is new.
     left: usize,
+    /// The bytes that are left for texts.
+    texts: usize,
+    /// The words that the largest takes of what was let in.
+    largest: usize,
     /// On a normal scheduler, as long as none was looked at: how many are to be compared.
     compared: Option<usize>,
     /// Whether it is too much as soon as nothing is left.
@@ -93,6 +94,16 @@ impl<'a, 'b> Backends<'a, 'b> {
         Ok(Self::rest(balancer, term, 0, len))
     }
 
+    /// The same, of a list of so many at most. `None` if it is longer, which takes no longer to find out.
+    pub(crate) fn of_at_most(
+        most: usize,
+        balancer: &'b Balancer,
+        term: Term<'a>,
+        argument: usize,
+    ) -> Option<Result<Self, ArgumentError>> {
+        (!is_longer(term, most)).then(|| Self::new(balancer, term, argument))
+    }
+
     /// What is left of a list from a position on, up to another.
     pub(crate) fn rest(
         balancer: &'b Balancer,
@@ -107,21 +118,19 @@ impl<'a, 'b> Backends<'a, 'b> {
             position,
             end,
             left: LIST,
+            texts: usize::MAX,
+            largest: 0,
             compared: None,
             is_brief: false,
             is_listed: false,
         }
     }
 
-    /// Whether it is too long for normal schedulers.
-    pub(crate) fn is_long(&self) -> bool {
-        self.end > MOST
-    }
-
     /// The same, to be compared on a normal scheduler.
     pub(crate) fn brief(self) -> Self {
         Backends {
             left: WORDS.0,
+            texts: TEXTS,
             compared: Some(self.end - self.position),
             is_brief: true,
             ..self
@@ -139,7 +148,7 @@ impl<'a, 'b> Backends<'a, 'b> {
     /// The same, of which most were compared before.
     pub(crate) fn known(self) -> Self {
         Backends {
-            compared: Some(FEW),
+            compared: Some(Seen::FEW),
             ..self.brief()
         }
     }
@@ -160,8 +169,16 @@ impl<'a, 'b> Backends<'a, 'b> {
         let mut extent = Extent::new(allowed.min(self.left), bytes);
         let fits = extent.take(term);
         self.left -= extent.taken();
-        self.balancer.note_size(extent.read());
+        self.largest = self.largest.max(extent.read());
         fits
+    }
+
+    /// Takes what the text of a backend takes off what is left for all. Whether it may take so much.
+    fn take_text(&mut self, backend: &Backend<Offered>) -> bool {
+        let text = backend.hash_key.as_ref().map_or(0, |text| text.slice.len());
+        let left = self.texts.checked_sub(text);
+        self.texts = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -180,13 +197,19 @@ impl<'a> Offers<Value> for Backends<'a, '_> {
         }
         let position = self.position;
         if position == self.end {
+            // Nothing of it was refused.
+            self.balancer.note_size(self.largest);
             return None;
         }
         let (first, rest) = self.rest.list_get_cell().expect("the list is so long");
         self.rest = rest;
         self.position += 1;
         let backend = backend(first, self.hashes);
-        Some(backend.map_err(|malformed| refused(malformed, position)))
+        Some(match backend {
+            Ok(backend) if self.take_text(&backend) => Ok(backend),
+            Ok(_) => Err(Refused::Busy),
+            Err(malformed) => Err(refused(malformed, position)),
+        })
     }
 
     fn let_in(&mut self, position: usize, offered: &Self::Item) -> Result<(), Refused> {

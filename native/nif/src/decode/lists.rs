@@ -7,6 +7,18 @@ use crate::error::{kind, ArgumentError};
 /// The words that an id may take: it is hashed and compared under the writer's lock.
 pub(super) const ID: usize = 1 << 21;
 
+/// Whether it is a list of more than so many. Looks at one more than so many at most.
+pub(super) fn is_longer(term: Term, most: usize) -> bool {
+    let mut rest = term;
+    for _ in 0..=most {
+        match rest.list_get_cell() {
+            Ok((_, next)) => rest = next,
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
 /// A list and its length.
 pub(super) fn proper_list<'a>(
     term: Term<'a>,
