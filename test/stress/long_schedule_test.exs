@@ -21,16 +21,16 @@ defmodule GrpcLb.Stress.LongScheduleTest do
   # Sees to it that a turn in which nothing but `call` is done is a short one at least once.
   #
   # Each try is a process of its own, with so much room that it does not collect garbage. It makes what
-  # the call needs before its turn begins.
-  defp assert_short(prepare \\ fn -> nil end, call) do
-    turns = Stream.map(1..@tries, fn _try -> longest(prepare, call) end)
+  # the call needs before its turn begins. The test waits then for what follows from the call.
+  defp assert_short(prepare \\ fn -> nil end, call, follow \\ fn _prepared -> :ok end) do
+    turns = Stream.map(1..@tries, fn _try -> longest(prepare, call, follow) end)
 
     assert Enum.any?(turns, &(&1 == nil)),
-           "each of #{@tries} turns was long, the last of #{longest(prepare, call)} ms"
+           "each of #{@tries} turns was long, the last of #{longest(prepare, call, follow)} ms"
   end
 
   # How many milliseconds a turn took, if it was a long one.
-  defp longest(prepare, call) do
+  defp longest(prepare, call, follow \\ fn _prepared -> :ok end) do
     test = self()
     # The shortest time that the VM takes.
     events = [long_schedule: 1, large_heap: @large_heap]
@@ -57,7 +57,7 @@ defmodule GrpcLb.Stress.LongScheduleTest do
     send(pid, :go)
 
     receive do
-      {:called, ^pid, _prepared} -> :ok
+      {:called, ^pid, prepared} -> follow.(prepared)
       {:DOWN, ^monitor, :process, ^pid, reason} when reason != :normal -> exit(reason)
     end
 
@@ -184,6 +184,54 @@ defmodule GrpcLb.Stress.LongScheduleTest do
         )
       end
     end
+
+    test "is of many localities, or keyed by long texts" do
+      text = String.duplicate("x", 65_536)
+
+      for {policy, option} <- [
+            {{:random, %{}}, &%{locality: "locality #{&1}"}},
+            {{:maglev, %{table_size: 65_537, hash_balance_factor: nil}},
+             fn _ -> %{hash_key: text} end}
+          ] do
+        assert_short(
+          fn ->
+            list = for i <- 1..2_000, do: {i, i, option.(i)}
+            {:ok, lb} = Native.new(policy, list, %{})
+            {lb, list}
+          end,
+          fn {lb, list} -> {:ok, %{kept: 2_000}} = Native.reconcile(lb, list) end
+        )
+      end
+
+      assert_short(
+        fn ->
+          list = for i <- 1..16_000, do: {i, i, %{locality: "locality #{i}"}}
+          {:ok, lb} = Native.new({:random, %{}}, list, %{})
+          {lb, [{1, :other, %{locality: "locality 1"}} | tl(list)]}
+        end,
+        fn {lb, list} -> {:ok, %{kept: 16_000}} = Native.reconcile(lb, list) end
+      )
+    end
+
+    test "leaves large values behind" do
+      assert_short(
+        fn ->
+          value = fn i -> for j <- 1..5_000, do: :binary.copy(<<i::32, j::32>>, 9) end
+          {:ok, lb} = GrpcLb.new(:round_robin, for(i <- 1..60, do: {i, value.(i)}))
+          lb
+        end,
+        fn lb -> {:ok, %{removed: 60}} = GrpcLb.reconcile(lb, []) end
+      )
+    end
+
+    test "is so long that its length is not asked" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [])
+
+      assert_short(
+        fn -> Enum.to_list(1..5_000_000) end,
+        fn list -> :unfinished = Native.reconcile_listed(lb, list) end
+      )
+    end
   end
 
   describe "a list that is offered to a balancer that interns" do
@@ -269,19 +317,21 @@ defmodule GrpcLb.Stress.LongScheduleTest do
       end
     end
 
-    test "of deaths has tables built, and its process waits for none" do
+    test "of deaths has tables built, and who dies waits for none" do
+      test = self()
+
       assert_short(
         fn ->
-          owner = spawn(fn -> receive(do: (:end -> :ok)) end)
-          backends = for i <- 1..999, do: {"backend #{i}", i, owner: owner}
+          backends = for i <- 1..999, do: {"backend #{i}", i, owner: self()}
           opts = [on_owner_death: :remove]
           {:ok, lb} = GrpcLb.new({:maglev, table_size: 1_000_003}, ["last" | backends], opts)
-          {lb, owner}
+          lb
         end,
-        fn {lb, owner} ->
-          Process.exit(owner, :kill)
-          until_none(lb, fn lb -> if GrpcLb.size(lb) == 1, do: {:error, :no_backends} end)
-        end
+        fn lb ->
+          send(test, {:called, self(), lb})
+          exit(:normal)
+        end,
+        fn lb -> eventually(fn -> GrpcLb.size(lb) == 1 end) end
       )
     end
 
