@@ -24,7 +24,7 @@ defmodule GrpcLb.Address do
       endpoint of gRPC's naming has several addresses in the same way (gRFC A61)
   """
 
-  alias GrpcLb.{Backend, HostPort}
+  alias GrpcLb.{Backend, HostPort, Text}
 
   @enforce_keys [:ip, :port]
   defstruct [:ip, :port, :zone, :host, weight: 1, priority: 0, locality: nil, alternatives: []]
@@ -108,7 +108,7 @@ defmodule GrpcLb.Address do
 
       :error ->
         raise ArgumentError,
-              "#{inspect(form)} is no address, expected \"1.2.3.4:port\", \"[::1]:port\", " <>
+              "#{Text.show(form)} is no address, expected \"1.2.3.4:port\", \"[::1]:port\", " <>
                 "\"unix:path\", {ip, port} or a %GrpcLb.Address{}"
     end
   end
@@ -206,7 +206,7 @@ defmodule GrpcLb.Address do
   # Anybody can write a struct.
   defp located!(%{ip: ip, port: port, zone: zone} = address) do
     unless endpoint?(ip, port) and zone?(zone, ip) do
-      raise ArgumentError, "the address has no valid ip, port and zone: #{inspect(address)}"
+      raise ArgumentError, "the address has no valid ip, port and zone: #{Text.show(address)}"
     end
 
     address

@@ -1,5 +1,5 @@
 defmodule GrpcLb.Backend do
-  alias GrpcLb.{Key, Options}
+  alias GrpcLb.{Key, Options, Text}
 
   # In the order of the documentation.
   @options [
@@ -233,7 +233,7 @@ defmodule GrpcLb.Backend do
   defp to_native([], _all, _position, done), do: Enum.reverse(done)
 
   defp to_native(_not_a_list, all, _position, _done) do
-    raise ArgumentError, "backends must be a proper list, got: #{inspect(all)}"
+    raise ArgumentError, "backends must be a proper list, got: #{Text.show(all)}"
   end
 
   defp one_to_native(%__MODULE__{id: id, value: value} = backend, position) do
@@ -262,7 +262,7 @@ defmodule GrpcLb.Backend do
   defp no_form!(value, position) do
     raise ArgumentError,
           "backend #{position} must be a %GrpcLb.Backend{}, {id, value}, {id, value, opts} or a bare " <>
-            "value, got: #{inspect(value)}, which looks like a backend and is none of these; as a bare " <>
+            "value, got: #{Text.show(value)}, which looks like a backend and is none of these; as a bare " <>
             "value it is written %GrpcLb.Backend{id: value, value: value}"
   end
 

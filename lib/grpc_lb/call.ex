@@ -2,7 +2,7 @@ defmodule GrpcLb.Call do
   # Begins a call, makes it and ends it: `run/3` of balancers, connections and pools.
   @moduledoc false
 
-  alias GrpcLb.{CallEvent, Line, LoadReport, Native, Options, Slots}
+  alias GrpcLb.{CallEvent, Line, LoadReport, Native, Options, Slots, Text}
 
   @options [
     key: [
@@ -154,7 +154,7 @@ defmodule GrpcLb.Call do
     do: Options.validate!(opts, prepared, "run/3")
 
   defp read!(fun, _opts, _prepared) do
-    raise ArgumentError, "fun must be a function of one argument, got: #{inspect(fun)}"
+    raise ArgumentError, "fun must be a function of one argument, got: #{Text.show(fun)}"
   end
 
   @doc "As `make/5`, and the call is told if its options say so."
@@ -247,7 +247,7 @@ defmodule GrpcLb.Call do
 
   def native_outcome!(other) do
     raise ArgumentError,
-          "outcome must be :ok, {:error, reason} or :cancelled, got: #{inspect(other)}"
+          "outcome must be :ok, {:error, reason} or :cancelled, got: #{Text.show(other)}"
   end
 
   @doc "The outcome of a call, judged by its result."

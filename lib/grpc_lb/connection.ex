@@ -170,7 +170,7 @@ defmodule GrpcLb.Connection do
       end
   """
 
-  alias GrpcLb.{Call, Holder, Line, Native, Secret, Slots, Waiters}
+  alias GrpcLb.{Call, Holder, Line, Name, Native, Secret, Slots, Text, Waiters}
   alias GrpcLb.Connection.{Connectivity, Held, Options, Server, States, Waiting}
 
   @resolve_now [
@@ -463,7 +463,7 @@ defmodule GrpcLb.Connection do
   def handle!(name) do
     case handle(name) do
       {:ok, handle} -> handle
-      {:error, :not_found} -> raise ArgumentError, "there is no connection #{inspect(name)}"
+      {:error, :not_found} -> raise ArgumentError, "there is no connection #{Text.show(name)}"
     end
   end
 
@@ -771,6 +771,9 @@ defmodule GrpcLb.Connection do
     if stopped == :crashed, do: end_it(connection, timeout), else: :ok
   end
 
+  # A handle is that of the connection that was found, or of none.
+  defp stop_without_holder(%__MODULE__{}), do: :error
+
   # When the holder was killed, it is about to be started again.
   defp stop_without_holder(connection) do
     with {:ok, supervisor, _name} <- __MODULE__.Supervisor.find(connection),
@@ -863,7 +866,7 @@ defmodule GrpcLb.Connection do
         end
 
       nil ->
-        raise ArgumentError, "there is no connection #{inspect(connection)}"
+        raise ArgumentError, "there is no connection #{Text.show(connection)}"
     end
   end
 
@@ -893,7 +896,7 @@ defmodule GrpcLb.Connection do
 
   # For a handler that runs in the holder, when that ends, there is none any more.
   defp lookup(name) do
-    case Holder.lookup({Held, name}) do
+    case Holder.lookup({Held, Name.check!(name)}) do
       {holder, %{held: %Held{}} = tree} when holder != self() -> {holder, tree}
       _starting_or_none -> nil
     end
@@ -911,6 +914,6 @@ defmodule GrpcLb.Connection do
   defp no_handle!(other) do
     raise ArgumentError,
           "expected a handle, a %GrpcLb.Connection{}, which GrpcLb.Connection.handle!/1 finds by name or " <>
-            "pid, got: #{inspect(other)}"
+            "pid, got: #{Text.show(other)}"
   end
 end

@@ -35,7 +35,7 @@ defmodule GrpcLb.ElixirGrpc do
   """
 
   alias GrpcLb.ElixirGrpc.AdapterOptions
-  alias GrpcLb.{Native, Options, Policy}
+  alias GrpcLb.{Native, Options, Policy, Text}
 
   @typedoc "What elixir-grpc publishes. It is made by `init/2` and never changes."
   @type state :: %{balancer: GrpcLb.balancer()}
@@ -95,7 +95,10 @@ defmodule GrpcLb.ElixirGrpc do
     if Keyword.keyword?(opts), do: refuse_those_of_the_adapter!(Keyword.keys(opts))
     %{policy: policy} = options = Options.validate!(opts, @options, "use GrpcLb.ElixirGrpc")
     Policy.to_native(policy)
-    if Policy.sticky?(policy) or of_calls?(policy), do: needs_calls!("policy #{inspect(policy)}")
+
+    if Policy.sticky?(policy) or of_calls?(policy),
+      do: needs_calls!("policy #{Text.show(policy)}")
+
     options
   end
 
@@ -200,7 +203,7 @@ defmodule GrpcLb.ElixirGrpc do
 
   defp backends(channels) do
     unless is_list(channels) and not List.improper?(channels) and Enum.all?(channels, &is_map/1) do
-      raise ArgumentError, "channels must be a list of structs, got: #{inspect(channels)}"
+      raise ArgumentError, "channels must be a list of structs, got: #{Text.show(channels)}"
     end
 
     {backends, _seen} =

@@ -42,8 +42,23 @@ defmodule GrpcLb.Key do
   """
   @spec external(term()) :: binary()
   def external(term) do
-    unless spell(term, @max_bytes), do: too_long!("one that is longer when it is spelled out")
+    unless fits?(term, @max_bytes), do: too_long!("one that is longer when it is spelled out")
     :erlang.term_to_binary(term, [:deterministic, minor_version: 2])
+  end
+
+  @doc """
+  Whether a term takes so many bytes at most when it is spelled out: then to hash it, to compare it and to copy
+  it take as long as that.
+
+      iex> GrpcLb.Key.fits?({:user, 7}, 10)
+      true
+      iex> GrpcLb.Key.fits?(Enum.reduce(1..1_000, [], fn _, all -> {all, all} end), 1_000)
+      false
+  """
+  @spec fits?(term(), bytes :: pos_integer()) :: boolean()
+  def fits?(term, bytes) do
+    left = spell(term, bytes)
+    left != nil and left >= 0
   end
 
   # How many of so many bytes are left when a term is spelled out, or nil when they are not enough: each of
@@ -63,6 +78,9 @@ defmodule GrpcLb.Key do
     {:env, env} = :erlang.fun_info(fun, :env)
     spell(env, left - 1)
   end
+
+  defp spell(integer, left) when is_integer(integer) and integer not in @hashes,
+    do: left - :erlang.external_size(integer)
 
   defp spell(_word, left), do: left - 1
 

@@ -1,5 +1,5 @@
 defmodule GrpcLb.LoadReport do
-  alias GrpcLb.Options
+  alias GrpcLb.{Options, Text}
 
   # As in the message, in the order of the documentation.
   @numbers [
@@ -93,7 +93,7 @@ defmodule GrpcLb.LoadReport do
   end
 
   def to_native(other) do
-    raise ArgumentError, "a load report must be a binary or a map, got: #{inspect(other)}"
+    raise ArgumentError, "a load report must be a binary or a map, got: #{Text.show(other)}"
   end
 
   defp read!(field, reported) when field in @number_fields do
@@ -108,16 +108,16 @@ defmodule GrpcLb.LoadReport do
     Map.new(metrics, fn {name, reported} ->
       unless is_binary(name) and String.valid?(name) do
         raise ArgumentError,
-              "names in #{inspect(field)} of a load report must be strings, got: #{inspect(name)}"
+              "names in #{inspect(field)} of a load report must be strings, got: #{Text.show(name)}"
       end
 
-      {name, float!(reported, "#{inspect(name)} in #{inspect(field)}", "a number")}
+      {name, float!(reported, "#{Text.show(name)} in #{inspect(field)}", "a number")}
     end)
   end
 
   defp read!(field, _reported) do
     raise ArgumentError,
-          "unknown field #{inspect(field)} of a load report, " <>
+          "unknown field #{Text.show(field)} of a load report, " <>
             "expected #{Options.one_of(@number_fields ++ @map_fields)}"
   end
 
@@ -131,7 +131,7 @@ defmodule GrpcLb.LoadReport do
 
   @spec refuse!(String.t(), String.t(), term()) :: no_return()
   defp refuse!(what, expected, got) do
-    raise ArgumentError, "#{what} of a load report must be #{expected}, got: #{inspect(got)}"
+    raise ArgumentError, "#{what} of a load report must be #{expected}, got: #{Text.show(got)}"
   end
 
   @doc """

@@ -46,6 +46,8 @@ defmodule GrpcLb.Log do
   Logged with Erlang's `:logger`, on which Elixir's stands.
   """
 
+  alias GrpcLb.Text
+
   @typedoc "What is logged."
   @type kind ::
           unquote(@kinds |> Keyword.keys() |> Enum.reverse() |> Enum.reduce(&{:|, [], [&1, &2]}))
@@ -77,7 +79,7 @@ defmodule GrpcLb.Log do
 
   def level(other) do
     raise ArgumentError,
-          "kind must be #{GrpcLb.Options.one_of(Keyword.keys(@kinds))}, got: #{inspect(other)}"
+          "kind must be #{GrpcLb.Options.one_of(Keyword.keys(@kinds))}, got: #{Text.show(other)}"
   end
 
   defp valid({_kind, level}, _default) when level == false or level in @levels, do: level
@@ -143,19 +145,19 @@ defmodule GrpcLb.Log do
   end
 
   defp balancer(nil, balancer), do: "balancer #{inspect(balancer)}"
-  defp balancer(name, _balancer), do: "balancer #{show(name)}"
+  defp balancer(name, _balancer), do: "balancer #{Text.show(name)}"
 
   defp metadata(%{id: id} = fields),
-    do: Map.merge(%{backend: show(id)}, Map.take(fields, [:rule]))
+    do: Map.merge(%{backend: Text.show(id)}, Map.take(fields, [:rule]))
 
   defp metadata(_of_all), do: %{}
 
   defp say(:ejected, %{id: id, duration: duration} = fields) do
     lasts = "for #{Float.round(duration / 1.0e9, 1)} s at least"
-    {:ejected, "backend #{show(id)} is ejected #{lasts}: #{why(fields)}"}
+    {:ejected, "backend #{Text.show(id)} is ejected #{lasts}: #{why(fields)}"}
   end
 
-  defp say(:unejected, %{id: id}), do: {:unejected, "backend #{show(id)} is let back in"}
+  defp say(:unejected, %{id: id}), do: {:unejected, "backend #{Text.show(id)} is let back in"}
 
   defp say(:panic_entered, fields),
     do: {:panic_entered, "#{healthy(fields)}: those that are not are picked, too"}
@@ -185,18 +187,4 @@ defmodule GrpcLb.Log do
 
   defp healthy(%{priority: nil} = it), do: "#{it.healthy} of #{it.backends} backends are healthy"
   defp healthy(it), do: "priority #{it.priority}: #{healthy(%{it | priority: nil})}"
-
-  @doc false
-  # A term of somebody else, as far as it is not too long.
-  @spec show(term()) :: String.t()
-  def show(term) do
-    case inspect(term, limit: 20, printable_limit: 200) do
-      <<start::binary-size(500), _rest::binary>> -> scrub(start) <> "..."
-      short -> short
-    end
-  end
-
-  # Cut within a character.
-  defp scrub(text),
-    do: if(String.valid?(text), do: text, else: scrub(binary_part(text, 0, byte_size(text) - 1)))
 end

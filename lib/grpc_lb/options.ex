@@ -2,6 +2,8 @@ defmodule GrpcLb.Options do
   # Options as data: one list gives their validation, their error messages and their documentation.
   @moduledoc false
 
+  alias GrpcLb.Text
+
   # The longest time that a process of the VM can wait.
   @max_ms 0xFFFFFFFF
 
@@ -164,7 +166,7 @@ defmodule GrpcLb.Options do
         values[other] != needed and opts[option] != nil do
       raise ArgumentError,
             "option #{inspect(option)}#{of(path)} is for #{other}: #{inspect(needed)} only, " <>
-              "got it with #{other}: #{inspect(values[other])}"
+              "got it with #{other}: #{Text.show(values[other])}"
     end
 
     values
@@ -261,10 +263,10 @@ defmodule GrpcLb.Options do
   defp why({:error, why}), do: " (#{why})"
 
   # Names and numbers say most about a mistake, and are no secrets.
-  defp shown(value, true) when is_atom(value) or is_number(value), do: inspect(value)
+  defp shown(value, true) when is_atom(value) or is_number(value), do: Text.show(value)
   defp shown({name, _opts}, true) when is_atom(name), do: "{#{inspect(name)}, ...}"
   defp shown(_value, true), do: "a term that is not shown"
-  defp shown(value, _public), do: inspect(value)
+  defp shown(value, _public), do: Text.show(value)
 
   defp of(path), do: Enum.map_join(path, &" of #{name(&1)}")
 

@@ -1,5 +1,5 @@
 defmodule GrpcLb.Policy do
-  alias GrpcLb.{Native, Options}
+  alias GrpcLb.{Native, Options, Text}
 
   @hash_balance_factor [
     type: {:or, {:integer, from: 100, to: 0xFFFFFFFF}, nil},
@@ -423,7 +423,7 @@ defmodule GrpcLb.Policy do
 
   def to_native(other) do
     raise ArgumentError,
-          "unknown policy #{inspect(other)}, expected #{Options.one_of(@names)}, " <>
+          "unknown policy #{Text.show(other)}, expected #{Options.one_of(@names)}, " <>
             "or one of them with options: {name, opts}"
   end
 

@@ -122,7 +122,7 @@ defmodule GrpcLb.Pool do
   What `GrpcLb.new/3` calls a backend is a member here.
   """
 
-  alias GrpcLb.{Call, Line, Native, Secret, Slots, Waiters}
+  alias GrpcLb.{Call, Line, Native, Secret, Slots, Text, Waiters}
   alias GrpcLb.Pool.{Feed, Handle, Membership, NoMembersError, Options, Request}
 
   @cast_options [
@@ -978,7 +978,7 @@ defmodule GrpcLb.Pool do
   defp local!(other) do
     raise ArgumentError,
           "pid must be a pid of this node (a process joins on its own node), " <>
-            "got: #{inspect(other)}"
+            "got: #{Text.show(other)}"
   end
 
   defp timeout!(timeout) do

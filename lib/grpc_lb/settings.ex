@@ -2,7 +2,7 @@ defmodule GrpcLb.Settings do
   # The options of GrpcLb.new/3, as data.
   @moduledoc false
 
-  alias GrpcLb.{Backend, Native, Options, Policy}
+  alias GrpcLb.{Backend, Name, Native, Options, Policy, Text}
 
   @percent {:integer, from: 0, to: 100}
   @count {:integer, from: 0, to: 0xFFFFFFFF}
@@ -305,11 +305,11 @@ defmodule GrpcLb.Settings do
       """
     ],
     name: [
-      type: :any,
+      type: Name.type(),
       default: nil,
       doc: """
-      what people are to know the balancer by: any term, such as `"payments"`, of the size of an id at
-      most. It is shown by `info/1` and comes with events; nothing is registered, and two balancers can
+      what people are to know the balancer by: any term that takes #{Name.bytes()} bytes at most when it is
+      written, such as `"payments"`. It is shown by `info/1` and comes with events; nothing is registered, and two balancers can
       have the same one. Those of connections and pools have the name of these.
       """
     ],
@@ -480,7 +480,7 @@ defmodule GrpcLb.Settings do
     with {other, _options} when other != name <- Policy.to_native(policy) do
       raise ArgumentError,
             "option :policy must be #{inspect(name)}, alone or with options, for a balancer that " <>
-              "has this policy, got: #{inspect(policy)}"
+              "has this policy, got: #{Text.show(policy)}"
     end
   end
 

@@ -3,6 +3,8 @@ defmodule GrpcLb.Shown do
   # what it is shown as has no character in it that a terminal would take for something else.
   @moduledoc false
 
+  alias GrpcLb.Text
+
   @doc """
   A term in at most so many columns. A text that needs no quotes has none.
 
@@ -17,7 +19,7 @@ defmodule GrpcLb.Shown do
   """
   @spec term(term(), pos_integer()) :: String.t()
   def term(term, columns) do
-    text = if plain?(term), do: term, else: inspect(term, limit: 8, printable_limit: 80)
+    text = if plain?(term), do: term, else: Text.show(term, 2 * columns)
     text |> harmless() |> fit(columns)
   end
 
@@ -27,12 +29,8 @@ defmodule GrpcLb.Shown do
       not String.starts_with?(term, ["\"", ":"])
   end
 
-  # `inspect` lets characters through that turn the direction of writing, and a module may show its
-  # structs as it likes.
+  # `inspect` lets characters through that turn the direction of writing.
   defp harmless(text) do
-    text =
-      if String.valid?(text), do: text, else: inspect(text, binaries: :as_binaries, limit: 20)
-
     Regex.replace(~r/[^\p{L}\p{M}\p{N}\p{P}\p{S} ]/u, text, fn <<char::utf8>> ->
       "\\x{#{Integer.to_string(char, 16)}}"
     end)

@@ -32,7 +32,7 @@ defmodule GrpcLb.Target do
   `static` is this library's own. A resolver of your own takes any term, see `GrpcLb.Resolver`.
   """
 
-  alias GrpcLb.{Address, HostPort}
+  alias GrpcLb.{Address, HostPort, Text}
 
   @enforce_keys [:scheme]
   defstruct [:scheme, :host, :port, :nameserver, addresses: []]
@@ -90,7 +90,8 @@ defmodule GrpcLb.Target do
         target
 
       {:error, what} ->
-        raise ArgumentError, "target #{inspect(form)}: #{what}, expected one of #{@allowed}"
+        raise ArgumentError,
+              "target #{Text.show(form, 100)}: #{what}, expected one of #{@allowed}"
     end
   end
 
@@ -104,7 +105,7 @@ defmodule GrpcLb.Target do
         dns(["", name])
 
       {:unknown, scheme} ->
-        {:error, "the scheme #{inspect(scheme)} is unknown"}
+        {:error, "the scheme #{Text.show(scheme)} is unknown"}
 
       {:dns, "//" <> rest} ->
         rest |> String.split("/", parts: 2) |> Enum.map(&unescape/1) |> dns()
@@ -176,7 +177,7 @@ defmodule GrpcLb.Target do
       {:ok, %__MODULE__{scheme: :dns, host: host, port: port || @default_port}}
     else
       {:error, {:port, port}} -> {:error, bad_port(port)}
-      _malformed -> {:error, "#{inspect(name)} is no host name, with or without a port"}
+      _malformed -> {:error, "#{Text.show(name)} is no host name, with or without a port"}
     end
   end
 
@@ -184,14 +185,14 @@ defmodule GrpcLb.Target do
     with {:ok, target} <- dns(["", name]) do
       case HostPort.endpoint(authority, @dns_port) do
         {:ok, {ip, nil, port}} -> {:ok, %{target | nameserver: {ip, port}}}
-        {:ok, _zoned} -> {:error, "the name server #{inspect(authority)} must have no zone"}
+        {:ok, _zoned} -> {:error, "the name server #{Text.show(authority)} must have no zone"}
         {:error, {:port, port}} -> {:error, "of the name server " <> bad_port(port)}
-        {:error, :host} -> {:error, "the name server #{inspect(authority)} is no IP address"}
+        {:error, :host} -> {:error, "the name server #{Text.show(authority)} is no IP address"}
       end
     end
   end
 
-  defp bad_port(port), do: "the port must be a number from 1 to 65535, got #{inspect(port)}"
+  defp bad_port(port), do: "the port must be a number from 1 to 65535, got #{Text.show(port)}"
 
   # RFC 1035, and the underscore of SRV names (RFC 2782).
   defp host?(host) do
@@ -213,9 +214,9 @@ defmodule GrpcLb.Target do
   defp refusal(scheme, form) do
     with true <- is_binary(form) and not String.starts_with?(form, "unix"),
          {:error, {:port, port}} <- HostPort.split(form) do
-      "#{inspect(form)}: " <> bad_port(port)
+      "#{Text.show(form, 100)}: " <> bad_port(port)
     else
-      _port_is_not_the_matter -> "#{inspect(form)} is no #{kind(scheme)}"
+      _port_is_not_the_matter -> "#{Text.show(form, 100)} is no #{kind(scheme)}"
     end
   end
 

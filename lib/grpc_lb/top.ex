@@ -2,7 +2,7 @@ defmodule GrpcLb.Top do
   # The live table of `GrpcLb.top/1`: looks at a balancer once an interval, and does what keys say.
   @moduledoc false
 
-  alias GrpcLb.{Native, Options, Sample, Terminal}
+  alias GrpcLb.{Native, Options, Sample, Terminal, Text}
   alias GrpcLb.Top.{Keyboard, View}
 
   @timeout_ms 5_000
@@ -157,6 +157,6 @@ defmodule GrpcLb.Top do
       {:error, "#{node} has no grpc_lb, or one without this table"}
 
     _kind, reason ->
-      {:error, "#{node} cannot say: #{inspect(reason, limit: 5, printable_limit: 100)}"}
+      {:error, "#{node} cannot say: #{Text.show(reason)}"}
   end
 end

@@ -7,7 +7,7 @@ defmodule GrpcLb.Connection.Log do
   # `{:error, reason}`. What it raised, threw, or exited with can have its arguments in it.
 
   alias GrpcLb.Connection.{Connectivity, Plan}
-  alias GrpcLb.Log
+  alias GrpcLb.{Log, Text}
 
   @typedoc "Whose log it is."
   @type about :: %{name: term(), target: term()}
@@ -31,27 +31,25 @@ defmodule GrpcLb.Connection.Log do
   def resolution(_about, {:error, _before}, {:error, _again}), do: :ok
 
   def resolution(about, _before, {:error, reason}),
-    do: fails(about, "the resolution of #{show(about.target)}", %{}, reason)
+    do: fails(about, "the resolution of #{Text.show(about.target)}", %{}, reason)
 
   def resolution(about, {:error, _before}, :ok),
-    do: is_well(about, "the resolution of #{show(about.target)}", %{})
+    do: is_well(about, "the resolution of #{Text.show(about.target)}", %{})
 
   def resolution(_about, _before, :ok), do: :ok
 
   defp fails(about, what, metadata, reason) do
     reason = plain(reason)
     metadata = Map.put(metadata, :reason, reason)
-    log(:failing, about, "#{what} fails: #{show(reason)}", metadata)
+    log(:failing, about, "#{what} fails: #{Text.show(reason, 400)}", metadata)
   end
 
   defp is_well(about, what, metadata), do: log(:well, about, "#{what} is well again", metadata)
 
   defp log(kind, about, text, metadata) do
-    text = "connection #{show(about.name)}: #{text}"
+    text = "connection #{Text.show(about.name)}: #{text}"
     Log.log(kind, text, Map.merge(about, metadata), __MODULE__)
   end
-
-  defp show(term), do: Log.show(term)
 
   @doc """
   A reason without what can be secret in it.

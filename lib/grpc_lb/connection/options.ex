@@ -2,7 +2,7 @@ defmodule GrpcLb.Connection.Options do
   @moduledoc false
 
   alias GrpcLb.Connection.{Backoff, Subset}
-  alias GrpcLb.{Options, Policy, Resolver, Secret, Settings}
+  alias GrpcLb.{Name, Options, Policy, Resolver, Secret, Settings}
 
   # In the order of the documentation. The module that knows a value best reads those of type `:any`.
   @options [
@@ -16,10 +16,10 @@ defmodule GrpcLb.Connection.Options do
       doc: "how to reach an address: a module, or `{module, opts}`, see `GrpcLb.Transport`."
     ],
     name: [
-      type: :any,
+      type: Name.type(),
       default: nil,
       doc: """
-      any term. No two connections of a node have the same name at the same time. By default a new
+      any term that takes #{Name.bytes()} bytes at most when it is written. No two connections of a node have the same name at the same time. By default a new
       reference.
       """
     ],
@@ -260,8 +260,10 @@ defmodule GrpcLb.Connection.Options do
   @doc "Gives options a name if they have none."
   @spec put_name(keyword()) :: keyword()
   def put_name(opts) do
-    keyword!(opts)
-    Keyword.put_new_lazy(opts, :name, &make_ref/0)
+    opts = opts |> keyword!() |> Keyword.put_new_lazy(:name, &make_ref/0)
+    # Supervisors have it in their children's ids.
+    Options.argument!("option :name", Name.type(), opts[:name])
+    opts
   end
 
   defp keyword!(opts), do: Options.argument!("options", :keyword, opts, secret: true)

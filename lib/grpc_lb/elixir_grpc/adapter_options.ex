@@ -3,7 +3,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
 
   alias GrpcLb.Connection.Backoff
   alias GrpcLb.ElixirGrpc.Outcome
-  alias GrpcLb.{Options, Policy, Settings}
+  alias GrpcLb.{Name, Options, Policy, Settings, Text}
 
   # gRPC waits up to two minutes, and finds what is back that much later.
   @backoff_defaults [initial: 200, max: 1_000]
@@ -24,7 +24,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
     ],
     policy: [type: :any, default: :round_robin, doc: "the balancer's, see `GrpcLb.Policy`."],
     name: [
-      type: :any,
+      type: Name.type(),
       default: nil,
       doc:
         "what people are to know the balancer by, see `GrpcLb.new/3`. By default the channel's `ref`."
@@ -131,7 +131,7 @@ defmodule GrpcLb.ElixirGrpc.AdapterOptions do
     else
       raise ArgumentError,
             "option :adapter of :grpc_lb must be an adapter of elixir-grpc, " <>
-              "with the behaviour GRPC.Client.Adapter, got: #{inspect(adapter)}"
+              "with the behaviour GRPC.Client.Adapter, got: #{Text.show(adapter)}"
     end
   end
 end

@@ -6,7 +6,7 @@ defmodule GrpcLb.Pool.Handle do
 
   @behaviour GrpcLb.Holder
 
-  alias GrpcLb.{Janitor, Native, Policy, Settings, Waiters}
+  alias GrpcLb.{Janitor, Native, Policy, Settings, Text, Waiters}
   alias GrpcLb.Pool.{Options, Preference}
 
   @enforce_keys [:options, :hashed?, :holder, :balancer, :waiters, :scope, :feed]
@@ -98,7 +98,7 @@ defmodule GrpcLb.Pool.Handle do
 
   @spec not_a_pool!(term()) :: no_return()
   def not_a_pool!(other) do
-    raise ArgumentError, "a pool must be given by its name, an atom, got: #{inspect(other)}"
+    raise ArgumentError, "a pool must be given by its name, an atom, got: #{Text.show(other)}"
   end
 
   @doc "Whether the name is the key of a :persistent_term entry that is not a pool's."

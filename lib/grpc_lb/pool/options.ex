@@ -1,7 +1,7 @@
 defmodule GrpcLb.Pool.Options do
   @moduledoc false
 
-  alias GrpcLb.{Backend, Options, Policy, Secret, Settings}
+  alias GrpcLb.{Backend, Options, Policy, Secret, Settings, Text}
 
   @member_options [
     value: [type: :any, default: nil, doc: "what picks return, any term. By default the pid."],
@@ -256,8 +256,8 @@ defmodule GrpcLb.Pool.Options do
     case :supervisor.check_childspecs([spec]) do
       :ok -> {:ok, hidden(spec)}
       # Beside what is wrong with it, the reason can have the worker's argument.
-      {:error, reason} when is_tuple(reason) -> {:error, inspect(elem(reason, 0))}
-      {:error, reason} -> {:error, inspect(reason)}
+      {:error, reason} when is_tuple(reason) -> {:error, Text.show(elem(reason, 0))}
+      {:error, reason} -> {:error, Text.show(reason)}
     end
   rescue
     # A module's own child_spec/1 can raise anything.
@@ -306,7 +306,8 @@ defmodule GrpcLb.Pool.Options do
   end
 
   defp workers!(%{workers: nil, worker: nil, size: size}) when size not in [nil, 0] do
-    raise ArgumentError, "option :worker of a pool is required with a :size, got: size: #{size}"
+    raise ArgumentError,
+          "option :worker of a pool is required with a :size, got: size: #{Text.show(size)}"
   end
 
   # It would start empty, and stay so.

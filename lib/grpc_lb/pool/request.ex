@@ -7,7 +7,7 @@ defmodule GrpcLb.Pool.Request do
   `GrpcLb.complete/3`.
   """
 
-  alias GrpcLb.Call
+  alias GrpcLb.{Call, Text}
 
   @enforce_keys [:id, :ticket]
   defstruct @enforce_keys
@@ -35,7 +35,7 @@ defmodule GrpcLb.Pool.Request do
   def server!(other) do
     raise ArgumentError,
           "the value of a member that is called must be a server, as GenServer.call/3 takes it, got: " <>
-            inspect(other)
+            Text.show(other)
   end
 
   @doc false

@@ -1,5 +1,5 @@
 defmodule GrpcLb.Resolver.DNS do
-  alias GrpcLb.{Address, HostPort, Target}
+  alias GrpcLb.{Address, HostPort, Target, Text}
 
   alias GrpcLb.Resolver.DNS.{
     Answer,
@@ -232,7 +232,7 @@ defmodule GrpcLb.Resolver.DNS do
 
       %Target{} ->
         raise ArgumentError,
-              "#{inspect(__MODULE__)} resolves targets of the scheme dns, got: #{inspect(target)}"
+              "#{inspect(__MODULE__)} resolves targets of the scheme dns, got: #{Text.show(target)}"
     end
   end
 end

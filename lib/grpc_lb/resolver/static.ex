@@ -8,7 +8,7 @@ defmodule GrpcLb.Resolver.Static do
 
   @behaviour GrpcLb.Resolver
 
-  alias GrpcLb.{Options, Target}
+  alias GrpcLb.{Options, Target, Text}
 
   @impl true
   def validate!(target, opts) do
@@ -32,7 +32,7 @@ defmodule GrpcLb.Resolver.Static do
     case Target.parse!(target) do
       %Target{scheme: :dns} ->
         raise ArgumentError,
-              "#{inspect(__MODULE__)} resolves no names, got the target: #{inspect(target)}"
+              "#{inspect(__MODULE__)} resolves no names, got the target: #{Text.show(target)}"
 
       %Target{addresses: addresses} ->
         addresses

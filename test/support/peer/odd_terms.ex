@@ -27,7 +27,11 @@ defmodule GrpcLb.Test.Peer.OddTerms do
     places =
       natively(term, lb, ticket) ++
         in_policies(term) ++
-        in_settings(term) ++ in_reports(term, lb, ticket) ++ kept(term, lb) ++ listed(term)
+        in_settings(term) ++
+        in_reports(term, lb, ticket) ++
+        kept(term, lb) ++
+        listed(term) ++
+        publicly(term, lb) ++ shown(term, lb) ++ names(term) ++ members(term)
 
     for {place, call} <- places, do: {place, outcome(call)}
   end
@@ -211,6 +215,62 @@ defmodule GrpcLb.Test.Peer.OddTerms do
     # A name is any term.
     for {path, wrong} <- replaced(Map.delete(settings, :name), term, []),
         do: {path, fn -> new.(wrong) end}
+  end
+
+  # In the other forms that are wrong, which a message has the term in.
+  defp shown(term, lb) do
+    [
+      tuple: fn -> GrpcLb.new(:random, [{term, term, term, term}]) end,
+      map: fn -> GrpcLb.new(:random, [%{id: term}]) end,
+      improper: fn -> GrpcLb.add(lb, [:a | term]) end,
+      option: fn -> GrpcLb.configure(lb, panic_threshold: [term]) end,
+      integer: fn -> GrpcLb.configure(lb, max_requests: Bitwise.bsl(-1, 8_000_000)) end,
+      run_fun: fn -> GrpcLb.run(lb, term) end,
+      address: fn -> GrpcLb.Address.new!(term) end,
+      address_id: fn -> GrpcLb.Address.id(%GrpcLb.Address{ip: term, port: 1}) end,
+      target: fn -> GrpcLb.Target.parse!(term) end,
+      targets: fn -> GrpcLb.Target.parse!({:static, [term]}) end,
+      load_report: fn -> GrpcLb.LoadReport.to_native(term) end,
+      log: fn -> GrpcLb.Log.level(term) end,
+      dashboard: fn -> GrpcLb.Dashboard.start(term) end,
+      dashboard_ip: fn -> GrpcLb.Dashboard.start(ip: term) end,
+      top: fn -> GrpcLb.top(term) end
+    ]
+  end
+
+  # Names of connections are keys of the registry, whose look-up hashes them.
+  defp names(term) do
+    connect = [transport: GrpcLb.Test.MyAppTransport, target: "ipv4:10.0.0.1:1"]
+    mine = %GrpcLb.Connection{name: term, balancer: make_ref()}
+
+    looked_up =
+      for name <- [term, [term], %{term => 1}, mine],
+          {place, call} <- [
+            handle: &GrpcLb.Connection.handle/1,
+            handle!: &GrpcLb.Connection.handle!/1,
+            info: &GrpcLb.Connection.info/1,
+            await_ready: &GrpcLb.Connection.await_ready(&1, 1),
+            disconnect: &GrpcLb.Connection.disconnect/1
+          ],
+          do: {{:name, place}, fn -> call.(name) end}
+
+    looked_up ++
+      [
+        name_balancer: fn -> GrpcLb.new(:random, [], name: term) end,
+        name_start_link: fn -> GrpcLb.Connection.start_link([name: term] ++ connect) end,
+        name_child_spec: fn -> GrpcLb.Connection.child_spec([name: term] ++ connect) end
+      ]
+  end
+
+  defp members(term) do
+    [
+      pool_name: fn -> GrpcLb.Pool.start_link(name: term) end,
+      pool_worker: fn -> GrpcLb.Pool.start_link(name: :odd, worker: term, size: 1) end,
+      pool_join: fn -> GrpcLb.Pool.join(term) end,
+      pool_pid: fn -> GrpcLb.Pool.join(:odd, term, []) end,
+      pool_info: fn -> GrpcLb.Pool.info(term) end,
+      pool_call: fn -> GrpcLb.Pool.call(term, :request) end
+    ]
   end
 
   defp settings(opts), do: GrpcLb.Settings.to_native(opts, {:random, %{}})
