@@ -38,6 +38,7 @@ defmodule GrpcLb.Metrics do
     }
   ]
 
+  @most_balancers 1_000
   @most_backends 2_000
   @label 120
 
@@ -64,10 +65,13 @@ defmodule GrpcLb.Metrics do
   the second has `#2` behind it, and so on, in the order in which they were made or are listed. What has no
   value, such as the latency of a backend that was never called, has no line.
 
-  There are #{@most_backends} backends at most, those of balancers that were made first;
-  `grpc_lb_backends_left_out` says how many there are more. To read them takes the lock of every balancer
-  with a name for a moment, and copies its backends: every some seconds, not every call.
+  There are #{@most_balancers} balancers and #{@most_backends} backends at most, those that were made first;
+  `grpc_lb_balancers_left_out` and `grpc_lb_backends_left_out` say how many there are more. To read them takes the
+  lock of every balancer with a name for a moment, and copies its backends: every some seconds, not every
+  call.
   """
+
+  alias GrpcLb.Text
 
   @typedoc "What is known of a backend; `latency` is in native time units."
   @type backend :: %{
@@ -113,23 +117,31 @@ defmodule GrpcLb.Metrics do
     {measured, left_out} = measure()
     labelled = labelled(measured)
     gauges = for gauge <- @gauges, do: family(gauge, labelled)
-    doc = "Backends that are left out here, since there are too many."
-    left_out = family("grpc_lb_backends_left_out", doc, [[" ", Integer.to_string(left_out)]])
-    IO.iodata_to_binary([gauges, left_out, "# EOF\n"])
+    rest = for what <- [:balancers, :backends], do: left_out(what, left_out[what])
+    IO.iodata_to_binary([gauges, rest, "# EOF\n"])
+  end
+
+  defp left_out(what, count) do
+    doc = "How many #{what} are left out here, since there are too many."
+    family("grpc_lb_#{what}_left_out", doc, [[" ", Integer.to_string(count)]])
   end
 
   @doc false
-  # All balancers with a name, with their backends, and how many backends are left out.
-  @spec measure() :: {[{balancer(), [backend()]}], left_out :: non_neg_integer()}
+  # Balancers with a name, with their backends, and how many of both are left out.
+  @spec measure() :: {[{balancer(), [backend()]}], left_out}
+        when left_out: %{balancers: non_neg_integer(), backends: non_neg_integer()}
   def measure do
     named = for %{name: name, closed: false} = listed <- GrpcLb.all(), named?(name), do: listed
 
+    {some, rest} = Enum.split(named, @most_balancers)
+    theirs = rest |> Enum.map(& &1.size) |> Enum.sum()
+
     {measured, {_room, left_out}} =
-      Enum.flat_map_reduce(named, {@most_backends, 0}, fn listed, {room, left_out} ->
+      Enum.flat_map_reduce(some, {@most_backends, theirs}, fn listed, {room, left_out} ->
         measure_one(listed, room, left_out)
       end)
 
-    {measured, left_out}
+    {measured, %{balancers: length(rest), backends: left_out}}
   end
 
   defp named?(name), do: name != nil and not is_reference(name)
@@ -172,7 +184,7 @@ defmodule GrpcLb.Metrics do
     text =
       if is_binary(term) and byte_size(term) < 16 * @label and String.valid?(term),
         do: term,
-        else: inspect(term, limit: 20, printable_limit: @label)
+        else: Text.show(term, @label)
 
     if String.length(text) > @label, do: String.slice(text, 0, @label) <> "...", else: text
   end
@@ -186,19 +198,22 @@ defmodule GrpcLb.Metrics do
     end
   end
 
+  # With the number that the next one of each label has, if that is free.
   defp unique(labels) do
-    {unique, _taken} =
-      Enum.map_reduce(labels, MapSet.new(), fn label, taken ->
-        label = first_free(label, taken, 1)
-        {label, MapSet.put(taken, label)}
+    {unique, _next} =
+      Enum.map_reduce(labels, %{}, fn label, next ->
+        {free, n} = first_free(label, next, Map.get(next, label, 1))
+        {free, next |> Map.put(label, n + 1) |> Map.put_new(free, 2)}
       end)
 
     unique
   end
 
+  defp first_free(label, _taken, 1), do: {label, 1}
+
   defp first_free(label, taken, n) do
-    numbered = if n == 1, do: label, else: "#{label} ##{n}"
-    if numbered in taken, do: first_free(label, taken, n + 1), else: numbered
+    numbered = "#{label} ##{n}"
+    if is_map_key(taken, numbered), do: first_free(label, taken, n + 1), else: {numbered, n}
   end
 
   # As the format has it; a line feed would end the line.

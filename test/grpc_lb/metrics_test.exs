@@ -124,6 +124,33 @@ defmodule GrpcLb.MetricsTest do
     assert read("later " <> name) == %{}
   end
 
+  test "no more than so many balancers", %{name: name} do
+    for _each <- 1..1_100, do: kept(GrpcLb.new(:random, [:a, :b], name: name))
+    {samples, _types} = OpenMetrics.parse!(Metrics.text())
+    shown = for {{"grpc_lb_balancer_backends", _labels}, _value} <- samples, do: 1
+    assert length(shown) == 1_000
+    assert samples[{"grpc_lb_balancers_left_out", %{}}] >= 100
+    assert samples[{"grpc_lb_backends_left_out", %{}}] >= 200
+  end
+
+  test "labels that are alike cost no more than others", %{name: name} do
+    prefix = String.duplicate("a", 200)
+
+    work = fn ids ->
+      {:ok, lb} = GrpcLb.new(:random, ids, name: name)
+      {:reductions, before} = Process.info(self(), :reductions)
+      text = Metrics.text()
+      {:reductions, later} = Process.info(self(), :reductions)
+      GrpcLb.close(lb)
+      assert text =~ name
+      later - before
+    end
+
+    alike = work.(for n <- 1..2_000, do: "#{prefix}#{n}")
+    others = work.(for n <- 1..2_000, do: String.pad_trailing("#{n}", 200, "a"))
+    assert alike < 2 * others
+  end
+
   test "what is measured is emitted as it is documented", %{name: name} do
     GrpcLb.Test.Telemetry.attach_all()
     on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, self()}]) end)
