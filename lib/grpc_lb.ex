@@ -676,9 +676,11 @@ defmodule GrpcLb do
   Prints a balancer and its backends for a person to read: a block of text, as wide as the terminal.
 
   It is `info/1` in words. `share` is the part that a backend had of the picks that were counted, or, after
-  `~`, what weights say where none was. `busy` are calls in flight. Of one that is ejected it says for how long
+  `~`, what weights say where none was, or the table of a policy that hashes. `busy` are calls in flight. Of one that is ejected it says for how long
   still, and why: for failures in a `row`, because calls do not reach it (`net`), for its `rate` of failures, or
   for one that is worse than that of its `peers`.
+
+  Of more than #{Sample.most()} backends so many are shown, those first that are not well; counts of all are above.
 
   Returns `:ok`. IEx's `i` says of a balancer that it is a reference, which no library can change.
 
@@ -690,15 +692,10 @@ defmodule GrpcLb do
   """
   @spec describe(balancer() | view()) :: :ok
   def describe(balancer) do
-    sample = Sample.take(Native.summary(balancer).number)
-    # By its number alone one finds only what lives: where this is the last reference, until here.
-    Native.summary(balancer)
-
-    with {:ok, sample} <- sample do
-      sample |> Description.block(Terminal.columns(), Terminal.there?()) |> Terminal.write()
-    else
-      :error -> IO.puts("this balancer has gone")
-    end
+    balancer
+    |> Sample.of()
+    |> Description.block(Terminal.columns(), Terminal.there?())
+    |> Terminal.write()
   end
 
   @doc """
@@ -713,7 +710,7 @@ defmodule GrpcLb do
   | `backend` | its id |
   | `state` | why it is not picked, and the time that is left of an ejection and its reason, as in `describe/1` |
   | `weight` | as it was given, and as it is now |
-  | `share` | its part of the picks that were counted since the last look; after `~` what weights say where there were none |
+  | `share` | its part of the picks that were counted since the last look; after `~` what weights say where there were none, or the table of a policy that hashes |
   | `picks/s` | picks, or checkouts, see `:picks` in `info/1` |
   | `busy` | calls in flight |
   | `latency` | `:latency_ns` in `info/1` |
@@ -730,7 +727,10 @@ defmodule GrpcLb do
   In a shell keys need Enter after them, since the shell has the keyboard. Where there is no terminal the
   table is printed once, as plain text.
 
-  It reads `info/1` alone, once a look. Returns `:ok`. Raises `ArgumentError` when `what` is neither.
+  Of more than #{Sample.most()} backends so many are shown, as by `describe/1`.
+
+  It reads `info/1` alone, once a look. Returns `:ok`, or `{:error, why}` with a text where the first look at
+  another node fails: it is not there, or has no `:grpc_lb`. Raises `ArgumentError` when `what` is neither.
 
   ## Options
 
@@ -740,7 +740,7 @@ defmodule GrpcLb do
       iex> ExUnit.CaptureIO.capture_io(fn -> GrpcLb.top(lb) end) =~ "10.0.0.1:50051"
       true
   """
-  @spec top(balancer() | view() | keyword()) :: :ok
+  @spec top(balancer() | view() | keyword()) :: :ok | {:error, why :: String.t()}
   def top(what \\ []), do: Top.run(what)
 
   @doc """

@@ -9,25 +9,27 @@ defmodule GrpcLb.Description do
   def block(sample, columns, styled) do
     rows = Rows.between(nil, sample)
     table = table(rows, "picks", columns, styled)
-    lines = [title(sample) | facts(sample)] ++ if(rows == [], do: [], else: ["" | table])
+    table = if rows == [], do: [], else: ["" | table]
+    lines = [title(sample) | facts(sample)] ++ table ++ left_out(sample)
     for line <- lines, do: [line, ?\n]
   end
 
+  defp left_out(%{left_out: 0}), do: []
+  defp left_out(%{left_out: count}), do: ["and #{count} more"]
+
   @doc "Which balancer it is."
   @spec title(Sample.t()) :: String.t()
-  def title(%{balancer: balancer, backends: backends}) do
-    backends = if balancer.closed, do: "closed", else: states(backends)
+  def title(%{balancer: balancer, totals: totals}) do
+    backends = if balancer.closed, do: "closed", else: states(totals.states)
     name = if balancer.name, do: " #{balancer.name}", else: ""
     Enum.join(["balancer #{balancer.number}#{name}", balancer.policy, backends], "  ")
   end
 
   @states [:ready, :ejected, :down, :transient_failure, :connecting, :draining, :unused]
 
-  defp states([]), do: "no backends"
+  defp states(counts) when counts == %{}, do: "no backends"
 
-  defp states(backends) do
-    counts = Enum.frequencies_by(backends, & &1.state)
-
+  defp states(counts) do
     Enum.map_join(Enum.filter(@states, &is_map_key(counts, &1)), ", ", fn state ->
       "#{counts[state]} #{state |> Atom.to_string() |> String.replace("_", " ")}"
     end)
@@ -44,15 +46,14 @@ defmodule GrpcLb.Description do
   end
 
   defp general(sample) do
-    oldest = sample.backends |> Enum.map(& &1.oldest_in_flight) |> Enum.reject(&is_nil/1)
-    in_flight = sample.backends |> Enum.map(& &1.in_flight) |> Enum.sum()
+    %{in_flight: in_flight, oldest_in_flight: oldest} = sample.totals
     malformed = sample.malformed_reports
 
     [
       sample.balancer.owner && "owner #{sample.balancer.owner}",
       "generation #{sample.generation}",
       "#{in_flight} in flight" <>
-        if(oldest == [], do: "", else: ", the oldest for #{Shown.ms(Enum.max(oldest))}"),
+        if(oldest, do: ", the oldest for #{Shown.ms(oldest)}", else: ""),
       malformed > 0 && "#{malformed} malformed load reports",
       plain?(sample.layers) and Enum.any?(sample.layers, & &1.panics) && "PANIC"
     ]

@@ -25,16 +25,20 @@ defmodule GrpcLb.Rows do
   @spec between(Sample.t() | nil, Sample.t()) :: [row()]
   def between(before, now) do
     earlier = if before, do: Map.new(before.backends, &{&1.key, &1}), else: %{}
-    none = %{picks: 0, failures: 0}
+    left_out = before != nil and before.left_out > 0
 
     counted =
       for backend <- now.backends do
-        was = Map.get(earlier, backend.key, none)
+        # Of one that may have been left out nothing is known.
+        unknown = if left_out, do: backend, else: %{picks: 0, failures: 0}
+        was = Map.get(earlier, backend.key, unknown)
         # One that was forgotten and came again counts from 0.
         {backend, max(backend.picks - was.picks, 0), backend.failures > was.failures}
       end
 
-    total = counted |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    # Those of all: backends that have gone took their counts with them.
+    all = now.totals.picks - if(before, do: before.totals.picks, else: 0)
+    total = counted |> Enum.map(&elem(&1, 1)) |> Enum.sum() |> max(all)
     seconds = if before, do: max(now.at - before.at, 1) / 1_000, else: 1
 
     for {backend, picks, fails} <- counted do

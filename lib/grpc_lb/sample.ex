@@ -1,6 +1,7 @@
 defmodule GrpcLb.Sample do
   # What people are shown of a balancer at one moment. Terms are texts in it: it can be sent to another
-  # node or a browser, and says nothing of values.
+  # node or a browser, and says nothing of values. Nobody reads a table of 100,000 backends: a sample has
+  # some of them, and sums of all.
   @moduledoc false
 
   alias GrpcLb.{Native, Shown}
@@ -42,10 +43,26 @@ defmodule GrpcLb.Sample do
           malformed_reports: non_neg_integer(),
           table: map() | nil,
           layers: [map()],
+          totals: totals(),
+          left_out: non_neg_integer(),
           backends: [backend()]
         }
 
+  @typedoc "Of all backends, also of those that are left out."
+  @type totals :: %{
+          states: %{atom() => pos_integer()},
+          picks: non_neg_integer(),
+          failures: non_neg_integer(),
+          in_flight: non_neg_integer(),
+          oldest_in_flight: non_neg_integer() | nil
+        }
+
   @id_columns 120
+  @most 500
+
+  @doc "How many backends a sample has at most."
+  @spec most() :: pos_integer()
+  def most, do: @most
 
   @doc "The balancers that live, those last that are closed."
   @spec list() :: [listed()]
@@ -61,6 +78,22 @@ defmodule GrpcLb.Sample do
     end
   end
 
+  @doc "One that is at hand. By its number it would be mistaken for one of another build."
+  @spec of(GrpcLb.balancer() | GrpcLb.view()) :: t()
+  def of(balancer) do
+    summary = Native.summary(balancer)
+    same = &(&1.policy == summary.policy)
+
+    # Where builds disagree about whose number it is, nobody knows its name.
+    known =
+      case summary.number |> Native.find() |> Enum.concat() |> Enum.filter(same) do
+        [one] -> one
+        _none_or_several -> %{name: nil, owner: nil}
+      end
+
+    of(Map.merge(summary, Map.take(known, [:name, :owner])), GrpcLb.info(balancer))
+  end
+
   defp of(listed, info) do
     layers = Enum.map(info.layers, &%{&1 | locality: &1.locality && text(&1.locality)})
 
@@ -71,7 +104,10 @@ defmodule GrpcLb.Sample do
       malformed_reports: info.malformed_reports,
       table: info.table,
       layers: layers,
-      backends: backends(info)
+      totals: totals(info.backends),
+      left_out: max(length(info.backends) - @most, 0),
+      backends:
+        info |> due() |> some() |> Enum.map(fn {backend, due} -> backend(backend, due) end)
     }
   end
 
@@ -86,7 +122,40 @@ defmodule GrpcLb.Sample do
     }
   end
 
-  defp backends(info) do
+  defp totals(backends) do
+    none = %{states: %{}, picks: 0, failures: 0, in_flight: 0, oldest_in_flight: nil}
+
+    Enum.reduce(backends, none, fn backend, totals ->
+      %{
+        states: Map.update(totals.states, state(backend), 1, &(&1 + 1)),
+        picks: totals.picks + backend.picks,
+        failures: totals.failures + backend.failures,
+        in_flight: totals.in_flight + backend.in_flight,
+        oldest_in_flight: oldest(totals.oldest_in_flight, backend.oldest_in_flight)
+      }
+    end)
+  end
+
+  defp oldest(nil, other), do: other
+  defp oldest(one, nil), do: one
+  defp oldest(one, other), do: max(one, other)
+
+  # Those that are not well first, else as listed: by what changes all the time, such as picks, others
+  # would be shown at each look, and nothing could be told of what happened in between.
+  defp some(backends) do
+    {well, unwell} =
+      Enum.split_with(backends, fn {backend, _due} -> state(backend) in [:ready, :unused] end)
+
+    if unwell != [] and match?([_ | _], Enum.drop(backends, @most)),
+      do: Enum.take(unwell ++ well, @most),
+      else: Enum.take(backends, @most)
+  end
+
+  defp state(%{in_subset: false}), do: :unused
+  defp state(%{state: state}), do: state
+
+  # Each backend with the part of picks that is due to it.
+  defp due(info) do
     layer = &{&1.priority, &1.locality}
     shares = Map.new(info.layers, &{layer.(&1), &1.share})
 
@@ -102,11 +171,14 @@ defmodule GrpcLb.Sample do
           _nobody -> 0.0
         end
 
-      backend(backend, due)
+      {backend, due}
     end
   end
 
-  # What a policy goes by that looks at weights alone.
+  # What a policy goes by that looks keys up in a table, or at weights alone.
+  defp weighs(%{state: :ready, in_subset: true, table_share: share}) when is_number(share),
+    do: share
+
   defp weighs(%{state: :ready, in_subset: true} = backend), do: backend.current_weight || 0.0
   defp weighs(_other), do: 0.0
 
@@ -134,7 +206,7 @@ defmodule GrpcLb.Sample do
       # Two may look the same.
       key: "#{id} #{:erlang.phash2(backend.id)}",
       id: id,
-      state: if(backend.in_subset, do: backend.state, else: :unused),
+      state: state(backend),
       left: backend.ejected_until,
       due: due,
       locality: backend.locality && text(backend.locality)

@@ -34,29 +34,35 @@ defmodule GrpcLb.Top do
   end
 
   @doc "Shows it until the user quits, or once where there is no terminal."
-  @spec run(reference() | keyword()) :: :ok
+  @spec run(reference() | keyword()) :: :ok | {:error, why :: String.t()}
   def run(balancer) when is_reference(balancer) do
     %{number: number} = Native.summary(balancer)
-    run(View.new(node(), number), @prepared.defaults.interval)
-    # It is held for as long as it is shown.
-    %{number: ^number} = Native.summary(balancer)
-    :ok
+    show(View.of(balancer, number), @prepared.defaults.interval)
   end
 
   def run(opts) do
-    options = Options.validate!(opts, @prepared, "top/1")
-    run(View.new(options.node || node(), nil), options.interval)
+    options = options!(opts)
+    show(View.new(options.node || node()), options.interval)
   end
 
-  defp run(view, interval),
-    do: if(Terminal.there?(), do: live(view, interval), else: once(view, interval))
+  @doc "Options of `run/1`, or an error."
+  @spec options!(keyword()) :: map()
+  def options!(opts), do: Options.validate!(opts, @prepared, "top/1")
+
+  # Without a first look there is nothing to wait for.
+  defp show(view, interval) do
+    case look(view) do
+      %{error: why} when why != nil -> {:error, why}
+      view -> if(Terminal.there?(), do: live(view, interval), else: once(view, interval))
+    end
+  end
 
   defp live(view, interval) do
     keyboard = Keyboard.open()
 
     try do
       Terminal.write(Terminal.enter(keyboard.mode))
-      loop(look(view), keyboard, interval)
+      loop(view, keyboard, interval)
     after
       Terminal.write(Terminal.leave(keyboard.mode))
       Keyboard.close(keyboard)
@@ -104,8 +110,6 @@ defmodule GrpcLb.Top do
 
   # Two looks, since what happens in a second is between them.
   defp once(view, interval) do
-    view = look(view)
-
     view =
       if view.now do
         Process.sleep(interval)
@@ -124,6 +128,9 @@ defmodule GrpcLb.Top do
       {:error, why} -> View.failed(view, why)
     end
   end
+
+  defp look(%View{given: balancer} = view) when balancer != nil,
+    do: View.sampled(view, Sample.of(balancer))
 
   defp look(view) do
     case ask(view.node, :take, [view.chosen]) do

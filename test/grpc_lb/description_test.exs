@@ -66,6 +66,13 @@ defmodule GrpcLb.DescriptionTest do
              ""
            ]
 
+    # Of five entries one has three, whatever the weights of others in other layers.
+    {:ok, lb} = GrpcLb.new({:maglev, table_size: 5}, ["a", "b"])
+    shares = for backend <- GrpcLb.info(lb).backends, do: round(backend.table_share * 100)
+    assert Enum.sort(shares) == [40, 60]
+    described = for line <- described(lb), [share] <- [Regex.run(~r/~\d+/, line)], do: share
+    assert described == Enum.map(shares, &"~#{&1}")
+
     {:ok, lb} = GrpcLb.new({:maglev, table_size: 5}, ["a"])
     assert ["balancer N  maglev  1 ready", _, "table of 5 entries in " <> _ | _] = described(lb)
   end
@@ -76,6 +83,22 @@ defmodule GrpcLb.DescriptionTest do
     GrpcLb.close(lb)
     assert ["balancer N  random  closed" | _] = described(lb)
     assert_raise ArgumentError, ~r/argument 1 is not a balancer/, fn -> GrpcLb.describe(:oops) end
+  end
+
+  test "shows some of many, those first that are not well, and counts all" do
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(1..2_000, &{&1, &1}))
+    for id <- [1_998, 1_999], do: GrpcLb.set_state(lb, id, :transient_failure)
+    tickets = for _ <- 1..1_998, do: lb |> GrpcLb.checkout() |> elem(2)
+    [title, general, "", _titles | rows] = described(lb)
+    assert title == "balancer N  round_robin  1998 ready, 2 transient failure"
+    assert general =~ "1998 in flight"
+    assert [first, second, third | _] = rows
+    assert first =~ ~r/^1998 +failing/
+    assert second =~ ~r/^1999 +failing/
+    assert third =~ ~r/^1 +ready +1 +0.1% /
+    assert length(rows) == 500 + 2
+    assert Enum.take(rows, -2) == ["and 1500 more", ""]
+    assert Enum.all?(tickets, &(GrpcLb.complete(&1, :ok) == :ok))
   end
 
   test "shows ids that would do something to a terminal as text" do

@@ -107,18 +107,43 @@ defmodule GrpcLb.Top.Keyboard do
     end
   end
 
-  defp input(:keys) do
-    with key when is_binary(key) <- IO.getn("", 1) do
-      case key do
-        "\e" -> escape(IO.getn("", 2))
-        enter when enter in ["\r", "\n"] -> [:enter]
-        key -> [key]
-      end
+  defp input(:keys), do: press(:stdio)
+
+  @doc """
+  Reads what one press of a key sends. Escape alone does nothing, and takes nothing of the key after it.
+
+      iex> {:ok, device} = StringIO.open("\\e[A\\e[1;5B\\eq\\n")
+      iex> for _ <- 1..5, do: GrpcLb.Top.Keyboard.press(device)
+      [[:up], [:down], ["q"], [:enter], :eof]
+  """
+  @spec press(IO.device()) :: [String.t() | :enter | :up | :down] | :eof | {:error, term()}
+  def press(device) do
+    case IO.getn(device, "", 1) do
+      "\e" -> escape(device)
+      key -> key(key)
     end
   end
 
-  defp escape("[A"), do: [:up]
-  defp escape("[B"), do: [:down]
-  defp escape(text) when is_binary(text), do: []
-  defp escape(closed), do: closed
+  defp key(enter) when enter in ["\r", "\n"], do: [:enter]
+  defp key(key) when is_binary(key), do: [key]
+  defp key(closed), do: closed
+
+  defp escape(device) do
+    case IO.getn(device, "", 1) do
+      opening when opening in ["[", "O"] -> sequence(device)
+      "\e" -> escape(device)
+      key -> key(key)
+    end
+  end
+
+  # ECMA-48 5.4: parameters, and a final byte from 0x40 to 0x7E.
+  defp sequence(device) do
+    case IO.getn(device, "", 1) do
+      "A" -> [:up]
+      "B" -> [:down]
+      <<final>> when final in 0x40..0x7E -> []
+      parameter when is_binary(parameter) -> sequence(device)
+      closed -> closed
+    end
+  end
 end

@@ -11,6 +11,8 @@ defmodule GrpcLb.Top.View do
     :before,
     :now,
     :error,
+    # The balancer that was given, as long as it is the one that is shown.
+    :given,
     list: [],
     # Whether to show the only balancer there is without being told to.
     alone: true,
@@ -26,6 +28,7 @@ defmodule GrpcLb.Top.View do
           before: Sample.t() | nil,
           now: Sample.t() | nil,
           error: String.t() | nil,
+          given: reference() | nil,
           list: [Sample.listed()],
           alone: boolean(),
           sort: atom(),
@@ -53,8 +56,13 @@ defmodule GrpcLb.Top.View do
     id: {"backend", :asc}
   ]
 
-  @spec new(node(), pos_integer() | nil) :: t()
-  def new(node, chosen), do: %__MODULE__{node: node, chosen: chosen, alone: chosen == nil}
+  @spec new(node()) :: t()
+  def new(node), do: %__MODULE__{node: node}
+
+  @doc "The view of a balancer of this node."
+  @spec of(reference(), pos_integer()) :: t()
+  def of(balancer, number),
+    do: %__MODULE__{node: node(), given: balancer, chosen: number, alone: false}
 
   @doc "A list of balancers has come."
   @spec listed([Sample.listed()], t()) :: t()
@@ -91,6 +99,7 @@ defmodule GrpcLb.Top.View do
     do: %{
       view
       | chosen: nil,
+        given: nil,
         now: nil,
         before: nil,
         error: nil,
@@ -127,18 +136,35 @@ defmodule GrpcLb.Top.View do
   @spec lines(t(), size(), mode()) :: [iodata()]
   def lines(view, {columns, lines}, mode) do
     styled = mode != :none
-    {head, [titles | rows]} = body(view, columns, styled)
+    {head, rows, table} = body(view)
     foot = if mode == :none, do: [], else: [foot(view, columns, mode)]
     room = if lines == :all, do: length(rows), else: lines - length(head) - 1 - length(foot)
-    shown = rows |> Enum.drop(view.scrolled) |> Enum.take(max(room, 0))
+    # What is not seen costs nothing.
+    rows = rows |> Enum.drop(view.scrolled) |> Enum.take(max(room, 0))
+    [titles | shown] = table.(rows, columns, styled)
     fill = if lines == :all, do: 0, else: max(room - length(shown), 0)
     head = Enum.map(head, &cut(&1, columns))
     head ++ [titles | shown] ++ List.duplicate("", fill) ++ foot
   end
 
-  defp body(%{error: nil, now: nil} = view, columns, styled) do
+  # The lines above the table, its rows, and how they become lines.
+  defp body(%{error: nil, now: nil} = view) do
     open = Enum.count(view.list, &(not &1.closed))
+    {["#{view.node}  #{open} balancers"], view.list, &list/3}
+  end
 
+  defp body(%{now: nil} = view),
+    do: {["#{view.node}", ""], [], fn [], _columns, _styled -> [view.error] end}
+
+  defp body(%{now: now} = view) do
+    rows = view.before |> Rows.between(now) |> sort(view.sort)
+    picks = if view.before, do: "picks/s", else: "picks"
+    more = if now.left_out > 0, do: ["#{now.left_out} backends more are not shown"], else: []
+    head = ["#{Description.title(now)}  on #{view.node}" | Description.facts(now)] ++ more
+    {head, rows, &Description.table(&1, picks, &2, &3)}
+  end
+
+  defp list(list, columns, styled) do
     titles = [
       {"number", :right, 6},
       {"name", :left, 4},
@@ -148,22 +174,13 @@ defmodule GrpcLb.Top.View do
     ]
 
     rows =
-      for listed <- view.list do
+      for listed <- list do
         size = if listed.closed, do: {:faint, "closed"}, else: Shown.number(listed.size)
         owner = listed.owner || "-"
         [Integer.to_string(listed.number), listed.name || "-", listed.policy, size, owner]
       end
 
-    {["#{view.node}  #{open} balancers"], Columns.lines(titles, rows, columns, styled)}
-  end
-
-  defp body(%{now: nil} = view, _columns, _styled), do: {["#{view.node}", ""], [view.error]}
-
-  defp body(%{now: now} = view, columns, styled) do
-    rows = view.before |> Rows.between(now) |> sort(view.sort)
-    picks = if view.before, do: "picks/s", else: "picks"
-    head = ["#{Description.title(now)}  on #{view.node}" | Description.facts(now)]
-    {head, Description.table(rows, picks, columns, styled)}
+    Columns.lines(titles, rows, columns, styled)
   end
 
   defp sort(rows, :listed), do: rows

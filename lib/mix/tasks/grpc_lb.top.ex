@@ -17,7 +17,7 @@ defmodule Mix.Tasks.GrpcLb.Top do
     * `--interval` - the time in milliseconds from one look to the next, 1000 by default
 
   It connects as a hidden node that nobody can connect to, starts no application, and needs nothing of
-  the other node than `:grpc_lb`. Fails when it cannot connect.
+  the other node than `:grpc_lb`. Fails when it cannot connect, or when that node has none.
   """
 
   use Mix.Task
@@ -28,9 +28,18 @@ defmodule Mix.Tasks.GrpcLb.Top do
   def run(arguments) do
     opts = options!(arguments)
     Mix.Task.run("app.config")
-    node = node!(opts[:node])
-    connect!(node, opts[:cookie])
-    GrpcLb.top([node: node] ++ Keyword.take(opts, [:interval]))
+    shown = [node: node!(opts[:node])] ++ Keyword.take(opts, [:interval])
+    check!(shown)
+    connect!(shown[:node], opts[:cookie])
+
+    with {:error, why} <- GrpcLb.top(shown), do: Mix.raise(why)
+  end
+
+  # Before it connects.
+  defp check!(shown) do
+    GrpcLb.Top.options!(shown)
+  rescue
+    error in ArgumentError -> Mix.raise(error.message)
   end
 
   defp options!(arguments) do

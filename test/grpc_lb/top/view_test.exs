@@ -1,6 +1,8 @@
 defmodule GrpcLb.Top.ViewTest do
   use ExUnit.Case, async: true
 
+  doctest GrpcLb.Top.Keyboard
+
   alias GrpcLb.Top.View
 
   @listed %{
@@ -21,10 +23,25 @@ defmodule GrpcLb.Top.ViewTest do
         malformed_reports: 0,
         table: nil,
         layers: [],
+        totals: totals(backends),
+        left_out: 0,
         backends: backends
       },
       more
     )
+  end
+
+  defp totals(backends) do
+    sum = fn field -> backends |> Enum.map(&Map.fetch!(&1, field)) |> Enum.sum() end
+    oldest = for %{oldest_in_flight: oldest} when oldest != nil <- backends, do: oldest
+
+    %{
+      states: Enum.frequencies_by(backends, & &1.state),
+      picks: sum.(:picks),
+      failures: sum.(:failures),
+      in_flight: sum.(:in_flight),
+      oldest_in_flight: Enum.max(oldest, fn -> nil end)
+    }
   end
 
   defp backend(id, more) do
@@ -78,7 +95,7 @@ defmodule GrpcLb.Top.ViewTest do
   end
 
   defp view(samples) do
-    Enum.reduce(samples, View.new(:shop@host, 7), fn sample, view ->
+    Enum.reduce(samples, %{View.new(:shop@host) | chosen: 7}, fn sample, view ->
       View.sampled(view, sample)
     end)
   end
@@ -121,6 +138,21 @@ defmodule GrpcLb.Top.ViewTest do
       assert view.scrolled == 0
     end
 
+    test "says how many are left out, and counts them where shares are made" do
+      more =
+        &Map.merge(%{left_out: 9, totals: %{totals([backend("x", picks: &1)]) | picks: &1}}, &2)
+
+      before = sample(0, [backend("a", picks: 10)], more.(1_000, %{}))
+      now = sample(1_000, [backend("b", picks: 500), backend("a", picks: 20)], more.(1_040, %{}))
+
+      # What "b" had before is not known.
+      assert [_title, _general, "9 backends more are not shown", _titles, b, a] =
+               shown(view([before, now]), {80, :all})
+
+      assert b =~ ~r/^b +ready +1 +0% +0 /
+      assert a =~ ~r/^a +ready +1 +25% \S+ +10 /
+    end
+
     test "colours states, only where there is a terminal" do
       lines = View.lines(two_looks(), {80, 24}, :keys)
       assert IO.iodata_to_binary(lines) =~ IO.ANSI.red() <> "ejected 12s"
@@ -138,7 +170,7 @@ defmodule GrpcLb.Top.ViewTest do
     test "has a balancer picked by its number" do
       other = %{@listed | number: 12, name: nil, policy: "random", owner: "#PID<0.1.0>"}
       closed = %{@listed | number: 3, closed: true, size: 0}
-      view = View.listed([@listed, other, closed], View.new(:shop@host, nil))
+      view = View.listed([@listed, other, closed], View.new(:shop@host))
 
       assert shown(view, {60, :all}) == [
                "shop@host  2 balancers",
@@ -156,7 +188,7 @@ defmodule GrpcLb.Top.ViewTest do
     end
 
     test "is left for the only balancer there is, until it is asked for" do
-      assert %{chosen: 7} = view = View.listed([@listed], View.new(:shop@host, nil))
+      assert %{chosen: 7} = view = View.listed([@listed], View.new(:shop@host))
       assert %{chosen: nil} = view = View.press(view, "b")
       assert %{chosen: nil} = View.listed([@listed], view)
     end
