@@ -1,6 +1,6 @@
 defmodule GrpcLb.Dashboard do
   alias GrpcLb.Dashboard.Server
-  alias GrpcLb.Options
+  alias GrpcLb.{Options, Sample}
 
   @options [
     port: [
@@ -14,11 +14,12 @@ defmodule GrpcLb.Dashboard do
       doc: "the address to listen at, `127.0.0.1` by default. Whoever can reach it can look."
     ],
     hosts: [
-      type: {:strings, at_most: 100, bytes: 255},
+      type: {:reader, "a list of 100 names of hosts at most, without ports", &Server.hosts/1},
       default: [],
       doc: """
-      names by which it may be asked for, beside `localhost` and the addresses: the one of a proxy in front
-      of it, say.
+      names by which it may be asked for, beside `localhost` and `:ip`, without ports: the one of a proxy in
+      front of it, say. Where `:ip` is `0.0.0.0` the machine's own addresses and names are among them only if
+      they are given here.
       """
     ]
   ]
@@ -34,9 +35,11 @@ defmodule GrpcLb.Dashboard do
   supervisor, `children = [{GrpcLb.Dashboard, port: 4040}]`.
 
   It is one page that asks for nothing elsewhere, served by OTP's own `:inets`, whose code it needs:
-  a release has it with `extra_applications: [:inets]`. While a page is open, and its tab
-  is in sight, it asks once a second for `GrpcLb.info/1` of the balancer that it shows; when none is, nothing is
-  done. What happened before a page was opened it does not know.
+  a release has it with `extra_applications: [:inets]`; under Mix it is found without. While a page is open, and
+  its tab is in sight, it asks once a second for `GrpcLb.info/1` of the balancer that it shows; when none is,
+  nothing is done. However many ask, one look is taken at a time, and serves all for half a second. Of more than
+  #{Sample.most()} backends it shows so many, those first that are not well, and counts all. What happened before
+  a page was opened it does not know.
 
   ## Who can look
 
@@ -46,7 +49,8 @@ defmodule GrpcLb.Dashboard do
 
   A page of another site cannot read it through the browser of someone who can: only `GET` is answered, and
   only where the `Host` is one of its own, which a name that was made to lead here is not, and the `Origin`,
-  if there is one, is the same. Ids are shown as text, whatever is in them, and the page's policy has the
+  if there is one, is the same, and balancers are not looked at for what a page of another site has its visitor's
+  browser fetch. Ids are shown as text, whatever is in them, and the page's policy has the
   browser run no other script than its own.
 
   ## Options
@@ -59,7 +63,7 @@ defmodule GrpcLb.Dashboard do
 
     * `{:ok, pid}`
     * `{:error, :eaddrinuse}` - something listens on this port already; or another reason of POSIX
-    * `{:error, :inets_is_missing}` - the release was made without it
+    * `{:error, {:inets_is_missing, why}}` - the release was made without it; a text says what to do
 
   Raises `ArgumentError` when an option is malformed.
 
@@ -86,7 +90,7 @@ defmodule GrpcLb.Dashboard do
   def child_spec(opts),
     do: %{id: {__MODULE__, options!(opts).port}, start: {__MODULE__, :start_link, [opts]}}
 
-  @doc "The address of its page."
+  @doc "The address of its page, on this machine."
   @spec url(pid()) :: String.t()
   defdelegate url(dashboard), to: Server
 

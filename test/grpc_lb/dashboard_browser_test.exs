@@ -140,4 +140,40 @@ defmodule GrpcLb.DashboardBrowserTest do
 
     assert is_reference(lb)
   end
+
+  test "ten minutes of a thousand backends are drawn", context do
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(1..1_000, &{&1, &1}))
+    open!(context.browser, context.url, lb)
+    eventually(fn -> text(context.browser, "#left-out") == "and 500 more" end)
+
+    assert Browser.evaluate!(context.browser, "document.querySelectorAll('tbody tr').length") ==
+             500
+
+    assert text(context.browser, "#figures") =~ "Ready1000"
+
+    # Looks as they come, a second from one to the next.
+    drawn = """
+    (() => {
+      paused = true;
+      document.getElementById("window").value = "600";
+      const now = Date.now, from = now(), first = before;
+      try {
+        for (let n = 1; n <= 600; n++) {
+          Date.now = () => from + n * 1000;
+          const backends = before.backends.map((one) => ({ ...one, picks: one.picks + 1, latency_ns: n }));
+          const look = { ...before, at: before.at + 1000, backends,
+            totals: { ...before.totals, picks: before.totals.picks + 1000 } };
+          n < 600 ? (looks.push(kept(look, compare(look).rows, Date.now())), before = look) : took(look);
+        }
+      } finally { Date.now = now; }
+      const paths = [...document.querySelectorAll("#charts figure:nth-child(2) path")];
+      return [looks.length >= 599, looks[0].rows.size, paths.length, paths[0].getAttribute("d").split("L").length > 500,
+        looks.at(-1).rest.toFixed(3), document.querySelector("tbody tr td:nth-child(4) span").textContent,
+        document.getElementById("figures").textContent.includes("Picks a second1,000")].join();
+    })()
+    """
+
+    assert Browser.evaluate!(context.browser, drawn) == "true,12,12,true,0.988,0.1 %,true"
+    assert is_reference(lb)
+  end
 end

@@ -5,7 +5,7 @@ defmodule GrpcLb.DashboardTest do
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.Dashboard
-  alias GrpcLb.Dashboard.{Json, Page, Site}
+  alias GrpcLb.Dashboard.{Json, Looks, Page, Site}
   alias GrpcLb.Test.Peer
 
   doctest Dashboard
@@ -190,8 +190,104 @@ defmodule GrpcLb.DashboardTest do
 
   test "answers any request" do
     for host <- [nil, "", "a:b:c", "[", "\xFF", "localhost\r\n"], origin <- [nil, "", "\xFF"] do
-      request = %{method: "GET", path: "/", host: host, origin: origin}
-      assert {403, _headers, _body} = Site.answer(request, ["localhost"])
+      request = %{method: "GET", path: "/", host: host, origin: origin, fetched_by: nil}
+      assert {403, _headers, _body} = Site.answer(request, ["localhost"], &flunk/1)
+    end
+  end
+
+  test "looks at nothing for a page of another site" do
+    {_dashboard, port} = start!()
+
+    for path <- ["/balancers.json", "/balancers/1.json"], site <- ["cross-site", "same-site"] do
+      assert {403, _headers, "requests of other sites" <> _} =
+               get(port, path, ["Sec-Fetch-Site: #{site}"])
+    end
+
+    for site <- ["same-origin", "none"],
+        do: assert({200, _, _} = get(port, "/balancers.json", ["Sec-Fetch-Site: #{site}"]))
+
+    # A link may lead to the page.
+    assert {200, _, _} = get(port, "/", ["Sec-Fetch-Site: cross-site"])
+  end
+
+  describe "looks" do
+    # A look that waits until it is told what it sees.
+    defp looks! do
+      test = self()
+
+      start_supervised!(%{
+        id: Looks,
+        start:
+          {Looks, :start_link,
+           [
+             fn what ->
+               send(test, {:asked, what, self()})
+               receive do: ({:saw, seen} -> seen)
+             end
+           ]}
+      })
+    end
+
+    test "are taken one at a time, and one serves all who ask for the same" do
+      looks = looks!()
+      asking = for _ <- 1..20, do: Task.async(fn -> Looks.at(looks, {:balancer, 1}) end)
+      assert_receive {:asked, {:balancer, 1}, looking}
+      other = Task.async(fn -> Looks.at(looks, :list) end)
+      eventually(fn -> Process.info(looks, :message_queue_len) == {:message_queue_len, 20} end)
+      refute_received {:asked, _what, _looking}
+      send(looking, {:saw, {:ok, %{a: 1}}})
+      assert_receive {:asked, :list, looking}
+      send(looking, {:saw, :error})
+      assert Task.await(other) == :error
+      assert Enum.uniq(Task.await_many(asking)) == [{:ok, ~S({"a":1})}]
+      refute_received {:asked, _what, _looking}
+    end
+
+    test "are not taken for who has given up, and one that fails ends nothing" do
+      looks = looks!()
+      first = Task.async(fn -> Looks.at(looks, :list) end)
+      assert_receive {:asked, :list, looking}
+      # As its caller sends it, who has been waiting since.
+      gone = {:at, {:balancer, 2}, System.monotonic_time(:millisecond)}
+      send(looks, {:"$gen_call", {self(), make_ref()}, gone})
+      next = Task.async(fn -> Looks.at(looks, {:balancer, 3}) end)
+      Process.exit(looking, :kill)
+      assert Task.await(first) == :busy
+      assert_receive {:asked, what, looking}
+      assert what == {:balancer, 3}
+      send(looking, {:saw, {:ok, %{}}})
+      assert Task.await(next) == {:ok, "{}"}
+    end
+  end
+
+  test "has 500 backends of more, and counts all" do
+    {_dashboard, port} = start!()
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.map(1..2_000, &{&1, &1}))
+    {200, _headers, sample} = get(port, "/balancers/#{GrpcLb.Native.summary(lb).number}.json")
+    assert length(String.split(sample, ~s("key":))) == 1 + 500
+    assert sample =~ ~s("left_out":1500,)
+    assert sample =~ ~s("states":{"ready":2000}}})
+    assert is_reference(lb)
+  end
+
+  test "refuses a long address, and has no place for a body" do
+    {_dashboard, port} = start!()
+    assert {414, _, _} = get(port, "/" <> String.duplicate("a", 2_000))
+    assert {413, _, _} = get(port, "/", ["Content-Length: 2000"])
+  end
+
+  test "at all addresses, it says where it is, and which names it has" do
+    {dashboard, port} = start!(ip: {0, 0, 0, 0}, hosts: ["Node.example", "[fd00::1]"])
+    assert Dashboard.url(dashboard) == "http://127.0.0.1:#{port}/"
+    assert {200, _, _} = request(port, ["GET / HTTP/1.1", "Host: node.example:#{port}"])
+    assert {200, _, _} = request(port, ["GET / HTTP/1.1", "Host: [FD00::1]"])
+    assert {403, _, body} = request(port, ["GET / HTTP/1.1", "Host: 10.0.0.9"])
+    assert body == "this host is not one of the dashboard's: its option :hosts takes others\n"
+
+    for hosts <- [["name:4040"], ["a b"], [""], ["http://a"], ["::1"], "a", [:a], ["a" | "b"]] do
+      assert_raise ArgumentError, ~r/option :hosts of GrpcLb.Dashboard must be a list/, fn ->
+        Dashboard.start(hosts: hosts)
+      end
     end
   end
 end

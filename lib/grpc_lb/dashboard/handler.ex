@@ -2,7 +2,7 @@ defmodule GrpcLb.Dashboard.Handler do
   # How OTP's httpd has requests answered.
   @moduledoc false
 
-  alias GrpcLb.Dashboard.Site
+  alias GrpcLb.Dashboard.{Looks, Site}
 
   # inets/include/httpd.hrl, which is not installed everywhere.
   require Record
@@ -23,12 +23,12 @@ defmodule GrpcLb.Dashboard.Handler do
     :connection
   ])
 
-  # Where the names are in httpd's configuration.
-  @key :grpc_lb_dashboard_names
+  # Where the names, and who looks, are in httpd's configuration.
+  @key :grpc_lb_dashboard
 
   @doc "What httpd is configured with, so that requests come here."
-  @spec config([String.t()]) :: keyword()
-  def config(names), do: [{:modules, [__MODULE__]}, {@key, names}]
+  @spec config([String.t()], pid()) :: keyword()
+  def config(names, looks), do: [{:modules, [__MODULE__]}, {@key, {names, looks}}]
 
   @doc false
   # `do` is what httpd calls.
@@ -37,10 +37,12 @@ defmodule GrpcLb.Dashboard.Handler do
       method: to_string(method),
       path: uri |> to_string() |> String.split("?") |> hd(),
       host: header(headers, ~c"host"),
-      origin: header(headers, ~c"origin")
+      origin: header(headers, ~c"origin"),
+      fetched_by: header(headers, ~c"sec-fetch-site")
     }
 
-    {status, headers, body} = Site.answer(request, :httpd_util.lookup(db, @key, []))
+    {names, looks} = :httpd_util.lookup(db, @key)
+    {status, headers, body} = Site.answer(request, names, &Looks.at(looks, &1))
     body = IO.iodata_to_binary(body)
     length = Integer.to_charlist(byte_size(body))
     head = for {name, value} <- headers, do: {to_charlist(name), to_charlist(value)}

@@ -35,27 +35,33 @@ const RULES = {
 let chosen = null, paused = false, turn = 0, bright = null;
 let looks = [], events = [], colours = new Map(), before = null;
 
-const reason = (row) => row.ejected_by ? ": " + RULES[row.ejected_by] : "";
+// A node of another version may know more of both.
+const reason = (row) => row.ejected_by ? ": " + (RULES[row.ejected_by] || row.ejected_by) : "";
+const stateOf = (row) => STATES[row.state] || ["wait", row.state];
 
 function forget() {
   looks = []; events = []; colours = new Map(); before = null; bright = null;
 }
 
-// What happened between two looks.
+// What happened between two looks. Of a backend that may have been left out before nothing is known.
 function compare(now) {
   const was = new Map(before ? before.backends.map((backend) => [backend.key, backend]) : []);
   const seconds = before ? Math.max(now.at - before.at, 1) / 1000 : 1;
   const rows = now.backends.map((backend) => {
-    const earlier = was.get(backend.key) || (before ? { picks: 0, failures: 0 } : backend);
+    const earlier = was.get(backend.key) || (before && !before.left_out ? { picks: 0, failures: 0 } : backend);
     const more = (field) => Math.max(backend[field] - earlier[field], 0);
     return { ...backend, picked: more("picks"), rate: more("picks") / seconds, failing: more("failures") / seconds };
   });
-  const picked = rows.reduce((sum, row) => sum + row.picked, 0);
+  const sum = (field) => rows.reduce((total, row) => total + row[field], 0);
+  // Those of all: backends that have gone took their counts with them.
+  const all = (shown, field) => Math.max(shown, before ? now.totals[field] - before.totals[field] : 0);
+  const picked = all(sum("picked"), "picks");
   for (const row of rows) {
     row.measured = picked > 0;
     row.share = picked > 0 ? row.picked / picked : row.due;
   }
-  return rows;
+  const failing = all(sum("failing") * seconds, "failures") / seconds;
+  return { rows, rate: picked / seconds, failing };
 }
 
 function note(now, at) {
@@ -65,12 +71,14 @@ function note(now, at) {
   for (const backend of now.backends) {
     const earlier = was.get(backend.key);
     was.delete(backend.key);
-    if (!earlier) says(backend.id + " joined", "");
+    if (!earlier) {
+      if (!before.left_out && !now.left_out) says(backend.id + " joined", "");
+    }
     else if (backend.times_ejected > earlier.times_ejected)
       says(backend.id + " ejected" + (backend.left === null ? "" : " for " + milliseconds(backend.left)) + reason(backend), "ejected");
-    else if (backend.state !== earlier.state) says(backend.id + ": " + STATES[backend.state][1], "");
+    else if (backend.state !== earlier.state) says(backend.id + ": " + stateOf(backend)[1], "");
   }
-  for (const gone of was.values()) says(gone.id + " left", "");
+  if (!before.left_out && !now.left_out) for (const gone of was.values()) says(gone.id + " left", "");
   const panics = (look) => look.layers.some((layer) => layer.panics);
   if (panics(now) !== panics(before)) says(panics(now) ? "panic: the unhealthy are picked, too" : "panic is over", "");
   events.length = Math.min(events.length, EVENTS);
@@ -89,20 +97,37 @@ function allot(rows) {
 
 function took(now) {
   const at = Date.now();
-  const rows = compare(now);
-  allot(rows);
+  const happened = compare(now);
+  allot(happened.rows);
   note(now, at);
   // A rate needs two looks.
-  if (before) looks.push({ at, rows: new Map(rows.map((row) => [row.key, row])) });
+  if (before) looks.push(kept(now, happened.rows, at));
   while (looks.length && looks[0].at < at - KEPT_S * 1000) looks.shift();
   before = now;
-  show(now, rows, at);
+  show(now, happened, at);
 }
 
-function show(now, rows, at) {
+// What charts need: hundreds of looks are kept.
+function kept(now, rows, at) {
+  const coloured = new Map();
+  let rest = 0, all = 0;
+  for (const row of rows) {
+    const { id, share, latency_ns, in_flight, failing } = row;
+    if (colours.has(row.key)) coloured.set(row.key, { id, share, latency_ns, in_flight, failing });
+    else rest += share;
+    all += share;
+  }
+  if (now.left_out) rest += Math.max(1 - all, 0);
+  return { at, rows: coloured, rest };
+}
+
+function show(now, happened, at) {
+  const rows = happened.rows;
   say("As of " + clock(at) + (paused ? ", paused" : "") + (now.balancer.closed ? ". This balancer is closed." : "."), false);
-  figures(now, rows);
+  figures(now, happened);
   table(rows);
+  $("left-out").hidden = !now.left_out;
+  $("left-out").textContent = "and " + count(now.left_out) + " more";
   charts(at);
   ring(now, rows);
   layers(now);
@@ -110,19 +135,17 @@ function show(now, rows, at) {
     .map((event) => make("li", event.kind ? { class: "bad" } : {}, make("time", {}, clock(event.at)), event.text)));
 }
 
-function figures(now, rows) {
-  const states = {};
-  for (const row of rows) states[row.state] = (states[row.state] || 0) + 1;
-  const sum = (field) => rows.reduce((total, row) => total + row[field], 0);
-  const oldest = Math.max(...rows.map((row) => row.oldest_in_flight ?? -1));
+function figures(now, happened) {
+  const { states, in_flight, oldest_in_flight } = now.totals;
+  const oldest = oldest_in_flight ?? -1;
   const all = [
     ["Policy", now.balancer.policy],
     ["Backends", String(now.balancer.size)],
     ["Ready", String(states.ready || 0)],
     ["Ejected", String(states.ejected || 0)],
-    ["Picks a second", count(sum("rate"))],
-    ["In flight", count(sum("in_flight")) + (oldest >= 1000 ? ", oldest " + milliseconds(oldest) : "")],
-    ["Failures a second", count(sum("failing"))]
+    ["Picks a second", count(happened.rate)],
+    ["In flight", count(in_flight) + (oldest >= 1000 ? ", oldest " + milliseconds(oldest) : "")],
+    ["Failures a second", count(happened.failing)]
   ];
   if (now.layers.some((layer) => layer.panics)) all.push(["Panic", "yes"]);
   if (now.malformed_reports) all.push(["Malformed load reports", count(now.malformed_reports)]);
@@ -159,7 +182,7 @@ function newLine(row) {
 function update(line, row) {
   const [, state, weight, share, rate, busy, latency, failures] = line.children;
   line.querySelector(".swatch").style.background = colour(row.key);
-  const [kind, text] = STATES[row.state] || ["wait", row.state];
+  const [kind, text] = stateOf(row);
   state.className = kind;
   state.textContent = row.state === "ejected" ? text + (row.left > 0 ? ", " + milliseconds(row.left) + " left" : ", to end soon") + reason(row)
     : row.state === "ready" && row.current_weight === null ? "awaits reports" : text;
@@ -200,8 +223,9 @@ function charts(at) {
 function figure(chart, shown, at, span) {
   const keys = [...colours.keys()];
   const x = (time) => LEFT + (WIDTH - LEFT - RIGHT) * (1 - (at - time) / span);
-  const values = shown.flatMap((look) => [...look.rows.values()].map(chart.value)).filter((value) => value !== null);
-  const top = chart.stacked ? 1 : nice(Math.max(...values, 0));
+  let most = 0;
+  for (const look of shown) for (const row of look.rows.values()) most = Math.max(most, chart.value(row) ?? 0);
+  const top = chart.stacked ? 1 : nice(most);
   const y = (value) => HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * Math.min(value / top, 1);
   const parts = [];
   for (const part of [0, 0.5, 1]) {
@@ -253,7 +277,8 @@ function stack(keys, shown, chart, x, y) {
     return draw("path", { class: "area", "data-key": key, fill: colour(key), d: up.length ? "M" + up.concat(down).join("L") + "Z" : "M0 0" });
   };
   const areas = keys.map((key) => layer(key, (look) => look.rows.has(key) ? chart.value(look.rows.get(key)) : 0));
-  const rest = (look) => [...look.rows].reduce((sum, [key, row]) => colours.has(key) ? sum : sum + chart.value(row), 0);
+  // Those that have no colour, or have lost theirs since.
+  const rest = (look) => [...look.rows].reduce((sum, [key, row]) => colours.has(key) ? sum : sum + chart.value(row), look.rest);
   if (shown.some((look) => rest(look) > 0)) areas.push(layer("", rest));
   return areas;
 }
@@ -268,7 +293,8 @@ function ring(now, rows) {
     const angle = 2 * Math.PI * part - Math.PI / 2;
     return (60 + radius * Math.cos(angle)).toFixed(2) + " " + (60 + radius * Math.sin(angle)).toFixed(2);
   };
-  const total = led.reduce((sum, row) => sum + row.table_share, 0) || 1;
+  // Each layer has a table.
+  const total = Math.max(led.reduce((sum, row) => sum + row.table_share, 0), now.left_out ? now.layers.length : 0) || 1;
   const arcs = led.filter((row) => row.table_share > 0).map((row) => {
     const to = Math.min(from + row.table_share / total, from + 0.99999), large = to - from > 0.5 ? 1 : 0;
     const path = "M" + point(from, 56) + "A56 56 0 " + large + " 1 " + point(to, 56) +
@@ -322,7 +348,7 @@ function list(answer) {
 async function ask(path) {
   const answer = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(5000) });
   if (answer.status === 404) return null;
-  if (!answer.ok) throw new Error("status " + answer.status);
+  if (!answer.ok) throw new Error((await answer.text()).trim() || "status " + answer.status);
   return answer.json();
 }
 

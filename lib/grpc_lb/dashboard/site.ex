@@ -3,14 +3,14 @@ defmodule GrpcLb.Dashboard.Site do
   # name of its own that leads to this address, and not as a page of another origin.
   @moduledoc false
 
-  alias GrpcLb.Dashboard.{Json, Page}
-  alias GrpcLb.Sample
+  alias GrpcLb.Dashboard.{Looks, Page}
 
   @type request :: %{
           method: String.t(),
           path: String.t(),
           host: String.t() | nil,
-          origin: String.t() | nil
+          origin: String.t() | nil,
+          fetched_by: String.t() | nil
         }
 
   @type response ::
@@ -26,14 +26,19 @@ defmodule GrpcLb.Dashboard.Site do
     {"content-security-policy", Page.policy()}
   ]
 
-  @doc "Answers a request. `names` are those of the hosts that it may be for, in lower case."
-  @spec answer(request(), names :: [String.t()]) :: response()
-  def answer(request, names) do
+  @no_host "this host is not one of the dashboard's: its option :hosts takes others"
+
+  @doc """
+  Answers a request. `names` are those of the hosts that it may be for, in lower case; `look` has
+  balancers looked at, see `GrpcLb.Dashboard.Looks.at/2`.
+  """
+  @spec answer(request(), names :: [String.t()], look :: (Looks.what() -> term())) :: response()
+  def answer(request, names, look) do
     cond do
-      not ours?(request.host, names) -> refuse(403, "this host is not one of the dashboard's")
+      not ours?(request.host, names) -> refuse(403, @no_host)
       not same_origin?(request) -> refuse(403, "requests of other origins are refused")
       request.method != "GET" -> refuse(405, "GET alone is allowed", [{"allow", "GET"}])
-      true -> page(request.path)
+      true -> page(request, look)
     end
   end
 
@@ -51,25 +56,29 @@ defmodule GrpcLb.Dashboard.Site do
   defp same_origin?(%{origin: origin, host: host}),
     do: origin in ["http://#{host}", "https://#{host}"]
 
-  defp page("/"),
+  # A link elsewhere may lead to the page.
+  defp page(%{path: "/"}, _look),
     do: {200, [{"content-type", "text/html; charset=utf-8"} | @headers], Page.html()}
 
-  defp page("/balancers.json"),
-    do: json(%{node: Atom.to_string(node()), balancers: Sample.list()})
+  # A page elsewhere cannot read what it has its visitor's browser fetch as an image, but could keep the
+  # node busy. Browsers say who fetches (Fetch Metadata); what is no browser says nothing.
+  defp page(%{fetched_by: by}, _look) when by not in [nil, "same-origin", "none"],
+    do: refuse(403, "requests of other sites are refused")
 
-  defp page("/balancers/" <> file) do
-    with {number, ".json"} when number in 1..0xFFFFFFFFFFFFFFFF <- Integer.parse(file),
-         {:ok, sample} <- Sample.take(number) do
-      json(sample)
-    else
-      _none -> refuse(404, "there is no such balancer")
+  defp page(%{path: "/balancers.json"}, look), do: json(look.(:list))
+
+  defp page(%{path: "/balancers/" <> file}, look) do
+    case Integer.parse(file) do
+      {number, ".json"} when number in 1..0xFFFFFFFFFFFFFFFF -> json(look.({:balancer, number}))
+      _no_number -> json(:error)
     end
   end
 
-  defp page(_other), do: refuse(404, "there is nothing here")
+  defp page(_other, _look), do: refuse(404, "there is nothing here")
 
-  defp json(value),
-    do: {200, [{"content-type", "application/json"} | @headers], Json.encode(value)}
+  defp json({:ok, json}), do: {200, [{"content-type", "application/json"} | @headers], json}
+  defp json(:error), do: refuse(404, "there is no such balancer")
+  defp json(:busy), do: refuse(503, "balancers are looked at for others")
 
   defp refuse(status, why, more \\ []),
     do: {status, [{"content-type", "text/plain; charset=utf-8"} | more ++ @headers], [why, ?\n]}
