@@ -127,10 +127,14 @@ defmodule GrpcLb.DashboardTest do
         assert status in [405, 501]
       end
 
-      for path <- ["/../../etc/passwd", "/%2e%2e/etc/passwd", "//", "/mix.exs"] do
+      for path <- ["/../../etc/passwd", "/%2e%2e/etc/passwd", "/mix.exs"] do
         assert {status, _, _} = get(port, path)
         assert status in [400, 403, 404]
       end
+
+      # The httpd of OTP 27 takes it for "/".
+      assert {status, _, body} = get(port, "//")
+      assert {status, body} in [{404, "there is nothing here\n"}, {200, Page.html()}]
     end
 
     test "says that the port is in use, and serves on several" do
@@ -186,6 +190,17 @@ defmodule GrpcLb.DashboardTest do
     # In a VM of its own: in this one others use it.
     applications = Peer.run(Peer.start(), Application, :started_applications)
     refute List.keymember?(applications, :inets, 0)
+  end
+
+  test "says what a release without :inets needs" do
+    peer = Peer.start()
+    path = Enum.reject(Peer.run(peer, :code, :get_path), &(to_string(&1) =~ "/inets-"))
+    true = Peer.run(peer, :code, :set_path, [path])
+    # Where the code server looks last.
+    :ok = Peer.run(peer, :erl_prim_loader, :set_path, [path])
+    Peer.run(peer, :logger, :set_primary_config, [:level, :none])
+    assert {:error, {:inets_is_missing, why}} = Peer.run(peer, Dashboard, :start, [[port: 0]])
+    assert why =~ "extra_applications: [:inets]"
   end
 
   test "answers any request" do

@@ -70,7 +70,8 @@ defmodule GrpcLb.Dashboard.Server do
     do: Code.ensure_loaded?(:inets) or (asked_of_mix?() and Code.ensure_loaded?(:inets))
 
   defp asked_of_mix? do
-    Code.ensure_loaded?(Mix) and function_exported?(Mix, :ensure_application!, 1) and
+    List.keymember?(Application.started_applications(), :mix, 0) and
+      Code.ensure_loaded?(Mix) and function_exported?(Mix, :ensure_application!, 1) and
       apply(Mix, :ensure_application!, [:inets]) == :ok
   rescue
     # OTP was installed without.
