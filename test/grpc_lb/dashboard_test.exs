@@ -291,6 +291,23 @@ defmodule GrpcLb.DashboardTest do
     assert {413, _, _} = get(port, "/", ["Content-Length: 2000"])
   end
 
+  test "hangs up on who does not end a request" do
+    {_dashboard, port} = start!()
+    much = String.duplicate("a", 1_000_000)
+
+    for {begun, more} <- [
+          {"GET /", much},
+          {"GET / HTTP/1.1\r\nHost: localhost\r\nx: ", much},
+          {"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+           ["F4240\r\n", much, "\r\n"]}
+        ] do
+      {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false])
+      :ok = :gen_tcp.send(socket, begun)
+      sent = Enum.find(1..64, fn _ -> match?({:error, _}, :gen_tcp.send(socket, more)) end)
+      assert is_integer(sent), begun
+    end
+  end
+
   test "at all addresses, it says where it is, and which names it has" do
     {dashboard, port} = start!(ip: {0, 0, 0, 0}, hosts: ["Node.example", "[fd00::1]"])
     assert Dashboard.url(dashboard) == "http://127.0.0.1:#{port}/"

@@ -55,6 +55,17 @@ defmodule GrpcLb.ReloadTest do
     eventually(fn -> native(peer, :live_counts, []).balancers == 0 end)
   end
 
+  test "people see the balancer that they have, where one of another build has its number",
+       %{peer: peer, lb: old} do
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    new = Peer.run(peer, Peer.Reload, :hold_other)
+    seen = Peer.run(peer, Peer.Reload, :described, [old])
+    assert [_described, _shown] = Regex.scan(~r/^balancer 1  round_robin  2 ready/m, seen)
+    seen = Peer.run(peer, Peer.Reload, :described, [new])
+    assert [_described, _shown] = Regex.scan(~r/^balancer 1 new  random  1 ready/m, seen)
+  end
+
   test "another build has the calls completed, and the work done, that the old one began",
        %{peer: peer} do
     holder = Peer.run(peer, Peer.Reload, :hold_call)

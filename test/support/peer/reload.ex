@@ -42,6 +42,24 @@ defmodule GrpcLb.Test.Peer.Reload do
     end)
   end
 
+  @doc "What it looks like for people. With a policy of its own, a balancer of another build may have its number."
+  def described(holder) do
+    with_balancer(holder, fn lb ->
+      {:ok, device} = StringIO.open("")
+      Process.group_leader(self(), device)
+      :ok = GrpcLb.describe(lb)
+      :ok = GrpcLb.top(lb)
+      {_input, output} = StringIO.contents(device)
+      output
+    end)
+  end
+
+  @doc "As `hold_balancer/0`, another one."
+  def hold_other do
+    {:ok, lb} = GrpcLb.new(:random, [:other], name: "new")
+    {:holder, spawn(fn -> hold(lb) end)}
+  end
+
   def hold_interned do
     {:ok, lb} = GrpcLb.new(:round_robin, [{:a, {:value, 1}}, :b], values: :interned)
     {:holder, spawn(fn -> hold(lb) end)}
