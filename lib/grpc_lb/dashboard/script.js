@@ -293,9 +293,13 @@ function ring(now, rows) {
     const angle = 2 * Math.PI * part - Math.PI / 2;
     return (60 + radius * Math.cos(angle)).toFixed(2) + " " + (60 + radius * Math.sin(angle)).toFixed(2);
   };
+  const sum = (rows) => rows.reduce((sum, row) => sum + row.table_share, 0);
   // Each layer has a table.
-  const total = Math.max(led.reduce((sum, row) => sum + row.table_share, 0), now.left_out ? now.layers.length : 0) || 1;
-  const arcs = led.filter((row) => row.table_share > 0).map((row) => {
+  const total = Math.max(sum(led), now.left_out ? now.layers.length : 0) || 1;
+  const parts = led.filter((row) => colours.has(row.key));
+  const others = led.length - parts.length + now.left_out;
+  if (others) parts.push({ key: "", id: "others (" + count(others) + ")", table_share: total - sum(parts) });
+  const arcs = parts.filter((row) => row.table_share > 0).map((row) => {
     const to = Math.min(from + row.table_share / total, from + 0.99999), large = to - from > 0.5 ? 1 : 0;
     const path = "M" + point(from, 56) + "A56 56 0 " + large + " 1 " + point(to, 56) +
       "L" + point(to, 36) + "A36 36 0 " + large + " 0 " + point(from, 36) + "Z";
@@ -308,7 +312,7 @@ function ring(now, rows) {
     draw("svg", { viewBox: "0 0 120 120", role: "img", "aria-label": "Parts of the keys, by backend" }, ...arcs,
       draw("text", { x: 60, y: 58, "text-anchor": "middle" }, now.balancer.policy),
       draw("text", { x: 60, y: 73, "text-anchor": "middle" }, size)),
-    make("ul", {}, ...led.map((row) => {
+    make("ul", {}, ...parts.map((row) => {
       const swatch = make("span", { class: "swatch", "aria-hidden": "true" });
       swatch.style.background = colour(row.key);
       return make("li", {}, swatch, row.id + " " + percent(row.table_share));

@@ -10,7 +10,6 @@ defmodule GrpcLb.Dashboard.Server do
   # request byte by byte takes the place of others.
   @limits [
     max_body_size: 1,
-    max_content_length: 1,
     max_header_size: 10_240,
     max_uri_size: 1_024,
     max_clients: 64,
