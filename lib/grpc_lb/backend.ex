@@ -112,16 +112,27 @@ defmodule GrpcLb.Backend do
   then, and `:copied` for those that change all the time. How often the VM has to look is bounded. The
   application's environment says how:
 
-      config :grpc_lb, interned: [every: 60_000, pages: 100, words: 4_194_304]
+      config :grpc_lb, interned: [every: 60_000, pages: 100, words: 4_194_304, total_words: 16_777_216]
 
     * `:every` - the least time between two batches of erasures, in milliseconds
     * `:pages` - how many times a batch has the VM look, at most
     * `:words` - how many words of 8 bytes a batch frees, at most; it may be more where the first page
       alone is
+    * `:total_words` - how many words of 8 bytes all that is interned may take, listed or waiting, of all
+      balancers of the node; 128 megabytes
 
   These are the defaults. As long as more than one such batch waits, values that are new are copied as
-  with `:copied`. So whatever becomes of the list, what waits is no more than a batch, and what was listed
-  at one time. `slots` of `GrpcLb.Native.live_counts/0` counts the values that are there.
+  with `:copied`. So are those for which `:total_words` leaves no room, and one that would take more than an
+  eighth of it, with its binaries. A value that was copied stays so for as long as it is listed. `slots` of
+  `GrpcLb.Native.live_counts/0` counts the values that are there.
+
+  `:total_words` is there because what `:persistent_term` holds lies in the VM's memory for literals, which
+  code and all other users of `:persistent_term` share: addresses for 1 gigabyte, unless the emulator's flag
+  `+MIscs`, in megabytes, says otherwise. When that is full, the VM ends. So keep `:total_words` well below it.
+
+  Values that came together stay until all of them have gone, and count until they are erased. So a small one
+  that stays can keep 32 KiB of others: where most of a list goes again and again, and one in 64 stays, those
+  that stay have spent the default once they are some 3,800.
 
   Channels of elixir-grpc are interned by default, by the policy modules and by
   `GrpcLb.ElixirGrpc.Adapter`: addresses of a service change slowly, and elixir-grpc puts its channels into

@@ -13,19 +13,23 @@ defmodule GrpcLb.Eraser do
   @options [
     every: [type: {:ms, 1}, default: 60_000],
     pages: [type: {:integer, from: 1, to: 1_000_000}, default: 100],
-    words: [type: {:integer, from: 1, to: 0xFFFFFFFF}, default: 4_194_304]
+    words: [type: {:integer, from: 1, to: 0xFFFFFFFF}, default: 4_194_304],
+    total_words: [type: {:integer, from: 1, to: 0xFFFFFFFF}, default: 16_777_216]
   ]
   @prepared Options.prepare(@options)
 
   @spec start_link([]) :: GenServer.on_start()
   def start_link([]), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
-  @doc "Whether no more waits to be erased than one batch erases."
-  @spec keeps_up?() :: boolean()
-  def keeps_up? do
-    %{pages: most_pages, words: most_words} = settings()
+  @doc """
+  How many words all that is interned may take, waiting or not: what the VM has for it has an end, and so
+  has the VM then. None as long as more waits to be erased than one batch erases.
+  """
+  @spec most_words() :: non_neg_integer()
+  def most_words do
+    %{pages: batch_pages, words: batch_words, total_words: total} = settings()
     {pages, words} = waiting()
-    pages <= most_pages and words <= most_words
+    if pages <= batch_pages and words <= batch_words, do: total, else: 0
   end
 
   @doc "How many pages wait to be erased, and the words that they take."

@@ -7,6 +7,9 @@ defmodule GrpcLb.Interned do
   # costs a look at every process, for up to 64 of them. A page is erased when its last value is not
   # needed any more, so the one that stays keeps the others of its page; hence the bounds.
   #
+  # The VM ends when its room for literals is full. So there is a budget for all pages that exist, and what does
+  # not fit in is copied.
+  #
   # Who is killed in between leaves nothing: a page is a native resource, which goes with its process.
   @moduledoc false
 
@@ -15,6 +18,14 @@ defmodule GrpcLb.Interned do
   # A page has so many values and words at most, or one value.
   @values 64
   @words 4_096
+
+  # What a page takes beside its values: its key, and what the VM has for both. And for each value, its
+  # `{:ok, value}`.
+  @beside 16
+  @answer 4
+
+  # No value takes more than this part of the budget.
+  @part 8
 
   @doc "Gives `new` the backends with their values interned."
   @spec new([Native.backend()], ([Native.backend()] -> result)) :: result when result: term()
@@ -52,22 +63,29 @@ defmodule GrpcLb.Interned do
     do: intern(balancer, backends, Native.extents_of_new(balancer, backends), change)
 
   defp intern(balancer, backends, extents, change) do
-    if extents != [] and Eraser.keeps_up?() do
-      pages = extents |> pages() |> Enum.map(&fill(balancer, &1))
-      places = Enum.flat_map(pages, fn {page, positions} -> places(page, positions) end)
+    pages = if extents == [], do: [], else: pages(balancer, extents, Eraser.most_words())
+    places = Enum.flat_map(pages, fn {page, positions} -> places(page, positions) end)
 
-      try do
-        change.(refer(backends, places, 0))
-      after
-        for {page, _positions} <- pages, do: Native.let_go_of_page(page)
-      end
-    else
-      change.(backends)
+    try do
+      change.(refer(backends, places, 0))
+    after
+      for {page, _positions} <- pages, do: Native.let_go_of_page(page)
     end
   end
 
+  # Until the budget is spent.
+  defp pages(balancer, extents, most) do
+    fit =
+      for {_position, _value, words} = extent <- extents, words <= div(most, @part), do: extent
+
+    fit
+    |> chunks()
+    |> Stream.map(&fill(balancer, &1, most))
+    |> Enum.take_while(fn {page, _positions} -> page != :full end)
+  end
+
   # In the order of the list.
-  defp pages(extents) do
+  defp chunks(extents) do
     Enum.chunk_while(
       extents,
       {[], 0, 0},
@@ -76,15 +94,18 @@ defmodule GrpcLb.Interned do
           do: {:cont, Enum.reverse(page), {[extent], 1, words}},
           else: {:cont, {[extent | page], values + 1, total + words}}
       end,
-      fn {page, _values, _total} -> {:cont, Enum.reverse(page), nil} end
+      fn
+        {[], _values, _total} -> {:cont, nil}
+        {page, _values, _total} -> {:cont, Enum.reverse(page), nil}
+      end
     )
   end
 
-  defp fill(balancer, extents) do
+  defp fill(balancer, extents, most) do
     values = for {_position, value, _words} <- extents, do: value
-    words = for {_position, _value, words} <- extents, reduce: 0, do: (sum -> sum + words)
+    words = for {_, _, words} <- extents, reduce: @beside, do: (sum -> sum + words + @answer)
     positions = for {position, _value, _words} <- extents, do: position
-    {Native.intern(balancer, values, words), positions}
+    {Native.intern(balancer, values, words, most), positions}
   end
 
   defp places(page, positions),

@@ -875,25 +875,32 @@ defmodule GrpcLb.Native do
   # Puts a page of values into :persistent_term. It is retired once nobody holds the reference, or lists a
   # value of it, and has to be erased then.
   #
+  # Does nothing where all pages would have more words than `most`.
+  #
   # What the native side is told to be a literal must be one. So the NIFs that tell it are private: nobody
   # can give them another term, or have two pages under one key.
   @doc false
-  @spec intern(balancer() | nil, [term()], words :: non_neg_integer()) :: page()
-  def intern(balancer, values, words) do
+  @spec intern(balancer() | nil, [term()], words, most :: words) :: page() | :full
+        when words: non_neg_integer()
+  def intern(balancer, values, words, most) do
     number = System.unique_integer([:positive])
-    key = {GrpcLb.Interned, number}
+
     # Reserved first: should this process be killed, the page is erased.
-    page = reserve(balancer, number, words)
-    :persistent_term.put(key, List.to_tuple(for value <- values, do: {:ok, value}))
-    fill_page(page, :persistent_term.get(key))
-    page
+    with page when page != :full <- reserve(balancer, number, words, most) do
+      key = {GrpcLb.Interned, number}
+      :persistent_term.put(key, List.to_tuple(for value <- values, do: {:ok, value}))
+      fill_page(page, :persistent_term.get(key))
+      page
+    end
   end
 
-  defp reserve(nil, number, words), do: reserve_page(number, words)
-  defp reserve(balancer, number, words), do: reserve_page_of(balancer, number, words)
+  defp reserve(nil, number, words, most), do: reserve_page(number, words, most)
 
-  defp reserve_page(_number, _words), do: not_loaded()
-  defp reserve_page_of(_balancer, _number, _words), do: not_loaded()
+  defp reserve(balancer, number, words, most),
+    do: reserve_page_of(balancer, number, words, most)
+
+  defp reserve_page(_number, _words, _most), do: not_loaded()
+  defp reserve_page_of(_balancer, _number, _words, _most), do: not_loaded()
   defp fill_page(_page, _answers), do: not_loaded()
 
   # The reference holds its page no longer.
@@ -911,6 +918,11 @@ defmodule GrpcLb.Native do
   @spec retired_pages_of_build(at_most :: non_neg_integer()) :: retired()
   def retired_pages_of_build(_at_most), do: not_loaded()
 
+  # The words of all pages of this build that are not erased.
+  @doc false
+  @spec interned_words_of_build() :: non_neg_integer()
+  def interned_words_of_build, do: not_loaded()
+
   # The page was erased.
   @doc false
   @spec forget_page(pos_integer()) :: [:ok]
@@ -921,12 +933,12 @@ defmodule GrpcLb.Native do
   @spec forget_page_of_build(pos_integer()) :: :ok
   def forget_page_of_build(_number), do: not_loaded()
 
-  # Those of the others bound what end_call/4 and /5 are given, and intern/3 alone calls the private ones.
+  # Those of the others bound what end_call/4 and /5 are given, and intern/4 alone calls the private ones.
   @doc false
   @spec stubs() :: [{atom(), arity()}]
   def stubs do
     __MODULE__.__info__(:functions) --
-      [complete: 3, complete: 4, complete: 5, intern: 3, stubs: 0]
+      [complete: 3, complete: 4, complete: 5, intern: 4, stubs: 0]
   end
 
   @doc """

@@ -198,6 +198,17 @@ defmodule GrpcLb.InternedTest do
       assert picked == Enum.map(backends, &elem(&1, 1))
     end
 
+    test "measures no more of a list than a list may have" do
+      # Of ids all bytes are read.
+      id = String.duplicate("x", 2 ** 23)
+      assert length(GrpcLb.Native.extents(for i <- 1..200, do: {{id, i}, :value})) == 127
+
+      # What is listed is compared once.
+      {:ok, lb} = GrpcLb.new(:round_robin, [a: 1], values: :interned)
+      new = GrpcLb.Native.extents_of_new(lb, List.duplicate({:a, 1}, 3_000))
+      assert for({i, 1, 0} <- new, do: i) == Enum.to_list(1..2_999)
+    end
+
     test "cannot be made of one that copies, or the other way" do
       {:ok, lb} = GrpcLb.new(:round_robin, [:a])
 
@@ -214,7 +225,7 @@ defmodule GrpcLb.InternedTest do
 
     test "takes only pages that were filled" do
       {:ok, lb} = GrpcLb.new(:round_robin, [], values: :interned)
-      page = GrpcLb.Native.intern(lb, [:a], 0)
+      page = GrpcLb.Native.intern(lb, [:a], 0, 1_000_000)
 
       for interned <- [{make_ref(), 0}, {page, 1}, {page, -1}, :page, {lb, 0}] do
         assert_raise ArgumentError, ~r/backend 0 has no interned, or one that it cannot/, fn ->
@@ -266,6 +277,39 @@ defmodule GrpcLb.InternedTest do
       Peer.run(peer, Application, :put_env, [:grpc_lb, :interned, [pages: 5]])
 
       assert Peer.run(peer, Peer.Interned, :change_unerased, [50]) == %{waits: 7, copied: 1}
+      assert_nothing_left(peer)
+    end
+
+    test "are bounded in all: what has no room is copied", %{peer: peer} do
+      # A page of 64 such values takes 16 + 64 * (4 + 4) words, one of 40 takes 336.
+      Peer.run(peer, Application, :put_env, [:grpc_lb, :interned, [total_words: 2 * 528 + 336]])
+      assert Peer.run(peer, Peer.Interned, :list, [168]) == %{interned: 168, copied: 0}
+      assert_nothing_left(peer)
+      assert Peer.run(peer, Peer.Interned, :list, [169]) == %{interned: 128, copied: 41}
+      assert_nothing_left(peer)
+      assert Peer.run(peer, Peer.Interned, :list, [1_000]) == %{interned: 128, copied: 872}
+      # What waits to be erased takes room.
+      assert Peer.run(peer, Peer.Interned, :list, [64]).copied == 64
+      assert_nothing_left(peer)
+      assert Peer.run(peer, Peer.Interned, :list, [168]) == %{interned: 168, copied: 0}
+      assert_nothing_left(peer)
+    end
+
+    test "of large values are few: one that takes much of what there may be is copied", %{
+      peer: peer
+    } do
+      Peer.run(peer, Application, :put_env, [:grpc_lb, :interned, [total_words: 8_000]])
+      large = Peer.run(peer, Peer.Interned, :list_a_large_one, [8_000])
+      assert large == %{interned: 2, copied: 1}
+      assert_nothing_left(peer)
+    end
+
+    @tag :concurrency
+    test "are bounded in all, whoever lists them, and whatever keeps their pages", %{peer: peer} do
+      # 64 values of 4 + 2 * 28 words.
+      page = 16 + 64 * (4 + 60)
+      Peer.run(peer, Application, :put_env, [:grpc_lb, :interned, [total_words: 20 * page]])
+      assert Peer.run(peer, Peer.Interned, :retain, [4, 50]) == 20
       assert_nothing_left(peer)
     end
 

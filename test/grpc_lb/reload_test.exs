@@ -107,6 +107,21 @@ defmodule GrpcLb.ReloadTest do
     Peer.run(peer, Peer.Reload, :drop, [holder])
   end
 
+  test "another build has no more interned than the old one leaves", %{peer: peer} do
+    # A page of {:value, 1} and :b, of 27 words.
+    holder = Peer.run(peer, Peer.Reload, :hold_interned)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+
+    for {total, interned} <- [{27 + 279, 0}, {27 + 280, 33}] do
+      Peer.run(peer, Application, :put_env, [:grpc_lb, :interned, [total_words: total]])
+      # A page of 16 + 33 * (4 + 4) words.
+      assert Peer.run(peer, Peer.Interned, :list, [33]).interned == interned
+    end
+
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+  end
+
   test "deleting and purging the module ends its balancers, not the VM", %{peer: peer, lb: holder} do
     assert Peer.run(peer, Peer.Reload, :delete_and_load, [holder]) == :refused
     new_holder = Peer.run(peer, Peer.Reload, :hold_balancer)

@@ -47,6 +47,7 @@ rustler::atoms! {
     failure_percentage,
     failures,
     first,
+    full,
     generation,
     grpc_lb_drained,
     grpc_lb_room,

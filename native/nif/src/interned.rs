@@ -10,24 +10,32 @@ use crate::error::ArgumentError;
 use crate::page::Reserved;
 use crate::value::Offered;
 use crate::vm::library::ask_all;
-use crate::vm::literal::{forget, retired, Page};
+use crate::vm::literal::{forget, live_words, retired, Page, Words};
 use crate::vm::owner::Monitors;
 use crate::vm::{Answer, Handle, Object};
 use crate::{atoms, decode};
 
-/// `reserve_page(number, words) -> page`, for a balancer that is to be made.
-pub(crate) fn reserve_page<'a>(env: Env<'a>, [number, words]: [Term<'a>; 2]) -> Answer<'a> {
+/// `reserve_page(number, words, most) -> page | :full`, for a balancer that is to be made. It is full where
+/// the pages of all builds would have more words than `most`.
+pub(crate) fn reserve_page<'a>(env: Env<'a>, [number, words, most]: [Term<'a>; 3]) -> Answer<'a> {
     let refused = |_| ArgumentError("a page has a number, and a number of words".into());
     let number = number.decode().map_err(refused)?;
-    let words = words.decode().map_err(refused)?;
+    let most: u64 = most.decode().map_err(refused)?;
+    // Counted first: of those that take what is left at the same time, one sees it gone.
+    let words = Words::count(words.decode().map_err(refused)?);
+    let builds = ask_all(env, c"interned_words_of_build", &[]);
+    let builds: Vec<u64> = builds.decode().map_err(refused)?;
+    if builds.into_iter().fold(0, u64::saturating_add) > most {
+        return Ok(atoms::full().encode(env));
+    }
     Ok(Handle::new(Reserved::new(Page::new(number, words))).to_term(env))
 }
 
-/// `reserve_page_of(balancer, number, words) -> page`, by the build that is to list its values.
+/// `reserve_page_of(balancer, number, words, most) -> page | :full`, by the build that is to list its values.
 pub(crate) fn reserve_page_of<'a>(
     env: Env<'a>,
     _balancer: &Object<Balancer>,
-    arguments: [Term<'a>; 2],
+    arguments: [Term<'a>; 3],
 ) -> Answer<'a> {
     reserve_page(env, arguments)
 }
@@ -90,8 +98,7 @@ pub(crate) fn try_extents_of_new<'a>(
     let differs = |position: usize| seen.differ.binary_search(&(position as u32)).is_ok();
     let list = backends.into_list_iterator().ok()?.enumerate();
     let differing = list.filter(|(position, _)| differs(*position));
-    let pairs = differing.map(|(position, term)| decode::pair(term, position));
-    let pairs: Vec<_> = pairs.collect::<Result<_, _>>().ok()?;
+    let pairs = decode::pairs_of(differing).ok()?;
     let listed = balancer.try_lists(&pairs, died).ok()?;
     let positions = seen.differ.iter().map(|position| *position as usize);
     Some(Ok(encode_new(env, positions, pairs, listed)))
@@ -111,16 +118,18 @@ fn encode_new<'a>(
 }
 
 /// A value that is too large for one is refused later, and a backend that has none as yet is not worth a page.
+/// Neither is what comes after those that were looked at for as long as a list may take.
 fn encode_extents<'a>(
     env: Env<'a>,
     values: impl Iterator<Item = (usize, Offered<'a>)>,
 ) -> Term<'a> {
     let given = values.filter(|(_, value)| atoms::nil() != value.term);
-    let extents = given.filter_map(|(position, value)| {
-        let words = decode::extent(&value)?;
-        Some((position, value.term, words).encode(env))
+    let mut left = decode::LIST;
+    let extents = given.map_while(|(position, value)| {
+        let words = decode::extent(&value, &mut left)?;
+        Some(words.map(|words| (position, value.term, words).encode(env)))
     });
-    extents.collect::<Vec<Term>>().encode(env)
+    extents.flatten().collect::<Vec<Term>>().encode(env)
 }
 
 /// How many pages are named at once, on a normal scheduler: who wants to know of more asks again.
@@ -135,9 +144,12 @@ pub(crate) fn retired_pages<'a>(env: Env<'a>, [at_most]: [Term<'a>; 1]) -> Answe
 pub(crate) fn retired_pages_of_build<'a>(env: Env<'a>, [at_most]: [Term<'a>; 1]) -> Answer<'a> {
     let refused = |_| ArgumentError("argument 1 must be an integer from 0".into());
     let at_most: usize = at_most.decode().map_err(refused)?;
-    let (pages, words, first) = retired(at_most.min(NAMED));
-    let first = first.into_iter().map(|page| (page.number, page.words));
-    Ok((pages, words, first.collect::<Vec<(u64, u64)>>()).encode(env))
+    Ok(retired(at_most.min(NAMED)).encode(env))
+}
+
+/// `interned_words_of_build() -> words`: what there is in this build, waiting or not.
+pub(crate) fn interned_words_of_build<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    Ok(live_words().encode(env))
 }
 
 /// `forget_page(number) -> [:ok]`: it was erased, whichever build it is of.

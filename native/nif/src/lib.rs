@@ -74,9 +74,10 @@ vm::library! {
         DirtyCpu events::events();
         DirtyCpu ticker::listen(listens);
         DirtyCpu interned::extents(backends);
-        Normal interned::reserve_page(number, words);
+        Normal interned::reserve_page(number, words, most);
         Normal interned::retired_pages(at_most);
         Normal interned::retired_pages_of_build(at_most);
+        Normal interned::interned_words_of_build();
         Normal interned::forget_page(number);
         Normal interned::forget_page_of_build(number);
         Normal control::live_counts();
@@ -104,7 +105,7 @@ vm::library! {
         Normal call::end_call(Ticket, outcome, report, latency);
         Normal slots::end_call(Slots, slot, outcome, report, latency);
         DirtyCpu interned::extents_of_new(Balancer, backends) after interned::try_extents_of_new;
-        Normal interned::reserve_page_of(Balancer, number, words);
+        Normal interned::reserve_page_of(Balancer, number, words, most);
         Normal interned::fill_page(Reserved, answers);
         Normal interned::let_go_of_page(Reserved);
         DirtyCpu control::reconcile(Balancer, backends) after control::try_reconcile;

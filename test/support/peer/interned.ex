@@ -179,6 +179,50 @@ defmodule GrpcLb.Test.Peer.Interned do
     %{waits: waits, copied: copied}
   end
 
+  @doc "Lists so many values of 4 words, and says how many were interned."
+  def list(count) do
+    values = for n <- 1..count, do: {:value, n, 0}
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.with_index(values, &{&2, &1}), values: :interned)
+    ^values = for _ <- values, do: elem(GrpcLb.pick(lb), 1)
+    %{slots: slots, values: copied} = Native.live_counts()
+    GrpcLb.close(lb)
+    %{interned: slots, copied: copied}
+  end
+
+  @doc "Lists small values beside one that takes more than an eighth of `total` words."
+  def list_a_large_one(total) do
+    values = [{:value, 1}, List.to_tuple(Enum.to_list(1..div(total, 8))), {:value, 2}]
+    {:ok, lb} = GrpcLb.new(:round_robin, Enum.with_index(values, &{&2, &1}), values: :interned)
+    ^values = for _ <- values, do: elem(GrpcLb.pick(lb), 1)
+    %{slots: slots, values: copied} = Native.live_counts()
+    GrpcLb.close(lb)
+    %{interned: slots, copied: copied}
+  end
+
+  @doc "Has processes add 64 values and remove 63, again and again. Says how many pages there were at most."
+  def retain(callers, rounds) do
+    tasks = for who <- 1..callers, do: Task.async(fn -> retain_some(who, rounds) end)
+    tasks |> Task.await_many(60_000) |> Enum.max()
+  end
+
+  # The balancer lives until it has been looked at.
+  defp retain_some(who, rounds) do
+    {:ok, lb} = GrpcLb.new(:round_robin, [], values: :interned)
+
+    pages =
+      for n <- 1..rounds do
+        new = for i <- 1..64, do: {{n, i}, {who, n, List.duplicate(i, 28)}}
+        {:ok, %{added: 64}} = GrpcLb.add(lb, new)
+        {:ok, _removed} = GrpcLb.remove(lb, for(i <- 2..64, do: {n, i}))
+        length(keys())
+      end
+
+    stay = for n <- 1..rounds, do: {who, n, List.duplicate(1, 28)}
+    ^stay = Enum.sort(for _ <- 1..rounds, do: elem(GrpcLb.pick(lb), 1))
+    GrpcLb.close(lb)
+    Enum.max(pages)
+  end
+
   @doc "Stops the application, has a balancer used, and starts it again."
   def outlive_the_application do
     {:ok, lb} = GrpcLb.new(:round_robin, [{:a, {:value, 1}}], values: :interned)

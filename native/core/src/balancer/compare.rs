@@ -204,11 +204,15 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         Ok(())
     }
 
-    /// Whether each of these ids is listed with this value.
+    /// Whether each of these ids is listed with this value. One that was there before is not: so no more
+    /// is compared than is listed.
     pub(super) fn lists<O: Offer<T>>(&self, offered: &[(O, O)]) -> Vec<bool> {
+        let mut before = Keys::below(self.members.key_limit());
         let is_listed = |(id, value): &(O, O)| {
             let key = self.members.find(id);
-            key.is_some_and(|key| value.equivalent(&self.members.get(key).value))
+            key.is_some_and(|key| {
+                before.insert(key) && value.equivalent(&self.members.get(key).value)
+            })
         };
         offered.iter().map(is_listed).collect()
     }

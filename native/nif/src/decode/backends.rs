@@ -18,7 +18,7 @@ use crate::vm::term::{bytes, untuple};
 pub(super) const VALUE: usize = 1 << 21;
 
 /// The words that the ids and values of a list may take, as far as they are new.
-const LIST: usize = 1 << 27;
+pub(crate) const LIST: usize = 1 << 27;
 
 /// The bytes of a text for policies that hash: each entry of a ring is a hash of it.
 const TEXT: usize = 1 << 16;

@@ -15,7 +15,7 @@ use grpc_lb_core::State;
 use rustler::Term;
 
 use self::backends::{states, VALUE};
-pub(crate) use self::backends::{Backends, Refused, TURN};
+pub(crate) use self::backends::{Backends, Refused, LIST, TURN};
 use self::fields::one_of;
 use self::lists::{proper_list, ID};
 pub(crate) use self::policy::{policy, policy_name};
@@ -40,8 +40,18 @@ pub(crate) fn ids<'a>(term: Term<'a>, argument: usize) -> Result<Vec<Offered<'a>
 
 /// An id, which has a name in the list or among the arguments.
 pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, ArgumentError> {
-    match Extent::new(ID, Bytes::Read).take(term) {
-        true => Ok(Offered::new(term)),
+    let (id, _words) = measured_id(term, name)?;
+    Ok(id)
+}
+
+/// And the words that it takes.
+fn measured_id(
+    term: Term,
+    name: impl FnOnce() -> String,
+) -> Result<(Offered, usize), ArgumentError> {
+    let mut extent = Extent::new(ID, Bytes::Read);
+    match extent.take(term) {
+        true => Ok((Offered::new(term), extent.taken())),
         false => Err(ArgumentError(format!(
             "{} takes more than {ID} words when nothing in it is shared",
             name()
@@ -49,36 +59,55 @@ pub(crate) fn id(term: Term, name: impl FnOnce() -> String) -> Result<Offered, A
     }
 }
 
-/// The ids and values of a list of `{id, value}`, or `{id, value, options}`.
+/// The ids and values of a list of `{id, value}`, or `{id, value, options}`; see [`pairs_of`].
 pub(crate) fn pairs<'a>(
     term: Term<'a>,
     argument: usize,
 ) -> Result<Vec<(Offered<'a>, Offered<'a>)>, ArgumentError> {
     let (_, list) = proper_list(term, argument, "backends")?;
-    let pairs = list.enumerate();
-    pairs.map(|(position, term)| pair(term, position)).collect()
+    pairs_of(list.enumerate())
 }
 
-/// The id and the value of a backend.
-pub(crate) fn pair<'a>(
+/// The ids and values of backends at these positions; of the first, whose ids take as much as a list may, if
+/// they take more.
+pub(crate) fn pairs_of<'a>(
+    backends: impl Iterator<Item = (usize, Term<'a>)>,
+) -> Result<Vec<(Offered<'a>, Offered<'a>)>, ArgumentError> {
+    let mut left = LIST;
+    let mut pairs = Vec::new();
+    for (position, term) in backends {
+        let (id, value, words) = pair(term, position)?;
+        let Some(less) = left.checked_sub(words) else {
+            break;
+        };
+        left = less;
+        pairs.push((id, value));
+    }
+    Ok(pairs)
+}
+
+/// The id and the value of a backend, and the words that the id takes.
+fn pair<'a>(
     term: Term<'a>,
     position: usize,
-) -> Result<(Offered<'a>, Offered<'a>), ArgumentError> {
+) -> Result<(Offered<'a>, Offered<'a>, usize), ArgumentError> {
     let pair = untuple(term).or_else(|| untuple(term).map(|[id, value, _]| [id, value]));
     let [id, value] = pair.ok_or_else(|| {
         ArgumentError(format!(
             "backend {position} must be a tuple of an id and a value"
         ))
     })?;
-    let id = self::id(id, || format!("the id of backend {position}"))?;
-    Ok((id, Offered::new(value)))
+    let (id, words) = measured_id(id, || format!("the id of backend {position}"))?;
+    Ok((id, Offered::new(value), words))
 }
 
-/// The words that a value takes, binaries and all, when nothing in it is shared. `None` when it is too large
-/// for a value.
-pub(crate) fn extent(value: &Offered) -> Option<usize> {
+/// The words that a value takes, binaries and all, when nothing in it is shared. `Some(None)` when it is too
+/// large for a value, and `None` when no more is left than was looked at, of the words of all.
+pub(crate) fn extent(value: &Offered, left: &mut usize) -> Option<Option<usize>> {
     let mut extent = Extent::new(VALUE, Bytes::Copied);
-    extent.take(value.term).then(|| extent.read())
+    let fits = extent.take(value.term);
+    *left = left.checked_sub(extent.taken())?;
+    Some(fits.then(|| extent.read()))
 }
 
 /// The hash that is picked by: a binary is hashed, as gRPC and Envoy do, and an integer is the hash.

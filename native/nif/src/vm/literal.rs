@@ -25,7 +25,8 @@
 
 use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::mem;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use once_cell::race::OnceBox;
@@ -44,11 +45,39 @@ pub(crate) fn live_slots() -> usize {
     SLOTS.load(Ordering::Relaxed)
 }
 
+static WORDS: AtomicU64 = AtomicU64::new(0);
+
+/// The words of all pages that are reserved, filled, or not erased yet.
+pub(crate) fn live_words() -> u64 {
+    // SeqCst: see `Words::count`.
+    WORDS.load(Ordering::SeqCst)
+}
+
+/// How much memory the VM has for a page, counted until that is erased: the VM ends when what it has
+/// for literals is full.
+#[derive(Default)]
+pub(crate) struct Words(u64);
+
+impl Words {
+    pub(crate) fn count(words: u64) -> Self {
+        // SeqCst: who counts first and asks all builds then, sees the words of everybody who has been
+        // answered before, whichever the builds are.
+        WORDS.fetch_add(words, Ordering::SeqCst);
+        Words(words)
+    }
+}
+
+impl Drop for Words {
+    fn drop(&mut self) {
+        // Relaxed: who sees it late takes less than could be had.
+        WORDS.fetch_sub(self.0, Ordering::Relaxed);
+    }
+}
+
 /// A page of answers, alive as long as its key must not be erased.
 pub(crate) struct Page {
     number: u64,
-    /// How much memory the VM has for it.
-    words: u64,
+    words: Words,
     /// Once they are there.
     answers: OnceBox<Vec<Answer>>,
 }
@@ -61,10 +90,9 @@ struct Answer {
 }
 
 /// A page whose key is to be erased.
-#[derive(Clone, Copy)]
-pub(crate) struct Retired {
-    pub(crate) number: u64,
-    pub(crate) words: u64,
+struct Retired {
+    number: u64,
+    words: Words,
     slots: usize,
 }
 
@@ -83,11 +111,11 @@ static RETIRED: Mutex<Queue> = Mutex::new(Queue {
 impl Drop for Page {
     fn drop(&mut self) {
         let slots = self.answers().len();
-        let Page { number, words, .. } = *self;
+        let words = mem::take(&mut self.words);
         let mut retired = RETIRED.lock();
-        retired.words += words;
+        retired.words += words.0;
         retired.pages.push_back(Retired {
-            number,
+            number: self.number,
             words,
             slots,
         });
@@ -96,7 +124,7 @@ impl Drop for Page {
 
 impl Page {
     /// `number` is that of its key.
-    pub(crate) fn new(number: u64, words: u64) -> Self {
+    pub(crate) fn new(number: u64, words: Words) -> Self {
         Page {
             number,
             words,
@@ -107,7 +135,7 @@ impl Page {
     /// Takes what lies under its key, the first time that it is told.
     ///
     /// That is sound because nobody else can call the NIF that does it: it is private to
-    /// `GrpcLb.Native`, whose `intern/3` has read the page from `:persistent_term`.
+    /// `GrpcLb.Native`, whose `intern/4` has read the page from `:persistent_term`.
     pub(crate) fn fill(&self, page: Term) {
         let answer = |answer: Term| match *get_tuple(answer).ok()? {
             [_ok, value] => Some(Answer {
@@ -141,10 +169,12 @@ impl Page {
     }
 }
 
-/// How many pages wait to be erased, their words, and the first of them, so many at most.
-pub(crate) fn retired(at_most: usize) -> (usize, u64, Vec<Retired>) {
+/// How many pages wait to be erased, their words, and the numbers and words of the first of them, so many
+/// at most.
+pub(crate) fn retired(at_most: usize) -> (usize, u64, Vec<(u64, u64)>) {
     let Queue { pages, words } = &*RETIRED.lock();
-    let first = pages.iter().take(at_most).copied().collect();
+    let first = pages.iter().take(at_most);
+    let first = first.map(|page| (page.number, page.words.0)).collect();
     (pages.len(), *words, first)
 }
 
@@ -153,7 +183,7 @@ pub(crate) fn forget(number: u64) {
     let Queue { pages, words } = &mut *RETIRED.lock();
     let position = pages.iter().position(|page| page.number == number);
     if let Some(page) = position.and_then(|position| pages.remove(position)) {
-        *words -= page.words;
+        *words -= page.words.0;
         // Relaxed: a count orders nothing.
         SLOTS.fetch_sub(page.slots, Ordering::Relaxed);
     }
