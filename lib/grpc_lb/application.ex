@@ -20,7 +20,7 @@ defmodule GrpcLb.Application do
         # None of the others needs these: they come last, so that their end is nobody else's.
         GrpcLb.Eraser,
         GrpcLb.Ticker,
-        GrpcLb.Herald
+        GrpcLb.Herald.supervisor()
       ],
       strategy: :rest_for_one,
       name: GrpcLb.Supervisor

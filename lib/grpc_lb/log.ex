@@ -6,6 +6,7 @@ defmodule GrpcLb.Log do
     panic_entered: {:warning, "so few backends are healthy that others are picked, too"},
     panic_left: {:notice, "enough are again"},
     overloaded: {:warning, "checkouts find no room under a limit; says how many"},
+    hung: {:warning, "a handler of an event took too long and was ended; says of which"},
     failing: {:warning, "a backend of a connection, or its resolution, begins to fail; says why"},
     well: {:notice, "it is well again"}
   ]
@@ -35,13 +36,16 @@ defmodule GrpcLb.Log do
   A value that is none of that counts as not given.
 
   Everything has the metadata `application: :grpc_lb` and `domain: [:grpc_lb]`. Of a balancer there is
-  `:name` (see `GrpcLb.new/3`), `:balancer` (its reference), `:backend` (the id as text, cut where it is
-  long) and, where it is ejected, `:rule`. Of a connection there is `:name`, `:target`, `:backend` and
-  `:reason`.
+  `:name` (see `GrpcLb.new/3`), `:number` (see `GrpcLb.all/0`; a reference would keep the balancer as long
+  as the message is kept), `:backend` (the id as text, cut where it is long) and, where it is ejected,
+  `:rule`. Of a connection there is `:name`, `:target`, `:backend` and `:reason`. Of a handler that was
+  ended there is `:event`.
 
-  Of one balancer #{@of_one} messages of a kind are logged in #{div(@window, 1_000)} seconds, and #{@of_all} of all balancers; how many
-  more there were is logged when these are over. `GrpcLb.Telemetry` has all of them. What a connection
-  logs is not limited: it is one message when something changes.
+  Of one balancer #{@of_one} messages of a kind are logged in #{div(@window, 1_000)} seconds, and #{@of_all} of all balancers. When these are
+  over one message for each kind says how many more there were, with that as `:left_out`, and with `:name`
+  and `:number` if all were of one balancer. `GrpcLb.Telemetry` has all of them. What a connection logs is
+  not limited: it is one message when something changes. What cannot be shown, since an implementation of
+  `Inspect` throws, counts as left out.
 
   Logged with Erlang's `:logger`, on which Elixir's stands.
   """
@@ -54,10 +58,9 @@ defmodule GrpcLb.Log do
 
   @typedoc "How much was logged in this window, and was not."
   @opaque window :: %{
-            optional({kind(), balancer :: String.t()} | :all) =>
-              {logged :: pos_integer(), left_out}
+            logged: %{optional({kind(), number :: pos_integer()}) => pos_integer()},
+            left_out: %{optional(kind()) => {pos_integer(), whose :: map() | :many}}
           }
-  @typep left_out :: non_neg_integer()
 
   @doc """
   The level at which something is logged now, or `false`.
@@ -71,9 +74,7 @@ defmodule GrpcLb.Log do
 
     case Application.get_env(:grpc_lb, :log, []) do
       false -> false
-      # A setting that is malformed must not end who logs.
-      [{_, _} | _] = levels -> levels |> List.keyfind(kind, 0, {kind, default}) |> valid(default)
-      _default -> default
+      levels -> levels |> find(kind) |> valid(default)
     end
   end
 
@@ -82,7 +83,12 @@ defmodule GrpcLb.Log do
           "kind must be #{GrpcLb.Options.one_of(Keyword.keys(@kinds))}, got: #{Text.show(other)}"
   end
 
-  defp valid({_kind, level}, _default) when level == false or level in @levels, do: level
+  # A setting that is malformed must not end who logs: it may be anything.
+  defp find([{kind, level} | _rest], kind), do: level
+  defp find([_other | rest], kind), do: find(rest, kind)
+  defp find(_end, _kind), do: nil
+
+  defp valid(level, _default) when level == false or level in @levels, do: level
   defp valid(_other, default), do: default
 
   @doc false
@@ -106,46 +112,75 @@ defmodule GrpcLb.Log do
 
   @doc false
   @spec open() :: window()
-  def open, do: %{}
+  def open, do: %{logged: %{}, left_out: %{}}
 
   @doc false
   # What `GrpcLb.Native.events/0` gives, unless there was too much in this window.
   @spec event(window(), GrpcLb.Native.event()) :: window()
-  def event(window, {balancer, name, event, fields}) do
-    with {kind, said} <- say(event, fields), true <- level(kind) != false do
-      whose = balancer(name, balancer)
-      # By text: a window that held the reference would keep the balancer.
-      who = {kind, whose}
-
-      if count(window, who) < @of_one and count(window, :all) < @of_all do
-        about = Map.merge(%{name: name, balancer: balancer}, metadata(fields))
-        log(kind, "#{whose}: #{said}", about)
-        window |> add(who, {1, 0}) |> add(:all, {1, 0})
-      else
-        add(window, who, {0, 1})
-      end
-    else
-      _not_logged -> window
+  def event(window, {about, event, fields}) do
+    case kind(event) do
+      nil -> window
+      kind -> if level(kind), do: logged(window, kind, about, fields), else: window
     end
   end
 
-  defp count(window, who), do: window |> Map.get(who, {0, 0}) |> elem(0)
+  defp logged(window, kind, about, fields) do
+    # The window has numbers: with the reference it would keep the balancer.
+    whose = Map.take(about, [:name, :number])
+    who = {kind, about.number}
 
-  defp add(window, who, {logged, left_out}),
-    do: Map.update(window, who, {logged, left_out}, fn {l, o} -> {l + logged, o + left_out} end)
+    if Map.get(window.logged, who, 0) < @of_one and all(window) < @of_all do
+      try do
+        text = "#{balancer(whose)}: #{say(kind, fields)}"
+        log(kind, text, Map.merge(whose, metadata(fields)))
+        %{window | logged: Map.update(window.logged, who, 1, &(&1 + 1))}
+      catch
+        # Others have written what shows names and ids.
+        _class, _reason -> leave_out(window, kind, whose)
+      end
+    else
+      leave_out(window, kind, whose)
+    end
+  end
+
+  defp all(window), do: window.logged |> Map.values() |> Enum.sum()
+
+  # Of many it does not say of whom, so that a window does not grow with what is left out.
+  defp leave_out(window, kind, %{number: number} = whose) do
+    left_out =
+      Map.update(window.left_out, kind, {1, whose}, fn
+        {count, %{number: ^number}} -> {count + 1, whose}
+        {count, _others} -> {count + 1, :many}
+      end)
+
+    %{window | left_out: left_out}
+  end
 
   @doc false
   # Says what was left out.
   @spec close(window()) :: :ok
   def close(window) do
-    for {{kind, whose}, {_logged, left_out}} when left_out > 0 <- window,
-        do: log(kind, "#{whose}: #{left_out} more of #{inspect(kind)} were not logged", %{})
+    for {kind, {count, whose}} <- window.left_out do
+      text = "#{count} more of #{inspect(kind)} were not logged"
+
+      case whose do
+        :many -> log(kind, "balancers: #{text}", %{left_out: count})
+        one -> log(kind, "balancer #{one.number}: #{text}", Map.put(one, :left_out, count))
+      end
+    end
 
     :ok
   end
 
-  defp balancer(nil, balancer), do: "balancer #{inspect(balancer)}"
-  defp balancer(name, _balancer), do: "balancer #{Text.show(name)}"
+  defp balancer(%{name: nil, number: number}), do: "balancer #{number}"
+  defp balancer(%{name: name}), do: "balancer #{Text.show(name)}"
+
+  # Other events are no reason to look at a log.
+  defp kind(event)
+       when event in [:ejected, :unejected, :panic_entered, :panic_left, :overloaded],
+       do: event
+
+  defp kind(_event), do: nil
 
   defp metadata(%{id: id} = fields),
     do: Map.merge(%{backend: Text.show(id)}, Map.take(fields, [:rule]))
@@ -154,20 +189,16 @@ defmodule GrpcLb.Log do
 
   defp say(:ejected, %{id: id, duration: duration} = fields) do
     lasts = "for #{Float.round(duration / 1.0e9, 1)} s at least"
-    {:ejected, "backend #{Text.show(id)} is ejected #{lasts}: #{why(fields)}"}
+    "backend #{Text.show(id)} is ejected #{lasts}: #{why(fields)}"
   end
 
-  defp say(:unejected, %{id: id}), do: {:unejected, "backend #{Text.show(id)} is let back in"}
+  defp say(:unejected, %{id: id}), do: "backend #{Text.show(id)} is let back in"
 
   defp say(:panic_entered, fields),
-    do: {:panic_entered, "#{healthy(fields)}: those that are not are picked, too"}
+    do: "#{healthy(fields)}: those that are not are picked, too"
 
-  defp say(:panic_left, fields), do: {:panic_left, "#{healthy(fields)}: no others are picked"}
-
-  defp say(:overloaded, %{count: count}),
-    do: {:overloaded, "#{count} checkouts found no room under its limits"}
-
-  defp say(_event, _fields), do: nil
+  defp say(:panic_left, fields), do: "#{healthy(fields)}: no others are picked"
+  defp say(:overloaded, %{count: count}), do: "#{count} checkouts found no room under its limits"
 
   defp why(%{rule: :success_rate} = it) do
     rate = it.successes / max(it.successes + it.failures, 1)

@@ -198,7 +198,9 @@ defmodule GrpcLb.Native do
         }
 
   @typedoc "What a balancer has decided: see `GrpcLb.Telemetry`. Durations are in nanoseconds."
-  @type event :: {balancer(), name :: term(), event :: atom(), fields :: map()}
+  @type event ::
+          {about :: %{balancer: balancer(), name: term(), number: pos_integer()}, event :: atom(),
+           fields :: map()}
 
   @typedoc "A load report: encoded, or some of its fields, see `GrpcLb.LoadReport`."
   @type load_report :: binary() | GrpcLb.LoadReport.fields()

@@ -232,8 +232,10 @@ defmodule GrpcLb.Telemetry do
     %{
       name: [:grpc_lb, :member, :joined],
       doc: """
-      Members are listed in a pool that were not. Emitted by who has a member join, and of members of
-      other nodes by a process of the pool.
+      Members are listed in a pool that were not. Emitted by who has a member join, and in a pool of a
+      cluster, `scope: :cluster`, by a process of the pool, also for members of this node. There every
+      join and leave waits for a handler, however long it takes, and one that has a member join or leave
+      that pool in it waits for itself: what it asks for is made here, and no other node is told.
       """,
       measurements: [count: "how many of `:ids` are new"],
       metadata: @members
@@ -322,9 +324,11 @@ defmodule GrpcLb.Telemetry do
   The package has no dependency: every event looks whether `:telemetry` is there, and calls it if so.
   All durations are in native time units, see `System.convert_time_unit/3`.
 
-  What a balancer decides is emitted by a process of the library that does nothing else, soon after:
-  picks and calls have no part in it, and wait for no handler. A balancer keeps 64 events until that
-  process asks for them, and all together 1,024; `[:grpc_lb, :events, :lost]` counts what is beyond
+  What a balancer decides is emitted by processes of the library that do nothing else, soon after, one
+  event after the other: picks, calls and the log have no part in it, and wait for no handler. A handler
+  has 5 seconds; then its process is killed, which is logged (see `GrpcLb.Log`), and the next event is
+  emitted. A balancer keeps 64 events until it is asked for them, and all together 1,024, and as many
+  wait for handlers; `[:grpc_lb, :events, :lost]` counts what is beyond
   that. Those of a balancer with a `:clock` of its own are emitted after the clock was moved, see
   `GrpcLb.Clock.advance/2`, or a call that failed had a backend ejected. Where the application `:grpc_lb`
   does not run there are none.
@@ -514,12 +518,17 @@ defmodule GrpcLb.Telemetry do
   def dialled?(_metadata), do: false
 
   @doc false
+  # The name of what a balancer has decided.
+  @spec event_name(GrpcLb.Native.event()) :: [atom()]
+  def event_name({_about, event, _fields}), do: Map.fetch!(@decided, event)
+
+  @doc false
   # Emits what a balancer has decided.
   @spec balancer_event(GrpcLb.Native.event()) :: :ok
-  def balancer_event({balancer, name, event, fields}) do
-    event = Map.fetch!(@decided, event)
+  def balancer_event({about, _event, fields} = decided) do
+    event = event_name(decided)
     {measurements, metadata} = Map.split(fields, Map.fetch!(@measured, event))
-    metadata = Map.merge(metadata, %{balancer: balancer, name: name})
+    metadata = Map.merge(metadata, Map.take(about, [:balancer, :name]))
     execute(event, native(measurements), metadata)
   end
 

@@ -2,6 +2,8 @@ defmodule GrpcLb.HeraldTest do
   # Its handlers hear what all balancers of the node tell, and look at those of their own name.
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.{Clock, Herald, Native, Telemetry}
   alias GrpcLb.Test.Peer
 
@@ -28,7 +30,8 @@ defmodule GrpcLb.HeraldTest do
   defp settle do
     :ok = Native.listen(true)
     _state = :sys.get_state(GrpcLb.Ticker)
-    _state = :sys.get_state(Herald)
+    # One at a time is emitted.
+    eventually(fn -> :sys.get_state(Herald).emitting == nil end)
     :ok
   end
 
@@ -177,6 +180,30 @@ defmodule GrpcLb.HeraldTest do
 
   test "it goes on when it is killed, and whatever it is sent" do
     assert Peer.run(Peer.start(), Peer.Heralding, :tell_after_death) == :ok
+  end
+
+  test "whatever ends it, again and again, ends nothing else" do
+    assert Peer.run(Peer.start(), Peer.Heralding, :outlive) == :ok
+  end
+
+  test "names and ids that nobody can show end nothing" do
+    assert Peer.run(Peer.start(), Peer.Heralding, :tell_of_unshowable) == :ok
+  end
+
+  test "a handler that hangs is ended, which is logged, and holds up no log" do
+    assert {logged_meanwhile, text} = Peer.run(Peer.start(), Peer.Heralding, :hang)
+    assert logged_meanwhile == ["first", "second", "third"]
+
+    assert text ==
+             "the handlers of [:grpc_lb, :balancer, :overloaded] took longer than 5000 ms and were ended"
+  end
+
+  test "what more waits for a handler than is kept is counted" do
+    assert Peer.run(Peer.start(), Peer.Heralding, :wait) == {1_025, 976}
+  end
+
+  test "a node that gets a name has the same balancers" do
+    assert Peer.run(Peer.start(), Peer.Heralding, :name_node) == :ok
   end
 
   test "what is more than is kept is counted" do

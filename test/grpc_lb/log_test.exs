@@ -30,7 +30,10 @@ defmodule GrpcLb.LogTest do
   }
 
   defp log(name, event, fields \\ @ejected),
-    do: Log.event(Log.open(), {make_ref(), name, event, fields})
+    do: Log.event(Log.open(), told(name, event, fields))
+
+  defp told(name, event, fields, number \\ 7),
+    do: {%{balancer: make_ref(), name: name, number: number}, event, fields}
 
   defp logged(name) do
     assert_receive {:log, %{meta: %{domain: [:grpc_lb], name: ^name}} = event}
@@ -52,8 +55,11 @@ defmodule GrpcLb.LogTest do
              "balancer #{inspect(name)}: backend \"b\" is ejected for 30.0 s at least: " <>
                "2 calls in a row failed"
 
-    assert %{balancer: ^lb, backend: "\"b\"", rule: :consecutive_failures} = meta
+    assert %{backend: "\"b\"", rule: :consecutive_failures} = meta
+    assert meta.number == GrpcLb.Native.summary(lb).number
     assert meta.application == :grpc_lb
+    # Who keeps what was logged keeps no balancer.
+    refute meta |> Map.values() |> Enum.any?(&(&1 == lb))
     GrpcLb.Clock.advance(clock, 40_000)
     assert {:notice, text, _meta} = logged(name)
     assert text =~ "backend \"b\" is let back in"
@@ -86,9 +92,9 @@ defmodule GrpcLb.LogTest do
     silent()
   end
 
-  test "one without a name is told by its reference" do
+  test "one without a name is told by its number" do
     log(nil, :overloaded, %{count: 1})
-    assert {_level, "balancer #Reference<" <> _rest, _meta} = logged(nil)
+    assert {_level, "balancer 7: 1 checkouts" <> _rest, %{number: 7}} = logged(nil)
   end
 
   test "what is long is cut, and what is hostile is one line", %{name: name} do
@@ -123,7 +129,13 @@ defmodule GrpcLb.LogTest do
           [ejected: :loud],
           [:ejected],
           %{ejected: :error},
-          [1 | 2]
+          [1 | 2],
+          [{:panic_left, :error} | :x],
+          [{:ejected, :error, :twice}],
+          [{:ejected, [:error]}],
+          {:ejected, :error},
+          "error",
+          self()
         ] do
       Application.put_env(:grpc_lb, :log, malformed)
       log(name, :ejected)
@@ -132,34 +144,60 @@ defmodule GrpcLb.LogTest do
   end
 
   test "few of one kind are logged, and then how many more there were", %{name: name} do
-    event = fn n -> {make_ref(), name, :ejected, %{@ejected | id: n}} end
+    event = fn n -> told(name, :ejected, %{@ejected | id: n}) end
     window = Enum.reduce(1..25, Log.open(), &Log.event(&2, event.(&1)))
     for _ <- 1..5, do: logged(name)
     silent()
-    # Another kind, and another balancer.
-    window = Log.event(window, {make_ref(), name, :overloaded, %{count: 1}})
+    # Another kind, and another balancer, of the same name.
+    window = Log.event(window, told(name, :overloaded, %{count: 1}))
     logged(name)
-    window = Log.event(window, {make_ref(), {:other, name}, :ejected, @ejected})
-    logged({:other, name})
+    window = Log.event(window, told(name, :ejected, @ejected, 8))
+    logged(name)
     Log.close(window)
-    assert_receive {:log, %{level: :warning, meta: %{domain: [:grpc_lb]}} = closing}
-    assert text(closing) == "balancer #{inspect(name)}: 20 more of :ejected were not logged"
+    assert {:warning, text, %{number: 7, left_out: 20}} = logged(name)
+    assert text == "balancer 7: 20 more of :ejected were not logged"
     silent()
     Log.event(Log.open(), event.(1))
     logged(name)
   end
 
-  test "few of all are logged", %{name: name} do
-    event = fn n -> {make_ref(), {name, n}, :overloaded, %{count: 1}} end
-    Enum.reduce(1..150, Log.open(), &Log.event(&2, event.(&1)))
+  test "few of all are logged, and then one line for all", %{name: name} do
+    event = fn n -> told({name, n}, :overloaded, %{count: 1}, n) end
+    window = Enum.reduce(1..1_000, Log.open(), &Log.event(&2, event.(&1)))
     for n <- 1..100, do: logged({name, n})
     silent()
+    # It does not grow with what is left out.
+    assert :erts_debug.flat_size(window) < 2_000
+    Log.close(window)
+    assert_receive {:log, %{level: :warning, meta: %{domain: [:grpc_lb]} = meta} = closing}
+    assert text(closing) == "balancers: 900 more of :overloaded were not logged"
+    assert meta.left_out == 900
+    silent()
+  end
+
+  test "what cannot be shown counts as left out", %{name: name} do
+    id = %GrpcLb.Test.Unshowable{}
+    window = Log.event(Log.open(), told(name, :ejected, %{@ejected | id: id}))
+    window = Log.event(window, told(id, :overloaded, %{count: 1}))
+    # Whether it was shown is for who shows it.
+    if window != Log.open(), do: Log.close(window)
+    log(name, :ejected)
+    logged(name)
   end
 
   test "the documentation has every kind and its level" do
     {:docs_v1, _, _, _, %{"en" => doc}, _, _} = Code.fetch_docs(Log)
 
-    for kind <- [:ejected, :unejected, :panic_entered, :panic_left, :overloaded, :failing, :well],
+    for kind <- [
+          :ejected,
+          :unejected,
+          :panic_entered,
+          :panic_left,
+          :overloaded,
+          :hung,
+          :failing,
+          :well
+        ],
         do: assert(doc =~ "| `#{inspect(kind)}` | `#{inspect(Log.level(kind))}` |")
 
     message = ~r/^kind must be :ejected or :unejected or .*, got: :nothing$/

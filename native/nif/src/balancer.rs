@@ -48,7 +48,7 @@ impl Balancer {
         interns: bool,
     ) -> Self {
         let core = Arc::new(core);
-        let listing = Listing::new(&core, clock.clone(), About::new(name), owner, interns);
+        let listing = Listing::new(&core, clock.clone(), name, owner, interns);
         Balancer {
             core,
             clock,

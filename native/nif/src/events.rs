@@ -17,15 +17,18 @@ use crate::vm::Answer;
 
 /// What is told of a balancer beside what it has decided. It does not keep the balancer.
 pub(crate) struct About {
+    /// Tells it from every other of this build, also from those that have gone.
+    pub(crate) number: u64,
     pub(crate) name: Option<Value>,
-    /// The reference in the external format, out of which the VM makes it again as long as the balancer
-    /// lives.
+    /// What tells its reference from others in the external format. The VM makes the reference again out
+    /// of that and its own name, as long as the balancer lives.
     reference: OnceBox<Box<[u8]>>,
 }
 
 impl About {
-    pub(crate) fn new(name: Option<Value>) -> Self {
+    pub(crate) fn new(number: u64, name: Option<Value>) -> Self {
         About {
+            number,
             name,
             reference: OnceBox::new(),
         }
@@ -33,14 +36,49 @@ impl About {
 
     /// To be known before the first event.
     pub(crate) fn refer(&self, balancer: Term) {
-        self.reference
-            .get_or_init(|| Box::new(balancer.to_binary().as_slice().into()));
+        let external = balancer.to_binary();
+        if let Some((_node, ids)) = split(external.as_slice()) {
+            self.reference.get_or_init(|| Box::new(ids.into()));
+        }
     }
 
-    fn reference<'a>(&self, env: Env<'a>) -> Term<'a> {
-        let made_again = self.reference.get().and_then(|it| env.binary_to_term(it));
-        made_again.map_or_else(|| atoms::nil().to_term(env), |(reference, _)| reference)
+    fn reference<'a>(&self, env: Env<'a>) -> Option<Term<'a>> {
+        // The name that the node has now, which may have got one since: only so it is a local reference.
+        let local = Term::from(env.make_ref()).to_binary();
+        let (node, _ids) = split(local.as_slice())?;
+        let ids = self.reference.get()?;
+        let words = u16::try_from(ids.len() / ID).ok()?.to_be_bytes();
+        let external = [&[VERSION, NEWER_REFERENCE][..], &words, node, ids].concat();
+        let (reference, _length) = env.binary_to_term(&external)?;
+        Some(reference)
     }
+
+    fn encode<'a>(&self, env: Env<'a>) -> Term<'a> {
+        let of = [
+            (atoms::balancer(), self.reference(env).encode(env)),
+            (
+                atoms::name(),
+                self.name.as_ref().map(|it| it.to_term(env)).encode(env),
+            ),
+            (atoms::number(), self.number.encode(env)),
+        ];
+        fields(env, &of)
+    }
+}
+
+/// The first bytes of a reference in the external format: its version, and NEWER_REFERENCE_EXT. Then come
+/// the number of identifiers, the node's name and its creation, and the identifiers, each of so many bytes.
+const VERSION: u8 = 131;
+const NEWER_REFERENCE: u8 = 90;
+const ID: usize = 4;
+
+/// Node and creation of a reference in the external format, and its identifiers.
+fn split(external: &[u8]) -> Option<(&[u8], &[u8])> {
+    let [VERSION, NEWER_REFERENCE, high, low, rest @ ..] = external else {
+        return None;
+    };
+    let ids = usize::from(u16::from_be_bytes([*high, *low])) * ID;
+    rest.len().checked_sub(ids).map(|node| rest.split_at(node))
 }
 
 /// Whether anybody wants to know.
@@ -103,7 +141,7 @@ pub(crate) fn listen_to(listens: bool) {
     LISTENED_TO.store(listens, Ordering::Relaxed);
 }
 
-/// `events() -> {[{balancer, name, event, fields}], lost}`: some of those that wait, the oldest first.
+/// `events() -> {[{about, event, fields}], lost}`: some of those that wait, the oldest first.
 /// `[]` when there is none left.
 pub(crate) fn events<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     let mut queue = QUEUE.lock();
@@ -117,7 +155,6 @@ pub(crate) fn events<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
 }
 
 fn encode<'a>(env: Env<'a>, (about, event): &(Arc<About>, Event<Value>)) -> Term<'a> {
-    let name = about.name.as_ref().map(|name| name.to_term(env));
     let (event, of_event) = match event {
         Event::Ejected { id, cause, lasts } => (atoms::ejected(), ejected(env, id, cause, *lasts)),
         Event::Unejected { id, lasted } => (atoms::unejected(), of_backend(env, id, *lasted)),
@@ -152,7 +189,7 @@ fn encode<'a>(env: Env<'a>, (about, event): &(Arc<About>, Event<Value>)) -> Term
             (atoms::overloaded(), fields(env, &of))
         }
     };
-    (about.reference(env), name, event, of_event).encode(env)
+    (about.encode(env), event, of_event).encode(env)
 }
 
 fn ejected<'a>(env: Env<'a>, id: &Value, cause: &Cause, lasts: Duration) -> Term<'a> {

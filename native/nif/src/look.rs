@@ -72,7 +72,7 @@ pub(crate) fn summary<'a, L: Look>(
         hashed,
     ) = looked_at.sum_up();
     let fields = [
-        (atoms::number(), looked_at.listed().number.encode(env)),
+        (atoms::number(), looked_at.listed().about.number.encode(env)),
         (atoms::policy(), decode::policy_name(policy).encode(env)),
         (atoms::size(), backends.encode(env)),
         (atoms::closed(), closed.encode(env)),
@@ -101,7 +101,7 @@ fn encode_listed(env: Env, listed: Arc<Listed>) -> Term {
     let view = View::new(Arc::clone(&listed));
     let (summary, _hashed) = view.sum_up();
     let fields = [
-        (atoms::number(), listed.number.encode(env)),
+        (atoms::number(), listed.about.number.encode(env)),
         (atoms::name(), encode_name(env, &listed)),
         (atoms::balancer(), view.into_term(env)),
         (

@@ -8,12 +8,10 @@ use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::events::About;
-use crate::value::Core;
+use crate::value::{Core, Value};
 
 /// What is known of a balancer without a hold of it.
 pub(crate) struct Listed {
-    /// Tells it from every other of this build, also from those that have gone.
-    pub(crate) number: u64,
     pub(crate) about: Arc<About>,
     pub(crate) policy: &'static str,
     /// The process whose death closes it.
@@ -36,15 +34,14 @@ impl Listing {
     pub(crate) fn new(
         core: &Arc<Core>,
         clock: Clock,
-        about: About,
+        name: Option<Value>,
         owner: Option<Owner>,
         interns: bool,
     ) -> Self {
         // Relaxed: numbers order nothing.
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
         let listed = Arc::new(Listed {
-            number,
-            about: Arc::new(about),
+            about: Arc::new(About::new(number, name)),
             policy: core.summary().policy,
             owner,
             clock,
@@ -70,7 +67,7 @@ impl Listing {
 impl Drop for Listing {
     fn drop(&mut self) {
         // It is dropped here once the lock is open again.
-        let _listed = shelf(self.listed.number).lock().take(self.slot);
+        let _listed = shelf(self.listed.about.number).lock().take(self.slot);
     }
 }
 
@@ -84,7 +81,7 @@ pub(crate) fn all() -> Vec<Arc<Listed>> {
             all.extend(some);
         }
     }
-    all.sort_unstable_by_key(|listed| listed.number);
+    all.sort_unstable_by_key(|listed| listed.about.number);
     all
 }
 
@@ -93,7 +90,9 @@ pub(crate) fn find(number: u64) -> Option<Arc<Listed>> {
     let mut from = 0;
     while let Some(some) = shelf(number).lock().some(from) {
         from += AT_A_TIME;
-        let found = some.into_iter().find(|listed| listed.number == number);
+        let found = some
+            .into_iter()
+            .find(|listed| listed.about.number == number);
         if found.is_some() {
             return found;
         }

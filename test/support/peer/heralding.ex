@@ -38,24 +38,168 @@ defmodule GrpcLb.Test.Peer.Heralding do
     end
   end
 
+  @doc "Kills it until its supervisor gives up, and has a balancer and a connection go on."
+  def outlive do
+    :logger.set_primary_config(:level, :none)
+    before = for {id, pid, _, _} <- Supervisor.which_children(GrpcLb.Supervisor), do: {id, pid}
+    kill_all()
+    eventually(fn -> Supervisor.which_children(GrpcLb.Supervisor) |> ends?(before) end)
+    {:error, :overloaded} = GrpcLb.checkout(refuse(:after_the_end))
+    # With what it comes after it comes again.
+    kill([Process.whereis(GrpcLb.Ticker)])
+    eventually(fn -> Process.whereis(Herald) != nil end)
+  end
+
+  defp kill_all do
+    case Process.whereis(Herald) do
+      nil -> :ok
+      herald -> kill([herald])
+    end
+
+    # The supervisor has done what it does when it answers.
+    case List.keyfind(Supervisor.which_children(GrpcLb.Supervisor), Herald, 0) do
+      {_id, supervisor, _type, _modules} when is_pid(supervisor) -> kill_all()
+      _given_up -> :ok
+    end
+  end
+
+  # The others have not been touched.
+  defp ends?(children, before) do
+    now = for {id, pid, _, _} <- children, do: {id, pid}
+    List.keyfind(now, Herald, 0) == {Herald, :undefined} and length(before -- now) == 1
+  end
+
+  @doc "Has it tell of what throws when it is shown, and by a malformed setting."
+  def tell_of_unshowable do
+    :logger.set_primary_config(:level, :notice)
+    :logger.remove_handler(:default)
+    Application.put_env(:grpc_lb, :log, [{:panic_left, :error} | :x])
+    GrpcLb.Test.Telemetry.install()
+    GrpcLb.Test.Telemetry.attach_all()
+    herald = Process.whereis(Herald)
+
+    for n <- 1..10 do
+      name = {n, %GrpcLb.Test.Unshowable{}}
+      :ok = await(name, refuse(name))
+    end
+
+    ^herald = Process.whereis(Herald)
+    :ok
+  end
+
+  @doc "Has a handler hang. Says of whom is logged meanwhile, and what is logged of the handler."
+  def hang do
+    Application.put_env(:grpc_lb, :log, hung: :error)
+    :logger.remove_handler(:default)
+    GrpcLb.Test.Telemetry.install()
+    GrpcLb.Test.Telemetry.attach_all()
+    GrpcLb.Test.Logs.attach()
+    stuck("first")
+    refuse("first")
+    first = logged()
+    kept = for name <- ["second", "third"], do: refuse(name)
+    meanwhile = [logged(), logged()]
+
+    text =
+      receive do
+        {:log, %{level: :error, msg: {:string, text}, meta: %{domain: [:grpc_lb]}}} -> text
+      after
+        20_000 -> "nothing"
+      end
+
+    [:ok, :ok] = for {name, lb} <- Enum.zip(["second", "third"], kept), do: await(name, lb)
+    {[first | meanwhile], text}
+  end
+
+  defp logged do
+    receive do
+      {:log, %{meta: %{domain: [:grpc_lb], name: name}}} -> name
+    after
+      4_000 -> :late
+    end
+  end
+
+  # Hangs for the events of a balancer with this name.
+  defp stuck(name) do
+    hang = fn _event, _measurements, metadata, _config ->
+      if metadata[:name] == name, do: Process.sleep(:infinity)
+    end
+
+    apply(:telemetry, :attach, [:stuck, :_, hang, nil])
+  end
+
+  @doc "Has more happen than waits for a handler, and says how much is told and how much is lost."
+  def wait do
+    GrpcLb.Test.Telemetry.install()
+    {me, clock} = {self(), GrpcLb.Clock.manual()}
+
+    gate = fn event, _measurements, _metadata, _config ->
+      if event == [:grpc_lb, :slow_start, :entered] do
+        send(me, {:gate, self()})
+        receive(do: (:open -> :ok))
+      end
+    end
+
+    apply(:telemetry, :attach, [:gate, :_, gate, nil])
+    opts = [slow_start: [window: 1_000_000], clock: clock]
+    {:ok, lb} = GrpcLb.new(:random, [], opts)
+    {:ok, _changes} = GrpcLb.add(lb, [0])
+    GrpcLb.Clock.advance(clock, 1)
+    # While the first has not been handled the rest comes, of which none is lost on the way.
+    first = gated()
+
+    for n <- 1..2_000//50 do
+      {:ok, _changes} = GrpcLb.add(lb, Enum.to_list(n..(n + 49)))
+      GrpcLb.Clock.advance(clock, 1)
+      _state = :sys.get_state(Herald)
+    end
+
+    GrpcLb.Test.Telemetry.attach_all()
+    apply(:telemetry, :detach, [:gate])
+    send(first, :open)
+    {told, lost} = count(0, 0, 2_000)
+    {told + 1, lost}
+  end
+
+  defp gated do
+    receive(do: ({:gate, pid} -> pid))
+  end
+
+  @doc "Gives the node a name, after which events have the balancer as it is then."
+  def name_node do
+    GrpcLb.Test.Telemetry.install()
+    GrpcLb.Test.Telemetry.attach_all()
+    :logger.set_primary_config(:level, :none)
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a], name: :before, max_requests: 0)
+    {:error, :overloaded} = GrpcLb.checkout(lb)
+    :ok = await(:before, lb)
+    # Without a port of its own it needs no epmd.
+    options = %{name_domain: :longnames, dist_listen: false}
+    {:ok, _pid} = :net_kernel.start(:"heralding@127.0.0.1", options)
+    {:error, :overloaded} = GrpcLb.checkout(lb)
+    :ok = await(:before, lb)
+    %{policy: :round_robin} = GrpcLb.info(lb)
+    :ok
+  end
+
   @doc "Has a balancer decide more than is kept, and says how much is told and how much is lost."
   def lose do
     GrpcLb.Test.Telemetry.install()
     GrpcLb.Test.Telemetry.attach_all()
     {:ok, lb} = GrpcLb.new(:random, [], slow_start: [window: 1_000_000])
     {:ok, _changes} = GrpcLb.add(lb, Enum.to_list(1..1_000))
-    count(0, 0)
+    count(0, 0, 1_000)
   end
 
-  defp count(told, lost) when told + lost == 1_000, do: {told, lost}
+  defp count(told, lost, all) when told + lost == all, do: {told, lost}
 
-  defp count(told, lost) do
+  defp count(told, lost, all) do
     receive do
       {:event, [:grpc_lb, :slow_start, :entered], _measurements, _metadata} ->
-        count(told + 1, lost)
+        count(told + 1, lost, all)
 
       {:event, [:grpc_lb, :events, :lost], %{count: count}, _none} ->
-        count(told, lost + count)
+        count(told, lost + count, all)
     after
       10_000 -> {told, lost}
     end
