@@ -17,6 +17,7 @@ defmodule GrpcLb.Application do
         GrpcLb.Janitor,
         {DynamicSupervisor, name: GrpcLb.Connections},
         GrpcLb.ElixirGrpc.Holder.supervisor(),
+        %{id: GrpcLb.Namesakes, start: {GrpcLb.Namesakes, :open, []}},
         # None of the others needs these: they come last, so that their end is nobody else's.
         GrpcLb.Eraser,
         GrpcLb.Ticker,

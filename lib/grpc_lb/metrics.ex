@@ -1,4 +1,6 @@
 defmodule GrpcLb.Metrics do
+  alias GrpcLb.{Namesakes, Text}
+
   # In the order of the text. `of` is the field of what is measured.
   @gauges [
     %{
@@ -61,17 +63,16 @@ defmodule GrpcLb.Metrics do
     "  * `#{gauge.name}` - #{gauge.doc}\n"
   end}
   The labels are `balancer`, the name, and `backend`, the id: a text as it is, any other term as Elixir shows
-  it. Of what is longer than #{@label} characters the rest is left out. Where two would have the same label
-  the second has `#2` behind it, and so on, in the order in which they were made or are listed. What has no
-  value, such as the latency of a backend that was never called, has no line.
+  it. Of what is longer than #{@label} characters the rest is left out. Where two backends would have the same
+  label the second has `#2` behind it, and so on, in the order in which they are listed. Where two balancers
+  would, the one that was made later has its number (see `GrpcLb.all/0`), such as `#17`, for as long as it
+  lives. What has no value, such as the latency of a backend that was never called, has no line.
 
   There are #{@most_balancers} balancers and #{@most_backends} backends at most, those that were made first;
   `grpc_lb_balancers_left_out` and `grpc_lb_backends_left_out` say how many there are more. To read them takes the
   lock of every balancer with a name for a moment, and copies its backends: every some seconds, not every
   call.
   """
-
-  alias GrpcLb.Text
 
   @typedoc "What is known of a backend; `latency` is in native time units."
   @type backend :: %{
@@ -86,6 +87,7 @@ defmodule GrpcLb.Metrics do
   @typedoc "What is known of a balancer."
   @type balancer :: %{
           name: term(),
+          label: String.t(),
           balancer: GrpcLb.view(),
           backends: non_neg_integer(),
           healthy: non_neg_integer()
@@ -135,10 +137,13 @@ defmodule GrpcLb.Metrics do
 
     {some, rest} = Enum.split(named, @most_balancers)
     theirs = rest |> Enum.map(& &1.size) |> Enum.sum()
+    labels = Namesakes.tell_apart(for %{name: name} = it <- some, do: {label(name), it.number})
 
     {measured, {_room, left_out}} =
-      Enum.flat_map_reduce(some, {@most_backends, theirs}, fn listed, {room, left_out} ->
-        measure_one(listed, room, left_out)
+      some
+      |> Enum.zip(labels)
+      |> Enum.flat_map_reduce({@most_backends, theirs}, fn {listed, label}, {room, left_out} ->
+        measure_one(listed, label, room, left_out)
       end)
 
     {measured, %{balancers: length(rest), backends: left_out}}
@@ -147,9 +152,9 @@ defmodule GrpcLb.Metrics do
   defp named?(name), do: name != nil and not is_reference(name)
 
   # It is not asked where there is no room: that would copy all its backends.
-  defp measure_one(%{size: size}, 0, left_out), do: {[], {0, left_out + size}}
+  defp measure_one(%{size: size}, _label, 0, left_out), do: {[], {0, left_out + size}}
 
-  defp measure_one(%{balancer: view, name: name}, room, left_out) do
+  defp measure_one(%{balancer: view, name: name}, label, room, left_out) do
     case GrpcLb.info(view) do
       # It has closed meanwhile.
       %{closed: true} ->
@@ -158,7 +163,15 @@ defmodule GrpcLb.Metrics do
       %{backends: all, layers: layers} ->
         {some, rest} = Enum.split(all, room)
         healthy = layers |> Enum.map(& &1.healthy) |> Enum.sum()
-        about = %{name: name, balancer: view, backends: length(all), healthy: healthy}
+
+        about = %{
+          name: name,
+          label: label,
+          balancer: view,
+          backends: length(all),
+          healthy: healthy
+        }
+
         picks = all |> Enum.map(& &1.picks) |> Enum.sum()
         backends = Enum.map(some, &backend(&1, max(picks, 1)))
         {[{about, backends}], {room - length(some), left_out + length(rest)}}
@@ -190,11 +203,9 @@ defmodule GrpcLb.Metrics do
   end
 
   defp labelled(measured) do
-    names = unique(for {about, _backends} <- measured, do: label(about.name))
-
-    for {name, {about, backends}} <- Enum.zip(names, measured) do
+    for {about, backends} <- measured do
       ids = unique(for backend <- backends, do: label(backend.id))
-      {~s(balancer="#{escape(name)}"), about, Enum.zip(Enum.map(ids, &escape/1), backends)}
+      {~s(balancer="#{escape(about.label)}"), about, Enum.zip(Enum.map(ids, &escape/1), backends)}
     end
   end
 

@@ -31,6 +31,11 @@ defmodule GrpcLb.Telemetry do
     overloaded: [:grpc_lb, :balancer, :overloaded],
     died: [:grpc_lb, :member, :died]
   }
+  @measured_of [
+    name: "the balancer's name",
+    label: "its label, which tells it from others with that name, see `GrpcLb.Metrics`",
+    balancer: "a view of it, see `GrpcLb.all/0`"
+  ]
   @panic [
     healthy: "how many backends are healthy",
     backends: "of how many"
@@ -277,7 +282,7 @@ defmodule GrpcLb.Telemetry do
         backends: "how many backends are listed",
         healthy: "how many of them are ready and not ejected"
       ],
-      metadata: [name: "the balancer's name", balancer: "a view of it, see `GrpcLb.all/0`"]
+      metadata: @measured_of
     },
     %{
       name: [:grpc_lb, :backend, :measured],
@@ -289,11 +294,7 @@ defmodule GrpcLb.Telemetry do
         ejected: "1 while it is ejected, else 0",
         latency: "of its calls, in native time units; not there before the first has ended"
       ],
-      metadata: [
-        name: "the balancer's name",
-        balancer: "a view of it, see `GrpcLb.all/0`",
-        id: "the backend's id"
-      ]
+      metadata: @measured_of ++ [id: "the backend's id"]
     },
     %{
       name: [:grpc_lb, :events, :lost],
@@ -408,7 +409,7 @@ defmodule GrpcLb.Telemetry do
     {measured, _left_out} = Metrics.measure()
 
     for {about, backends} <- measured do
-      {metadata, measurements} = Map.split(about, [:name, :balancer])
+      {metadata, measurements} = Map.split(about, [:name, :label, :balancer])
       execute([:grpc_lb, :balancer, :measured], measurements, metadata)
 
       for %{id: id} = backend <- backends do
@@ -465,8 +466,8 @@ defmodule GrpcLb.Telemetry do
 "
   end}
   What gRPC has a metric for has gRPC's name, and its labels with `_` in the place of the dots.
-  `:grpc_target` is the target of a connection as text, and else the name of the balancer. Those that are
-  `:last_value` need `measure/0` to be called. gRFC A78's metrics of `weighted_round_robin` and A91's of
+  `:grpc_target` is the target of a connection as text, and else the name of the balancer, which in those that
+  are `:last_value` tells balancers apart as in `GrpcLb.Metrics`. These need `measure/0` to be called. gRFC A78's metrics of `weighted_round_robin` and A91's of
   ejections that are not enforced are not counted, nor A94's older names `grpc.lb.pick_first.*`, which count
   the same. A94 counts connections, and these count transports, of which one is a connection to a backend.
   """
@@ -499,7 +500,8 @@ defmodule GrpcLb.Telemetry do
 
   @doc false
   def tag_values(metadata) do
-    tags = %{grpc_target: Metrics.label(metadata[:target] || metadata[:name])}
+    target = metadata[:label] || Metrics.label(metadata[:target] || metadata[:name])
+    tags = %{grpc_target: target}
 
     tags =
       if is_map_key(metadata, :id),

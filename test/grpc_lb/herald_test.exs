@@ -192,7 +192,8 @@ defmodule GrpcLb.HeraldTest do
 
   test "a handler that hangs is ended, which is logged, and holds up no log" do
     assert {logged_meanwhile, text} = Peer.run(Peer.start(), Peer.Heralding, :hang)
-    assert logged_meanwhile == ["first", "second", "third"]
+    # Each of another balancer, and the ticker comes by them in its own order.
+    assert Enum.sort(logged_meanwhile) == ["first", "second", "third"]
 
     assert text ==
              "the handlers of [:grpc_lb, :balancer, :overloaded] took longer than 5000 ms and were ended"

@@ -246,7 +246,7 @@ defmodule GrpcLb.InternedTest do
 
   test "pages that are retired are named some at a time, and all are erased" do
     for i <- 1..600 do
-      page = GrpcLb.Native.intern(nil, [{:value, i}], 10)
+      page = GrpcLb.Native.intern(nil, [{:value, i}], 10, 0xFFFFFFFF)
       :ok = GrpcLb.Native.let_go_of_page(page)
     end
 

@@ -100,7 +100,7 @@ defmodule GrpcLb.MetricsTest do
     ]
 
     kept(GrpcLb.new(:random, ids, name: name <> "\"\n\\"))
-    kept(GrpcLb.new(:random, ["x"], name: name <> "\"\n\\"))
+    second = kept(GrpcLb.new(:random, ["x"], name: name <> "\"\n\\"))
     read = read(name <> "\"\n\\")
     backends = for {{"grpc_lb_backend_in_flight", id}, count} <- read, count == 0, do: id
     assert length(backends) == length(ids)
@@ -109,9 +109,56 @@ defmodule GrpcLb.MetricsTest do
     assert ":b #2 #2" in backends
     assert Enum.all?(backends, &(byte_size(&1) < 2_000))
 
-    assert Enum.any?(read(name <> "\"\n\\ #2"), fn {labels, count} ->
+    assert Enum.any?(read(name <> "\"\n\\ ##{number(second)}"), fn {labels, count} ->
              match?({_in_flight, "x"}, labels) and count == 0
            end)
+  end
+
+  defp number(lb), do: GrpcLb.Native.summary(lb).number
+
+  test "the label of one balancer is no other's, also when the first closes", %{name: name} do
+    [first, second, third] =
+      for id <- ["a", "b", "c"], do: kept(GrpcLb.new(:random, [id], name: name))
+
+    labels = fn ->
+      {samples, _types} = OpenMetrics.parse!(Metrics.text())
+
+      for {{"grpc_lb_backend_in_flight", %{"balancer" => label, "backend" => id}}, _} <- samples,
+          String.starts_with?(label, name),
+          into: %{},
+          do: {id, String.replace_prefix(label, name, "")}
+    end
+
+    {two, three} = {" ##{number(second)}", " ##{number(third)}"}
+    assert labels.() == %{"a" => "", "b" => two, "c" => three}
+    GrpcLb.close(first)
+    assert labels.() == %{"b" => two, "c" => three}
+    # Who comes in the place of the first has its label.
+    kept(GrpcLb.new(:random, ["d"], name: name))
+    assert labels.() == %{"b" => two, "c" => three, "d" => ""}
+    GrpcLb.close(third)
+    kept(GrpcLb.new(:random, ["e"], name: name <> two))
+    assert %{"b" => ^two, "d" => "", "e" => e} = labels.()
+    assert e =~ ~r/^#{two} #\d+$/
+
+    # The same in events, and what they are tagged with.
+    GrpcLb.Test.Telemetry.attach_all()
+    on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, self()}]) end)
+    GrpcLb.Telemetry.measure()
+    event = [:grpc_lb, :backend, :measured]
+    assert_received {:event, ^event, _measured, %{name: ^name, id: "b", label: label} = metadata}
+    assert label == name <> two
+    assert GrpcLb.Telemetry.tag_values(metadata) == %{grpc_target: label, backend: "b"}
+  end
+
+  test "what tells them apart is forgotten with them", %{name: name} do
+    lbs = for _ <- 1..3, do: kept(GrpcLb.new(:random, ["a"], name: name))
+    remembered = fn -> for {{^name, number}} <- :ets.tab2list(GrpcLb.Namesakes), do: number end
+    Metrics.text()
+    assert Enum.sort(remembered.()) == lbs |> tl() |> Enum.map(&number/1)
+    for lb <- lbs, do: GrpcLb.close(lb)
+    Metrics.text()
+    assert remembered.() == []
   end
 
   test "no more than so many backends, of those that were made first", %{name: name} do
