@@ -46,7 +46,7 @@ defmodule GrpcLb.Text do
 
   defp draw(list, left) when is_list(list) do
     # A list of characters, as `inspect` has it.
-    if List.ascii_printable?(list, left),
+    if printable?(list, left),
       do: list |> inspect(printable_limit: left) |> drawn(left),
       else: draw_list(list, left)
   end
@@ -73,6 +73,16 @@ defmodule GrpcLb.Text do
     |> inspect(printable_limit: left, limit: min(@elements, div(left, 5) + 1))
     |> drawn(left)
   end
+
+  # As List.ascii_printable?/2, of improper lists too.
+  defp printable?(_rest, 0), do: true
+  defp printable?([], _left), do: true
+
+  defp printable?([character | rest], left)
+       when character in 32..126 or character in ~c"\a\b\t\n\v\f\r\e",
+       do: printable?(rest, left - 1)
+
+  defp printable?(_other, _left), do: false
 
   defp drawn(text, left), do: {text, left - byte_size(text)}
 

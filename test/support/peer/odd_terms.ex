@@ -224,7 +224,7 @@ defmodule GrpcLb.Test.Peer.OddTerms do
       map: fn -> GrpcLb.new(:random, [%{id: term}]) end,
       improper: fn -> GrpcLb.add(lb, [:a | term]) end,
       option: fn -> GrpcLb.configure(lb, panic_threshold: [term]) end,
-      integer: fn -> GrpcLb.configure(lb, max_requests: Bitwise.bsl(-1, 8_000_000)) end,
+      integer: fn -> GrpcLb.configure(lb, max_requests: Bitwise.bsl(-1, 4_000_000)) end,
       run_fun: fn -> GrpcLb.run(lb, term) end,
       address: fn -> GrpcLb.Address.new!(term) end,
       address_id: fn -> GrpcLb.Address.id(%GrpcLb.Address{ip: term, port: 1}) end,
