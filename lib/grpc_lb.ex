@@ -7,8 +7,8 @@ defmodule GrpcLb do
              |> String.split("<!-- MDOC !-->")
              |> Enum.fetch!(1)
 
-  alias GrpcLb.{Backend, Call, Description, Interned, Key, LoadReport, Native, Options, Policy}
-  alias GrpcLb.{Sample, Settings, Terminal, Top}
+  alias GrpcLb.{Backend, Call, Interned, Key, LoadReport, Native, Options, Policy, Settings, Top}
+  alias GrpcLb.Look.{Description, Sample, Terminal}
 
   @typedoc """
   A balancer. A bare reference: keep it in a struct, in a process's state, in an ETS table. It

@@ -1,6 +1,7 @@
 defmodule GrpcLb.Dashboard do
   alias GrpcLb.Dashboard.Server
-  alias GrpcLb.{Options, Sample}
+  alias GrpcLb.Look.Sample
+  alias GrpcLb.Options
 
   @options [
     port: [

@@ -2,7 +2,8 @@ defmodule GrpcLb.Top do
   # The live table of `GrpcLb.top/1`: looks at a balancer once an interval, and does what keys say.
   @moduledoc false
 
-  alias GrpcLb.{Native, Options, Sample, Terminal, Text}
+  alias GrpcLb.Look.{Sample, Terminal}
+  alias GrpcLb.{Native, Options, Text}
   alias GrpcLb.Top.{Keyboard, View}
 
   @timeout_ms 5_000

@@ -6,7 +6,7 @@ defmodule GrpcLb.Dashboard.Looks do
   use GenServer
 
   alias GrpcLb.Dashboard.Json
-  alias GrpcLb.Sample
+  alias GrpcLb.Look.Sample
 
   @young_ms 500
   # As long as the page waits for an answer.

@@ -3,7 +3,7 @@ defmodule GrpcLb.Top.Keyboard do
   # lines, as the shell of IEx gives them.
   @moduledoc false
 
-  alias GrpcLb.Terminal
+  alias GrpcLb.Look.Terminal
 
   @enforce_keys [:mode, :reader]
   defstruct [:mode, :reader, :raw]

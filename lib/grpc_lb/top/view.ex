@@ -2,7 +2,7 @@ defmodule GrpcLb.Top.View do
   # What the live table shows, and what keys make of it. All of it is pure.
   @moduledoc false
 
-  alias GrpcLb.{Columns, Description, Rows, Sample, Shown}
+  alias GrpcLb.Look.{Columns, Description, Rows, Sample, Shown}
 
   @enforce_keys [:node]
   defstruct [

@@ -1,8 +1,8 @@
-defmodule GrpcLb.Columns do
+defmodule GrpcLb.Look.Columns do
   # Lays a table out in the columns of a terminal: one line a row, and none longer than it may be.
   @moduledoc false
 
-  alias GrpcLb.Shown
+  alias GrpcLb.Look.Shown
 
   @typedoc """
   A column: its title, the side of its texts, and how wide it is at least. Where there is not enough room
@@ -17,7 +17,7 @@ defmodule GrpcLb.Columns do
   The lines of a table, the first of titles.
 
       iex> columns = [{"backend", :left, 4}, {"picks", :right, 5}]
-      iex> GrpcLb.Columns.lines(columns, [["10.0.0.1:50051", "7"], ["b", "12k"]], 16, false)
+      iex> GrpcLb.Look.Columns.lines(columns, [["10.0.0.1:50051", "7"], ["b", "12k"]], 16, false)
       ...> |> Enum.map(&IO.iodata_to_binary/1)
       [
         "backend    picks",

@@ -1,4 +1,4 @@
-defmodule GrpcLb.Shown do
+defmodule GrpcLb.Look.Shown do
   # Terms, times and numbers as people read them, in few columns. A term may be anything, and of any size:
   # what it is shown as has no character in it that a terminal would take for something else.
   @moduledoc false
@@ -8,13 +8,13 @@ defmodule GrpcLb.Shown do
   @doc """
   A term in at most so many columns. A text that needs no quotes has none.
 
-      iex> GrpcLb.Shown.term("10.0.0.1:50051", 20)
+      iex> GrpcLb.Look.Shown.term("10.0.0.1:50051", 20)
       "10.0.0.1:50051"
-      iex> GrpcLb.Shown.term({:shard, 7}, 20)
+      iex> GrpcLb.Look.Shown.term({:shard, 7}, 20)
       "{:shard, 7}"
-      iex> GrpcLb.Shown.term("\\e[2J", 20)
+      iex> GrpcLb.Look.Shown.term("\\e[2J", 20)
       ~S("\\e[2J")
-      iex> GrpcLb.Shown.term(Enum.to_list(1..99), 12)
+      iex> GrpcLb.Look.Shown.term(Enum.to_list(1..99), 12)
       "[1, 2, 3, 4…"
   """
   @spec term(term(), pos_integer()) :: String.t()
@@ -39,7 +39,7 @@ defmodule GrpcLb.Shown do
   @doc """
   A text cut to so many columns.
 
-      iex> GrpcLb.Shown.fit("10.0.0.1:50051", 8)
+      iex> GrpcLb.Look.Shown.fit("10.0.0.1:50051", 8)
       "10.0.0.…"
   """
   @spec fit(String.t(), non_neg_integer()) :: String.t()
@@ -57,7 +57,7 @@ defmodule GrpcLb.Shown do
   @doc """
   How many columns of a terminal a text takes.
 
-      iex> {GrpcLb.Shown.columns("żółw"), GrpcLb.Shown.columns("東京")}
+      iex> {GrpcLb.Look.Shown.columns("żółw"), GrpcLb.Look.Shown.columns("東京")}
       {4, 4}
   """
   @spec columns(String.t()) :: non_neg_integer()
@@ -83,7 +83,7 @@ defmodule GrpcLb.Shown do
   @doc """
   Milliseconds.
 
-      iex> Enum.map([0, 950, 12_300, 200_000, 7_500_000, 200_000_000], &GrpcLb.Shown.ms/1)
+      iex> Enum.map([0, 950, 12_300, 200_000, 7_500_000, 200_000_000], &GrpcLb.Look.Shown.ms/1)
       ["0ms", "950ms", "12s", "3m20s", "2h5m", "2d7h"]
   """
   @spec ms(non_neg_integer()) :: String.t()
@@ -96,7 +96,7 @@ defmodule GrpcLb.Shown do
   @doc """
   Nanoseconds; `nil` is not known.
 
-      iex> Enum.map([nil, 850, 12_300, 3_456_000, 123_456_000, 1_500_000_000], &GrpcLb.Shown.ns/1)
+      iex> Enum.map([nil, 850, 12_300, 3_456_000, 123_456_000, 1_500_000_000], &GrpcLb.Look.Shown.ns/1)
       ["-", "850ns", "12µs", "3.5ms", "123ms", "1.5s"]
   """
   @spec ns(non_neg_integer() | nil) :: String.t()
@@ -109,7 +109,7 @@ defmodule GrpcLb.Shown do
   @doc """
   A number in four columns or five; `nil` is not known.
 
-      iex> Enum.map([nil, 0, 0.25, 7, 7.0, 999, 12_345, 1_234_567], &GrpcLb.Shown.number/1)
+      iex> Enum.map([nil, 0, 0.25, 7, 7.0, 999, 12_345, 1_234_567], &GrpcLb.Look.Shown.number/1)
       ["-", "0", "0.25", "7", "7", "999", "12k", "1.2M"]
   """
   @spec number(number() | nil) :: String.t()
@@ -141,7 +141,7 @@ defmodule GrpcLb.Shown do
   @doc """
   A part of a whole, from 0 to 1.
 
-      iex> Enum.map([0.0, 0.004, 0.25, 1.0], &GrpcLb.Shown.percent/1)
+      iex> Enum.map([0.0, 0.004, 0.25, 1.0], &GrpcLb.Look.Shown.percent/1)
       ["0%", "0.4%", "25%", "100%"]
   """
   @spec percent(number()) :: String.t()

@@ -1,8 +1,8 @@
-defmodule GrpcLb.Description do
+defmodule GrpcLb.Look.Description do
   # A balancer as a block of text, and what the heads of all such blocks are made of.
   @moduledoc false
 
-  alias GrpcLb.{Columns, Rows, Sample, Shown}
+  alias GrpcLb.Look.{Columns, Rows, Sample, Shown}
 
   @doc "The block of `GrpcLb.describe/1`."
   @spec block(Sample.t(), columns :: pos_integer(), styled :: boolean()) :: iodata()

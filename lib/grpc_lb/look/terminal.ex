@@ -1,4 +1,4 @@
-defmodule GrpcLb.Terminal do
+defmodule GrpcLb.Look.Terminal do
   # What the group leader is, as far as it says.
   @moduledoc false
 

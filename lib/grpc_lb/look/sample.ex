@@ -1,10 +1,11 @@
-defmodule GrpcLb.Sample do
+defmodule GrpcLb.Look.Sample do
   # What people are shown of a balancer at one moment. Terms are texts in it: it can be sent to another
   # node or a browser, and says nothing of values. Nobody reads a table of 100,000 backends: a sample has
   # some of them, and sums of all.
   @moduledoc false
 
-  alias GrpcLb.{Native, Shown}
+  alias GrpcLb.Look.Shown
+  alias GrpcLb.Native
 
   @type backend :: %{
           key: String.t(),

@@ -1,12 +1,12 @@
-defmodule GrpcLb.DescriptionTest do
+defmodule GrpcLb.Look.DescriptionTest do
   use ExUnit.Case, async: true
 
   import ExUnit.CaptureIO
 
   alias GrpcLb.Clock
 
-  doctest GrpcLb.Shown
-  doctest GrpcLb.Columns
+  doctest GrpcLb.Look.Shown
+  doctest GrpcLb.Look.Columns
 
   defp described(lb) do
     capture_io(fn -> assert GrpcLb.describe(lb) == :ok end)

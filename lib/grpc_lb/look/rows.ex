@@ -1,9 +1,9 @@
-defmodule GrpcLb.Rows do
+defmodule GrpcLb.Look.Rows do
   # The backends of a balancer as the rows of a table: what happened to each between two samples, or, of
   # one sample alone, ever.
   @moduledoc false
 
-  alias GrpcLb.{Sample, Shown}
+  alias GrpcLb.Look.{Sample, Shown}
 
   @type row :: %{
           id: String.t(),
