@@ -162,10 +162,16 @@ defmodule GrpcLb.Pool.Feed do
     view =
       case event do
         :join -> View.join(view, member)
-        :leave -> View.leave(view, member)
+        :leave -> leave(state, view, member)
       end
 
     %{state | view: view, changed: MapSet.put(changed, pid)}
+  end
+
+  # When a node's scope is killed and started again, the new one can be heard before the end of the old
+  # one is: then the member was there twice, and once it still is.
+  defp leave(%{handle: %Handle{scope: scope}}, view, {pid, _value, _weight} = member) do
+    if pid in :pg.get_members(scope, member), do: view, else: View.leave(view, member)
   end
 
   defp changed(state, pids) do

@@ -253,6 +253,16 @@ defmodule GrpcLb.Pool.ClusterTest do
     eventually_same([b, c], pool, [member, other])
   end
 
+  test "a node's new scope is heard before the end of the old one", context do
+    %{nodes: [a, b, c] = nodes, pool: pool} = context
+    start_pools!(nodes, pool)
+    members = pids(a, pool)
+    :ok = run(b, PoolNode, :speak_as_second_scope, [pool, [a.name, c.name], pids_of(b, pool)])
+    # What a scope knows later its feed hears later.
+    other = run(b, PoolWorker, :start_member, [pool])
+    eventually_same(nodes, pool, [other | members])
+  end
+
   test "calls pass a lost node over though the feed is stuck", %{nodes: [a, b, _c], pool: pool} do
     for policy <- [:round_robin, :random, :pick_first] do
       [victim] = Nodes.start(1)

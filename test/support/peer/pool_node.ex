@@ -127,6 +127,33 @@ defmodule GrpcLb.Test.Peer.PoolNode do
     :ok = :pg.leave(entry.scope, member, self())
   end
 
+  @doc """
+  Tells other nodes of members of this one, as a second scope of it would of which they learn before
+  they learn of the end of the first; and ends. Returns when they have learnt of both.
+  """
+  def speak_as_second_scope(pool, nodes, pids) do
+    {GrpcLb.Pool, _route, %{scope: scope}} = :persistent_term.get(pool)
+    members = for {pid, _, _} = member <- :pg.which_groups(scope), pid in pids, do: member
+    told = for node <- nodes, member <- members, do: {node, member}
+
+    in_a_process(fn ->
+      for node <- nodes, do: send({scope, node}, {:discover, self()})
+
+      for {node, {pid, _, _} = member} <- told,
+          do: send({scope, node}, {:join, self(), member, pid})
+
+      for {node, {pid, _, _} = member} <- told,
+          do: await_in_scope(node, scope, member, [pid, pid])
+    end)
+
+    for {node, {pid, _, _} = member} <- told, do: await_in_scope(node, scope, member, [pid])
+    :ok
+  end
+
+  defp await_in_scope(node, scope, member, pids) do
+    eventually(fn -> :erpc.call(node, :pg, :get_members, [scope, member]) == pids end)
+  end
+
   def stop_feed(pool), do: Supervisor.terminate_child(cluster(pool), :feed)
 
   def start_feed(pool) do
