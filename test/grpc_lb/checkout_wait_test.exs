@@ -61,6 +61,19 @@ defmodule GrpcLb.CheckoutWaitTest do
     assert_receive {:waiter, :a, []}
   end
 
+  test "who waits finds the only room in a long list" do
+    backends = Enum.to_list(1..3_000)
+
+    {:ok, lb} =
+      GrpcLb.new(:pick_first, backends, max_requests_per_backend: 1, checkout_wait: 60_000)
+
+    tickets = for n <- backends, do: {:ok, ^n, _ticket} = GrpcLb.checkout(lb)
+    caller(lb, :waiter)
+    {:ok, 2_000, ticket} = Enum.at(tickets, 1_999)
+    :ok = GrpcLb.complete(ticket, :ok)
+    assert_receive {:waiter, 2_000, []}
+  end
+
   test "a hundred get in in the order in which they came" do
     {lb, ticket} = full()
     test = self()

@@ -83,7 +83,7 @@ pub use alarm::Alarm;
 pub use backend::{Backend, HashKey, Offer, OnOwnerDeath, Owner, Owners, State, Unowned};
 pub use balancer::{
     BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained,
-    Garbage, Info, LayerInfo, MemberError, Offers, Seen, Summary,
+    Garbage, Info, LayerInfo, MemberError, Offers, Seen, Summary, Turn,
 };
 pub use call::{Begun, Call, LatencySample};
 pub use caller::{Caller, Drawing, Draws, Keyed};

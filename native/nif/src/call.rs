@@ -215,43 +215,60 @@ pub(crate) fn line_up<'a>(
     Ok((atoms::ok(), waiter, place, wait.as_millis() as u64).encode(env))
 }
 
-/// `checkout_in_turn(waiter, values) -> as checkout_except`
+/// `checkout_in_turn(waiter, values) -> as checkout_except`, and always finished
 pub(crate) fn checkout_in_turn<'a>(
     env: Env<'a>,
     waiter: &Object<Waiter>,
     [values]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    in_turn_with_key(env, waiter, values, None)
+    in_turn_thoroughly(env, waiter, values, None)
 }
 
 /// The same, of the backends to which a key leads.
-pub(crate) fn in_turn_with_key<'a>(
+pub(crate) fn in_turn_thoroughly<'a>(
     env: Env<'a>,
     waiter: &Object<Waiter>,
     values: Term<'a>,
     key: Option<u64>,
 ) -> Answer<'a> {
+    let answer = in_turn(env, waiter, values, key, Search::Thorough)?;
+    Ok(answer.expect("a thorough search ends"))
+}
+
+/// `checkout_in_turn` on a normal scheduler. `None`, where most of a long list are full or dead.
+pub(crate) fn try_checkout_in_turn<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    [values]: [Term<'a>; 1],
+) -> Option<Answer<'a>> {
+    in_turn(env, waiter, values, None, Search::Brief).transpose()
+}
+
+/// `None`, if a brief search was not enough.
+pub(crate) fn in_turn<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    values: Term<'a>,
+    key: Option<u64>,
+    search: Search,
+) -> Result<Option<Term<'a>>, ArgumentError> {
     let values = decode::values(values, 2)?;
     let wanted = |value: &Value| !is_one_of(&values, value);
     let Waiter { balancer, place } = &**waiter;
     let monitors = Monitors::new(env, balancer);
     let begun = as_caller::<true, _>(balancer, |caller| {
         let _keyed = with_key(caller, key);
-        balancer.checkout_in_turn(
-            *place,
-            caller,
-            &monitors,
-            balancer.clock(),
-            wanted,
-            |value| value.to_term(env),
-        )
+        let (clock, to_term) = (balancer.clock(), |value: &Value| value.to_term(env));
+        let turn = balancer.turn(*place).ok_or(Unavailable::Overloaded)?;
+        turn.checkout_where(caller, &monitors, search, clock, wanted, to_term)
     });
     Ok(match begun {
         // It stays the first, and is told of room by others.
-        Err(Unavailable::Overloaded) => reason(env, Unavailable::Overloaded),
+        Err(Unavailable::Overloaded) => Some(reason(env, Unavailable::Overloaded)),
+        Err(Unavailable::Unfinished) => None,
         begun => {
             waiter.leave(env);
-            checked_out(env, balancer, begun)
+            Some(checked_out(env, balancer, begun))
         }
     })
 }

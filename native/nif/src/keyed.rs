@@ -1,5 +1,6 @@
 //! The NIFs of a call that has a key: `pick`, and those that check out, with one argument more.
 
+use grpc_lb_core::Search;
 use rustler::{Env, Term};
 
 use crate::balancer::Balancer;
@@ -64,5 +65,16 @@ pub(crate) fn checkout_in_turn<'a>(
     waiter: &Object<Waiter>,
     [values, key]: [Term<'a>; 2],
 ) -> Answer<'a> {
-    call::in_turn_with_key(env, waiter, values, decode::key(key, 3)?)
+    call::in_turn_thoroughly(env, waiter, values, decode::key(key, 3)?)
+}
+
+/// On a normal scheduler.
+pub(crate) fn try_checkout_in_turn<'a>(
+    env: Env<'a>,
+    waiter: &Object<Waiter>,
+    [values, key]: [Term<'a>; 2],
+) -> Option<Answer<'a>> {
+    let answer =
+        decode::key(key, 3).and_then(|key| call::in_turn(env, waiter, values, key, Search::Brief));
+    answer.transpose()
 }

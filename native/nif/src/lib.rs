@@ -98,8 +98,8 @@ vm::library! {
         DirtyCpu call::checkout_except_thoroughly(Balancer, values);
         DirtyCpu keyed::checkout_except_thoroughly(Balancer, values, key);
         Normal call::line_up(Balancer);
-        DirtyCpu call::checkout_in_turn(Waiter, values);
-        DirtyCpu keyed::checkout_in_turn(Waiter, values, key);
+        DirtyCpu call::checkout_in_turn(Waiter, values) after call::try_checkout_in_turn;
+        DirtyCpu keyed::checkout_in_turn(Waiter, values, key) after keyed::try_checkout_in_turn;
         Normal call::leave_line(Waiter);
         Normal call::first_response(Ticket);
         Normal call::end_call(Ticket, outcome, report, latency);

@@ -10,6 +10,7 @@
 //! | `change` | a change while it is made, up to the new snapshot |
 //! | `list`, `timed`, `configure` | the changes: by users and deaths, by time, of the configuration |
 //! | `garbage` | what a change leaves behind |
+//! | `waiting` | the line of calls that wait for room |
 //! | `info` | a balancer at one moment |
 
 mod change;
@@ -22,11 +23,11 @@ mod list;
 mod results;
 mod schedule;
 mod timed;
+mod waiting;
 mod writer;
 
 use std::hash::Hash;
 use std::sync;
-use std::time::Duration;
 
 use triomphe::Arc;
 
@@ -38,6 +39,7 @@ use self::list::Draining;
 pub use self::results::{
     Busy, ChangeError, Changes, ConfigureError, Configured, Drained, MemberError,
 };
+pub use self::waiting::Turn;
 use self::writer::Writer;
 use crate::backend::{Backend, Offer, Owner, Owners, State};
 use crate::call::{Begun, Call};
@@ -240,60 +242,6 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             return self.published.read(caller.reader(), full);
         }
         self.begin(caller, owners, search, clock, wanted, take)
-    }
-
-    /// Takes a place in the line of those who wait for room, and says how long the configuration lets
-    /// them. `None` when it lets nobody wait.
-    ///
-    /// The first [checkout in turn](Balancer::checkout_in_turn) is to be tried at once, and others
-    /// when `who` is told that it may find room. The [place is to be left](Balancer::leave_line) when
-    /// one has another answer than [`Unavailable::Overloaded`], or `who` gives up.
-    pub fn line_up(&self, who: Owner) -> Option<(u64, Duration)> {
-        let wait = self.shared.config().checkout_wait;
-        (!wait.is_zero()).then(|| (self.shared.line.join(who), wait))
-    }
-
-    /// As [`Balancer::checkout_where`], for who has this place in line: `Overloaded` while others are
-    /// before it.
-    pub fn checkout_in_turn<R>(
-        &self,
-        place: u64,
-        caller: &Caller,
-        owners: &impl Owners<Watch = W>,
-        clock: impl Clock,
-        wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T) -> R,
-    ) -> Result<(R, Ticket), Unavailable> {
-        match self.shared.line.begin_try(place) {
-            true => {
-                let take = |value: &T, ticket| (take(value), ticket);
-                self.begin(caller, owners, Search::Thorough, clock, wanted, take)
-            }
-            false => Err(Unavailable::Overloaded),
-        }
-    }
-
-    /// Gives up a place in line; to do so again changes nothing. If it was the first one, `tell` is
-    /// told who is the first now. It runs under a lock, and must not use the balancer.
-    pub fn leave_line(&self, place: u64, tell: impl FnOnce(Owner, u64)) {
-        self.shared.line.leave(place, tell);
-    }
-
-    /// Whether somebody waits for room, which a change or a tick that is done may have made.
-    pub fn is_awaited(&self) -> bool {
-        self.shared.line.awaits_change()
-    }
-
-    /// Whether a call more may be in flight, as far as all are limited together. A checkout that finds
-    /// nobody holds its place among them for a moment: who waits and tries then is to be told again.
-    pub fn has_room(&self) -> bool {
-        let max = self.shared.config().max_requests;
-        max.is_some_and(|max| self.shared.in_flight.count() < max)
-    }
-
-    /// Tells the first who waits that there may be room. `tell` is as in [`Balancer::leave_line`].
-    pub fn tell_first(&self, tell: impl FnOnce(Owner, u64)) {
-        self.shared.line.tell_first(tell);
     }
 
     #[inline]

@@ -1229,8 +1229,9 @@ fn who_tried_while_a_search_in_vain_held_the_last_place_is_told_again() {
     let Fleet { balancer, caller } = &fleet;
     let who = Owner(NonZeroU64::new(7).unwrap());
     let try_in_turn = |place| {
-        let now = seconds(1);
-        balancer.checkout_in_turn(place, caller, &Unowned, now, |_| true, |id| *id)
+        let turn = balancer.turn(place).expect("it is the first");
+        let (search, now) = (Search::Thorough, seconds(1));
+        turn.checkout_where(caller, &Unowned, search, now, |_| true, |id| *id)
     };
     let waiting = Cell::new(None);
     let wanted = |_: &u32| {
