@@ -196,7 +196,7 @@ defmodule GrpcLb.CheckoutWaitTest do
 
   test "in pools, with run/3 and call/3", context do
     pool = context.test
-    start_supervised!({Pool, [name: pool] ++ @limits})
+    start_supervised!({Pool, [name: pool, drain_timeout: 0] ++ @limits})
     {:ok, agent} = Agent.start_link(fn -> 7 end)
     :ok = Pool.join(pool, agent)
     {:ok, ^agent, ticket} = Pool.checkout(pool)
