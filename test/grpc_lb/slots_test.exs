@@ -290,10 +290,12 @@ defmodule GrpcLb.SlotsTest do
       assert counts(lb) == [{0, 1, 0}]
     end
 
-    test "give back the memory of a burst, though a call of it goes on" do
-      {before, meanwhile, left} = Peer.run(Peer.start(), Peer.Slots, :burst, [1_000_000])
-      assert meanwhile - before > 40_000_000
-      assert left - before < (meanwhile - before) / 4
+    if File.exists?("/proc/self/statm") do
+      test "give back the memory of a burst, though a call of it goes on" do
+        {before, meanwhile, left} = Peer.run(Peer.start(), Peer.Slots, :burst, [1_000_000])
+        assert meanwhile - before > 40_000_000
+        assert left - before < (meanwhile - before) / 4
+      end
     end
   end
 
