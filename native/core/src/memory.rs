@@ -20,7 +20,10 @@ pub(crate) struct Known {
 }
 
 /// What is known of backends that are not listed. Bounded: beyond a number the oldest is forgotten.
-pub(crate) struct Memory<T> {
+/// Most balancers remember none: so the table of them is made when the first is remembered.
+pub(crate) struct Memory<T>(Option<Box<Table<T>>>);
+
+struct Table<T> {
     remembered: Slab<Remembered<T>>,
     by_id: HashTable<usize>,
     hasher: DefaultHashBuilder,
@@ -41,52 +44,42 @@ struct Remembered<T> {
 
 impl<T: Eq + Hash> Memory<T> {
     pub(crate) fn new() -> Self {
-        Memory {
-            remembered: Slab::new(),
-            by_id: HashTable::new(),
-            hasher: DefaultHashBuilder::default(),
-            queue: VecDeque::new(),
-            count: 0,
-        }
+        Memory(None)
+    }
+
+    /// Whether nothing is remembered.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_none_or(|table| table.queue.is_empty())
     }
 
     /// Remembers a backend that is listed no more.
     pub(crate) fn remember(&mut self, id: T, known: Known, until: Time) {
-        self.count += 1;
-        let hash = self.hasher.hash_one(&id);
-        let number = self.count;
-        let key = self.remembered.insert(Remembered {
-            id,
-            known,
-            until,
-            number,
-        });
-        let (remembered, hasher) = (&self.remembered, &self.hasher);
-        let rehash = |key: &usize| hasher.hash_one(&remembered[*key].id);
-        self.by_id.insert_unique(hash, key, rehash);
-        self.queue.push_back((key, number));
+        let table = self.0.get_or_insert_with(|| Box::new(Table::new()));
+        table.remember(id, known, until);
     }
 
     /// Forgets the oldest beyond so many, and returns their ids.
     pub(crate) fn keep(&mut self, most: usize) -> Vec<T> {
-        self.forget_while(|memory, oldest| oldest.is_none() || memory.queue.len() > most)
+        self.forget_while(|table, oldest| oldest.is_none() || table.queue.len() > most)
     }
 
     /// When the oldest is to be forgotten, after `keep`. `None`: there is none.
     pub(crate) fn oldest_until(&self) -> Option<Time> {
-        let (key, _) = self.queue.front()?;
-        Some(self.remembered.get(*key)?.until)
+        let table = self.0.as_ref()?;
+        let (key, _) = table.queue.front()?;
+        Some(table.remembered.get(*key)?.until)
     }
 
     /// Takes an id out, with what is known of it unless that is too old.
     pub(crate) fn recall<O: Offer<T>>(&mut self, id: &O, now: Time) -> Option<(T, Option<Known>)> {
-        let hash = self.hasher.hash_one(id);
-        let remembered = &self.remembered;
+        let table = self.0.as_mut()?;
+        let hash = table.hasher.hash_one(id);
+        let remembered = &table.remembered;
         let is_it = |key: &usize| id.equivalent(&remembered[*key].id);
-        let key = self.by_id.find(hash, is_it).copied()?;
+        let key = table.by_id.find(hash, is_it).copied()?;
         let Remembered {
             id, known, until, ..
-        } = self.take(key);
+        } = table.take(key);
         Some((id, (now < until).then_some(known)))
     }
 
@@ -101,7 +94,45 @@ impl<T: Eq + Hash> Memory<T> {
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Known> {
-        self.remembered.iter_mut().map(|(_, it)| &mut it.known)
+        let tables = self.0.iter_mut();
+        let all = tables.flat_map(|table| table.remembered.iter_mut());
+        all.map(|(_, it)| &mut it.known)
+    }
+
+    fn forget_while(
+        &mut self,
+        forget: impl Fn(&Table<T>, Option<&Remembered<T>>) -> bool,
+    ) -> Vec<T> {
+        let table = self.0.as_mut();
+        table.map_or_else(Vec::new, |table| table.forget_while(forget))
+    }
+}
+
+impl<T: Eq + Hash> Table<T> {
+    fn new() -> Self {
+        Table {
+            remembered: Slab::new(),
+            by_id: HashTable::new(),
+            hasher: DefaultHashBuilder::default(),
+            queue: VecDeque::new(),
+            count: 0,
+        }
+    }
+
+    fn remember(&mut self, id: T, known: Known, until: Time) {
+        self.count += 1;
+        let hash = self.hasher.hash_one(&id);
+        let number = self.count;
+        let key = self.remembered.insert(Remembered {
+            id,
+            known,
+            until,
+            number,
+        });
+        let (remembered, hasher) = (&self.remembered, &self.hasher);
+        let rehash = |key: &usize| hasher.hash_one(&remembered[*key].id);
+        self.by_id.insert_unique(hash, key, rehash);
+        self.queue.push_back((key, number));
     }
 
     /// Forgets from the oldest on. `forget` is asked with the oldest, or `None` where that was

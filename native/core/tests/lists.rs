@@ -325,6 +325,33 @@ fn what_was_seen_to_be_the_same_is_not_compared_again_unless_something_has_chang
     assert_eq!(reconcile(&unlike, None), Ok(changes(0, 0, 100)));
     assert_eq!(balancer.info(&Unowned).backends[20].value, 1_002);
 
+    // All was seen to be the same: nothing is left to look at, and nothing is published.
+    let mut seen = Seen::default();
+    balancer
+        .try_look(&mut noted(&unlike), &mut seen, nobody_died)
+        .unwrap();
+    assert_eq!(seen.differ, []);
+    let generation = balancer.info(&Unowned).generation;
+    let unread = Noted {
+        list: unlike.iter(),
+        let_in: &let_in,
+        refuses: None,
+        meanwhile: || panic!("it was read"),
+    };
+    let changed = balancer.try_reconcile_from(unread, Some(&seen), &Unowned, NOW, nobody_died);
+    assert_eq!(changed.unwrap().0, changes(0, 0, 100));
+    assert_eq!(balancer.info(&Unowned).generation, generation);
+    // So was the beginning of the list, and the rest is not offered.
+    let mut seen = Seen::default();
+    balancer
+        .try_look(&mut noted(&unlike[..60]), &mut seen, nobody_died)
+        .unwrap();
+    assert_eq!(
+        reconcile(&unlike[..60], Some(&seen)),
+        Ok(changes(0, 40, 60))
+    );
+    reconcile(&unlike, None).unwrap();
+
     // A change between two parts, of a state too, and one that is under way.
     let mut seen = Seen::default();
     balancer

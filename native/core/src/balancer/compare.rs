@@ -10,7 +10,7 @@ use hashbrown::HashTable;
 use super::results::{Busy, ChangeError};
 use super::writer::Writer;
 use crate::backend::{Backend, Offer};
-use crate::members::{MemberKey, GONE};
+use crate::members::{MemberKey, Members, GONE};
 
 /// A list of backends that is offered. It is read once, under the writer's lock.
 pub trait Offers<T> {
@@ -53,6 +53,23 @@ impl<'a, T, O: Offer<T>> Offers<T> for std::slice::Iter<'a, Backend<O>> {
 }
 
 /// What is to be done for a list that is offered.
+pub(super) enum Compared<B> {
+    /// Nothing: it is listed so, in this order.
+    Same,
+    Different(Difference<B>),
+}
+
+impl<B> Compared<B> {
+    /// What there is to do for each backend, where there is more to do than for them.
+    pub(super) fn difference<T: Clone + Eq + Hash>(self, members: &Members<T>) -> Difference<B> {
+        match self {
+            Compared::Same => Difference::of_first(members.len(), members.len(), members),
+            Compared::Different(difference) => difference,
+        }
+    }
+}
+
+/// How a list that is offered differs from the one that is listed.
 pub(super) struct Difference<B> {
     /// In its order, the keys of those that are listed, and [`GONE`] for those that are not.
     pub(super) order: Vec<MemberKey>,
@@ -103,6 +120,21 @@ impl Keys {
 }
 
 impl<B> Difference<B> {
+    /// Of so many that are offered, of which the first are the first members, as they are listed.
+    fn of_first<T: Clone + Eq + Hash>(same: usize, total: usize, members: &Members<T>) -> Self {
+        let mut order = Vec::with_capacity(total);
+        let mut kept = Keys::below(members.key_limit());
+        for key in members.keys_in_order().take(same) {
+            order.push(key);
+            kept.insert(key);
+        }
+        Difference {
+            order,
+            changed: Vec::new(),
+            kept,
+        }
+    }
+
     /// Whether this member is not offered.
     pub(super) fn lacks(&self, key: MemberKey) -> bool {
         !self.kept.contains(key)
@@ -149,21 +181,25 @@ impl Seen {
 
 impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     /// Whether to change the list so takes some tenths of a millisecond at most.
-    pub(super) fn is_brief<B>(&self, difference: &Difference<B>) -> bool {
+    pub(super) fn is_brief<B>(&self, compared: &Compared<B>) -> bool {
         if self.layers.len() > FEW {
             return false;
         }
         let listed = self.members.len();
-        let changed = difference.changed.len() + listed - difference.kept();
-        if changed == 0 && !self.scattered && self.members.is_in_order(&difference.order) {
-            return true;
-        }
+        let (changed, longest) = match compared {
+            Compared::Same if !self.scattered => return true,
+            Compared::Same => (0, listed),
+            Compared::Different(difference) => (
+                difference.changed.len() + listed - difference.kept(),
+                listed.max(difference.order.len()),
+            ),
+        };
         let config = &self.config;
         // What looks at all backends to make a table of weights, or a subset.
         let tabulates = self.weighted > 0 || config.slow_start.is_some() || config.subset.is_some();
         let most = if tabulates { SHORT } else { LONG };
         // To build a table by hashes takes milliseconds.
-        changed <= FEW && listed.max(difference.order.len()) <= most && !config.hashes()
+        changed <= FEW && longest <= most && !config.hashes()
     }
 
     /// Compares a part of what is offered with what is listed, after the parts before it.
@@ -236,18 +272,31 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         &self,
         mut offered: L,
         seen: Option<&Seen>,
-    ) -> Result<Difference<L::Item>, L::Refusal> {
+    ) -> Result<Compared<L::Item>, L::Refusal> {
         let members = &self.members;
-        let mut difference = Difference::<L::Item> {
-            order: Vec::with_capacity(offered.total()),
-            changed: Vec::new(),
-            kept: Keys::below(members.key_limit()),
+        let total = offered.total();
+        // Nothing is put down as long as all are the same.
+        let (same, mut first) = match seen {
+            Some(seen) if seen.differ.is_empty() && total == members.len() => {
+                return Ok(Compared::Same);
+            }
+            Some(_) => (0, None),
+            None => match self.pass_same(&mut offered)? {
+                (same, None) if same == members.len() => return Ok(Compared::Same),
+                (same, first) => (same, Some(first)),
+            },
+        };
+        let mut difference = Difference::<L::Item>::of_first(same, total, members);
+        let mut next = match difference.order.last() {
+            Some(last) => members.get(*last).rank + 1,
+            None => 0,
         };
         let mut new = HashTable::<(u64, u32)>::new();
         let mut differ = seen.map(|seen| seen.differ.iter().copied().peekable());
-        let mut next = 0;
-        while let Some(item) = offered.take_next() {
-            let item = item?;
+        while let Some(item) = match first.take() {
+            Some(first) => first,
+            None => offered.take_next().transpose()?,
+        } {
             let position = difference.order.len();
             let backend: &Backend<L::Offer> = item.borrow();
             let is_known = differ
@@ -306,7 +355,27 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
                 offered: item,
             });
         }
-        Ok(difference)
+        Ok(Compared::Different(difference))
+    }
+
+    /// Passes those that are listed as they are offered, from the first member on: how many, and the one
+    /// after them.
+    fn pass_same<L: Offers<T>>(
+        &self,
+        offered: &mut L,
+    ) -> Result<(usize, Option<L::Item>), L::Refusal> {
+        let (mut same, mut next) = (0, 0);
+        while let Some(item) = offered.take_next() {
+            let item = item?;
+            let backend = item.borrow();
+            let expected = self.expect(backend, next);
+            let Some(key) = expected.filter(|key| self.is_same(*key, backend)) else {
+                return Ok((same, Some(item)));
+            };
+            next = self.members.get(key).rank + 1;
+            same += 1;
+        }
+        Ok((same, None))
     }
 }
 

@@ -6,7 +6,7 @@ use std::hash::Hash;
 use triomphe::Arc;
 
 use super::change::{Change, Gone, Scope};
-use super::compare::Difference;
+use super::compare::Compared;
 use super::results::{Changes, Drained, MemberError};
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners, State};
 use crate::drain::Drain;
@@ -36,10 +36,15 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
     /// The calls of those that are `leaving` are to be told from later ones, also where their ids stay.
     pub(super) fn reconcile<I: Offer<T>, B: Borrow<Backend<I>>>(
         self,
-        difference: Difference<B>,
+        compared: Compared<B>,
         leaving: &[Option<Draining>],
         now: Time,
     ) -> (Changes, Gone<T>) {
+        let is_same = leaving.is_empty() && matches!(compared, Compared::Same);
+        if is_same && self.writer.is_settled() {
+            return (Changes::none(self.writer.members.len()), Gone::new());
+        }
+        let difference = compared.difference(&self.writer.members);
         let mut change = Change::begin(self);
         change.forget_old(now);
         let members = &change.writer.members;
@@ -53,8 +58,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
         for draining in leaving.iter().flatten() {
             change.renew_row(draining.key);
         }
-        // The first list is published, whatever is in it.
-        if change.writer.generation == 0 || change.writer.config.policy.restarts() {
+        if change.writer.publishes_same() {
             change.touch();
         }
         let order = change.upsert_all(difference, now);
@@ -68,9 +72,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
 
     pub(super) fn add<I: Offer<T>, B: Borrow<Backend<I>>>(
         self,
-        difference: Difference<B>,
+        compared: Compared<B>,
         now: Time,
     ) -> (Changes, Gone<T>) {
+        let difference = compared.difference(&self.writer.members);
         let mut change = Change::begin(self);
         change.forget_old(now);
         change.upsert_all(difference, now);

@@ -13,6 +13,16 @@ pub struct Changes {
     pub kept: usize,
 }
 
+impl Changes {
+    /// Of a list of so many that stays as it is.
+    pub(super) fn none(kept: usize) -> Self {
+        Changes {
+            kept,
+            ..Changes::default()
+        }
+    }
+}
+
 /// What became of the calls in flight of a backend whose value is to go, as far as they are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {

@@ -97,6 +97,16 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         writer
     }
 
+    /// Whether a list is published that is the same as the one before it: the first is, whatever is in it.
+    pub(super) fn publishes_same(&self) -> bool {
+        self.generation == 0 || self.config.policy.restarts()
+    }
+
+    /// Whether there is nothing to do where the list is offered as it is.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.publishes_same() && !self.scattered && self.memory.is_empty()
+    }
+
     /// Keeps what was decided, if anybody wants to know.
     pub(super) fn tell(&mut self, event: impl FnOnce(&Self) -> Event<T>) {
         if self.shared.is_listened_to() {
