@@ -8,17 +8,18 @@ use crate::share::{Shares, Turns};
 use crate::snapshot::{First, Order};
 use crate::sync::AtomicU64;
 
+use smallvec::SmallVec;
 use triomphe::Arc;
 
 /// The layers that a balancer has, each with a group in its snapshot at the same index. Most have one.
 pub(super) struct Layers {
     layers: Vec<Layer>,
     /// Indices by priority, and by locality in one priority.
-    sorted: Vec<u32>,
+    sorted: SmallVec<[u32; 2]>,
     /// Of all layers.
     census: Census,
-    /// The turns of all, taken by picks while several serve.
-    turns: Arc<AtomicU64>,
+    /// The turns of all, taken by picks while several serve. Made when several first do.
+    turns: Option<Arc<AtomicU64>>,
 }
 
 /// The backends of one locality of one priority.
@@ -64,9 +65,9 @@ impl Layers {
     pub(super) fn new() -> Self {
         Layers {
             layers: Vec::new(),
-            sorted: Vec::new(),
+            sorted: SmallVec::new(),
             census: Census::default(),
-            turns: Arc::new(AtomicU64::new(0)),
+            turns: None,
         }
     }
 
@@ -109,6 +110,10 @@ impl Layers {
                 (index, place - usize::from(empty < place))
             }
             None => {
+                if self.layers.is_empty() {
+                    // Room for one, and not for the four that a vector begins with.
+                    self.layers.reserve_exact(1);
+                }
                 self.layers.push(layer);
                 (self.layers.len() as u32 - 1, place)
             }
@@ -244,7 +249,10 @@ impl Layers {
         let first = match shares.len() {
             0 | 1 => First::Always(shares.first().map_or(0, |share| share.0)),
             _ if config.policy.hashes() => First::ByKey(Shares::new(&shares)),
-            _ => First::ByTurns(Turns::new(&self.turns, &shares)),
+            _ => {
+                let turns = self.turns.get_or_insert_with(Arc::default);
+                First::ByTurns(Turns::new(turns, &shares))
+            }
         };
         Order::new(first, rest.into())
     }
