@@ -30,9 +30,6 @@ pub(crate) struct Row<T> {
 /// What outlives snapshots: shared by all of them that list the backend, and by the calls that it
 /// has in flight.
 pub(crate) struct Entry {
-    /// Its place in a shuffled list. Drawn once, so that a reconcile does not move a backend that
-    /// stays.
-    pub(crate) shuffle_place: u32,
     /// Picks that nothing else counts. With a policy that has a cursor: those through snapshots
     /// that are freed, corrected for picks that passed a backend over. With others: calls that were
     /// cancelled.
@@ -41,6 +38,10 @@ pub(crate) struct Entry {
     pub(crate) drains: Drains,
     pub(crate) shared: Arc<Shared>,
 }
+
+/// With its count of references it fills a chunk of the heap, as glibc rounds: a word more takes two.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Entry>() + size_of::<usize>() <= 136);
 
 /// What is known of a call that has begun. In whole words: a call is moved about, and a processor is slow
 /// to read what was written in smaller parts. And in two of them, also where there may be none: so it is
@@ -110,10 +111,9 @@ impl Start {
 }
 
 impl Entry {
-    pub(crate) fn new(shuffle_place: u32, shared: &Arc<Shared>, now: Time) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, now: Time) -> Self {
         let reports = shared.config().policy.reported_weights().is_some();
         Entry {
-            shuffle_place,
             picks: AtomicU64::new(0),
             load: Load::new(&shared.measuring(), reports, now),
             drains: Drains::default(),

@@ -56,6 +56,8 @@ pub(crate) struct Member<T> {
     /// Its index among the rows, if it can be picked.
     pub(crate) row: Option<u32>,
     pub(crate) entry: Arc<Entry>,
+    /// See [`Known`].
+    pub(crate) shuffle_place: u32,
     /// Made when outliers are first looked for.
     pub(crate) health: Option<Box<Health>>,
 }
@@ -231,6 +233,7 @@ impl<T: Clone + Eq + Hash> Members<T> {
             rank,
             row: None,
             entry: known.entry,
+            shuffle_place: known.shuffle_place,
             health: known.health,
         });
         self.order.push(key);

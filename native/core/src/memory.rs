@@ -15,6 +15,9 @@ use crate::time::Time;
 /// What is known of a backend, whether it is listed or not.
 pub(crate) struct Known {
     pub(crate) entry: Arc<Entry>,
+    /// Its place in a shuffled list. Drawn once, so that a reconcile does not move a backend that
+    /// stays.
+    pub(crate) shuffle_place: u32,
     /// Made when outliers are first looked for.
     pub(crate) health: Option<Box<Health>>,
 }

@@ -187,7 +187,7 @@ mod tests {
             owner: None,
             key: 0,
             generation: Generation::default(),
-            entry: Arc::new(Entry::new(0, &shared, Time(0))),
+            entry: Arc::new(Entry::new(&shared, Time(0))),
         }
     }
 

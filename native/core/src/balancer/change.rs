@@ -234,6 +234,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let member = self.delist(key);
         let known = Known {
             entry: member.entry,
+            shuffle_place: member.shuffle_place,
             health: member.health,
         };
         let memory = &mut self.writer.memory;
@@ -648,7 +649,7 @@ impl<T: Clone + Eq + Hash> CandidateList for List<'_, T> {
     }
 
     fn shuffle_place(&self, index: usize) -> u32 {
-        self.rows.get(index).entry.shuffle_place
+        self.members.get(self.rows.get(index).key).shuffle_place
     }
 
     fn follower(&self, last_index: usize) -> usize {

@@ -194,7 +194,8 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let known = match recalled.flatten() {
             Some(known) => known,
             None => Known {
-                entry: Arc::new(Entry::new(self.random.u32(..), &self.shared, now)),
+                entry: Arc::new(Entry::new(&self.shared, now)),
+                shuffle_place: self.random.u32(..),
                 health: None,
             },
         };
