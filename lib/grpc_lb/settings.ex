@@ -117,8 +117,9 @@ defmodule GrpcLb.Settings do
           &__MODULE__.consecutive_failures/1}, nil},
       default: nil,
       doc: """
-      ejects a backend after so many failures in a row, without waiting for the end of an interval. 5 is
-      the same as `[failures: 5, minimum_hosts: 2]`, which ejects none while fewer backends than 2 count.
+      ejects a backend after so many failures in a row, without waiting for the end of an interval. A
+      success right after them does not undo it, as in Envoy. 5 is the same as
+      `[failures: 5, minimum_hosts: 2]`, which ejects none while fewer backends than 2 count.
       """
     ],
     consecutive_transport_failures: [

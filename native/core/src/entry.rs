@@ -211,13 +211,9 @@ impl Entry {
         let Some(detection) = config.outlier_detection.as_ref() else {
             return;
         };
-        let failures = detection.consecutive_failures.map(|rule| rule.failures);
-        let transport_failures = detection.consecutive_transport_failures;
-        // Equal, not at least: one request a streak. A change of the limit that comes between the
-        // count and this look leaves the backend to the next sweep.
-        if failures.is_some_and(|limit| failed.failures == limit.get())
-            || transport_failures.is_some_and(|limit| failed.transport_failures == limit.get())
-        {
+        // A change of the limit that comes between the count and this leaves the backend to the next sweep.
+        let limits = detection.limits_in_a_row();
+        if self.load.consecutive.note_if_too_many(failed, limits) {
             self.shared.request_look();
         }
     }

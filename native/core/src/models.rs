@@ -771,6 +771,36 @@ fn failures_on_two_backends_are_both_acted_on() {
 }
 
 #[test]
+fn a_success_undoes_no_failure_that_ejects() {
+    with_epochs(|| {
+        let detection = outlier_detection::Config {
+            consecutive_failures: NonZeroU32::new(1).map(ConsecutiveFailures::of),
+            ..Default::default()
+        };
+        let config = Config {
+            outlier_detection: Some(Box::new(detection)),
+            ..limits(None, Some(2))
+        };
+        let balancer = Balancer::new(config, 0, Time(0));
+        let backends = [Backend::new(1, 1), Backend::new(2, 2)];
+        balancer.reconcile(&backends, &Unowned, Time(0)).unwrap();
+        let caller = Caller::new(0);
+        // Both of the first.
+        let [failing, succeeding] = [(); 2].map(|()| checkout(&balancer, &caller).unwrap().1);
+        let thread = thread::spawn(move || {
+            failing.complete(Outcome::Failure, None, Time(1)).unwrap();
+        });
+        succeeding
+            .complete(Outcome::Success, None, Time(1))
+            .unwrap();
+        balancer.tick(&Unowned, Time(1));
+        thread.join().unwrap();
+        balancer.tick(&Unowned, Time(1));
+        assert_eq!(balancer.info(&Unowned).backends[0].times_ejected, 1);
+    });
+}
+
+#[test]
 fn nobody_who_heard_of_a_death_calls_the_dead() {
     with_epochs(|| {
         let owned = Backend {

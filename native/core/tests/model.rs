@@ -964,6 +964,8 @@ struct Suspect {
     failed: u64,
     consecutive: u32,
     transport: u32,
+    /// Whether they became too many since the last look.
+    too_many: (bool, bool),
     /// Ever.
     all_ok: u64,
     ready: bool,
@@ -1006,11 +1008,19 @@ fn healthy(all: &[Suspect]) -> usize {
 /// back.
 fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, now: Time) -> bool {
     let before: Vec<_> = all.iter().map(|it| it.ejection).collect();
+    let limit = config
+        .consecutive_failures
+        .map_or(0, |rule| rule.failures.get());
+    let transport_limit = config
+        .consecutive_transport_failures
+        .map_or(0, |limit| limit.get());
     let mut streaks: Vec<_> = all
         .iter_mut()
         .map(|it| Streak {
-            failures: it.consecutive,
-            transport_failures: it.transport,
+            failures: it.consecutive.max(if it.too_many.0 { limit } else { 0 }),
+            transport_failures: it
+                .transport
+                .max(if it.too_many.1 { transport_limit } else { 0 }),
             ok: it.all_ok,
             ready: it.ready,
             ejection: &mut it.ejection,
@@ -1031,6 +1041,7 @@ fn look(config: &outlier_detection::Config, all: &mut [Suspect], sweeps: bool, n
         sweep(config, &mut subjects, now, || 0);
     }
     for (it, before) in all.iter_mut().zip(before) {
+        it.too_many = (false, false);
         let after = it.ejection;
         if after.ejected_at.is_some() != before.ejected_at.is_some() {
             it.consecutive = 0;
@@ -1085,11 +1096,15 @@ proptest! {
                                 it.failed += 1;
                                 it.consecutive += 1;
                                 let rule = detection.consecutive_failures;
-                                urgent |= rule.is_some_and(|it_is| it_is.failures.get() == it.consecutive);
+                                if rule.is_some_and(|rule| rule.failures.get() == it.consecutive) {
+                                    (urgent, it.too_many.0) = (true, true);
+                                }
                                 if outcome == Outcome::TransportFailure {
                                     it.transport += 1;
-                                    let too_many = detection.consecutive_transport_failures;
-                                    urgent |= too_many.is_some_and(|n| n.get() == it.transport);
+                                    let limit = detection.consecutive_transport_failures;
+                                    if limit.is_some_and(|limit| limit.get() == it.transport) {
+                                        (urgent, it.too_many.1) = (true, true);
+                                    }
                                 }
                             }
                             Outcome::Cancelled => {}
@@ -1107,7 +1122,7 @@ proptest! {
                     let was_healthy = it.ready && !it.ejection.is_ejected();
                     it.ready = state == State::Ready;
                     if it.ready && !it.ejection.is_ejected() && !was_healthy {
-                        it.transport = 0;
+                        (it.transport, it.too_many.1) = (0, false);
                     }
                 }
                 Event::Tick(seconds) => {

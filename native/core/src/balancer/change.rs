@@ -329,7 +329,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
         let member = self.writer.members.get_mut(key);
         member.healthy_since = now;
         // Whoever is connected anew has been reached.
-        member.entry.load.reset_transport_failures();
+        member.entry.load.consecutive.reset_transport_failures();
         if let Some(reported) = member.entry.load.reported.get() {
             reported.on_ready();
         }

@@ -99,12 +99,16 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     /// A50: calls count from when outliers are first looked for.
     fn begin_detection(&mut self, now: Time) {
         for (_, member) in self.members.iter_mut() {
-            let ended = member.entry.load.ended();
+            let load = &member.entry.load;
+            load.consecutive.forget_too_many();
+            let ended = load.ended();
             let new = || Box::new(Health::new(ended));
             member.health.get_or_insert_with(new).seen = ended;
         }
         for known in self.memory.iter_mut() {
-            let ended = known.entry.load.ended();
+            let load = &known.entry.load;
+            load.consecutive.forget_too_many();
+            let ended = load.ended();
             if let Some(health) = &mut known.health {
                 health.seen = ended;
             }

@@ -74,10 +74,10 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
             let outlier = before.ejected_at.is_some() != after.ejected_at.is_some();
             let unreachable = before.unreachable.until != after.unreachable.until;
             if outlier {
-                load.reset_failures();
+                load.consecutive.reset_failures();
             }
             if unreachable {
-                load.reset_transport_failures();
+                load.consecutive.reset_transport_failures();
             }
             if outlier || unreachable {
                 self.update_standing(key, now);
@@ -119,11 +119,12 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         let Some(config) = self.config.outlier_detection.as_deref() else {
             return;
         };
+        let limits = config.limits_in_a_row();
         let members = self.members.iter_mut();
         let members = members.filter(|(_, member)| !member.outside);
         let streaks = members.filter_map(|(key, member)| {
             let load = &member.entry.load;
-            let failed = load.in_a_row();
+            let failed = load.consecutive.look(limits);
             let streak = Streak {
                 failures: failed.failures,
                 transport_failures: failed.transport_failures,

@@ -14,7 +14,7 @@ use crate::drain::Drain;
 use crate::entry::Entry;
 use crate::events::{Event, Events};
 use crate::health::{slow_start, Health};
-use crate::load::{Ended, InARow, Load};
+use crate::load::{Ended, Load};
 use crate::members::{Member, MemberKey, Members};
 use crate::memory::{Known, Memory};
 use crate::shared::Shared;
@@ -217,7 +217,7 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
                 let new = || Box::new(Health::new(load.ended()));
                 let health = known.health.get_or_insert_with(new);
                 // Perhaps it was to be ejected when it left, or to be let back in meanwhile.
-                if load.in_a_row() != InARow::default() || health.ejection.is_ejected() {
+                if !load.consecutive.is_empty() || health.ejection.is_ejected() {
                     self.shared.request_look();
                 }
             }

@@ -306,7 +306,8 @@ fn eject_outliers(
 /// A backend with what it has failed in a row.
 #[derive(Debug)]
 pub struct Streak<'a> {
-    /// Calls that failed since the last one that succeeded, or since the last ejection ended.
+    /// Calls that failed since the last one that succeeded, or since the last ejection ended; more, if
+    /// there were too many since the last look.
     pub failures: u32,
     /// Those of them that failed on the way.
     pub transport_failures: u32,

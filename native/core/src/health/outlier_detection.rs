@@ -4,6 +4,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use crate::load::InARow;
+
 /// What a user can choose. The defaults are A50's, with all that ejects switched off, and strict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -32,6 +34,17 @@ pub struct Config {
     /// own: a second at first, and 1.6 times as long each time until a call succeeds, up to two
     /// minutes. As Envoy's split of failures of local origin, with gRPC's backoff.
     pub consecutive_transport_failures: Option<NonZeroU32>,
+}
+
+impl Config {
+    /// So many failures in a row eject.
+    pub(crate) fn limits_in_a_row(&self) -> InARow {
+        let number = |limit: Option<NonZeroU32>| limit.map_or(0, NonZeroU32::get);
+        InARow {
+            failures: number(self.consecutive_failures.map(|rule| rule.failures)),
+            transport_failures: number(self.consecutive_transport_failures),
+        }
+    }
 }
 
 /// How a backend's next ejection becomes shorter.

@@ -5,11 +5,13 @@
 //! | `latency` | a moving average of how long calls take |
 //! | `fleet` | how long they usually take, whichever backend has them |
 //! | `streak` | slow and failed calls in a row |
+//! | `consecutive` | failed calls in a row, and whether there were too many |
 //! | `cohorts` | how old the oldest call in flight is |
 //! | [`orca`] | what backends report of themselves |
 //! | [`reported_weight`], `weight` | the weight that follows from it |
 
 pub(crate) mod cohorts;
+mod consecutive;
 pub(crate) mod fleet;
 pub(crate) mod latency;
 pub mod orca;
@@ -22,11 +24,13 @@ use std::time::Duration;
 use once_cell::race::OnceBox;
 
 use self::cohorts::{Cohort, Cohorts, Generation};
+use self::consecutive::Consecutive;
+pub(crate) use self::consecutive::InARow;
 use self::fleet::Fleet;
 use self::latency::{Bound, Decay, Latency, Rule, UNKNOWN};
 use self::streak::{Says, Streak};
 use self::weight::ReportedWeight;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicBool, AtomicU64, Ordering};
 use crate::time::Time;
 
 /// How latencies are averaged.
@@ -130,8 +134,7 @@ pub enum Outcome {
 ///
 /// All orderings here are Relaxed: each number stands for itself and publishes nothing.
 pub(crate) struct Load {
-    consecutive_failures: AtomicU32,
-    consecutive_transport_failures: AtomicU32,
+    pub(crate) consecutive: Consecutive,
     successes: AtomicU64,
     failures: AtomicU64,
     latency: Latency,
@@ -147,14 +150,6 @@ pub(crate) struct Load {
     pub(crate) reported: OnceBox<ReportedWeight>,
 }
 
-/// Calls that have failed since the last one that succeeded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct InARow {
-    /// However they failed.
-    pub(crate) failures: u32,
-    pub(crate) transport_failures: u32,
-}
-
 /// Calls that have ended with an outcome, by which.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ended {
@@ -165,8 +160,7 @@ pub(crate) struct Ended {
 impl Load {
     pub(crate) fn new(measuring: &Measuring, reports: bool, now: Time) -> Self {
         let load = Load {
-            consecutive_failures: AtomicU32::new(0),
-            consecutive_transport_failures: AtomicU32::new(0),
+            consecutive: Consecutive::default(),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             latency: Latency::new(f64::INFINITY, now, measuring.decay),
@@ -270,11 +264,7 @@ impl Load {
         match outcome {
             Outcome::Success => {
                 self.successes.fetch_add(1, Ordering::Relaxed);
-                // Looked at first: they are 0 nearly always, and a load is cheaper than a store.
-                if self.in_a_row() != InARow::default() {
-                    self.reset_failures();
-                    self.reset_transport_failures();
-                }
+                self.consecutive.interrupt();
                 if let Some(took) = took {
                     self.answer(took, now, &measuring(), fleet);
                 }
@@ -300,12 +290,10 @@ impl Load {
                         &measuring,
                     );
                 }
-                let one_more =
-                    |count: &AtomicU32| count.fetch_add(1, Ordering::Relaxed).saturating_add(1);
                 InARow {
-                    failures: one_more(&self.consecutive_failures),
+                    failures: self.consecutive.count_failure(),
                     transport_failures: match outcome {
-                        Outcome::TransportFailure => one_more(&self.consecutive_transport_failures),
+                        Outcome::TransportFailure => self.consecutive.count_transport_failure(),
                         _ => 0,
                     },
                 }
@@ -384,24 +372,6 @@ impl Load {
             successes: self.successes.load(Ordering::Relaxed),
             failures: self.failures.load(Ordering::Relaxed),
         }
-    }
-
-    pub(crate) fn in_a_row(&self) -> InARow {
-        InARow {
-            failures: self.consecutive_failures.load(Ordering::Relaxed),
-            transport_failures: self.consecutive_transport_failures.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Begins to count failures in a row anew.
-    pub(crate) fn reset_failures(&self) {
-        self.consecutive_failures.store(0, Ordering::Relaxed);
-    }
-
-    /// Begins to count failures of the transport in a row anew.
-    pub(crate) fn reset_transport_failures(&self) {
-        self.consecutive_transport_failures
-            .store(0, Ordering::Relaxed);
     }
 
     /// See [`Cohorts::oldest`].

@@ -146,6 +146,18 @@ fn detection_counts_calls_from_when_it_is_switched_on() {
 }
 
 #[test]
+fn what_was_too_many_before_detection_was_off_counts_no_more() {
+    let fleet = Fleet::new(detecting(round_robin(), consecutive(2)), 4);
+    for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success] {
+        fleet.call_to(3, seconds(1), outcome);
+    }
+    fleet.detect(None, seconds(1));
+    fleet.detect(Some(consecutive(2)), seconds(2));
+    fleet.tick(seconds(2));
+    assert_eq!(fleet.info(3).times_ejected, 0);
+}
+
+#[test]
 fn who_already_fails_too_often_in_a_row_is_ejected_by_the_change() {
     let fleet = Fleet::new(detecting(round_robin(), consecutive(5)), 4);
     fleet.call(12, seconds(1), failures_of(3));

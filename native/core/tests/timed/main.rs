@@ -334,6 +334,50 @@ fn failures_in_a_row_are_urgent_and_the_next_tick_ejects() {
 }
 
 #[test]
+fn a_success_before_the_tick_does_not_undo_that_there_were_too_many() {
+    let detection = outlier_detection::Config {
+        consecutive_transport_failures: NonZeroU32::new(2),
+        ..consecutive(3)
+    };
+    let fleet = Fleet::new(detecting(round_robin(), detection), 6);
+    for (id, outcome, failures) in [(2, Outcome::Failure, 3), (3, Outcome::TransportFailure, 2)] {
+        for _ in 0..failures {
+            fleet.call_to(id, seconds(1), outcome);
+        }
+        fleet.call_to(id, seconds(1), Outcome::Success);
+        fleet.tick(seconds(1));
+        assert_eq!(fleet.info(id).times_ejected, 1, "{outcome:?}");
+    }
+    assert_eq!(fleet.info(2).ejected_until, Some(seconds(31)));
+    assert_eq!(fleet.info(3).ejected_until, Some(seconds(2)));
+}
+
+#[test]
+fn what_was_too_many_counts_at_the_next_tick_alone() {
+    let detection = outlier_detection::Config {
+        max_ejection_percent: 1,
+        ..consecutive(2)
+    };
+    let fleet = Fleet::new(detecting(round_robin(), detection), 3);
+    let fail_and_succeed = |id, now| {
+        for _ in 0..2 {
+            fleet.call_to(id, now, Outcome::Failure);
+        }
+        fleet.call_to(id, now, Outcome::Success);
+        fleet.tick(now);
+    };
+    fail_and_succeed(1, seconds(1));
+    // There is no room for it, and it works when there is some.
+    fail_and_succeed(2, seconds(2));
+    for now in [40, 50, 60] {
+        fleet.tick(seconds(now));
+    }
+    assert_eq!([1, 2].map(|id| fleet.info(id).times_ejected), [1, 0]);
+    fail_and_succeed(2, seconds(61));
+    assert_eq!(fleet.info(2).ejected_until, Some(seconds(91)));
+}
+
+#[test]
 fn nothing_is_urgent_when_the_balancer_is_gone() {
     let fleet = Fleet::new(detecting(round_robin(), consecutive(1)), 1);
     let [one, other] = [(), ()].map(|()| fleet.checkout(seconds(1)).1);
