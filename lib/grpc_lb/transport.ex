@@ -41,7 +41,9 @@ defmodule GrpcLb.Transport do
 
   A subchannel may take its time: it holds up neither picks nor the connection. The connection kills
   it when `open/2` takes longer than the option `:connect_timeout`, `check/1` longer than
-  `:check_timeout`, or a close 3 seconds longer than what is left of `:drain_timeout`, and when the address goes while `open/2` runs. What
+  `:check_timeout`, or a close 3 seconds longer than what is left of `:drain_timeout`, and when the address
+  goes while `open/2` runs. Where `:drain_timeout` is `:infinity`, `close/2` has all the time there is, and
+  `close/1`, or a check that is under way when it is to come, 3 seconds longer than `:check_timeout`. What
   `open/2` had returned is closed all the same: in a process of its own then, which has 1 second.
 
   ## When a transport is down

@@ -60,7 +60,7 @@ defmodule GrpcLb.Connection.Backends do
       supervisor: Subchannel.whereis_supervisor(balancer),
       dialer: Dialer.new(options.max_dials),
       races: Races.new(options.policy),
-      leaving: Leaving.new(options.drain_timeout)
+      leaving: Leaving.new(options)
     }
   end
 

@@ -79,7 +79,7 @@ defmodule GrpcLb.Connection.Entry do
   @doc "Its transport is being checked."
   @spec checking(t(), Options.t()) :: t()
   def checking(entry, options),
-    do: timer(entry, options.check_timeout || options.connect_timeout, :deadline)
+    do: timer(entry, Options.check_timeout(options), :deadline)
 
   @doc "It could not be opened. How long it waits is known from now on."
   @spec failed(t(), reason :: term()) :: t()

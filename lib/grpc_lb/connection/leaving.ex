@@ -6,10 +6,10 @@ defmodule GrpcLb.Connection.Leaving do
   # of that. `Backends` reconciles the list, and says what that told of the calls of those that left it.
 
   alias GrpcLb.{Address, Native, Secret}
-  alias GrpcLb.Connection.{Plan, Rotation, Subchannel}
+  alias GrpcLb.Connection.{Options, Plan, Rotation, Subchannel}
 
-  @enforce_keys [:drain_timeout]
-  defstruct [:drain_timeout, ones: %{}, restored: %{}]
+  @enforce_keys [:drain_timeout, :check_timeout, :module]
+  defstruct @enforce_keys ++ [ones: %{}, restored: %{}]
 
   @typep one :: %{
            key: Plan.key(),
@@ -33,6 +33,9 @@ defmodule GrpcLb.Connection.Leaving do
   @typedoc "With the drains of those that were brought back, which go on."
   @type t :: %__MODULE__{
           drain_timeout: timeout(),
+          # How long a subchannel may be busy with a check that has begun before it is to close.
+          check_timeout: pos_integer(),
+          module: module(),
           ones: %{pid() => one()},
           restored: %{pid() => [pos_integer()]}
         }
@@ -46,8 +49,14 @@ defmodule GrpcLb.Connection.Leaving do
           owner: pid() | nil
         }
 
-  @spec new(drain_timeout :: timeout()) :: t()
-  def new(drain_timeout), do: %__MODULE__{drain_timeout: drain_timeout}
+  @spec new(Options.t()) :: t()
+  def new(%{transport: {module, _opts}} = options) do
+    %__MODULE__{
+      drain_timeout: options.drain_timeout,
+      check_timeout: Options.check_timeout(options),
+      module: module
+    }
+  end
 
   @doc """
   Has a transport drain, since its address is gone, or it says that it takes no new calls, or its owner
@@ -64,7 +73,7 @@ defmodule GrpcLb.Connection.Leaving do
   @spec closing(t(), transport(), error :: term()) :: t()
   def closing(leaving, %{pid: pid} = transport, error) do
     one = %{one(leaving, transport, :down, :closing) | listed?: false, error: error}
-    put(leaving, pid, closing(one, pid))
+    put(leaving, pid, await_end(leaving, one, pid))
   end
 
   defp one(leaving, transport, why, state) do
@@ -158,11 +167,12 @@ defmodule GrpcLb.Connection.Leaving do
     do: put(leaving, pid, %{one | drains: [number | one.drains || []]})
 
   defp left(leaving, pid, one, :drained),
-    do: put(leaving, pid, close_if_drained(%{one | drains: one.drains || []}, pid))
+    do: put(leaving, pid, close_if_drained(leaving, %{one | drains: one.drains || []}, pid))
 
   # None was counted, or it was never listed, as far as is known: it has all the time there is, unless
   # some were before it was brought back.
-  defp left(leaving, pid, one, _unknown), do: put(leaving, pid, close_if_drained(one, pid))
+  defp left(leaving, pid, one, _unknown),
+    do: put(leaving, pid, close_if_drained(leaving, one, pid))
 
   @doc "The calls of a drain have ended."
   @spec drained(t(), pos_integer()) :: t()
@@ -174,20 +184,21 @@ defmodule GrpcLb.Connection.Leaving do
         number in drains,
         reduce: %{leaving | restored: restored} do
       leaving ->
-        put(leaving, pid, close_if_drained(%{one | drains: List.delete(drains, number)}, pid))
+        one = %{one | drains: List.delete(drains, number)}
+        put(leaving, pid, close_if_drained(leaving, one, pid))
     end
   end
 
-  defp close_if_drained(%{drains: [], state: :draining, listed?: false} = one, pid),
-    do: close(one, pid)
+  defp close_if_drained(leaving, %{drains: [], state: :draining, listed?: false} = one, pid),
+    do: close(leaving, one, pid)
 
-  defp close_if_drained(one, _pid), do: one
+  defp close_if_drained(_leaving, one, _pid), do: one
 
   @doc "The subchannel of one says that its transport is down. It is closing it."
   @spec down(t(), pid()) :: t()
   def down(leaving, pid) do
     case leaving.ones do
-      %{^pid => %{state: :draining} = one} -> put(leaving, pid, closing(one, pid))
+      %{^pid => %{state: :draining} = one} -> put(leaving, pid, await_end(leaving, one, pid))
       _other -> leaving
     end
   end
@@ -197,10 +208,13 @@ defmodule GrpcLb.Connection.Leaving do
   def timeout(leaving, pid, timer) do
     case leaving.ones do
       %{^pid => %{timer: ^timer, state: :draining} = one} ->
-        put(leaving, pid, close(one, pid))
+        put(leaving, pid, close(leaving, one, pid))
 
-      %{^pid => %{timer: ^timer}} ->
-        Process.exit(pid, :kill)
+      %{^pid => %{timer: ^timer, until: until}} ->
+        # Who waits for calls in its close has all the time there is.
+        if until != :infinity or not Subchannel.waits_for_calls?(pid, leaving.module),
+          do: Process.exit(pid, :kill)
+
         leaving
 
       _stopped_too_late ->
@@ -227,19 +241,16 @@ defmodule GrpcLb.Connection.Leaving do
     end
   end
 
-  defp close(one, pid) do
+  defp close(leaving, one, pid) do
     Subchannel.close(pid, ms_left(one))
-    closing(one, pid)
+    await_end(leaving, one, pid)
   end
 
-  # It may take what is left for its calls, and then as long as any other to close.
-  defp closing(one, pid) do
-    one = stop_timer(%{one | state: :closing})
-
-    case ms_left(one) do
-      :infinity -> one
-      ms -> timer(one, pid, ms + Subchannel.close_ms())
-    end
+  # It may take what is left for its calls, and then as long as any other to close. Where that is all the
+  # time there is, it is looked after when a check is over that may have begun before.
+  defp await_end(leaving, one, pid) do
+    ms = with :infinity <- ms_left(one), do: leaving.check_timeout
+    timer(stop_timer(%{one | state: :closing}), pid, ms + Subchannel.close_ms())
   end
 
   defp ms_left(%{until: :infinity}), do: :infinity

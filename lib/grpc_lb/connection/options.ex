@@ -255,6 +255,10 @@ defmodule GrpcLb.Connection.Options do
     )
   end
 
+  @doc "How long a check may take, in milliseconds."
+  @spec check_timeout(t()) :: pos_integer()
+  def check_timeout(options), do: options.check_timeout || options.connect_timeout
+
   defp hide({module, opts}), do: {module, Secret.hide(opts)}
 
   @doc "Gives options a name if they have none."

@@ -79,6 +79,16 @@ defmodule GrpcLb.Connection.Subchannel do
   @spec close(pid(), ms_to_drain :: timeout()) :: :ok
   def close(pid, ms_to_drain), do: GenServer.cast(pid, {:close, ms_to_drain})
 
+  @doc "Whether it has begun to close a transport that may wait for calls meanwhile."
+  @spec waits_for_calls?(pid(), module()) :: boolean()
+  def waits_for_calls?(pid, module) do
+    function_exported?(module, :close, 2) and
+      match?(
+        [{^pid, {_key, _address, :closing}}],
+        Registry.lookup(GrpcLb.Registry, {__MODULE__, pid})
+      )
+  end
+
   @doc "All that live."
   @spec all(GrpcLb.balancer()) :: [{pid(), Plan.key(), Address.t(), state()}]
   def all(balancer) do

@@ -19,13 +19,27 @@ defmodule GrpcLb.Connection.BackendsTest do
     @impl true
     def close(value), do: ask({:close, value})
 
-    defp ask(question) do
+    def ask(question) do
       send(Process.get(:test), {question, self()})
 
       receive do
         {:answer, answer} -> answer
       end
     end
+  end
+
+  # As `Steps`, and it can be checked, and waits for calls when it is closed.
+  defmodule Patient do
+    @behaviour GrpcLb.Transport
+
+    @impl true
+    defdelegate open(address, test), to: Steps
+
+    @impl true
+    def check(value), do: Steps.ask({:check, value})
+
+    @impl true
+    def close(value, drain_timeout), do: Steps.ask({:close, value, drain_timeout})
   end
 
   # Opens at once what does not end with who opened it.
@@ -149,6 +163,69 @@ defmodule GrpcLb.Connection.BackendsTest do
     assert [%{state: :opening}, %{state: :closing}] = describe(backends)
     assert {:expected, backends} = ended(backends, pid)
     assert [%{state: :opening, error: {:down, :broken}}] = describe(backends)
+  end
+
+  describe "with all the time there is to drain," do
+    setup context do
+      context = %{context | options: %{context.options | drain_timeout: :infinity}}
+
+      %{
+        options: context.options,
+        backends: Backends.new(context.options, context.backends.balancer)
+      }
+    end
+
+    # The transport to @a, which has left the list with no call in flight.
+    defp drained(backends, context, module) do
+      options = %{context.options | transport: put_elem(context.options.transport, 0, module)}
+      backends = options |> Backends.new(backends.balancer) |> Backends.update([@a]) |> opened(1)
+      {subchannel(backends, "10.0.0.1:1"), Backends.update(backends, [])}
+    end
+
+    # When the time is over that it has for what is not to wait for calls.
+    defp too_long(backends, pid) do
+      timer = backends.leaving.ones[pid].timer
+      check = backends.options.connect_timeout
+      assert :erlang.read_timer(timer) in (check - 30_000)..(check + Subchannel.close_ms())
+      Backends.leaving_timeout(backends, pid, timer)
+    end
+
+    test "one that does not close is killed", context do
+      {pid, backends} = drained(context.backends, context, Steps)
+      backends = Backends.left(backends, [{"10.0.0.1:1", :drained}])
+      assert_receive {{:close, 1}, ^pid}, 10_000
+      backends = too_long(backends, pid)
+      assert {:expected, backends} = ended(backends, pid)
+      assert describe(backends) == []
+    end
+
+    test "one that has gone down and does not close is killed", context do
+      backends = context.backends |> Backends.update([@a]) |> opened(1)
+      pid = subchannel(backends, "10.0.0.1:1")
+      {:lost, backends} = break(backends, pid)
+      assert_receive {{:close, 1}, ^pid}, 10_000
+      assert {:expected, _backends} = backends |> too_long(pid) |> ended(pid)
+    end
+
+    test "one whose check does not end is killed", context do
+      {pid, backends} = drained(context.backends, context, Patient)
+      Subchannel.check(pid)
+      assert_receive {{:check, 1}, ^pid}, 10_000
+      backends = Backends.left(backends, [{"10.0.0.1:1", :drained}])
+      backends = too_long(backends, pid)
+      assert {:expected, backends} = ended(backends, pid)
+      assert describe(backends) == []
+    end
+
+    test "one that waits for calls in its close has it", context do
+      {pid, backends} = drained(context.backends, context, Patient)
+      backends = Backends.left(backends, [{"10.0.0.1:1", :drained}])
+      assert_receive {{:close, 1, :infinity}, ^pid}, 10_000
+      backends = too_long(backends, pid)
+      assert Process.alive?(pid)
+      send(pid, {:answer, :ok})
+      assert {:expected, _backends} = ended(backends, pid)
+    end
   end
 
   test "one that takes no new calls is replaced at once, and later where none has worked",

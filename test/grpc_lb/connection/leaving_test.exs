@@ -16,7 +16,9 @@ defmodule GrpcLb.Connection.LeavingTest do
     value = Secret.hide("to 10.0.0.1:1")
     address = %Address{ip: {10, 0, 0, 1}, port: 1}
     one = %{key: "10.0.0.1:1", address: address, pid: old, value: value, owner: old}
-    leaving = :infinity |> Leaving.new() |> Leaving.drain(one, :asked)
+    opts = [transport: GracefulTransport, drain_timeout: :infinity]
+    options = Connection.Options.new!("ipv4:10.0.0.1:1", opts)
+    leaving = options |> Leaving.new() |> Leaving.drain(one, :asked)
     assert Leaving.unlisted(leaving, [{"10.0.0.1:1", {:up, value, old}, []}]) == []
     assert Leaving.unlisted(leaving, [{"10.0.0.1:1", {:up, value, new}, []}]) == ["10.0.0.1:1"]
   end
