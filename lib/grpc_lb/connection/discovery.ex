@@ -166,7 +166,8 @@ defmodule GrpcLb.Connection.Discovery do
   Until when what a result leaves out is held, in milliseconds of monotonic time, by the option
   `:hold_obsolete`; `nil` if it is not.
   """
-  @spec hold_until(Options.t(), Resolver.result(), :resolved | :pushed) :: integer() | nil
+  @spec hold_until(Options.t(), Resolver.result(), :resolved | :completed | :pushed) ::
+          integer() | nil
   def hold_until(options, result, source) do
     case hold_ms(options, result, source) do
       0 -> nil
@@ -176,7 +177,7 @@ defmodule GrpcLb.Connection.Discovery do
 
   defp hold_ms(%{hold_obsolete: ms}, _result, _source) when is_integer(ms), do: ms
 
-  defp hold_ms(options, {:ok, %{ttl: ttl}}, :resolved) when is_integer(ttl),
+  defp hold_ms(options, {:ok, %{ttl: ttl}}, source) when is_integer(ttl) and source != :pushed,
     do: 2 * ttl_ms(options, ttl * 1_000)
 
   defp hold_ms(_options, _result, _source), do: 0

@@ -10,10 +10,17 @@ defmodule GrpcLb.Connection.Known do
   alias GrpcLb.{Address, Resolver, Shares}
   alias GrpcLb.Connection.Plan
 
-  defstruct addresses: [], held: %{}
+  defstruct addresses: [], held: %{}, until: nil
 
-  @typedoc "The addresses, in order, and until when those are held that the last answer did not have."
-  @type t :: %__MODULE__{addresses: [Address.t()], held: %{Plan.endpoint() => until :: integer()}}
+  @typedoc """
+  The addresses, in order, and until when those are held that the last answer did not have; and until when
+  those are that it was the first to leave out.
+  """
+  @type t :: %__MODULE__{
+          addresses: [Address.t()],
+          held: %{Plan.endpoint() => until :: integer()},
+          until: integer() | nil
+        }
 
   @type result ::
           :ok
@@ -63,6 +70,35 @@ defmodule GrpcLb.Connection.Known do
 
   def update(known, {:error, reason}, _until, _healthy, _on_empty), do: {{:kept, reason}, known}
 
+  @doc """
+  What is known after a fuller result of the last resolution: as with `update/5`, and what the last answer was
+  the first to leave out is held as by this one. An answer with unknown parts has a short TTL.
+
+      iex> alias GrpcLb.Connection.{Known, Plan}
+      iex> [a, b] = for n <- 1..2, do: %GrpcLb.Address{ip: {10, 0, 0, n}, port: 1}
+      iex> healthy = MapSet.new([a, b], &Plan.endpoint/1)
+      iex> partial = {:ok, %{addresses: [a], ttl: 5, unknown: [%{family: :inet6}]}}
+      iex> {:ok, known} = Known.update(%Known{addresses: [a, b]}, partial, 10_000, healthy, :keep)
+      iex> full = {:ok, %{addresses: [a], ttl: 60}}
+      iex> {:ok, known} = Known.complete(known, full, 120_000, healthy, :keep)
+      iex> Known.due(known)
+      120000
+  """
+  @spec complete(
+          t(),
+          Resolver.result(),
+          until :: integer() | nil,
+          healthy :: MapSet.t(Plan.endpoint()),
+          on_empty :: :keep | :drop
+        ) :: {result(), t()}
+  def complete(known, result, until, healthy, on_empty) do
+    before = Map.reject(known.held, fn {_endpoint, until} -> until == known.until end)
+
+    with {{:kept, _reason} = kept, _known} <-
+           update(%{known | held: before}, result, until, healthy, on_empty),
+         do: {kept, known}
+  end
+
   defp empty?(answer), do: answer.addresses == [] and Map.get(answer, :unknown, []) == []
 
   @doc """
@@ -99,7 +135,8 @@ defmodule GrpcLb.Connection.Known do
 
     %__MODULE__{
       addresses: share(addresses ++ for({address, _, _} <- others, do: address), unknown),
-      held: for({_, endpoint, {:held, until}} <- others, into: %{}, do: {endpoint, until})
+      held: for({_, endpoint, {:held, until}} <- others, into: %{}, do: {endpoint, until}),
+      until: until
     }
   end
 

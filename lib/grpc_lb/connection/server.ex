@@ -164,7 +164,7 @@ defmodule GrpcLb.Connection.Server do
 
   def handle_info({:completed, worker, result}, state) do
     case Discovery.completed(state.discovery, worker, result) do
-      {:ok, discovery} -> resolution(%{state | discovery: discovery}, result, :resolved, 0)
+      {:ok, discovery} -> resolution(%{state | discovery: discovery}, result, :completed, 0)
       :stale -> {:noreply, state}
     end
   end
@@ -273,7 +273,8 @@ defmodule GrpcLb.Connection.Server do
     %{options: options, known: known} = state
     until = Discovery.hold_until(options, answer, source)
     healthy = Backends.healthy(state.backends)
-    {result, known} = Known.update(known, answer, until, healthy, options.on_empty)
+    update = if source == :completed, do: &Known.complete/5, else: &Known.update/5
+    {result, known} = update.(known, answer, until, healthy, options.on_empty)
     resolved(state, answer, result, duration)
 
     outcome = if result == :ok, do: :ok, else: {:error, elem(result, 1)}

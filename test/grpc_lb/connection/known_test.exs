@@ -138,6 +138,29 @@ defmodule GrpcLb.Connection.KnownTest do
     assert {names(known), Known.due(known)} == {"b1 a1", 30}
   end
 
+  test "what an answer holds that is completed is held as by the fuller one" do
+    all = endpoints("a1 b1 c1 a6")
+    known = Known.merge(%Known{}, %{addresses: addresses("a1 b1 c1"), ttl: 5}, nil, all)
+    known = Known.merge(known, %{addresses: addresses("a1 b1"), ttl: 5}, 100, all)
+    partial = {:ok, %{addresses: addresses("a1"), ttl: 5, unknown: [%{family: :inet6}]}}
+    {:ok, partly} = Known.update(known, partial, 50, all, :keep)
+    [b, c] = Enum.map(addresses("b1 c1"), &Plan.endpoint/1)
+    assert partly.held == %{b => 50, c => 100}
+
+    full = &{:ok, %{addresses: addresses(&1), ttl: 60}}
+    {:ok, known} = Known.complete(partly, full.("a1 a6"), 170, all, :keep)
+    # That was left out before.
+    assert {names(known), known.held} == {"a1 a6 b1 c1", %{b => 170, c => 100}}
+    # And again, with another part.
+    {:ok, known} = Known.complete(known, full.("a1 a6"), 180, all, :keep)
+    assert known.held == %{b => 180, c => 100}
+
+    # One that holds nothing lets go of it, and one that fails of nothing.
+    {:ok, known} = Known.complete(partly, full.("a1"), nil, all, :keep)
+    assert {names(known), known.held} == {"a1 c1", %{c => 100}}
+    assert Known.complete(partly, {:error, :no}, 170, all, :keep) == {{:kept, :no}, partly}
+  end
+
   test "it is let go of when its time is over or its transport is not open" do
     known =
       %Known{} |> Known.merge(%{addresses: addresses("a1 b1 c1"), ttl: 5}, nil, MapSet.new())

@@ -14,6 +14,20 @@ defmodule GrpcLb.Connection.NamesTest do
   @here {127, 0, 0, 1}
   @here6 {0, 0, 0, 0, 0, 0, 0, 1}
 
+  # As `ScriptedResolver`; what it is asked is told to the test with what completes the answer.
+  defmodule CompletingResolver do
+    @behaviour Resolver
+
+    @impl true
+    defdelegate resolve(names, opts), to: ScriptedResolver
+
+    @impl true
+    def resolve(names, opts, push) do
+      send(opts[:test], {:completing, push})
+      ScriptedResolver.resolve(names, opts)
+    end
+  end
+
   setup do
     :ok = GrpcLb.Test.Telemetry.attach_all()
     test = self()
@@ -389,6 +403,30 @@ defmodule GrpcLb.Connection.NamesTest do
       end
 
       assert Enum.map([a, b], &Loopback.accepted/1) == [2, 2]
+    end
+
+    test "is held for two TTLs of the fuller answer where one comes late" do
+      [a, b] = for _ <- 1..2, do: Loopback.start()
+      names = ScriptedResolver.start([a, b])
+      opts = [resolver: {CompletingResolver, test: self()}, hold_obsolete: :auto]
+      handle = connect!(names, opts)
+      await_ids(handle, [a, b])
+      assert_receive {:completing, _push}, 10_000
+      flush_resolved(handle)
+      # An hour, so that it is not asked again meanwhile.
+      partial = Map.put(ScriptedResolver.resolution([a], 3_600), :unknown, [%{family: :inet6}])
+      ScriptedResolver.set(names, fn -> {:ok, partial} end)
+      Connection.resolve_now(handle)
+      assert_receive {:completing, push}, 10_000
+      assert resolved(handle).unknown != []
+      push.({:ok, ScriptedResolver.resolution([a], 36_000)})
+      assert resolved(handle).unknown == []
+      same_ids(handle, [a, b])
+      # What the server notes after that, it has noted before it answers this.
+      Connection.info(handle)
+      known = GrpcLb.Holder.noted(holder(handle))
+      left = Connection.Known.due(known) - System.monotonic_time(:millisecond)
+      assert left in 7_200_001..72_000_000
     end
 
     test "is gone when the answer is pushed, has no TTL, or never changes" do
