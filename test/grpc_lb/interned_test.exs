@@ -70,8 +70,19 @@ defmodule GrpcLb.InternedTest do
       assert same.([{1, {:value, 1}, %{weight: 2}} | tl(list)]) == :unfinished
       assert_raise ArgumentError, ~r/backend 0 must be/, fn -> same.([:atom | list]) end
       assert GrpcLb.info(lb) == changed
-      {:ok, _changes} = GrpcLb.reconcile(lb, for(i <- 1..2_049, do: {i, i}))
-      assert same.(for i <- 1..2_049, do: {i, i}) == :unfinished
+
+      # In one turn, in several, and not at once.
+      for {n, answer} <- [{2_048, {:ok, 2_048}}, {16_384, {:ok, 16_384}}, {16_385, :unfinished}] do
+        list = for i <- 1..n, do: {i, {:value, i}}
+        {:ok, _changes} = GrpcLb.reconcile(lb, list)
+        changed = GrpcLb.info(lb)
+        answered = with {:ok, %{added: 0, removed: 0, kept: kept}} <- same.(list), do: {:ok, kept}
+        assert answered == answer
+        assert same.(List.replace_at(list, -1, {n, {:value, 0}})) == :unfinished
+        assert same.(List.replace_at(list, 1_500, {:new, :value})) == :unfinished
+        assert GrpcLb.info(lb) == changed
+      end
+
       GrpcLb.close(lb)
       assert same.([]) == {:error, :closed}
       assert same.(list) == :unfinished

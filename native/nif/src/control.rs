@@ -19,14 +19,14 @@ use crate::clock::ClockReference;
 use crate::decode::{Backends, Refused, Settings, TURN};
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
+use crate::turns::{charge, look, look_on, Purpose};
 use crate::value::{Core, Offered, Value};
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
-use crate::vm::go_on::{go_on, go_on_copied};
+use crate::vm::go_on::go_on_copied;
 use crate::vm::library::tick_all;
 use crate::vm::literal::live_slots;
 use crate::vm::owner::{owner_of, Monitors};
-use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, live_environments};
 use crate::vm::worker::hand_over;
 use crate::vm::{self, Answer, Handle, Object};
@@ -88,28 +88,87 @@ pub(crate) fn try_reconcile<'a>(
         Ok(offered) => offered,
         Err(error) => return Some(Err(error)),
     };
-    let total = offered.total();
-    if total <= TURN {
-        return try_at_once(env, balancer, offered.brief(), None);
+    match offered.total() {
+        ..=TURN => try_at_once(env, balancer, offered.brief(), None),
+        total => Some(look::<Reconcile>(env, balancer, backends, total)),
     }
-    let state = Looking {
-        rest: backends,
-        total,
-        seen: Seen::default(),
-    };
-    Some(Ok(state.suspend(env, balancer, backends)))
+}
+
+/// `reconcile` of a long list.
+enum Reconcile {}
+
+impl Purpose for Reconcile {
+    const LOOK_ON: Function = nif!(
+        Normal,
+        reconcile,
+        4,
+        |env, [balancer, list, rest, state]| {
+            let go_on = look_on::<Reconcile>;
+            on_object::<Balancer, 3>(env, Self::NAME, balancer, [list, rest, state], go_on)
+        }
+    );
+    const LISTED: bool = false;
+
+    fn finish<'a>(
+        env: Env<'a>,
+        balancer: &Object<Balancer>,
+        list: Term<'a>,
+        seen: &Seen,
+    ) -> Option<Answer<'a>> {
+        let offered = Backends::rest(balancer, list, 0, seen.position as usize);
+        try_at_once(env, balancer, offered.known(), Some(seen))
+    }
+
+    fn give_up<'a>(env: Env<'a>, balancer: &Object<Balancer>, list: Term<'a>) -> Answer<'a> {
+        const RECONCILE: Function = nif!(DirtyCpu, reconcile, 2, |env, [balancer, backends]| {
+            on_object::<Balancer, 1>(env, Self::NAME, balancer, [backends], reconcile)
+        });
+        Ok(go_on_copied(env, &RECONCILE, balancer, &[list]).to_term(env))
+    }
 }
 
 /// `reconcile_listed(balancer, backends) -> {:ok, changes} | {:error, :closed} | :unfinished`: `reconcile`, if
-/// each backend is listed as it is offered, and if it takes one turn on a normal scheduler.
+/// each backend is listed as it is offered, and if it is done on a normal scheduler.
 pub(crate) fn reconcile_listed<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let offered = Backends::of_at_most(TURN, balancer, backends, 2).transpose()?;
-    let done = offered.and_then(|offered| try_at_once(env, balancer, offered.listed(), None));
-    done.unwrap_or_else(|| Ok(atoms::unfinished().encode(env)))
+    let offered = Backends::of_at_most(Seen::LONGEST, balancer, backends, 2).transpose()?;
+    let done = offered.and_then(|offered| match offered.total() {
+        ..=TURN => try_at_once(env, balancer, offered.listed(), None),
+        total => Some(look::<ReconcileListed>(env, balancer, backends, total)),
+    });
+    done.unwrap_or_else(|| ReconcileListed::give_up(env, balancer, backends))
+}
+
+/// `reconcile_listed` of a long list.
+enum ReconcileListed {}
+
+impl Purpose for ReconcileListed {
+    const LOOK_ON: Function = nif!(
+        Normal,
+        reconcile_listed,
+        4,
+        |env, [balancer, list, rest, state]| {
+            let go_on = look_on::<ReconcileListed>;
+            on_object::<Balancer, 3>(env, Self::NAME, balancer, [list, rest, state], go_on)
+        }
+    );
+    const LISTED: bool = true;
+
+    fn finish<'a>(
+        env: Env<'a>,
+        balancer: &Object<Balancer>,
+        list: Term<'a>,
+        seen: &Seen,
+    ) -> Option<Answer<'a>> {
+        Reconcile::finish(env, balancer, list, seen)
+    }
+
+    fn give_up<'a>(env: Env<'a>, _balancer: &Object<Balancer>, _list: Term<'a>) -> Answer<'a> {
+        Ok(atoms::unfinished().encode(env))
+    }
 }
 
 /// Changes the list on a normal scheduler. `None` where that is not to be done there.
@@ -133,82 +192,6 @@ fn try_at_once<'a>(
     };
     follow_up(env, balancer);
     Some(encode_changes(env, changed))
-}
-
-/// A long list that is compared in turns.
-struct Looking<'a> {
-    rest: Term<'a>,
-    total: usize,
-    seen: Seen,
-}
-
-impl<'a> Looking<'a> {
-    /// Has the VM go on with it in another turn.
-    fn suspend(self, env: Env<'a>, balancer: &Object<Balancer>, backends: Term<'a>) -> Term<'a> {
-        let Seen {
-            version,
-            position,
-            next,
-            differ,
-        } = self.seen;
-        let state = (self.total, version, position, next, differ).encode(env);
-        go_on(env, &LOOK_ON, balancer, &[backends, self.rest, state]).to_term(env)
-    }
-}
-
-const LOOK_ON: Function = nif!(
-    Normal,
-    reconcile,
-    4,
-    |env, [balancer, list, rest, state]| {
-        on_object::<Balancer, 3>(env, Self::NAME, balancer, [list, rest, state], look_on)
-    }
-);
-
-/// `reconcile`, in a later turn.
-fn look_on<'a>(
-    env: Env<'a>,
-    balancer: &Object<Balancer>,
-    [backends, rest, state]: [Term<'a>; 3],
-) -> Answer<'a> {
-    let state: (usize, u64, u32, u32, Vec<u32>) = state.decode().expect("it was put down");
-    let (total, version, position, next, differ) = state;
-    let mut seen = Seen {
-        version,
-        position,
-        next,
-        differ,
-    };
-    let position = position as usize;
-    if position == total {
-        let offered = Backends::rest(balancer, backends, 0, total).known();
-        let done = try_at_once(env, balancer, offered, Some(&seen));
-        return done.unwrap_or_else(|| {
-            Ok(go_on_copied(env, &RECONCILE, balancer, &[backends]).to_term(env))
-        });
-    }
-    let end = total.min(position + TURN / 2);
-    let mut part = Backends::rest(balancer, rest, position, end).brief();
-    charge(env, end - position);
-    let died = || remove_dead(balancer, &Monitors::new(env, balancer));
-    match balancer.try_look(&mut part, &mut seen, died) {
-        Ok(()) => {
-            let rest = part.left();
-            let state = Looking { rest, total, seen };
-            Ok(state.suspend(env, balancer, backends))
-        }
-        // There, it is refused for whatever comes first.
-        Err(_) => Ok(go_on_copied(env, &RECONCILE, balancer, &[backends]).to_term(env)),
-    }
-}
-
-const RECONCILE: Function = nif!(DirtyCpu, reconcile, 2, |env, [balancer, backends]| {
-    on_object::<Balancer, 1>(env, Self::NAME, balancer, [backends], reconcile)
-});
-
-/// Has a change of so many backends charged to the caller's turn, which is a millisecond.
-pub(crate) fn charge(env: Env, backends: usize) {
-    consume_timeslice(env, u8::try_from(1 + backends / 50).unwrap_or(100));
 }
 
 /// Drops what a change on a normal scheduler leaves behind.

@@ -4,11 +4,14 @@ use grpc_lb_core::{Offers, Seen};
 use rustler::{Encoder, Env, Term};
 
 use crate::balancer::{remove_dead, Balancer};
-use crate::control::charge;
 use crate::decode::{Backends, TURN};
 use crate::error::ArgumentError;
 use crate::page::Reserved;
+use crate::turns::{charge, look, look_on, Purpose};
 use crate::value::Offered;
+use crate::vm::dispatch::on_object;
+use crate::vm::function::{nif, Function};
+use crate::vm::go_on::go_on_copied;
 use crate::vm::library::ask_all;
 use crate::vm::literal::{forget, live_words, retired, Page, Words};
 use crate::vm::owner::Monitors;
@@ -87,18 +90,75 @@ pub(crate) fn try_extents_of_new<'a>(
     balancer: &Object<Balancer>,
     [backends]: [Term<'a>; 1],
 ) -> Option<Answer<'a>> {
-    let offered = Backends::of_at_most(TURN, balancer, backends, 2)?.ok()?;
-    charge(env, offered.total());
+    let offered = Backends::of_at_most(Seen::LONGEST, balancer, backends, 2)?.ok()?;
+    let total = offered.total();
+    if total > TURN {
+        return Some(look::<ExtentsOfNew>(env, balancer, backends, total));
+    }
+    charge(env, total);
     let died = || remove_dead(balancer, &Monitors::new(env, balancer));
     let mut seen = Seen::default();
     // Where it is refused, a dirty scheduler finds out why.
     balancer
         .try_look(&mut offered.brief(), &mut seen, died)
         .ok()?;
-    let differs = |position: usize| seen.differ.binary_search(&(position as u32)).is_ok();
-    let list = backends.into_list_iterator().ok()?.enumerate();
-    let differing = list.filter(|(position, _)| differs(*position));
-    let pairs = decode::pairs_of(differing).ok()?;
+    extents_of_seen(env, balancer, backends, &seen)
+}
+
+/// `extents_of_new` of a long list.
+enum ExtentsOfNew {}
+
+impl Purpose for ExtentsOfNew {
+    const LOOK_ON: Function = nif!(
+        Normal,
+        extents_of_new,
+        4,
+        |env, [balancer, list, rest, state]| {
+            let go_on = look_on::<ExtentsOfNew>;
+            on_object::<Balancer, 3>(env, Self::NAME, balancer, [list, rest, state], go_on)
+        }
+    );
+    const LISTED: bool = false;
+
+    fn finish<'a>(
+        env: Env<'a>,
+        balancer: &Object<Balancer>,
+        list: Term<'a>,
+        seen: &Seen,
+    ) -> Option<Answer<'a>> {
+        // Each turn has let in as much as takes one.
+        let is_brief = decode::are_brief(differing(list, seen)?.map(|(_, backend)| backend));
+        is_brief
+            .then(|| extents_of_seen(env, balancer, list, seen))
+            .flatten()
+    }
+
+    fn give_up<'a>(env: Env<'a>, balancer: &Object<Balancer>, list: Term<'a>) -> Answer<'a> {
+        const EXTENTS: Function = nif!(DirtyCpu, extents_of_new, 2, |env, [balancer, list]| {
+            on_object::<Balancer, 1>(env, Self::NAME, balancer, [list], extents_of_new)
+        });
+        Ok(go_on_copied(env, &EXTENTS, balancer, &[list]).to_term(env))
+    }
+}
+
+/// The backends that were seen not to be as they are listed, and their positions.
+fn differing<'a: 'b, 'b>(
+    list: Term<'a>,
+    seen: &'b Seen,
+) -> Option<impl Iterator<Item = (usize, Term<'a>)> + 'b> {
+    let differs = move |position: usize| seen.differ.binary_search(&(position as u32)).is_ok();
+    let list = list.into_list_iterator().ok()?.enumerate();
+    Some(list.filter(move |(position, _)| differs(*position)))
+}
+
+fn extents_of_seen<'a>(
+    env: Env<'a>,
+    balancer: &Object<Balancer>,
+    list: Term<'a>,
+    seen: &Seen,
+) -> Option<Answer<'a>> {
+    let pairs = decode::pairs_of(differing(list, seen)?).ok()?;
+    let died = || remove_dead(balancer, &Monitors::new(env, balancer));
     let listed = balancer.try_lists(&pairs, died).ok()?;
     let positions = seen.differ.iter().map(|position| *position as usize);
     Some(Ok(encode_new(env, positions, pairs, listed)))

@@ -46,6 +46,7 @@ mod slots;
 mod ticker;
 mod ticket;
 mod timed;
+mod turns;
 mod value;
 mod view;
 mod vm;

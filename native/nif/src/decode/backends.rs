@@ -31,7 +31,7 @@ const LOCALITY: usize = 255;
 pub(crate) const TURN: usize = 2_048;
 
 /// The words of what is new, and those that are compared, in one turn: some tenths of a millisecond.
-const WORDS: (usize, usize) = (1 << 13, 1 << 18);
+pub(super) const WORDS: (usize, usize) = (1 << 13, 1 << 18);
 
 /// The bytes of texts that are copied in one turn on a normal scheduler.
 const TEXTS: usize = 1 << 21;

@@ -14,7 +14,7 @@ use grpc_lb_core::hash::xxh64;
 use grpc_lb_core::State;
 use rustler::Term;
 
-use self::backends::{states, VALUE};
+use self::backends::{states, VALUE, WORDS};
 pub(crate) use self::backends::{Backends, Refused, LIST, TURN};
 use self::fields::one_of;
 use self::lists::{proper_list, ID};
@@ -108,6 +108,13 @@ pub(crate) fn extent(value: &Offered, left: &mut usize) -> Option<Option<usize>>
     let fits = extent.take(value.term);
     *left = left.checked_sub(extent.taken())?;
     Some(fits.then(|| extent.read()))
+}
+
+/// Whether these backends take no more words, binaries and all, than are let in in one turn on a normal
+/// scheduler.
+pub(crate) fn are_brief<'a>(mut backends: impl Iterator<Item = Term<'a>>) -> bool {
+    let mut extent = Extent::new(WORDS.0, Bytes::Read);
+    backends.all(|backend| extent.take(backend))
 }
 
 /// The hash that is picked by: a binary is hashed, as gRPC and Envoy do, and an integer is the hash.
