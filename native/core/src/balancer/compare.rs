@@ -217,27 +217,26 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         if seen.version != self.version {
             return Err(Busy.into());
         }
-        while let Some(item) = offered.take_next() {
-            let item = item?;
-            let backend: &Backend<L::Offer> = item.borrow();
-            let position = seen.position;
-            seen.position += 1;
-            let expected = self.expect(backend, seen.next);
-            if expected.is_some_and(|key| self.is_same(key, backend)) {
-                seen.next = self.members.get(expected.expect("it is some")).rank + 1;
-                continue;
-            }
+        loop {
+            let (same, other) = self.pass_same(offered, &mut seen.next)?;
+            seen.position += same as u32;
+            let Some(item) = other else {
+                return Ok(());
+            };
             if seen.differ.len() == FEW {
                 return Err(Busy.into());
             }
+            let position = seen.position;
+            seen.position += 1;
             seen.differ.push(position);
             offered.let_in(position as usize, &item)?;
-            let found = expected.or_else(|| self.members.find(&item.borrow().id));
+            let backend = item.borrow();
+            let expected = self.expect(backend, seen.next);
+            let found = expected.or_else(|| self.members.find(&backend.id));
             if let Some(key) = found {
                 seen.next = self.members.get(key).rank + 1;
             }
         }
-        Ok(())
     }
 
     /// Whether each of these ids is listed with this value. One that was there before is not: so no more
@@ -275,22 +274,19 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
     ) -> Result<Compared<L::Item>, L::Refusal> {
         let members = &self.members;
         let total = offered.total();
+        let mut next = 0;
         // Nothing is put down as long as all are the same.
         let (same, mut first) = match seen {
             Some(seen) if seen.differ.is_empty() && total == members.len() => {
                 return Ok(Compared::Same);
             }
             Some(_) => (0, None),
-            None => match self.pass_same(&mut offered)? {
+            None => match self.pass_same(&mut offered, &mut next)? {
                 (same, None) if same == members.len() => return Ok(Compared::Same),
                 (same, first) => (same, Some(first)),
             },
         };
         let mut difference = Difference::<L::Item>::of_first(same, total, members);
-        let mut next = match difference.order.last() {
-            Some(last) => members.get(*last).rank + 1,
-            None => 0,
-        };
         let mut new = HashTable::<(u64, u32)>::new();
         let mut differ = seen.map(|seen| seen.differ.iter().copied().peekable());
         while let Some(item) = match first.take() {
@@ -358,24 +354,28 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         Ok(Compared::Different(difference))
     }
 
-    /// Passes those that are listed as they are offered, from the first member on: how many, and the one
-    /// after them.
+    /// Passes those that are listed as they are offered, from the member on that is expected next: how many,
+    /// and the one after them. Looks at each where it is: to move it takes as long as to compare it.
     fn pass_same<L: Offers<T>>(
         &self,
         offered: &mut L,
+        next: &mut u32,
     ) -> Result<(usize, Option<L::Item>), L::Refusal> {
-        let (mut same, mut next) = (0, 0);
-        while let Some(item) = offered.take_next() {
-            let item = item?;
-            let backend = item.borrow();
-            let expected = self.expect(backend, next);
-            let Some(key) = expected.filter(|key| self.is_same(*key, backend)) else {
-                return Ok((same, Some(item)));
+        let mut same = 0;
+        let other = loop {
+            let taken = offered.take_next();
+            let Some(Ok(item)) = &taken else {
+                break taken;
             };
-            next = self.members.get(key).rank + 1;
+            let backend = item.borrow();
+            let expected = self.expect(backend, *next);
+            let Some(key) = expected.filter(|key| self.is_same(*key, backend)) else {
+                break taken;
+            };
+            *next = self.members.get(key).rank + 1;
             same += 1;
-        }
-        Ok((same, None))
+        };
+        Ok((same, other.transpose()?))
     }
 }
 

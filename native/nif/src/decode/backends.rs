@@ -204,6 +204,10 @@ impl<'a> Offers<Value> for Backends<'a, '_> {
         let (first, rest) = self.rest.list_get_cell().expect("the list is so long");
         self.rest = rest;
         self.position += 1;
+        // Most are such, and to move one takes as long as to make it.
+        if let (Some([id, value]), false) = (untuple(first), self.hashes) {
+            return Some(Ok(Backend::new(Offered::new(id), Offered::new(value))));
+        }
         let backend = backend(first, self.hashes);
         Some(match backend {
             Ok(backend) if self.take_text(&backend) => Ok(backend),
@@ -252,14 +256,11 @@ fn is_itself(balancer: &Balancer, value: Term) -> bool {
     own_object::<Balancer>(value).is_some_and(|object| std::ptr::eq(&**object, balancer))
 }
 
-/// `{id, value}` or `{id, value, options}`
+/// `{id, value}` for a policy that hashes, or `{id, value, options}`
 fn backend(term: Term, hashes: bool) -> Result<Backend<Offered>, Malformed> {
     if let Some([id, value]) = untuple(term) {
         let backend = Backend::new(Offered::new(id), Offered::new(value));
-        return Ok(match hashes {
-            true => keyed(backend, bytes(id)),
-            false => backend,
-        });
+        return Ok(keyed(backend, bytes(id)));
     }
     let Some([id, value, options]) = untuple(term) else {
         return Err(Malformed::NoBackend(term));
