@@ -497,7 +497,8 @@ defmodule GrpcLb do
   """
   @spec reconcile(balancer(), [Backend.form()]) :: {:ok, changes()} | {:error, :closed}
   def reconcile(balancer, backends) do
-    Interned.reconcile(balancer, to_native(balancer, backends))
+    summary = Native.summary(balancer)
+    Interned.reconcile(balancer, Backend.to_native(backends, hashed?: summary.hashed), summary)
   end
 
   @doc """

@@ -31,11 +31,14 @@ defmodule GrpcLb.Interned do
   @spec new([Native.backend()], ([Native.backend()] -> result)) :: result when result: term()
   def new(backends, new), do: intern(nil, backends, Native.extents(backends), new)
 
-  @doc "As `Native.reconcile/2`, with the values interned that are not listed already, if this balancer interns."
-  @spec reconcile(GrpcLb.balancer(), [Native.backend()]) ::
+  @doc """
+  As `Native.reconcile/2`, with the values interned that are not listed already, if this balancer interns, as
+  its summary says.
+  """
+  @spec reconcile(GrpcLb.balancer(), [Native.backend()], map()) ::
           {:ok, GrpcLb.changes()} | {:error, :closed}
-  def reconcile(balancer, backends) do
-    if interns?(balancer) do
+  def reconcile(balancer, backends, summary) do
+    if interns?(summary) do
       with :unfinished <- Native.reconcile_listed(balancer, backends),
            do: intern_new(balancer, backends, &Native.reconcile(balancer, &1))
     else
@@ -50,14 +53,13 @@ defmodule GrpcLb.Interned do
   @spec change(GrpcLb.balancer(), [Native.backend()], ([Native.backend()] -> result)) :: result
         when result: term()
   def change(balancer, backends, change) do
-    if interns?(balancer),
+    if interns?(Native.summary(balancer)),
       do: intern_new(balancer, backends, change),
       else: change.(backends)
   end
 
   # A balancer that an earlier version of the library made says nothing of it.
-  defp interns?(balancer),
-    do: match?(%{interned: true, closed: false}, Native.summary(balancer))
+  defp interns?(summary), do: match?(%{interned: true, closed: false}, summary)
 
   defp intern_new(balancer, backends, change),
     do: intern(balancer, backends, Native.extents_of_new(balancer, backends), change)
