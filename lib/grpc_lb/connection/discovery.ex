@@ -24,7 +24,7 @@ defmodule GrpcLb.Connection.Discovery do
     due: nil,
     # When the resolution began, in native time units.
     since: nil,
-    # Whether to resolve once more after this: :no, :if_resolved or :anyway.
+    # Whether somebody has asked for the next one: :no, :if_resolved or :anyway.
     again: :no,
     # Whether it has failed last.
     failing?: false,
@@ -48,14 +48,17 @@ defmodule GrpcLb.Connection.Discovery do
   @spec request(t()) :: t()
   # What is being found out now may be older than the reason to ask.
   def request(%{phase: :resolving} = discovery), do: %{discovery | again: :anyway}
+  def request(discovery), do: soon(%{discovery | again: :anyway})
 
-  def request(discovery) do
-    due = discovery.last + discovery.options.min_resolve_interval
-
-    if discovery.due == nil or due < discovery.due,
-      do: wait(discovery, max(due - now(), 0)),
+  defp soon(discovery) do
+    if discovery.due == nil or soonest(discovery) < discovery.due - now(),
+      do: wait(discovery, soonest(discovery)),
       else: discovery
   end
+
+  # In how many milliseconds there may be another one.
+  defp soonest(%{options: options, last: last}),
+    do: max(last + options.min_resolve_interval - now(), 0)
 
   @doc """
   Says that a backend has failed: asks for a resolution, but for one whose backoff goes on. Backends
@@ -68,7 +71,8 @@ defmodule GrpcLb.Connection.Discovery do
   def suggest(%{phase: :resolving} = discovery), do: discovery
   def suggest(%{phase: :restarting} = discovery), do: discovery
   def suggest(%{failing?: true} = discovery), do: discovery
-  def suggest(discovery), do: request(discovery)
+  def suggest(%{again: :anyway} = discovery), do: discovery
+  def suggest(discovery), do: soon(%{discovery | again: :if_resolved})
 
   @doc "Has the waits after failures begin anew."
   @spec reset_backoff(t()) :: t()
@@ -149,18 +153,19 @@ defmodule GrpcLb.Connection.Discovery do
     |> timer(discovery.options.connect_timeout)
   end
 
-  defp after_result(%{options: options} = discovery, {:ok, %{addresses: [_ | _], ttl: ttl}}) do
+  defp after_result(discovery, {:ok, %{addresses: [_ | _], ttl: ttl}}) do
     discovery = %{discovery | backoff: Backoff.reset(discovery.backoff), failing?: false}
-
-    cond do
-      discovery.again != :no -> wait(discovery, options.min_resolve_interval)
-      ttl == :infinity -> wait(discovery, :infinity)
-      ttl -> wait(discovery, ttl_ms(options, jitter(ttl * 1_000)))
-      true -> wait(discovery, options.resolve_interval)
-    end
+    wait = regular(discovery.options, ttl)
+    # A number is less than an atom.
+    wait = if discovery.again == :no, do: wait, else: min(wait, soonest(discovery))
+    wait(discovery, wait)
   end
 
   defp after_result(discovery, _failed_or_empty), do: back_off(%{discovery | failing?: true})
+
+  defp regular(_options, :infinity), do: :infinity
+  defp regular(options, nil), do: options.resolve_interval
+  defp regular(options, ttl), do: ttl_ms(options, jitter(ttl * 1_000))
 
   @doc """
   Until when what a result leaves out is held, in milliseconds of monotonic time, by the option
@@ -199,9 +204,9 @@ defmodule GrpcLb.Connection.Discovery do
   @spec jitter(number(), random :: float()) :: float()
   def jitter(ms, random \\ :rand.uniform()), do: ms * (0.9 + 0.2 * random)
 
-  defp back_off(%{options: options} = discovery) do
+  defp back_off(discovery) do
     {wait, backoff} = Backoff.next(discovery.backoff)
-    wait = if discovery.again == :anyway, do: min(wait, options.min_resolve_interval), else: wait
+    wait = if discovery.again == :anyway, do: min(wait, soonest(discovery)), else: wait
     wait(%{discovery | backoff: backoff, again: :no}, wait)
   end
 

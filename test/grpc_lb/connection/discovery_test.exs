@@ -172,6 +172,32 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     assert {:ok, ^discovery} = Discovery.completed(discovery, discovery.worker, resolution(1))
   end
 
+  test "a fuller result does not put off one that was asked for" do
+    for ask <- [&Discovery.request/1, &Discovery.suggest/1] do
+      discovery = start(min_resolve_interval: 50_000) |> answer(resolution(5)) |> ask.()
+      {:ok, discovery} = Discovery.completed(discovery, discovery.worker, resolution(1_000))
+      assert left(discovery) in 40_000..50_000
+      # Only once.
+      discovery = Discovery.timeout(discovery, discovery.timer) |> answer(resolution(1_000))
+      assert left(discovery) in 890_000..1_100_000
+    end
+  end
+
+  test "nor does one that is none" do
+    opts = [min_resolve_interval: 50_000, backoff: [initial: @never, max: @never]]
+    discovery = start(opts) |> answer(resolution(nil)) |> Discovery.request()
+    {:ok, discovery} = Discovery.completed(discovery, discovery.worker, {:error, :no})
+    assert left(discovery) in 40_000..50_000
+  end
+
+  test "nor does it where it has been asked for during the first result" do
+    discovery = start(min_resolve_interval: 50_000, resolve_interval: 20_000)
+    discovery = discovery |> Discovery.request() |> answer(resolution(nil))
+    assert left(discovery) in 10_000..20_000
+    {:ok, discovery} = Discovery.completed(discovery, discovery.worker, resolution(1_000))
+    assert left(discovery) in 40_000..50_000
+  end
+
   test "what an answer leaves out is held for two TTLs, or as the option says" do
     options = &Options.new!("a.example", [transport: MyApp.Transport] ++ &1)
     now = System.monotonic_time(:millisecond)
@@ -272,8 +298,8 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     assert_receive {:EXIT, ^worker, reason}, 10_000
     assert {:ok, :killed, _duration, discovery} = Discovery.ended(discovery, worker, reason)
     assert discovery.worker == nil
-    # Nobody resolves now, and somebody will: there is nothing to ask for.
-    assert Discovery.request(discovery) == discovery
+    # Nobody resolves now, and somebody will: there is nothing to hurry.
+    assert Discovery.request(discovery) == %{discovery | again: :anyway}
     discovery = discovery |> tick() |> answer(resolution(nil))
     assert discovery.worker != worker
     assert Discovery.ended(discovery, worker, :killed) == :other
