@@ -714,8 +714,9 @@ defmodule GrpcLb.Native do
   def subset(_texts, _size, _seed), do: not_loaded()
 
   @doc """
-  Says how many calls to a backend have ended well, as `GrpcLb.info/1` says of all. 0 for one that is
-  not listed, and when the balancer is closed.
+  Says how many calls to a backend have ended well, as `GrpcLb.info/1` says of all; but for those that were
+  in flight when `reconcile_draining/3` had it drain, which were given the value that it had then. 0 for one
+  that is not listed, and when the balancer is closed.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
   node.

@@ -38,8 +38,9 @@ defmodule GrpcLb.DrainTest do
     assert GrpcLb.complete(third, :ok) == :ok
     assert told() == []
 
-    # What is counted belongs to the id.
+    # What is counted belongs to the id, but for whether the value has worked.
     assert %{backends: [%{in_flight: 0, successes: 2, failures: 1}]} = GrpcLb.info(lb)
+    assert Native.successes(lb, :a) == 1
   end
 
   test "each id has a number of its own, and what is left is told at once" do

@@ -170,7 +170,20 @@ defmodule GrpcLb.Connection.Backends do
 
   @doc "What became of their calls."
   @spec left(t(), [{Plan.id(), Native.drained() | nil}]) :: t()
-  def left(backends, drained), do: %{backends | leaving: Leaving.left(backends.leaving, drained)}
+  def left(backends, []), do: backends
+
+  def left(backends, drained) do
+    left = for {id, _calls} <- drained, into: MapSet.new(), do: id
+
+    # What has ended well up to now was the calls of who has left.
+    entries =
+      for {key, %{state: :up} = entry} <- backends.entries, Plan.id(key) in left, into: %{} do
+        {key, %{entry | successes: successes(backends, entry)}}
+      end
+
+    leaving = Leaving.left(backends.leaving, drained)
+    %{backends | entries: Map.merge(backends.entries, entries), leaving: leaving}
+  end
 
   @doc "The calls of one of them have ended."
   @spec drained(t(), number :: pos_integer()) :: t()

@@ -72,10 +72,23 @@ impl Drain {
 
 /// Waits for the calls of one backend, each from a generation on. Most backends never have one.
 #[derive(Default)]
-pub(crate) struct Drains(OnceBox<Mutex<Waits>>);
+pub(crate) struct Drains(OnceBox<Waits>);
 
-/// Each for the calls that began before a generation.
-type Waits = Vec<(Generation, Arc<Drain>)>;
+struct Waits {
+    /// Each for the calls that began before a generation.
+    open: Mutex<Vec<(Generation, Arc<Drain>)>>,
+    /// Calls that ended well in a later generation than their own.
+    late_successes: AtomicU64,
+}
+
+impl Waits {
+    fn new() -> Self {
+        Waits {
+            open: Mutex::new(Vec::new()),
+            late_successes: AtomicU64::new(0),
+        }
+    }
+}
 
 /// A generation is known by its number for so long.
 const MOST: usize = 64;
@@ -84,8 +97,7 @@ impl Drains {
     /// Waits for all calls before the generation that `begin` begins, which says how many are in
     /// flight.
     pub(crate) fn begin(&self, drain: &Arc<Drain>, begin: impl FnOnce() -> (Generation, u32)) {
-        let waits = self.0.get_or_init(|| Box::new(Mutex::new(Vec::new())));
-        let mut waits = waits.lock();
+        let mut waits = self.0.get_or_init(|| Box::new(Waits::new())).open.lock();
         waits.retain(|(_, drain)| !drain.is_told());
         if waits.len() == MOST {
             // There are calls that are older than all of them. This one waits for good.
@@ -109,10 +121,25 @@ impl Drains {
         last
     }
 
+    /// Counts that such a call has ended well.
+    pub(crate) fn on_late_success(&self) {
+        if let Some(waits) = self.0.get() {
+            // Relaxed: a count.
+            waits.late_successes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many such calls have ended well.
+    pub(crate) fn late_successes(&self) -> u64 {
+        // Relaxed: a count.
+        let late = |waits: &Waits| waits.late_successes.load(Ordering::Relaxed);
+        self.0.get().map_or(0, late)
+    }
+
     /// Those that wait for a call of one generation, as far as they had begun in another.
     fn each_between(&self, of: Generation, latest: Generation, mut found: impl FnMut(&Drain)) {
         let Some(waits) = self.0.get() else { return };
-        for (generation, drain) in waits.lock().iter() {
+        for (generation, drain) in waits.open.lock().iter() {
             if generation.behind(latest) < of.behind(latest) {
                 found(drain);
             }
@@ -122,7 +149,7 @@ impl Drains {
     /// Ends the waits that are over, and tells who waited.
     pub(crate) fn tell(&self, mut tell: impl FnMut(Owner, u64)) {
         let Some(waits) = self.0.get() else { return };
-        waits.lock().retain(|(_, drain)| {
+        waits.open.lock().retain(|(_, drain)| {
             let is_over = drain.is_over();
             if is_over && drain.is_to_be_told() {
                 tell(drain.who, drain.number);

@@ -165,6 +165,13 @@ impl Entry {
         self.drains.begin(drain, || self.load.begin_generation());
     }
 
+    /// How many calls have ended well, but for those that a drain waited for.
+    pub(crate) fn successes_of_value(&self) -> u64 {
+        let late = self.drains.late_successes();
+        // One that ends meanwhile may be seen in one of both.
+        self.load.ended().successes.saturating_sub(late)
+    }
+
     /// Takes the first answer to a call into account.
     pub(crate) fn on_answer(&self, took: Duration, now: Time) {
         let shared = &*self.shared;
@@ -196,12 +203,15 @@ impl Entry {
             Outcome::Failure | Outcome::TransportFailure => self.on_failure(failed),
             Outcome::Cancelled => self.on_cancel(),
         }
-        latest != cohort.generation() && self.on_late_end(cohort.generation(), latest)
+        latest != cohort.generation() && self.on_late_end(cohort.generation(), latest, outcome)
     }
 
     #[cold]
     #[inline(never)]
-    fn on_late_end(&self, of: Generation, latest: Generation) -> bool {
+    fn on_late_end(&self, of: Generation, latest: Generation, outcome: Outcome) -> bool {
+        if outcome == Outcome::Success {
+            self.drains.on_late_success();
+        }
         self.drains.on_late_end(of, latest)
     }
 

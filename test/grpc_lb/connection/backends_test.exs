@@ -302,6 +302,46 @@ defmodule GrpcLb.Connection.BackendsTest do
       assert {[60_000], _} = waits(backends, [&lost/1])
     end
 
+    test "are not short again for what one has served that the next one follows", context do
+      id = "10.0.0.1:1"
+      backends = opened(context.backends, 1)
+      {:ok, _} = GrpcLb.reconcile(backends.balancer, [{id, :first}])
+
+      [before, after_it] =
+        for _ <- 1..2 do
+          {:ok, :first, ticket} = GrpcLb.checkout(backends.balancer)
+          ticket
+        end
+
+      pid = subchannel(backends, id)
+      GrpcLb.Transport.draining(pid)
+      assert_receive {:backend_draining, ^id, ^pid, :asked}, 10_000
+      {:lost, backends} = backends |> Backends.draining(id, pid, :asked) |> replaced(id)
+
+      # The next one is up, and listed somewhat later.
+      followed = fn backends ->
+        GrpcLb.complete(before, :ok)
+        backends = listed_next(backends, id)
+        GrpcLb.complete(after_it, :ok)
+        assert %{backends: [%{successes: 2}]} = GrpcLb.info(backends.balancer)
+        backends
+      end
+
+      served = fn backends ->
+        backends = listed_next(backends, id)
+        :served = GrpcLb.run(backends.balancer, fn :next -> :served end)
+        backends
+      end
+
+      assert {[60_000, 0], _} = waits(backends, [&lost(&1, followed), &lost(&1, served)])
+    end
+
+    defp listed_next(backends, id) do
+      next = [{id, :next, %{}}]
+      {:ok, _, [drained]} = GrpcLb.Native.reconcile_draining(backends.balancer, next, [id])
+      Backends.left(backends, [{id, drained}])
+    end
+
     test "are short again after one that was up for as long as the wait", %{backends: backends} do
       up_for = fn ms ->
         ago = System.convert_time_unit(ms, :millisecond, :native)

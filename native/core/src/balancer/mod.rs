@@ -699,7 +699,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         }
     }
 
-    /// How many calls to a backend have ended well, as [`info`](Balancer::info) says of all.
+    /// How many calls to a backend have ended well, as [`info`](Balancer::info) says of all; but for those
+    /// that a [drain](Balancer::reconcile_draining) has waited for, which were given what its value was
+    /// before.
     pub fn successes<O: Offer<T>>(
         &self,
         id: &O,
@@ -709,7 +711,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             let key = scope.writer.find(id)?;
             Ok(scope.writer.entry(key))
         })?;
-        Ok(entry.load.ended().successes)
+        Ok(entry.successes_of_value())
     }
 
     /// Whether each of these ids is listed with this value.
