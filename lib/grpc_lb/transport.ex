@@ -97,10 +97,10 @@ defmodule GrpcLb.Transport do
       healthy after as many `:ok` in a row as `:healthy_threshold` says, and down at once when the check
       says `{:error, reason}` meanwhile.
     * `unhealthy/2`, from any process, with the process in which `open/2` has run, as where a client hears
-      of gRPC's health service. It counts at once, until `healthy/1`. Called before `open/2` returns,
-      it has the transport begin unhealthy.
+      of gRPC's health service. It counts at once, until `healthy/1`, whatever checks pass meanwhile. Called
+      before `open/2` returns, it has the transport begin unhealthy.
 
-  The last that is said counts, whoever says it. For the connection's state an unhealthy backend is one that
+  `healthy/1` ends both. For the connection's state an unhealthy backend is one that
   has failed, as with gRPC's client-side health checks; with a `:panic_threshold` it can be picked, as with
   Envoy's.
 

@@ -198,6 +198,30 @@ defmodule GrpcLb.Connection.HealthTest do
     assert Connection.state(handle) == :ready
   end
 
+  test "no check that passes undoes what it says, and one that fails has it opened anew" do
+    id = server()
+    handle = checked!(id, unhealthy_threshold: 100)
+    [{_id, subchannel, _type, _modules}] = subchannels(handle)
+    Transport.unhealthy(subchannel, :not_serving)
+    assert_state(handle, :transient_failure)
+    # The third is asked when two have been counted.
+    for _ <- 1..2, do: answer("serving")
+    assert_receive {:asked, server}
+    assert [%{state: :unhealthy, error: :not_serving}] = Connection.info(handle).backends
+    Transport.healthy(subchannel)
+    send(server, {:answer, "serving"})
+    assert_state(handle, :ready)
+
+    Transport.unhealthy(subchannel, :not_serving)
+    assert_state(handle, :transient_failure)
+    answer(:hang_up)
+    assert_receive {:opened, ^id, _subchannel}
+    assert_state(handle, :ready)
+  end
+
+  defp subchannels(%{balancer: balancer}),
+    do: balancer |> Connection.Subchannel.whereis_supervisor() |> Supervisor.which_children()
+
   test "one that says so while it is opened is never picked before it is healthy" do
     {handle, _pid} = supervised!(target: "ipv4:#{@id}", transport: {ScriptedTransport, self()})
     {:ok, :connecting} = Connection.subscribe(handle)
