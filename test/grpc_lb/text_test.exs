@@ -54,7 +54,8 @@ defmodule GrpcLb.TextTest do
       Enum.to_list(1..51)
     ]
 
-    for term <- terms, do: assert(Text.show(term) == inspect(term))
+    # Newer versions of it show more than 50 elements.
+    for term <- terms, do: assert(Text.show(term) == inspect(term, limit: 50))
   end
 
   test "what is large takes as much as it may" do
