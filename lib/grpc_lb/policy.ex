@@ -446,7 +446,7 @@ defmodule GrpcLb.Policy do
       true
       iex> GrpcLb.Policy.sticky?({:round_robin, cursor: :per_scheduler})
       false
-      iex> GrpcLb.Policy.sticky?(:sticky)
+      iex> Enum.map([:maglev, :sticky], &GrpcLb.Policy.sticky?/1)
       ** (ArgumentError) unknown policy :sticky, expected :round_robin or :weighted_round_robin or :least_request or :peak_ewma or :ring_hash or :maglev or :random or :pick_first, or one of them with options: {name, opts}
   """
   @spec sticky?(t()) :: boolean()

@@ -1,4 +1,4 @@
-Code.require_file("support.exs", __DIR__)
+Code.require_file("bench_helper.exs", __DIR__)
 
 defmodule GrpcLb.Bench.HistogramTest do
   use ExUnit.Case, async: true

@@ -18,6 +18,11 @@ defmodule GrpcLb.SlotsTest do
 
   defp in_another_process(fun), do: fun |> Task.async() |> Task.await()
 
+  defp never_done(test) do
+    send(test, :running)
+    Process.sleep(:infinity)
+  end
+
   describe "GrpcLb.run/3" do
     test "makes one resource a process, and no ticket" do
       lb = balancer()
@@ -107,9 +112,7 @@ defmodule GrpcLb.SlotsTest do
 
       runner =
         spawn(fn ->
-          GrpcLb.run(lb, fn :a ->
-            GrpcLb.run(lb, fn :a -> send(test, :running) && Process.sleep(:infinity) end)
-          end)
+          GrpcLb.run(lb, fn :a -> GrpcLb.run(lb, fn :a -> never_done(test) end) end)
         end)
 
       assert_receive :running, 5_000
@@ -124,10 +127,7 @@ defmodule GrpcLb.SlotsTest do
       lb = balancer()
       test = self()
 
-      runner =
-        spawn(fn ->
-          GrpcLb.run(lb, fn :a -> send(test, :running) && Process.sleep(:infinity) end)
-        end)
+      runner = spawn(fn -> GrpcLb.run(lb, fn :a -> never_done(test) end) end)
 
       assert_receive :running, 5_000
       {:ok, %{removed: 1}, [number]} = Native.reconcile_draining(lb, [], [:a])

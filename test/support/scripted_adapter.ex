@@ -19,7 +19,11 @@ defmodule GrpcLb.Test.ScriptedAdapter do
   def connect(channel, opts) do
     test = Keyword.fetch!(opts, :test)
     send(test, {:connecting, address(channel)})
-    if opts[:hold], do: send(opts[:hold], {:held, self()}) && Process.sleep(:infinity)
+
+    if opts[:hold] do
+      send(opts[:hold], {:held, self()})
+      Process.sleep(:infinity)
+    end
 
     if opts[:refused] && :ets.member(opts[:refused], channel.port) do
       {:error, :econnrefused}

@@ -635,8 +635,12 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       test = self()
 
       fn
-        %{port: ^port}, _opts -> send(test, {:refused, port}) && {:error, @going_away}
-        channel, _opts -> {:ok, channel.port}
+        %{port: ^port}, _opts ->
+          send(test, {:refused, port})
+          {:error, @going_away}
+
+        channel, _opts ->
+          {:ok, channel.port}
       end
     end
   end

@@ -73,8 +73,7 @@ defmodule GrpcLb.Resolver.DNSTest do
       for {late, family, first} <- [{:aaaa, :inet6, ip(1)}, {:a, :inet, @ipv6}] do
         zone = %{{"a.example", :a} => {100, [ip(1)]}, {"a.example", :aaaa} => {100, [@ipv6]}}
         server = serve(Map.update!(zone, {"a.example", late}, &{:late, &1}))
-        test = self()
-        push = fn result -> send(test, {:pushed, result}) && :ok end
+        push = push_to(self())
         opts = [nameservers: [DnsServer.address(server)], timeout: 60_000]
 
         assert {:ok, %{addresses: [address], ttl: 5, unknown: [%{family: ^family}]}} =
@@ -93,9 +92,8 @@ defmodule GrpcLb.Resolver.DNSTest do
       server =
         serve(%{{"a.example", :a} => {100, [ip(1)]}, {"a.example", :aaaa} => {:late, :servfail}})
 
-      test = self()
       opts = [nameservers: [DnsServer.address(server)], timeout: 60_000]
-      push = fn result -> send(test, {:pushed, result}) && :ok end
+      push = push_to(self())
       Process.flag(:trap_exit, true)
       assert {:ok, %{unknown: [_]}} = DNS.resolve("a.example", opts, push)
       DnsServer.release(server)
@@ -659,13 +657,19 @@ defmodule GrpcLb.Resolver.DNSTest do
     start_supervised!(%{id: make_ref(), start: {DnsServer, :start_link, [zone]}})
   end
 
+  defp push_to(pid) do
+    fn result ->
+      send(pid, {:pushed, result})
+      :ok
+    end
+  end
+
   # What is known in the end: on a busy machine an answer can be late.
   defp ask(server, name, opts \\ []) do
     asking =
       Task.async(fn ->
         Process.flag(:trap_exit, true)
-        task = self()
-        push = fn result -> send(task, {:pushed, result}) && :ok end
+        push = push_to(self())
         first = DNS.resolve("dns:///" <> name, at(server, opts), push)
 
         receive do

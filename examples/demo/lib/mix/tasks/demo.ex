@@ -68,8 +68,6 @@ defmodule Mix.Tasks.Demo do
 
   use Mix.Task
 
-  require Logger
-
   alias Demo.CommandLine
   alias Demo.View.Style
 
