@@ -110,7 +110,12 @@ defmodule GrpcLb.AllTest do
         all = GrpcLb.all()
         assert for(%{owner: owner} <- all, owner in kept, do: owner) == kept
         assert all == Enum.sort_by(all, & &1.number)
-        for %{balancer: view, policy: policy} <- all, do: %{policy: ^policy} = GrpcLb.info(view)
+
+        # Each look waits for a dirty scheduler, which takes long on a busy machine: at those alone that may
+        # be gone already.
+        for %{balancer: view, owner: owner, policy: policy} <- all,
+            owner not in kept,
+            do: assert(%{policy: ^policy} = GrpcLb.info(view))
       end
 
       :atomics.put(stop, 1, 1)
