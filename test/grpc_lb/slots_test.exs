@@ -256,6 +256,11 @@ defmodule GrpcLb.SlotsTest do
       for lb <- lbs, do: assert(counts(lb) == [{0, 500, 0}, {0, 500, 0}])
     end
 
+    test "keep count of each backend, however many are called in turn, and nothing of those that go" do
+      # More than the records that are kept, and lists that come and go while records are.
+      assert Peer.run(Peer.start(), Peer.Slots, :in_turn, [5, 50, 4]) == :gone
+    end
+
     test "that are garbage have their calls cancelled, few or many" do
       lb = balancer()
       test = self()

@@ -119,66 +119,182 @@ impl Begun {
 ///
 /// ```
 /// use grpc_lb_core::policy::{round_robin, Policy};
-/// use grpc_lb_core::{Backend, Balancer, Caller, LatencySample, Outcome, Time, Unowned};
+/// use grpc_lb_core::{Backend, Balancer, Caller, LatencySample, Outcome, Recent, Time, Unowned};
 ///
 /// let balancer = Balancer::new(Policy::RoundRobin(round_robin::Config::default()), 0, Time(0));
 /// balancer.reconcile(&[Backend::new("a", "10.0.0.1")], &Unowned, Time(0))?;
-/// let caller = Caller::new(0);
-/// let mut call = balancer.begin_call(&caller, &Unowned, Time(5), |_, call| call).unwrap();
-/// let (outcome, latency) = (Outcome::Success, LatencySample::Measured);
-/// assert!(!call.end(&caller, outcome, latency, None, Time(9)));
-/// assert_eq!(balancer.info(&Unowned).backends[0].successes, 1);
+/// let (caller, mut recent) = (Caller::new(0), Recent::new());
+/// for _ in 0..2 {
+///     let begun = balancer.begin_call(&caller, &mut recent, &Unowned, Time(5), |_, call| call);
+///     let (outcome, latency) = (Outcome::Success, LatencySample::Measured);
+///     let ended = begun.unwrap().end(&caller, outcome, latency, None, Time(9));
+///     assert!(!ended.has_ended_drain());
+///     recent.keep(ended);
+/// }
+/// assert_eq!(balancer.info(&Unowned).backends[0].successes, 2);
 /// # Ok::<(), grpc_lb_core::ChangeError>(())
 /// ```
-pub struct Call(Begun);
+pub struct Call(Option<Begun>);
 
 impl Call {
-    /// Ends the call, see [`Ticket::complete_with`](crate::Ticket::complete_with). To be done once.
-    /// `caller` is whichever thread ends it.
-    ///
-    /// Whether somebody waited for it as the last one, see
-    /// [`Balancer::reconcile_draining`](crate::Balancer::reconcile_draining), and is to be
-    /// [told](Begun::tell_drained).
+    /// Ends the call, see [`Ticket::complete_with`](crate::Ticket::complete_with). `caller` is whichever
+    /// thread ends it.
     #[inline]
     pub fn end(
-        &mut self,
+        mut self,
         caller: &Caller,
         outcome: Outcome,
         latency: LatencySample,
         report: Option<LoadReport>,
         clock: impl Clock,
-    ) -> bool {
-        let Call(begun) = self;
-        assert!(!begun.call.has_ended(), "a call ends once");
+    ) -> Ended {
+        let begun = self.0.take().expect("only its end takes it");
         let ended_drain = begun.end(outcome, latency, false, &clock, Some(caller.number()));
-        begun.call = begun.call.ended();
         begun.on_report(report, clock);
-        ended_drain
+        Ended { begun, ended_drain }
     }
 }
 
 impl From<Begun> for Call {
     #[inline]
     fn from(begun: Begun) -> Self {
-        Call(begun)
-    }
-}
-
-impl Deref for Call {
-    type Target = Begun;
-
-    #[inline]
-    fn deref(&self) -> &Begun {
-        &self.0
+        Call(Some(begun))
     }
 }
 
 impl Drop for Call {
     #[inline]
     fn drop(&mut self) {
-        let Call(begun) = self;
-        if !begun.call.has_ended() {
+        if let Some(begun) = &self.0 {
             begun.end_dropped();
         }
+    }
+}
+
+/// A call that has ended.
+pub struct Ended {
+    begun: Begun,
+    ended_drain: bool,
+}
+
+impl Ended {
+    /// Whether somebody waited for the call as the last one, see
+    /// [`Balancer::reconcile_draining`](crate::Balancer::reconcile_draining), and is to be
+    /// [told](Begun::tell_drained).
+    #[inline]
+    pub fn has_ended_drain(&self) -> bool {
+        self.ended_drain
+    }
+}
+
+impl Deref for Ended {
+    type Target = Begun;
+
+    #[inline]
+    fn deref(&self) -> &Begun {
+        &self.begun
+    }
+}
+
+/// The records of backends that one has called lately.
+///
+/// To count how many use a record, up when a call begins and down when it has ended, takes as long as to
+/// count the call in it. Who has called a backend once stays counted instead. What is kept of a backend that
+/// has gone is some hundred bytes, and none of its values.
+#[derive(Default)]
+pub struct Recent([Option<Arc<Entry>>; PLACES]);
+
+/// As many records as one keeps.
+const PLACES: usize = 16;
+
+/// Where a record is kept. The heap has one every nine times 16 bytes, so that of 16 side by side no two have
+/// the same place.
+#[inline]
+fn place_of(entry: &Arc<Entry>) -> usize {
+    Arc::as_ptr(entry).addr() / 16 % PLACES
+}
+
+impl Recent {
+    /// None.
+    pub fn new() -> Self {
+        Recent::default()
+    }
+
+    /// The record of a backend, for a call that begins.
+    #[inline]
+    pub(crate) fn take(&mut self, entry: &Arc<Entry>) -> Arc<Entry> {
+        let place = &mut self.0[place_of(entry)];
+        match place.take_if(|kept| Arc::ptr_eq(kept, entry)) {
+            Some(kept) => kept,
+            None => Arc::clone(entry),
+        }
+    }
+
+    /// Keeps the record of a call that has ended, in the place of the one before.
+    #[inline]
+    pub fn keep(&mut self, ended: Ended) {
+        let entry = ended.begun.entry;
+        let place = place_of(&entry);
+        self.0[place] = Some(entry);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::policy::{random, Policy};
+    use crate::shared::Shared;
+    use crate::time::Time;
+
+    #[test]
+    fn a_backend_that_is_called_again_is_used_by_one_more_until_another_is_kept_in_its_place() {
+        let config = Config::from(Policy::Random(random::Config));
+        let shared = Arc::new(Shared::new(config.into()));
+        let new = || Arc::new(Entry::new(&shared, Time(0)));
+        let (caller, mut recent, one) = (Caller::new(0), Recent::new(), new());
+        let mut call = |entry: &Arc<Entry>, while_in_flight: usize| {
+            let begun = entry.begin(&Time(0), None).unwrap();
+            let call = Call::from(Begun::new(recent.take(entry), begun, caller.number()));
+            assert_eq!(Arc::strong_count(entry), while_in_flight);
+            let (outcome, latency) = (Outcome::Success, LatencySample::Measured);
+            recent.keep(call.end(&caller, outcome, latency, None, Time(0)));
+            assert_eq!(Arc::strong_count(entry), 2);
+        };
+        (0..3).for_each(|_| call(&one, 2));
+
+        let others: Vec<_> = (0..64).map(|_| new()).collect();
+        let mut others = others.iter();
+        let next = others.find(|entry| place_of(entry) != place_of(&one));
+        call(next.unwrap(), 2);
+        assert_eq!(Arc::strong_count(&one), 2);
+
+        let same_place = others.find(|entry| place_of(entry) == place_of(&one));
+        call(same_place.unwrap(), 2);
+        assert_eq!(Arc::strong_count(&one), 1);
+        assert_eq!((one.load.in_flight(), one.load.ended().successes), (0, 3));
+    }
+
+    #[test]
+    fn calls_of_one_backend_at_the_same_time_use_it_each_and_one_record_is_kept() {
+        let config = Config::from(Policy::Random(random::Config));
+        let shared = Arc::new(Shared::new(config.into()));
+        let entry = Arc::new(Entry::new(&shared, Time(0)));
+        let (caller, mut recent) = (Caller::new(0), Recent::new());
+        for _ in 0..2 {
+            let mut begin = || {
+                let begun = entry.begin(&Time(0), None).unwrap();
+                Call::from(Begun::new(recent.take(&entry), begun, caller.number()))
+            };
+            let calls = [begin(), begin(), begin()];
+            assert_eq!(Arc::strong_count(&entry), 4);
+            for call in calls {
+                let (outcome, latency) = (Outcome::Success, LatencySample::Measured);
+                recent.keep(call.end(&caller, outcome, latency, None, Time(0)));
+            }
+            assert_eq!(Arc::strong_count(&entry), 2);
+        }
+        drop(recent);
+        assert_eq!(Arc::strong_count(&entry), 1);
     }
 }

@@ -62,11 +62,8 @@ const TIMED: u64 = 1 << 8;
 /// It is one of [`Shared::in_flight`].
 const COUNTED_IN_TOTAL: u64 = 1 << 9;
 
-/// It has ended.
-const ENDED: u64 = 1 << 10;
-
 /// It has begun.
-const BEGUN: NonZeroU64 = NonZeroU64::new(1 << 11).unwrap();
+const BEGUN: NonZeroU64 = NonZeroU64::new(1 << 10).unwrap();
 
 impl Start {
     #[inline]
@@ -80,18 +77,6 @@ impl Start {
     pub(crate) fn counted_in_total(self, counted: bool) -> Self {
         let bits = self.bits | if counted { COUNTED_IN_TOTAL } else { 0 };
         Start { bits, ..self }
-    }
-
-    /// As that of a call which has ended.
-    #[inline]
-    pub(crate) fn ended(self) -> Self {
-        let bits = self.bits | ENDED;
-        Start { bits, ..self }
-    }
-
-    #[inline]
-    pub(crate) fn has_ended(self) -> bool {
-        self.bits.get() & ENDED != 0
     }
 
     #[inline]

@@ -85,7 +85,7 @@ pub use balancer::{
     BackendInfo, Balancer, Busy, ChangeError, Changes, ConfigureError, Configured, Drained,
     Garbage, Info, LayerInfo, MemberError, Offers, Seen, Summary, Turn,
 };
-pub use call::{Begun, Call, LatencySample};
+pub use call::{Begun, Call, Ended, LatencySample, Recent};
 pub use caller::{Caller, Drawing, Draws, Keyed};
 pub use config::Config;
 pub use events::{Event, Events};

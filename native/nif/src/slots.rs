@@ -1,7 +1,7 @@
 //! The calls in flight of one process, in one object of that process: a call takes a slot in it, where a
 //! ticket would be an object by itself.
 
-use grpc_lb_core::{Call, LatencySample, Outcome, Unavailable};
+use grpc_lb_core::{Call, LatencySample, Outcome, Recent, Unavailable};
 use hashbrown::HashMap;
 use rustler::{Encoder, Env, OwnedEnv, Term};
 
@@ -25,9 +25,16 @@ use crate::{atoms, decode};
 /// A process's calls in flight.
 pub(crate) struct Slots(Owned<Calls>);
 
-/// Calls in flight, by their numbers.
 #[derive(Default)]
 struct Calls {
+    in_flight: InFlight,
+    /// What it has called lately it is likely to call again.
+    recent: Recent,
+}
+
+/// Calls in flight, by their numbers.
+#[derive(Default)]
+struct InFlight {
     /// How many have begun: each has the number that it was.
     begun: u64,
     /// Most processes make one call at a time.
@@ -45,7 +52,7 @@ struct Running {
 /// So many are not worth the work of giving their memory back.
 const FEW: usize = 16;
 
-impl Calls {
+impl InFlight {
     /// The number that the call has from now on, and no other ever.
     #[inline]
     fn hold(&mut self, call: Call, clock: Clock) -> u64 {
@@ -69,16 +76,13 @@ impl Calls {
         self.others.insert(running.number, running);
     }
 
-    /// Ends the call with this number where it is, if it has not ended.
+    /// The call with this number, to be ended, if it has not ended.
     #[inline]
-    fn end<R>(&mut self, number: u64, end: impl FnOnce(&mut Running) -> R) -> Option<R> {
-        if let Some(only) = self.only.as_mut().filter(|only| only.number == number) {
-            let ended = end(only);
-            self.only = None;
-            return Some(ended);
+    fn take(&mut self, number: u64) -> Option<Running> {
+        match self.only.take_if(|only| only.number == number) {
+            None => self.take_beside(number),
+            only => only,
         }
-        let mut other = self.take_beside(number)?;
-        Some(end(&mut other))
     }
 
     #[cold]
@@ -95,10 +99,9 @@ impl Calls {
     /// Ends all that are in flight.
     fn cancel(self, env: Env) {
         let (outcome, latency) = (Outcome::Cancelled, LatencySample::Measured);
-        for mut running in self.only.into_iter().chain(self.others.into_values()) {
-            let Running { call, clock, .. } = &mut running;
-            let ended_drain = calling(|caller| call.end(caller, outcome, latency, None, &*clock));
-            tell_of_end(env, call, ended_drain);
+        for Running { call, clock, .. } in self.only.into_iter().chain(self.others.into_values()) {
+            let ended = calling(|caller| call.end(caller, outcome, latency, None, clock));
+            tell_of_end(env, &ended, ended.has_ended_drain());
         }
     }
 }
@@ -116,10 +119,10 @@ impl Resource for Slots {
 
     /// The process has died, or has given its slots up: its calls were cancelled, and have lasted until now.
     fn destroy(self, env: Env) {
-        let calls = self.0.into_inner();
-        match calls.others.len() {
-            ..=LARGE => calls.cancel(env),
-            _ => hand_over(move || OwnedEnv::new().run(|env| calls.cancel(env))),
+        let Calls { in_flight, .. } = self.0.into_inner();
+        match in_flight.others.len() {
+            ..=LARGE => in_flight.cancel(env),
+            _ => hand_over(move || OwnedEnv::new().run(|env| in_flight.cancel(env))),
         }
     }
 }
@@ -205,13 +208,13 @@ fn begin_by<'a, const APART: bool>(
     let Some(slots) = argument::<Slots>(slots, 2)? else {
         return Ok(other_build(env).to_term(env));
     };
-    let begun = slots.0.with(env, |calls| {
+    let begun = slots.0.with(env, |Calls { in_flight, recent }| {
         let monitors = Monitors::new(env, balancer);
         as_caller::<APART, _>(balancer, |caller| {
             let _keyed = with_key(caller, key.filter(|_| APART));
             let clock = balancer.clock();
-            balancer.begin_call_where(caller, &monitors, clock, wanted, |value, call| {
-                let number = calls.hold(call, clock.clone());
+            balancer.begin_call_where(caller, recent, &monitors, clock, wanted, |value, call| {
+                let number = in_flight.hold(call, clock.clone());
                 (Word::from(value.lend(env)), number)
             })
         })
@@ -249,13 +252,14 @@ pub(crate) fn end_call<'a>(
         return Err(not_a_slot(slot));
     };
     let ending = Ending::decode(env, [outcome, report, latency], 3)?;
-    let ended = slots.0.with(env, |calls| {
-        calls.end(number, |Running { call, clock, .. }| {
-            let (outcome, latency, report) = (ending.outcome, ending.latency, ending.report());
-            let ended_drain = calling(|caller| call.end(caller, outcome, latency, report, &*clock));
-            tell_of_end(env, call, ended_drain);
-            Word::from(after_end(env, call, outcome, clock))
-        })
+    let ended = slots.0.with(env, |Calls { in_flight, recent }| {
+        let Running { call, clock, .. } = in_flight.take(number)?;
+        let (outcome, latency, report) = (ending.outcome, ending.latency, ending.report());
+        let ended = calling(|caller| call.end(caller, outcome, latency, report, &clock));
+        tell_of_end(env, &ended, ended.has_ended_drain());
+        let answer = Word::from(after_end(env, &ended, outcome, &clock));
+        recent.keep(ended);
+        Some(answer)
     });
     match ended {
         Ok(Some(answer)) => Ok(answer.to_term(env)),

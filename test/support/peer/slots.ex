@@ -1,6 +1,8 @@
 defmodule GrpcLb.Test.Peer.Slots do
   @moduledoc "What `GrpcLb.SlotsTest` has done in a VM of its own, whose memory is all its own."
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.Native
 
   @doc """
@@ -18,6 +20,32 @@ defmodule GrpcLb.Test.Peer.Slots do
     left = resident()
     :ok = Native.complete(slots, 1, :ok, nil, nil)
     {before, meanwhile, left}
+  end
+
+  @doc """
+  Has each backend of so many balancers called so many times by this process, until they go with all that
+  they held; and again with others, whose values are new.
+  """
+  def in_turn(times, backends, balancers) do
+    before = Native.live_counts().values
+
+    for round <- 1..3 do
+      list = for id <- 1..backends, do: {id, {:value, round, id}}
+      lbs = for _ <- 1..balancers, do: elem(GrpcLb.new(:round_robin, list), 1)
+
+      for _ <- 1..(times * backends), lb <- lbs do
+        {:value, ^round, _id} = GrpcLb.run(lb, fn value -> value end)
+      end
+
+      for lb <- lbs, backend <- GrpcLb.info(lb).backends do
+        {0, ^times, 0} = {backend.in_flight, backend.successes, backend.failures}
+      end
+
+      Enum.each(lbs, &GrpcLb.close/1)
+      eventually(fn -> Native.live_counts().values == before end)
+    end
+
+    :gone
   end
 
   defp resident do

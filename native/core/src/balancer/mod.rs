@@ -40,7 +40,7 @@ pub use self::results::{
 };
 use self::writer::Writer;
 use crate::backend::{Backend, Offer, Owner, Owners, State};
-use crate::call::{Begun, Call};
+use crate::call::{Begun, Call, Recent};
 use crate::caller::Caller;
 use crate::config::Config;
 use crate::entry::{Row, Start};
@@ -195,7 +195,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        let take = |value: &T, ticket| (take(value), ticket);
+        let take = |row: &_, call| take_with_ticket(row, call, caller, take);
         self.begin_in_line(caller, owners, search, clock, wanted, take)
     }
 
@@ -204,11 +204,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     pub fn begin_call<R>(
         &self,
         caller: &Caller,
+        recent: &mut Recent,
         owners: &impl Owners<Watch = W>,
         clock: impl Clock,
         take: impl FnOnce(&T, Call) -> R,
     ) -> Result<R, Unavailable> {
-        self.begin_call_where(caller, owners, clock, |_| true, take)
+        self.begin_call_where(caller, recent, owners, clock, |_| true, take)
     }
 
     /// As [`Balancer::begin_call`], of backends whose value is `wanted`.
@@ -216,24 +217,28 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     pub fn begin_call_where<R>(
         &self,
         caller: &Caller,
+        recent: &mut Recent,
         owners: &impl Owners<Watch = W>,
         clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T, Call) -> R,
     ) -> Result<R, Unavailable> {
-        self.begin_in_line(caller, owners, Search::Brief, clock, wanted, take)
+        self.begin_in_line(caller, owners, Search::Brief, clock, wanted, |row, call| {
+            let begun = Begun::new(recent.take(&row.entry), call, caller.number());
+            take(&row.value, Call::from(begun))
+        })
     }
 
     /// Begins a call, if nobody waits in line for one.
     #[inline]
-    fn begin_in_line<R, C: From<Begun>>(
+    fn begin_in_line<R>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
         search: Search,
         clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T, C) -> R,
+        take: impl FnOnce(&Row<T>, Start) -> R,
     ) -> Result<R, Unavailable> {
         if !self.shared.line.is_empty() {
             let full = |snapshot: &Snapshot<T>| Err(snapshot.overloaded());
@@ -283,14 +288,14 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     }
 
     #[inline]
-    fn begin<R, C: From<Begun>>(
+    fn begin<R>(
         &self,
         caller: &Caller,
         owners: &impl Owners<Watch = W>,
         search: Search,
         clock: impl Clock,
         wanted: impl Fn(&T) -> bool,
-        take: impl FnOnce(&T, C) -> R,
+        take: impl FnOnce(&Row<T>, Start) -> R,
     ) -> Result<R, Unavailable> {
         let check_owners = self.has_unhandled_deaths();
         self.published.read(caller.reader(), |snapshot| {
@@ -305,12 +310,8 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             };
             match row {
                 Ok((row, call)) => {
-                    let entry = Arc::clone(&row.entry);
-                    let call = entry.begun(call, row.generation);
-                    let call = call.counted_in_total(limits.counts_all);
-                    let begun = Begun::new(entry, call, caller.number());
-                    // If `take` panics, that ends the call.
-                    Ok(take(&row.value, C::from(begun)))
+                    let call = row.entry.begun(call, row.generation);
+                    Ok(take(row, call.counted_in_total(limits.counts_all)))
                 }
                 Err(unavailable) => {
                     // A32: a pick that fails holds nothing.
@@ -884,7 +885,7 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Turn<'_, T, W> {
         wanted: impl Fn(&T) -> bool,
         take: impl FnOnce(&T) -> R,
     ) -> Result<(R, Ticket), Unavailable> {
-        let take = |value: &T, ticket| (take(value), ticket);
+        let take = |row: &_, call| take_with_ticket(row, call, caller, take);
         self.balancer
             .begin(caller, owners, search, clock, wanted, take)
     }
@@ -931,6 +932,20 @@ fn begin_alive<'a, T>(
     snapshot.begin(caller, search, clock, |row| {
         wanted(&row.value) && is_alive(row.owner, owners)
     })
+}
+
+/// Takes the value of a row to which a call has begun, and makes the call's ticket.
+#[inline]
+fn take_with_ticket<T, R>(
+    row: &Row<T>,
+    call: Start,
+    caller: &Caller,
+    take: impl FnOnce(&T) -> R,
+) -> (R, Ticket) {
+    let begun = Begun::new(Arc::clone(&row.entry), call, caller.number());
+    // Before the value is taken: if that panics, the call ends.
+    let ticket = Ticket::from(begun);
+    (take(&row.value), ticket)
 }
 
 fn is_alive(owner: Option<Owner>, owners: &impl Owners) -> bool {

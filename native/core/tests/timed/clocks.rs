@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use grpc_lb_core::policy::{least_request, peak_ewma, round_robin, Policy};
 use grpc_lb_core::{
-    Backend, BackendInfo, Balancer, Caller, Clock, LatencySample, Outcome, Time, Unowned,
+    Backend, BackendInfo, Balancer, Caller, Clock, LatencySample, Outcome, Recent, Time, Unowned,
 };
 
 use crate::ms;
@@ -64,10 +64,14 @@ impl Calls {
 
     fn run(&self, outcome: Outcome, took: Duration) {
         let (clock, latency) = (&self.clock, LatencySample::Measured);
-        let begun = self
-            .balancer
-            .begin_call(&self.caller, &Unowned, clock, |_, call| call);
-        let mut call = begun.unwrap();
+        let begun = self.balancer.begin_call(
+            &self.caller,
+            &mut Recent::new(),
+            &Unowned,
+            clock,
+            |_, call| call,
+        );
+        let call = begun.unwrap();
         clock.go_on(took);
         call.end(&self.caller, outcome, latency, None, clock);
     }
@@ -135,10 +139,14 @@ fn a_call_that_is_not_timed_tells_no_latency_and_its_age_to_a_tick() {
     let clock = &calls.clock;
     assert_eq!(clock.reads(), 2);
     clock.go_on(Duration::from_millis(3));
-    let begun = calls
-        .balancer
-        .begin_call(&calls.caller, &Unowned, clock, |_, call| call);
-    let mut call = begun.unwrap();
+    let begun = calls.balancer.begin_call(
+        &calls.caller,
+        &mut Recent::new(),
+        &Unowned,
+        clock,
+        |_, call| call,
+    );
+    let call = begun.unwrap();
     let oldest = calls.first().oldest_in_flight.unwrap();
     assert!(Time(clock.now.get()).since(oldest) < Duration::from_nanos(TICK));
     clock.go_on(Duration::from_secs(5));
@@ -152,9 +160,13 @@ fn a_call_that_is_not_timed_tells_no_latency_and_its_age_to_a_tick() {
     assert_eq!(clock.reads(), 0);
     assert_eq!(calls.first().latency_ns, latency);
     // What its caller has measured counts, and that takes the time.
-    let begun = calls
-        .balancer
-        .begin_call(&calls.caller, &Unowned, ms(6_000), |_, call| call);
+    let begun = calls.balancer.begin_call(
+        &calls.caller,
+        &mut Recent::new(),
+        &Unowned,
+        ms(6_000),
+        |_, call| call,
+    );
     let given = LatencySample::Given(Duration::from_secs(60));
     begun
         .unwrap()
