@@ -414,8 +414,8 @@ defmodule GrpcLb do
           result | {:error, :no_backends | :closed | :overloaded}
         when result: term()
   def run(balancer, fun, opts \\ [])
-  def run(balancer, fun, []), do: Call.run(balancer, fun)
-  def run(balancer, fun, opts), do: Call.run(balancer, fun, opts)
+  def run(balancer, fun, []), do: Call.run(balancer, [], fun)
+  def run(balancer, fun, opts), do: Call.run(balancer, opts, fun)
 
   @doc """
   Takes in a load report that did not come with a call, such as one from a stream of gRPC's
