@@ -127,6 +127,9 @@ defmodule GrpcLb.Connection.HealthTest do
   end
 
   test "a check that fails three times in a row has the transport opened anew, and not before" do
+    :ok = GrpcLb.Test.Telemetry.attach_all()
+    test = self()
+    on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, test}]) end)
     id = server()
     handle = checked!(id, unhealthy_threshold: 3)
     # A connection that has worked is opened anew at once.
@@ -138,8 +141,10 @@ defmodule GrpcLb.Connection.HealthTest do
     :ok = Connection.await_ready(handle)
     {:ok, second} = Connection.pick(handle)
     assert first != second
-    assert_state(handle, :transient_failure)
-    assert_state(handle, :ready)
+    name = handle.name
+
+    assert_receive {:event, [:grpc_lb, :backend, :down], _,
+                    %{name: ^name, id: ^id, reason: {:check, _reason}}}
   end
 
   test "one that is unhealthy and does not work is opened anew at once" do
@@ -203,20 +208,34 @@ defmodule GrpcLb.Connection.HealthTest do
     handle = checked!(id, unhealthy_threshold: 100)
     [{_id, subchannel, _type, _modules}] = subchannels(handle)
     Transport.unhealthy(subchannel, :not_serving)
-    assert_state(handle, :transient_failure)
+    serving_until(handle, :transient_failure)
     # The third is asked when two have been counted.
     for _ <- 1..2, do: answer("serving")
     assert_receive {:asked, server}
     assert [%{state: :unhealthy, error: :not_serving}] = Connection.info(handle).backends
     Transport.healthy(subchannel)
     send(server, {:answer, "serving"})
-    assert_state(handle, :ready)
+    serving_until(handle, :ready)
 
     Transport.unhealthy(subchannel, :not_serving)
-    assert_state(handle, :transient_failure)
+    serving_until(handle, :transient_failure)
     answer(:hang_up)
     assert_receive {:opened, ^id, _subchannel}
     assert_state(handle, :ready)
+  end
+
+  # A subchannel that waits for the answer to a check hears of nothing else.
+  defp serving_until(%{name: name} = handle, state) do
+    receive do
+      {:grpc_lb_connection, ^name, told} ->
+        assert told == state
+
+      {:asked, server} ->
+        send(server, {:answer, "serving"})
+        serving_until(handle, state)
+    after
+      10_000 -> flunk("it is not #{state}")
+    end
   end
 
   defp subchannels(%{balancer: balancer}),
