@@ -52,6 +52,11 @@ impl Drain {
         (!told).then_some(self.number)
     }
 
+    /// By which `who` knows it.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
     fn is_over(&self) -> bool {
         // Acquire: pairs with `end`.
         self.calls.load(Ordering::Acquire) == 0

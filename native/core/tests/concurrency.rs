@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{mpsc, Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use grpc_lb_core::load::orca::{LoadReport, Report};
 
 use grpc_lb_core::policy::{pick_first, random, round_robin, Policy};
 use grpc_lb_core::{
-    live_counts, Backend, Balancer, Caller, Config, Offer, OnOwnerDeath, Outcome, Owner, Owners,
-    State, Time, Unavailable, Unowned,
+    live_counts, Backend, Balancer, Caller, Config, Drained, Offer, OnOwnerDeath, Outcome, Owner,
+    Owners, Search, State, Time, Unavailable, Unowned,
 };
 
 mod support;
@@ -774,4 +774,42 @@ fn calls_are_counted_whatever_happens_to_the_list_meanwhile() {
         assert!(matches!(checkout(), Err(Unavailable::Overloaded)));
         drop(tickets);
     }
+}
+
+#[test]
+fn a_drain_waits_for_a_pick_that_is_about_to_begin_a_call() {
+    let policy = Policy::RoundRobin(round_robin::Config::default());
+    let balancer = Balancer::new(policy, 0, Time(0));
+    balancer
+        .reconcile(&[Backend::new("a", "old")], &Unowned, Time(0))
+        .unwrap();
+    let (looks, looked) = mpsc::channel::<String>();
+    let (go_on, goes_on) = mpsc::channel::<()>();
+    let (drains, drained) = mpsc::channel();
+    thread::scope(|scope| {
+        let (balancer, go_on) = (&balancer, go_on);
+        let call = scope.spawn(move || {
+            let wanted = |value: &&str| {
+                looks.send(value.to_string()).unwrap();
+                goes_on.recv().is_ok()
+            };
+            let (caller, search) = (Caller::new(0), Search::Brief);
+            let begun = balancer.checkout_where(&caller, &Unowned, search, Time(0), wanted, |_| ());
+            begun.unwrap().1
+        });
+        assert_eq!(looked.recv().unwrap(), "old");
+        scope.spawn(move || {
+            let (list, me) = ([Backend::new("a", "new")], Owner(NonZeroU64::MIN));
+            let changed = balancer.reconcile_draining(&list, &["a"], me, &Unowned, Time(0));
+            drains.send(changed.unwrap().1).unwrap();
+        });
+        // Longer than most threads are kept from a processor.
+        let early = drained.recv_timeout(Duration::from_millis(300));
+        assert_eq!(early, Err(mpsc::RecvTimeoutError::Timeout));
+        go_on.send(()).unwrap();
+        let call = call.join().unwrap();
+        assert_eq!(drained.recv(), Ok(vec![Some(Drained::Later(1))]));
+        call.complete(Outcome::Success, None, Time(1)).unwrap();
+        assert!(call.has_ended_drain());
+    });
 }

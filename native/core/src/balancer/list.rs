@@ -30,6 +30,11 @@ impl Draining {
             None => Drained::Unknown,
         }
     }
+
+    /// Calls may be given to it that nobody has heard of yet: it is never over.
+    pub(super) fn hold(self) -> Drained {
+        Drained::Later(self.drain.number())
+    }
 }
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {

@@ -409,6 +409,9 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     /// A value waits for the calls of those before it under the same id, too, as long as these have
     /// not ended.
     ///
+    /// Waits for picks that are under way. Where one has not come to its end after some seconds, the drains are
+    /// never over: it may begin a call yet.
+    ///
     /// ```
     /// use std::num::NonZeroU64;
     /// use grpc_lb_core::policy::{round_robin, Policy};
@@ -454,9 +457,12 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
             draining = scope.drain(leaving, who);
             Ok(scope.reconcile(difference, &draining, now))
         })?;
-        self.wait_for_picks(owners);
-        let release = |draining: Option<Draining>| draining.map(Draining::release);
-        Ok((changes, draining.into_iter().map(release).collect()))
+        let end = match self.wait_for_last_picks(owners) {
+            true => Draining::release,
+            false => Draining::hold,
+        };
+        let drained = draining.into_iter().map(|draining| draining.map(end));
+        Ok((changes, drained.collect()))
     }
 
     /// Adds backends at the end of the list, without a look at those that are listed and are not
@@ -659,15 +665,29 @@ impl<T: Clone + Eq + Hash + Send + Sync, W: Send> Balancer<T, W> {
     pub fn close_draining(&self, who: Owner, owners: &impl Owners<Watch = W>) -> Option<u64> {
         let (drain, gone) = self.write(owners, |mut scope| (scope.drain_all(who), scope.close()));
         drop(gone);
-        self.wait_for_picks(owners);
-        drain.release()
+        match self.wait_for_last_picks(owners) {
+            true => drain.release(),
+            false => Some(drain.number()),
+        }
     }
 
-    /// Waits until no pick holds a snapshot that was replaced: some microseconds nearly always, and a
-    /// tenth of a second at most.
-    fn wait_for_picks(&self, owners: &impl Owners<Watch = W>) {
-        let free = self.write(owners, |scope| reclaim(scope.published, Patience::long()));
+    /// Waits until no pick holds a snapshot that was replaced: some microseconds nearly always, and a tenth of
+    /// a second at most. Whether none does then.
+    fn wait_for_picks(&self, owners: &impl Owners<Watch = W>) -> bool {
+        let (free, all_free) = self.write(owners, |scope| {
+            let free = reclaim(scope.published, Patience::long());
+            (free, scope.published.has_no_retired())
+        });
         drop(free);
+        all_free
+    }
+
+    /// As `wait_for_picks`, some seconds at most, so that no call more can begin on such a snapshot. A pick may
+    /// hold one for long whose thread has not got its processor back. Others may change the balancer
+    /// meanwhile.
+    fn wait_for_last_picks(&self, owners: &impl Owners<Watch = W>) -> bool {
+        const TIMES: u32 = 50;
+        (0..TIMES).any(|_| self.wait_for_picks(owners))
     }
 
     /// Whether there is ever work that time drives, see [`Config::is_timed`]. Takes no lock.

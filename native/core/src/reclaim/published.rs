@@ -73,6 +73,11 @@ impl<S: Send + Sync> Published<S> {
         }
     }
 
+    /// Whether all values that were replaced are freed.
+    pub(crate) fn has_no_retired(&self) -> bool {
+        self.retired.lock().is_empty()
+    }
+
     /// Makes `next` the current value for every read that starts after this returns. The one
     /// before it is retired, not freed: call [`Published::reclaim`].
     pub(crate) fn publish(&self, next: S) {
