@@ -97,11 +97,11 @@ defmodule GrpcLb.Connection.Backends do
 
   defp adopted(backends, entry, {:draining, value, owner}) do
     transport = transport(%{entry | value: value, owner: owner})
-    %{backends | leaving: Leaving.adopt(backends.leaving, transport)}
+    %{backends | leaving: Leaving.adopt(backends.leaving, transport, :draining)}
   end
 
   defp adopted(backends, entry, :closing) do
-    %{backends | leaving: Leaving.closing(backends.leaving, transport(entry), nil)}
+    %{backends | leaving: Leaving.adopt(backends.leaving, transport(entry), :closing)}
   end
 
   @doc "Makes these the addresses that are wanted."
@@ -517,7 +517,8 @@ defmodule GrpcLb.Connection.Backends do
     put(%{backends | leaving: leaving}, Entry.rest(entry))
   end
 
-  defp transport(entry), do: Map.take(entry, [:key, :address, :pid, :value, :owner])
+  defp transport(entry),
+    do: Map.take(entry, [:key, :address, :pid, :value, :owner, :since, :successes])
 
   # It may be anywhere in `open/2`. What it has opened already, the janitor closes.
   defp abort(backends, key) do

@@ -206,8 +206,12 @@ defmodule GrpcLb.Connection.Discovery do
 
   defp back_off(discovery) do
     {wait, backoff} = Backoff.next(discovery.backoff)
-    wait = if discovery.again == :anyway, do: min(wait, soonest(discovery)), else: wait
-    wait(%{discovery | backoff: backoff, again: :no}, wait)
+    discovery = %{discovery | backoff: backoff}
+
+    # Whoever asked is not forgotten: a fuller result may come before the next resolution.
+    if discovery.again == :anyway,
+      do: wait(discovery, min(wait, soonest(discovery))),
+      else: wait(%{discovery | again: :no}, wait)
   end
 
   defp wait(discovery, :infinity), do: %{stop_timer(discovery) | due: nil}

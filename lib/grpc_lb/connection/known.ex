@@ -68,7 +68,9 @@ defmodule GrpcLb.Connection.Known do
       when reason in [:no_addresses, :nxdomain],
       do: {{:dropped, reason}, %__MODULE__{}}
 
-  def update(known, {:error, reason}, _until, _healthy, _on_empty), do: {{:kept, reason}, known}
+  # It leaves nothing out.
+  def update(known, {:error, reason}, _until, _healthy, _on_empty),
+    do: {{:kept, reason}, %{known | until: nil}}
 
   @doc """
   What is known after a fuller result of the last resolution: as with `update/5`, and what the last answer was
@@ -142,10 +144,13 @@ defmodule GrpcLb.Connection.Known do
 
   # Why an address stays that the answer has not, or nil.
   defp stays(address, endpoint, unknown, held, renamed, until, healthy) do
+    holdable? = endpoint in healthy and Address.id(address) not in renamed
+
     cond do
+      # An answer that knows nothing of it does not put off its end.
+      holdable? and is_map_key(held, endpoint) -> {:held, held[endpoint]}
       Enum.any?(unknown, &of_part?(address, &1)) -> :kept
-      endpoint not in healthy or Address.id(address) in renamed -> nil
-      until = Map.get(held, endpoint, until) -> {:held, until}
+      holdable? and until != nil -> {:held, until}
       true -> nil
     end
   end

@@ -16,6 +16,8 @@ defmodule GrpcLb.Connection.Leaving do
            address: Address.t(),
            value: Secret.t() | nil,
            owner: pid() | nil,
+           since: integer(),
+           successes: non_neg_integer(),
            # Why it leaves: the address is gone; it takes no new calls; its owner has ended.
            why: :unwanted | :asked | :owner_ended | :down,
            state: :draining | :closing,
@@ -40,14 +42,18 @@ defmodule GrpcLb.Connection.Leaving do
           restored: %{pid() => [pos_integer()]}
         }
 
-  @typedoc "A transport that is open."
+  @typedoc "A transport that is open, since when, and how many calls had ended well then."
   @type transport :: %{
           key: Plan.key(),
           address: Address.t(),
           pid: pid(),
           value: Secret.t() | nil,
-          owner: pid() | nil
+          owner: pid() | nil,
+          since: integer(),
+          successes: non_neg_integer()
         }
+
+  @of_transport [:key, :address, :value, :owner, :since, :successes]
 
   @spec new(Options.t()) :: t()
   def new(%{transport: {module, _opts}} = options) do
@@ -72,13 +78,13 @@ defmodule GrpcLb.Connection.Leaving do
   @doc "A transport is down, and its subchannel closes it."
   @spec closing(t(), transport(), error :: term()) :: t()
   def closing(leaving, %{pid: pid} = transport, error) do
-    one = %{one(leaving, transport, :down, :closing) | listed?: false, error: error}
+    one = %{one(leaving, transport, :down, :closing) | error: error}
     put(leaving, pid, await_end(leaving, one, pid))
   end
 
   defp one(leaving, transport, why, state) do
     transport
-    |> Map.take([:key, :address, :value, :owner])
+    |> Map.take(@of_transport)
     |> Map.merge(%{
       why: why,
       state: state,
@@ -93,10 +99,15 @@ defmodule GrpcLb.Connection.Leaving do
   defp until(:infinity), do: :infinity
   defp until(ms), do: now() + ms
 
-  @doc "One that drained before its server was started again: it has left the list."
-  @spec adopt(t(), transport()) :: t()
-  def adopt(leaving, %{pid: pid} = transport) do
-    leaving = drain(leaving, transport, :asked)
+  @doc "One that left before its server was started again: it has left the list."
+  @spec adopt(t(), transport(), :draining | :closing) :: t()
+  def adopt(leaving, %{pid: pid} = transport, state) do
+    leaving =
+      case state do
+        :draining -> drain(leaving, transport, :asked)
+        :closing -> closing(leaving, transport, nil)
+      end
+
     put_in(leaving.ones[pid].listed?, false)
   end
 
@@ -117,7 +128,7 @@ defmodule GrpcLb.Connection.Leaving do
         :none
 
       {pid, one} ->
-        transport = one |> Map.take([:key, :address, :value, :owner]) |> Map.put(:pid, pid)
+        transport = one |> Map.take(@of_transport) |> Map.put(:pid, pid)
         leaving = delete(leaving, pid)
         # What has not left the list yet has no drain.
         leaving = if one.drains, do: put_in(leaving.restored[pid], one.drains), else: leaving

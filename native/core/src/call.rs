@@ -200,7 +200,8 @@ impl Deref for Ended {
 ///
 /// To count how many use a record, up when a call begins and down when it has ended, takes as long as to
 /// count the call in it. Who has called a backend once stays counted instead. What is kept of a backend that
-/// has gone is some hundred bytes, and none of its values.
+/// has gone is some hundred bytes and what its balancer's calls share, such as the configuration; none of
+/// its values.
 #[derive(Default)]
 pub struct Recent([Option<Arc<Entry>>; PLACES]);
 

@@ -154,6 +154,8 @@ defmodule GrpcLb.Connection.BackendsTest do
     backends = context.backends |> Backends.update([@a]) |> opened(1)
     pid = subchannel(backends, "10.0.0.1:1")
     {:lost, backends} = break(backends, pid)
+    # Its calls are not those of the next one.
+    assert Backends.unlisted(backends, Backends.wanted(backends)) == ["10.0.0.1:1"]
     assert_receive {{:close, 1}, ^pid}, 10_000
     # It may drain before it closes. Its deadline is not waited for here.
     timer = backends.leaving.ones[pid].timer
@@ -167,7 +169,8 @@ defmodule GrpcLb.Connection.BackendsTest do
 
   describe "with all the time there is to drain," do
     setup context do
-      context = %{context | options: %{context.options | drain_timeout: :infinity}}
+      options = %{context.options | drain_timeout: :infinity, check_timeout: 3_600_000}
+      context = %{context | options: options}
 
       %{
         options: context.options,
@@ -185,7 +188,7 @@ defmodule GrpcLb.Connection.BackendsTest do
     # When the time is over that it has for what is not to wait for calls.
     defp too_long(backends, pid) do
       timer = backends.leaving.ones[pid].timer
-      check = backends.options.connect_timeout
+      check = backends.options.check_timeout
       assert :erlang.read_timer(timer) in (check - 30_000)..(check + Subchannel.close_ms())
       Backends.leaving_timeout(backends, pid, timer)
     end
@@ -381,6 +384,16 @@ defmodule GrpcLb.Connection.BackendsTest do
       {:expected, backends} = ended(backends, pid)
       backends = Backends.update(backends, [@a])
       assert {[60_000], _} = waits(backends, [&refused/1])
+    end
+
+    test "begin anew when it has been open for as long, also while it drained", context do
+      %{backends: backends} = context
+      {_waits, backends} = waits(backends, [&refused/1, &refused/1])
+      ago = System.convert_time_unit(240_000, :millisecond, :native)
+      backends = update_in(opened(backends, 1).entries["10.0.0.1:1"].since, &(&1 - ago))
+      since = backends.entries["10.0.0.1:1"].since
+      backends = backends |> Backends.update([]) |> Backends.update([@a])
+      assert %{state: :up, since: ^since} = backends.entries["10.0.0.1:1"]
     end
 
     test "end on demand, all of them", %{backends: backends} do

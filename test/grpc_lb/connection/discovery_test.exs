@@ -198,6 +198,16 @@ defmodule GrpcLb.Connection.DiscoveryTest do
     assert left(discovery) in 40_000..50_000
   end
 
+  test "nor does it where the first result has failed" do
+    opts = [min_resolve_interval: 50_000, backoff: [initial: @never, max: @never]]
+
+    for first <- [{:error, :no}, {:ok, %{addresses: [], ttl: 5, unknown: [%{}]}}] do
+      discovery = start(opts) |> Discovery.request() |> answer(first)
+      {:ok, discovery} = Discovery.completed(discovery, discovery.worker, resolution(1_000))
+      assert left(discovery) in 40_000..50_000
+    end
+  end
+
   test "what an answer leaves out is held for two TTLs, or as the option says" do
     options = &Options.new!("a.example", [transport: MyApp.Transport] ++ &1)
     now = System.monotonic_time(:millisecond)

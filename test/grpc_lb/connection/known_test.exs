@@ -161,6 +161,30 @@ defmodule GrpcLb.Connection.KnownTest do
     assert Known.complete(partly, {:error, :no}, 170, all, :keep) == {{:kept, :no}, partly}
   end
 
+  test "an answer that knows nothing of what is held does not put off its end" do
+    all = endpoints("a1 a6")
+    known = Known.merge(%Known{}, %{addresses: addresses("a1 a6"), ttl: 5}, nil, all)
+    known = Known.merge(known, %{addresses: addresses("a1"), ttl: 5}, 10, all)
+    partial = %{addresses: addresses("a1"), ttl: 5, unknown: [%{family: :inet6}]}
+    known = Known.merge(known, partial, 20, all)
+    assert {names(known), Known.due(known)} == {"a1 a6", 10}
+    known = Known.merge(known, %{addresses: addresses("a1"), ttl: 5}, 30, all)
+    assert {names(known), Known.due(known)} == {"a1 a6", 10}
+    # As long as it is healthy, or else it is what nothing is known of.
+    known = Known.merge(known, partial, 40, endpoints("a1"))
+    assert {names(known), Known.due(known)} == {"a1 a6", nil}
+  end
+
+  test "what is completed after a failure does not hold longer what was held before" do
+    all = endpoints("a1 b1")
+    known = Known.merge(%Known{}, %{addresses: addresses("a1 b1"), ttl: 5}, nil, all)
+    known = Known.merge(known, %{addresses: addresses("a1"), ttl: 5}, 10, all)
+    {{:kept, :no}, known} = Known.update(known, {:error, :no}, nil, all, :keep)
+    full = {:ok, %{addresses: addresses("a1"), ttl: 5}}
+    {:ok, known} = Known.complete(known, full, 20, all, :keep)
+    assert Known.due(known) == 10
+  end
+
   test "it is let go of when its time is over or its transport is not open" do
     known =
       %Known{} |> Known.merge(%{addresses: addresses("a1 b1 c1"), ttl: 5}, nil, MapSet.new())

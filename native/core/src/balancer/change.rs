@@ -437,8 +437,9 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             let member = self.writer.members.get_mut(key);
             member.outside = outside;
             if let Some(health) = &mut member.health {
-                // What ended while it was not used is no concern of the next sweep.
+                // What ended while it was not used is no concern of the next look.
                 health.seen = member.entry.load.ended();
+                member.entry.load.consecutive.forget_too_many();
             }
             let now = now.unwrap_or(member.healthy_since);
             self.update_standing(key, now);

@@ -8,7 +8,7 @@ use super::results::{ConfigureError, Configured};
 use super::writer::Writer;
 use crate::backend::Owners;
 use crate::config::Config;
-use crate::health::Health;
+use crate::health::{outlier_detection, Health};
 use crate::time::Time;
 
 impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Scope<'_, T, O> {
@@ -50,6 +50,13 @@ impl<T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'_, T, O> {
             (false, true) => self.writer.begin_detection(now),
             (true, false) => self.update_ejections(now, Writer::end_detection),
             _ => {}
+        }
+        let limits = |config: &Config| {
+            let detection = config.outlier_detection.as_deref();
+            detection.map(outlier_detection::Config::limits_in_a_row)
+        };
+        if limits(last) != limits(&self.writer.config) {
+            self.writer.forget_too_many();
         }
         let Writer {
             schedule, config, ..
@@ -96,19 +103,24 @@ impl<T: Clone + Eq + Hash, W> Writer<T, W> {
         }
     }
 
+    /// What was too many by other limits may not be by these.
+    fn forget_too_many(&mut self) {
+        let listed = self.members.iter().map(|(_, member)| &member.entry);
+        let removed = self.memory.iter_mut().map(|known| &known.entry);
+        for entry in listed.chain(removed) {
+            entry.load.consecutive.forget_too_many();
+        }
+    }
+
     /// A50: calls count from when outliers are first looked for.
     fn begin_detection(&mut self, now: Time) {
         for (_, member) in self.members.iter_mut() {
-            let load = &member.entry.load;
-            load.consecutive.forget_too_many();
-            let ended = load.ended();
+            let ended = member.entry.load.ended();
             let new = || Box::new(Health::new(ended));
             member.health.get_or_insert_with(new).seen = ended;
         }
         for known in self.memory.iter_mut() {
-            let load = &known.entry.load;
-            load.consecutive.forget_too_many();
-            let ended = load.ended();
+            let ended = known.entry.load.ended();
             if let Some(health) = &mut known.health {
                 health.seen = ended;
             }

@@ -76,7 +76,11 @@ impl Consecutive {
 
     /// How many there are, and no fewer than the limit where there were too many. That is known no more.
     pub(crate) fn look(&self, limits: InARow) -> InARow {
-        let too_many = self.too_many.swap(0, Ordering::Relaxed);
+        // Looked at first: of most backends there were not.
+        let too_many = match self.too_many.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.too_many.swap(0, Ordering::Relaxed),
+        };
         let count = |count: &AtomicU32, which: u8, limit: u32| {
             let least = if too_many & which != 0 { limit } else { 0 };
             count.load(Ordering::Relaxed).max(least)

@@ -158,6 +158,17 @@ fn what_was_too_many_before_detection_was_off_counts_no_more() {
 }
 
 #[test]
+fn what_was_too_many_by_another_limit_is_not_too_many() {
+    let fleet = Fleet::new(detecting(round_robin(), consecutive(2)), 4);
+    for outcome in [Outcome::Failure, Outcome::Failure, Outcome::Success] {
+        fleet.call_to(3, seconds(1), outcome);
+    }
+    fleet.detect(Some(consecutive(100)), seconds(1));
+    fleet.tick(seconds(1));
+    assert_eq!(fleet.info(3).times_ejected, 0);
+}
+
+#[test]
 fn who_already_fails_too_often_in_a_row_is_ejected_by_the_change() {
     let fleet = Fleet::new(detecting(round_robin(), consecutive(5)), 4);
     fleet.call(12, seconds(1), failures_of(3));
