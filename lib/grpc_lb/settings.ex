@@ -460,7 +460,7 @@ defmodule GrpcLb.Settings do
       :error
   """
   @spec locality_weights(term()) :: {:ok, %{String.t() => float()}} | :error
-  def locality_weights(%{} = weights) do
+  def locality_weights(weights) when is_map(weights) and not is_struct(weights) do
     Enum.reduce_while(weights, {:ok, %{}}, fn {locality, weight}, {:ok, read} ->
       with {:ok, name} <- locality_name(locality),
            true <- is_number(weight) and weight >= 0 and weight <= 0xFFFFFFFF do

@@ -237,7 +237,11 @@ defmodule GrpcLb.LayersTest do
             %{"a" => -1},
             %{"a" => "1"},
             %{"" => 1},
-            %{"a" => 0x100000000}
+            %{"a" => 0x100000000},
+            # Which can be enumerated, if they are whole.
+            1..3,
+            Map.put(1..3, :step, nil),
+            MapSet.new([{"a", 1}])
           ] do
         assert_raise ArgumentError, ~r/option :locality_weights must be a map/, fn ->
           GrpcLb.new(:random, [], locality_weights: bad)
