@@ -389,12 +389,14 @@ defmodule GrpcLb.TicketTest do
     end
 
     test "that are killed with calls in flight leave none" do
-      {:ok, lb} = GrpcLb.new(:least_request, Enum.to_list(1..5), max_requests: 1_000)
+      # Each has 6 calls in flight at most.
+      {:ok, lb} = GrpcLb.new(:least_request, Enum.to_list(1..5), max_requests: 1_200)
       test = self()
 
       pids =
         for _ <- 1..200 do
-          spawn(fn ->
+          # Linked, so that none goes on where the test fails.
+          spawn_link(fn ->
             for _ <- 1..5, do: {:ok, _value, _ticket} = GrpcLb.checkout(lb)
             send(test, :busy)
             call_forever(lb)
@@ -402,10 +404,11 @@ defmodule GrpcLb.TicketTest do
         end
 
       for _ <- pids, do: assert_receive(:busy, 10_000)
+      for pid <- pids, do: Process.unlink(pid)
       kill(pids)
       eventually(fn -> in_flight(lb) == Map.new(1..5, &{&1, 0}) end)
       # Nothing is left of the limit either.
-      tickets = for _ <- 1..1_000, do: elem(GrpcLb.checkout(lb), 2)
+      tickets = for _ <- 1..1_200, do: elem(GrpcLb.checkout(lb), 2)
       assert GrpcLb.checkout(lb) == {:error, :overloaded}
       for ticket <- tickets, do: :ok = GrpcLb.complete(ticket, :ok)
     end
