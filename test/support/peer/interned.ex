@@ -181,17 +181,15 @@ defmodule GrpcLb.Test.Peer.Interned do
 
   @doc "Lists so many values of 4 words, and says how many were interned."
   def list(count) do
-    values = for n <- 1..count, do: {:value, n, 0}
-    {:ok, lb} = GrpcLb.new(:round_robin, Enum.with_index(values, &{&2, &1}), values: :interned)
-    ^values = for _ <- values, do: elem(GrpcLb.pick(lb), 1)
-    %{slots: slots, values: copied} = Native.live_counts()
-    GrpcLb.close(lb)
-    %{interned: slots, copied: copied}
+    interned_of(for n <- 1..count, do: {:value, n, 0})
   end
 
   @doc "Lists small values beside one that takes more than an eighth of `total` words."
   def list_a_large_one(total) do
-    values = [{:value, 1}, List.to_tuple(Enum.to_list(1..div(total, 8))), {:value, 2}]
+    interned_of([{:value, 1}, List.to_tuple(Enum.to_list(1..div(total, 8))), {:value, 2}])
+  end
+
+  defp interned_of(values) do
     {:ok, lb} = GrpcLb.new(:round_robin, Enum.with_index(values, &{&2, &1}), values: :interned)
     ^values = for _ <- values, do: elem(GrpcLb.pick(lb), 1)
     %{slots: slots, values: copied} = Native.live_counts()
