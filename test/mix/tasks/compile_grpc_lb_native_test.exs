@@ -340,7 +340,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
       "HTTP/1.1 200 OK\r\ncontent-length: #{byte_size(packed)}\r\n\r\n" <> packed
     end
 
-    # Answers whatever it is asked, and closes.
+    # Answers whatever it is asked, and closes, until the test that listens ends.
     defp serve(response) do
       {:ok, listener} = :gen_tcp.listen(0, [:binary, active: false, ip: {127, 0, 0, 1}])
       {:ok, port} = :inet.port(listener)
@@ -349,11 +349,12 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
     end
 
     defp answer(listener, response) do
-      {:ok, socket} = :gen_tcp.accept(listener)
-      {:ok, _request} = :gen_tcp.recv(socket, 0)
-      :ok = :gen_tcp.send(socket, response)
-      :gen_tcp.close(socket)
-      answer(listener, response)
+      with {:ok, socket} <- :gen_tcp.accept(listener) do
+        {:ok, _request} = :gen_tcp.recv(socket, 0)
+        :ok = :gen_tcp.send(socket, response)
+        :gen_tcp.close(socket)
+        answer(listener, response)
+      end
     end
   end
 

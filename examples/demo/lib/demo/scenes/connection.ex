@@ -163,7 +163,8 @@ defmodule Demo.Scenes.Connection do
   # A transport that was opened is listed a moment later.
   defp await_ready(connection) do
     Pace.await(fn ->
-      Enum.all?(GrpcLb.info(connection.balancer).backends, &(&1.state == :ready))
+      ready = Enum.filter(GrpcLb.info(connection.balancer).backends, &(&1.state == :ready))
+      length(ready) == length(@names)
     end)
   end
 
