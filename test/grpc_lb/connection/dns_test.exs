@@ -21,12 +21,14 @@ defmodule GrpcLb.Connection.DnsTest do
     %{{"_grpc._tcp.test", :srv} => {ttl, records}, {"here.test", :a} => {ttl, [{127, 0, 0, 1}]}}
   end
 
-  defp srv(opts \\ []), do: [resolver: {Resolver.DNS, [srv: true] ++ opts}]
+  # As long as an answer may take on a busy machine.
+  defp by_dns(opts \\ []), do: [resolver: {Resolver.DNS, [timeout: 20_000] ++ opts}]
+  defp srv(opts \\ []), do: by_dns([srv: true] ++ opts)
 
   test "a name is resolved, and calls arrive", %{dns: dns, target: target} do
     server = Loopback.start()
     DnsServer.put(dns, %{{"one.test", :a} => {60, [{127, 0, 0, 1}]}})
-    handle = connect!(target <> "one.test:#{port(server)}")
+    handle = connect!(target <> "one.test:#{port(server)}", by_dns())
     await_ids(handle, [server])
     assert echo(handle, "by name") == {:ok, "by name"}
   end
@@ -89,14 +91,15 @@ defmodule GrpcLb.Connection.DnsTest do
   end
 
   test "a name that nobody knows makes connect fail", %{target: target} do
-    assert Connection.connect(target <> "none.test:1", opts()) ==
+    assert Connection.connect(target <> "none.test:1", opts(by_dns())) ==
              {:error, {:resolve, :nxdomain}}
   end
 
   test "a name that comes later is found by a supervised connection", context do
     %{dns: dns, target: target} = context
     server = Loopback.start()
-    {handle, _pid} = supervised!(target: target <> "late.test:#{port(server)}")
+    opts = [target: target <> "late.test:#{port(server)}"] ++ by_dns()
+    {handle, _pid} = supervised!(opts)
     eventually(fn -> length(DnsServer.questions(dns)) > 0 end)
     assert Connection.pick(handle) == {:error, :no_backends}
     DnsServer.put(dns, %{{"late.test", :a} => {60, [{127, 0, 0, 1}]}})

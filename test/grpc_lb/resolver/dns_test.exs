@@ -254,7 +254,7 @@ defmodule GrpcLb.Resolver.DNSTest do
       {ip, port} = DnsServer.address(named)
 
       target = "dns://#{:inet.ntoa(ip)}:#{port}/a.example"
-      result = DNS.resolve(target, nameservers: [DnsServer.address(other)])
+      result = resolve(target, nameservers: [DnsServer.address(other)])
 
       assert ips(result) == {[ip(1)], 30}
       assert DnsServer.questions(other) == []
@@ -266,7 +266,7 @@ defmodule GrpcLb.Resolver.DNSTest do
       for failure <- [:servfail, :refused] do
         fails = serve(%{{"a.example", :a} => failure, {"a.example", :aaaa} => failure})
         servers = Enum.map([fails, works], &DnsServer.address/1)
-        assert ips(DNS.resolve("a.example", nameservers: servers)) == {[ip(1)], 30}
+        assert ips(resolve("a.example", nameservers: servers)) == {[ip(1)], 30}
         assert DnsServer.questions(fails) != []
       end
     end
@@ -276,7 +276,7 @@ defmodule GrpcLb.Resolver.DNSTest do
       {ip, port} = DnsServer.address(server)
 
       for form <- [{ip, port}, {"127.0.0.1", port}, "127.0.0.1:#{port}"] do
-        assert ips(DNS.resolve("a.example", nameservers: [form])) == {[ip(1)], 30}
+        assert ips(resolve("a.example", nameservers: [form])) == {[ip(1)], 30}
       end
     end
   end
@@ -664,13 +664,15 @@ defmodule GrpcLb.Resolver.DNSTest do
     end
   end
 
+  defp ask(server, name, opts \\ []), do: resolve("dns:///" <> name, at(server, opts))
+
   # What is known in the end: on a busy machine an answer can be late.
-  defp ask(server, name, opts \\ []) do
+  defp resolve(target, opts) do
     asking =
       Task.async(fn ->
         Process.flag(:trap_exit, true)
         push = push_to(self())
-        first = DNS.resolve("dns:///" <> name, at(server, opts), push)
+        first = DNS.resolve(target, opts, push)
 
         receive do
           {:EXIT, _asking, :normal} -> first
@@ -686,7 +688,9 @@ defmodule GrpcLb.Resolver.DNSTest do
   # What is known at first.
   defp ask_once(server, name, opts), do: DNS.resolve("dns:///" <> name, at(server, opts))
 
-  defp at(server, opts), do: [{:nameservers, [DnsServer.address(server)]} | opts]
+  # With as much time as an answer may take on a busy machine.
+  defp at(server, opts),
+    do: [nameservers: [DnsServer.address(server)]] ++ Keyword.put_new(opts, :timeout, 30_000)
 
   # What was asked over UDP. A client that is kept waiting asks again, so that the same may come twice.
   defp asked(server) do
