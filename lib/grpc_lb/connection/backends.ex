@@ -164,26 +164,26 @@ defmodule GrpcLb.Connection.Backends do
   defp last_resort?(%{entries: entries}),
     do: not Enum.any?(entries, &match?({_key, %{state: :up, health: :healthy}}, &1))
 
-  @doc "The backends whose transport leaves the rotation, when these are wanted."
-  @spec unlisted(t(), [Rotation.wanted()]) :: [Plan.id()]
-  def unlisted(backends, wanted), do: Leaving.unlisted(backends.leaving, wanted)
+  @doc """
+  The backends whose transport leaves the rotation, when these are wanted. To be asked before they are listed:
+  what has ended well up to then was the calls of who leaves, and none of those of the next one.
+  """
+  @spec unlisted(t(), [Rotation.wanted()]) :: {[Plan.id()], t()}
+  def unlisted(backends, wanted) do
+    ids = Leaving.unlisted(backends.leaving, wanted)
 
-  @doc "What became of their calls."
-  @spec left(t(), [{Plan.id(), Native.drained() | nil}]) :: t()
-  def left(backends, []), do: backends
-
-  def left(backends, drained) do
-    left = for {id, _calls} <- drained, into: MapSet.new(), do: id
-
-    # What has ended well up to now was the calls of who has left.
     entries =
-      for {key, %{state: :up} = entry} <- backends.entries, Plan.id(key) in left, into: %{} do
+      for {key, %{state: :up} = entry} <- backends.entries, Plan.id(key) in ids, into: %{} do
         {key, %{entry | successes: successes(backends, entry)}}
       end
 
-    leaving = Leaving.left(backends.leaving, drained)
-    %{backends | entries: Map.merge(backends.entries, entries), leaving: leaving}
+    {ids, %{backends | entries: Map.merge(backends.entries, entries)}}
   end
+
+  @doc "What became of their calls."
+  @spec left(t(), [{Plan.id(), Native.drained() | nil}]) :: t()
+  def left(backends, drained),
+    do: %{backends | leaving: Leaving.left(backends.leaving, drained)}
 
   @doc "The calls of one of them have ended."
   @spec drained(t(), number :: pos_integer()) :: t()

@@ -338,10 +338,11 @@ defmodule GrpcLb.Connection.Server do
   defp reconcile(state) do
     began = System.monotonic_time()
     wanted = Backends.wanted(state.backends)
-    updated = Rotation.update(state.rotation, wanted, Backends.unlisted(state.backends, wanted))
+    {leaving, backends} = Backends.unlisted(state.backends, wanted)
+    updated = Rotation.update(state.rotation, wanted, leaving)
     ended = System.monotonic_time()
     duration = ended - began
-    state = %{state | pause_until: ended + 2 * duration}
+    state = %{state | backends: backends, pause_until: ended + 2 * duration}
 
     case updated do
       {:ok, changes, drained, rotation} ->

@@ -155,12 +155,12 @@ defmodule GrpcLb.Connection.BackendsTest do
     pid = subchannel(backends, "10.0.0.1:1")
     {:lost, backends} = break(backends, pid)
     # Its calls are not those of the next one.
-    assert Backends.unlisted(backends, Backends.wanted(backends)) == ["10.0.0.1:1"]
+    assert {["10.0.0.1:1"], _} = Backends.unlisted(backends, Backends.wanted(backends))
     assert_receive {{:close, 1}, ^pid}, 10_000
     # It may drain before it closes. Its deadline is not waited for here.
     timer = backends.leaving.ones[pid].timer
     drain = backends.options.drain_timeout
-    assert :erlang.read_timer(timer) in drain..(drain + Subchannel.close_ms())
+    assert :erlang.read_timer(timer) in (drain - 30_000)..(drain + Subchannel.close_ms())
     backends = Backends.leaving_timeout(backends, pid, timer)
     assert [%{state: :opening}, %{state: :closing}] = describe(backends)
     assert {:expected, backends} = ended(backends, pid)
@@ -307,8 +307,7 @@ defmodule GrpcLb.Connection.BackendsTest do
 
     test "are not short again for what one has served that the next one follows", context do
       id = "10.0.0.1:1"
-      backends = opened(context.backends, 1)
-      {:ok, _} = GrpcLb.reconcile(backends.balancer, [{id, :first}])
+      backends = listed_first(context.backends, id)
 
       [before, after_it] =
         for _ <- 1..2 do
@@ -316,10 +315,7 @@ defmodule GrpcLb.Connection.BackendsTest do
           ticket
         end
 
-      pid = subchannel(backends, id)
-      GrpcLb.Transport.draining(pid)
-      assert_receive {:backend_draining, ^id, ^pid, :asked}, 10_000
-      {:lost, backends} = backends |> Backends.draining(id, pid, :asked) |> replaced(id)
+      backends = left_by_first(backends, id)
 
       # The next one is up, and listed somewhat later.
       followed = fn backends ->
@@ -339,10 +335,40 @@ defmodule GrpcLb.Connection.BackendsTest do
       assert {[60_000, 0], _} = waits(backends, [&lost(&1, followed), &lost(&1, served)])
     end
 
-    defp listed_next(backends, id) do
+    test "are short again for what one has served before it is known what became of the calls of another",
+         context do
+      id = "10.0.0.1:1"
+      backends = context.backends |> listed_first(id) |> left_by_first(id)
+
+      served = fn backends ->
+        listed_next(backends, id, fn ->
+          :served = GrpcLb.run(backends.balancer, fn :next -> :served end)
+        end)
+      end
+
+      assert {[0], _} = waits(backends, [&lost(&1, served)])
+    end
+
+    defp listed_first(backends, id) do
+      backends = opened(backends, 1)
+      {:ok, _} = GrpcLb.reconcile(backends.balancer, [{id, :first}])
+      backends
+    end
+
+    defp left_by_first(backends, id) do
+      pid = subchannel(backends, id)
+      GrpcLb.Transport.draining(pid)
+      assert_receive {:backend_draining, ^id, ^pid, :asked}, 10_000
+      {:lost, backends} = backends |> Backends.draining(id, pid, :asked) |> replaced(id)
+      backends
+    end
+
+    defp listed_next(backends, id, meanwhile \\ fn -> :nothing end) do
+      {leaving, backends} = Backends.unlisted(backends, Backends.wanted(backends))
       next = [{id, :next, %{}}]
-      {:ok, _, [drained]} = GrpcLb.Native.reconcile_draining(backends.balancer, next, [id])
-      Backends.left(backends, [{id, drained}])
+      {:ok, _, drained} = GrpcLb.Native.reconcile_draining(backends.balancer, next, leaving)
+      meanwhile.()
+      Backends.left(backends, Enum.zip(leaving, drained))
     end
 
     test "are short again after one that was up for as long as the wait", %{backends: backends} do
