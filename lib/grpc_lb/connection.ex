@@ -309,7 +309,7 @@ defmodule GrpcLb.Connection do
   end
 
   @doc """
-  Waits until a pick can succeed, at most `timeout` milliseconds.
+  Waits until a pick can succeed and `state/1` says `:ready`, at most `timeout` milliseconds.
 
     * `:ok`
     * `{:error, :timeout}`
@@ -332,7 +332,8 @@ defmodule GrpcLb.Connection do
          false <- closed_by_somebody?(holder, tree) do
       ready = fn ->
         ready? = Enum.any?(GrpcLb.info(held.balancer).backends, &(&1.state in [:ready, :ejected]))
-        if ready?, do: :ok, else: :wait
+        # The server says so a moment after it has changed the list.
+        if ready? and States.get(held.states) == :ready, do: :ok, else: :wait
       end
 
       with {:error, :not_running} <- Waiters.await(held.waiters, 1, timeout, ready),

@@ -401,6 +401,30 @@ defmodule GrpcLb.ConnectionTest do
       assert Process.info(self(), :messages) == {:messages, []}
     end
 
+    test "is over when the state is ready, which it is a moment after a pick succeeds" do
+      test = self()
+      name = make_ref()
+
+      hold = fn _event, _measurements, metadata, _config ->
+        if metadata.name == name do
+          send(test, {:listed, self()})
+          receive(do: (:go_on -> :ok))
+        end
+      end
+
+      event = [:grpc_lb, :connection, :reconciled]
+      :ok = apply(:telemetry, :attach, [{__MODULE__, name}, event, hold, nil])
+      on_exit(fn -> apply(:telemetry, :detach, [{__MODULE__, name}]) end)
+      {handle, _pid} = supervised!(name: name, target: static([Loopback.start()]))
+      assert_receive {:listed, server}
+      assert {:ok, _value} = Connection.pick(handle)
+      assert Connection.state(handle) == :connecting
+      assert Connection.await_ready(handle, 0) == {:error, :timeout}
+      send(server, :go_on)
+      assert Connection.await_ready(handle) == :ok
+      assert Connection.state(handle) == :ready
+    end
+
     test "wakes all who wait" do
       server = Loopback.start(:refuse)
       {handle, pid} = supervised!(target: static([server]))
