@@ -35,7 +35,8 @@ defmodule GrpcLb.Test.Connections do
 
   def connect!(target, opts) do
     {:ok, handle} = Connection.connect(target, opts(opts))
-    on_exit(fn -> Connection.disconnect(handle) end)
+    # By its name: another has that where the holder was killed, and would dial for ever.
+    on_exit(fn -> Connection.disconnect(handle.name) end)
     handle
   end
 
@@ -50,6 +51,12 @@ defmodule GrpcLb.Test.Connections do
     opts = Keyword.put_new_lazy(opts(opts), :name, &make_ref/0)
     pid = start_supervised!({Connection, opts})
     {Connection.handle!(opts[:name]), pid}
+  end
+
+  @doc "Has the test told of the states of a connection from when it is ready on, which it is or will be."
+  def subscribe_ready!(%{name: name} = handle) do
+    with {:ok, :connecting} <- Connection.subscribe(handle),
+         do: assert_receive({:grpc_lb_connection, ^name, :ready}, 10_000)
   end
 
   @doc "The holder of a connection."

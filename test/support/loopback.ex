@@ -7,10 +7,12 @@ defmodule GrpcLb.Test.Loopback do
     * `:stall` - accepts, reads, and says nothing
     * `:refuse` - nobody listens; the port stays reserved
 
-  It may change its ways while it runs. The port is its own until it ends.
+  It may change its ways while it runs. The port is its own until it ends, and for a while after that.
   """
 
   use GenServer
+
+  @linger_ms 5_000
 
   @type kind :: :echo | :hang_up | :stall | :refuse
 
@@ -69,13 +71,7 @@ defmodule GrpcLb.Test.Loopback do
     {:reply, client, %{state | clients: clients, accepted: state.accepted + 1}}
   end
 
-  def handle_call({:become, :refuse}, _from, %{kind: kind} = state) when kind != :refuse do
-    # Bound before the old one is closed, so that nobody else gets the port.
-    socket = bound(state.sockaddr)
-    :socket.close(state.socket)
-    end_clients(state)
-    {:reply, :ok, %{state | kind: :refuse, socket: socket}}
-  end
+  def handle_call({:become, :refuse}, _from, state), do: {:reply, :ok, refuse(state)}
 
   def handle_call({:become, kind}, _from, state) do
     if kind == :hang_up, do: end_clients(state)
@@ -91,8 +87,24 @@ defmodule GrpcLb.Test.Loopback do
 
   @impl true
   def terminate(_reason, state) do
+    if state.sockaddr.family == :local do
+      end_clients(state)
+      File.rm(state.sockaddr.path)
+    else
+      # Whoever is connected to it may dial again before it ends, too, and is not to reach another's server.
+      refuse(state)
+      Process.sleep(@linger_ms)
+    end
+  end
+
+  defp refuse(%{kind: :refuse} = state), do: state
+
+  defp refuse(state) do
+    # Bound before the old one is closed, so that nobody else gets the port.
+    socket = bound(state.sockaddr)
+    :socket.close(state.socket)
     end_clients(state)
-    if state.sockaddr.family == :local, do: File.rm(state.sockaddr.path)
+    %{state | kind: :refuse, socket: socket}
   end
 
   # A socket ends with the process that owns it.
