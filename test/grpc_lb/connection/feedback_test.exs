@@ -112,8 +112,8 @@ defmodule GrpcLb.Connection.FeedbackTest do
       handle = connect!([server])
       Loopback.become(server, :stall)
 
-      callers = for _ <- 1..20, do: spawn(fn -> echo(handle) end)
-
+      call = &TcpTransport.call(&1, "hello", :infinity)
+      callers = for _ <- 1..20, do: spawn(fn -> Connection.run(handle, call) end)
       eventually(fn -> counts(handle, server) == {0, 0, 20} end)
       kill(callers)
       eventually(fn -> counts(handle, server) == {0, 0, 0} end)
@@ -209,7 +209,9 @@ defmodule GrpcLb.Connection.FeedbackTest do
       handle = connect!(servers, policy: :least_request, check_interval: :infinity)
       await_ids(handle, servers)
       Loopback.become(stalled, :stall)
-      callers = for _ <- 1..40, do: spawn(fn -> echo(handle) end)
+      # None gives up before the test is over.
+      call = &TcpTransport.call(&1, "hello", :infinity)
+      callers = for _ <- 1..40, do: spawn(fn -> Connection.run(handle, call) end)
       # All that went to the well one have ended.
       eventually(fn ->
         {answered, 0, _} = counts(handle, well)
