@@ -74,11 +74,20 @@ defmodule GrpcLb.Connection.WaitingTest do
       end
 
       test "waits for connect_timeout at most" do
-        names = ScriptedResolver.start(fn -> Process.sleep(:infinity) end)
+        test = self()
+
+        # The server does not hear that this has taken too long, which would end the wait.
+        hang = fn ->
+          [server | _] = Process.get(:"$ancestors")
+          :ok = :sys.suspend(server)
+          send(test, :hangs)
+          Process.sleep(:infinity)
+        end
+
+        names = ScriptedResolver.start(hang)
         opts = [target: names, resolver: ScriptedResolver, connect_timeout: 500]
         {handle, _pid} = supervised!(opts)
-        # It does not hear that the resolver has taken too long, which would end the wait.
-        :sys.suspend(server(handle))
+        assert_receive :hangs
         assert unquote(call).(handle, []) == {:error, :no_backends}
         assert Connection.state(handle) == :connecting
       end
@@ -167,24 +176,29 @@ defmodule GrpcLb.Connection.WaitingTest do
     {handle, opening} = connecting()
     test = self()
     n = 100
+    at_rest = [status: :waiting, message_queue_len: 0]
 
-    for i <- 1..n do
-      spawn_link(fn ->
-        Connection.run(handle, fn _value -> send(test, {:served, i}) end)
-      end)
-
-      waiting(handle, i)
-    end
-
-    let_open(opening)
-
-    served =
-      for _ <- 1..n do
-        assert_receive {:served, i}
-        i
+    callers =
+      for i <- 1..n do
+        pid = spawn_link(fn -> Connection.run(handle, fn _ -> send(test, {:served, i}) end) end)
+        waiting(handle, i)
+        # It has tried as it came.
+        eventually(fn -> Process.info(pid, [:status, :message_queue_len]) == at_rest end)
+        pid
       end
 
-    assert served == Enum.to_list(1..n)
+    for pid <- callers, do: :erlang.trace(pid, true, [:receive, :strict_monotonic_timestamp])
+    let_open(opening)
+    for i <- 1..n, do: assert_receive({:served, ^i})
+
+    # The turn of each, with which it is served. It may run on while the next one has its own.
+    turns =
+      for pid <- callers do
+        assert_receive {:trace_ts, ^pid, :receive, {_ref, :try}, turn}
+        turn
+      end
+
+    assert turns == Enum.sort(turns)
   end
 
   test "a wait goes on when the server is started again" do
