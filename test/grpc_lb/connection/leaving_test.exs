@@ -90,7 +90,7 @@ defmodule GrpcLb.Connection.LeavingTest do
       assert %{backends: [%{successes: 3, failures: 0, in_flight: 0}]} =
                GrpcLb.info(handle.balancer)
 
-      assert states(handle) == [:up]
+      await_states(handle, [:up])
     end
   end
 
@@ -239,7 +239,7 @@ defmodule GrpcLb.Connection.LeavingTest do
       assert GracefulServer.connections(one) == {1, 1}
       for call <- calls, do: assert(go_on(call) == {:ok, 1})
       await_connections(one, {1, 0})
-      assert states(handle) == [:up]
+      await_states(handle, [:up])
     end
 
     test "it is at once where all of its calls have ended" do
@@ -261,20 +261,18 @@ defmodule GrpcLb.Connection.LeavingTest do
 
       resolve_to(handle, names, [other])
       GracefulServer.go_away(one)
-      # The line is read before the subchannel is asked for anything else.
-      eventually(fn -> Connection.info(handle) && refused?(handle) end)
+      eventually(fn -> refused?(handle) end)
       resolve_to(handle, names, servers)
       assert GracefulServer.connections(one) == {2, 2}
       for call <- calls, do: assert(go_on(call) == {:ok, 1})
       await_connections(one, {2, 1})
     end
 
-    # Whether one drains that has said that it takes no more calls.
+    # Whether one drains that has said that it takes no more calls, and has told so.
     defp refused?(handle) do
-      Enum.any?(
-        Connection.Subchannel.all(handle.balancer),
-        &match?({_pid, _key, _address, {:draining, _value, _owner}}, &1)
-      )
+      Enum.any?(Connection.Subchannel.all(handle.balancer), fn {pid, _key, _address, state} ->
+        match?({:draining, _value, _owner}, state) and :sys.get_state(pid).draining?
+      end)
     end
   end
 
@@ -289,14 +287,15 @@ defmodule GrpcLb.Connection.LeavingTest do
   end
 
   test "close/2 is told how much of drain_timeout is left" do
-    names = ScriptedResolver.start([address(1), address(2)])
-    opts = [resolver: ScriptedResolver, transport: {Closing, self()}, policy: :pick_first]
-    handle = connect!(names, opts ++ [drain_timeout: 60_000])
+    names = ScriptedResolver.start([address(1)])
+    opts = [resolver: ScriptedResolver, transport: {Closing, self()}, drain_timeout: 60_000]
+    handle = connect!(names, opts)
     assert Connection.run(handle, &elem(&1, 0)) == 1
     ScriptedResolver.set(names, [address(2)])
     Connection.resolve_now(handle)
     assert_receive {:closed, 1, left}, 10_000
     assert left in 1..60_000
+    eventually(fn -> Connection.pick(handle) == {:ok, {2, self()}} end)
     Connection.disconnect(handle)
     assert_receive {:closed, 2, 0}, 10_000
   end

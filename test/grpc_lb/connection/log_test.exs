@@ -97,7 +97,7 @@ defmodule GrpcLb.Connection.LogTest do
     first = ScriptedTransport.let_open(@id)
     :ok = Connection.await_ready(handle)
     Connection.run(handle, fn _value -> :ok end)
-    {:ok, _} = Connection.subscribe(handle)
+    subscribe_ready!(handle)
     send(first, {:EXIT, spawn(fn -> :ok end), :hung_up})
     ScriptedTransport.let_close(@id)
     name = handle.name
@@ -109,15 +109,17 @@ defmodule GrpcLb.Connection.LogTest do
   end
 
   test "a check that fails is told, also where the connection is opened again at once" do
-    [server, other] = for _ <- 1..2, do: Loopback.start()
-    id = Loopback.id(server)
-    handle = connect!([server, other], check_interval: 10, connect_timeout: 1_000)
-    await_ids(handle, [server, other])
-    for _ <- 1..2, do: echo(handle)
-    Loopback.become(server, :stall)
-    assert {:warning, %{backend: ^id, reason: {:check, :timeout}}, _text} = logged(handle.name)
-    Loopback.become(server, :echo)
-    assert {:notice, %{backend: ^id}, _text} = logged(handle.name)
+    opts = [transport: {ScriptedTransport, self()}, check_interval: 1]
+    {handle, _pid} = supervised!([target: "ipv4:#{@id}"] ++ opts)
+    ScriptedTransport.let_open(@id)
+    :ok = Connection.await_ready(handle)
+    # It has worked.
+    Connection.run(handle, fn _value -> :ok end)
+    ScriptedTransport.answer(ScriptedTransport.checking(@id), fn -> {:error, :timeout} end)
+    opening = ScriptedTransport.opening(@id)
+    assert {:warning, %{backend: @id, reason: {:check, :timeout}}, _text} = logged(handle.name)
+    ScriptedTransport.answer(opening, fn -> {:ok, @id} end)
+    assert {:notice, %{backend: @id}, _text} = logged(handle.name)
   end
 
   test "a resolution: one warning, one notice" do
@@ -179,8 +181,10 @@ defmodule GrpcLb.Connection.LogTest do
         [metadata: [:backend], format: "$level $metadata$message\n"],
         fn ->
           server = Loopback.start(:refuse)
-          supervised!(target: static([server]), name: :captured)
+          {handle, _pid} = supervised!(target: static([server]), name: :captured)
           logged(:captured)
+          # It answers when all handlers have seen it, and not only that of the test.
+          Connection.info(handle)
         end
       )
 

@@ -78,9 +78,10 @@ defmodule GrpcLb.Connection.ServerTest do
       {:ok, pid} = Connection.start_link(opts)
       Process.unlink(pid)
       :ok = Connection.await_ready(pid)
+      monitor = Process.monitor(pid)
       GrpcLb.close(Connection.handle!(pid).balancer)
       assert ask.(:closed_by_somebody) == answer
-      refute Process.alive?(pid)
+      assert_receive {:DOWN, ^monitor, :process, ^pid, _reason}, 10_000
     end
   end
 

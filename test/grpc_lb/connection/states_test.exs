@@ -119,11 +119,15 @@ defmodule GrpcLb.Connection.StatesTest do
   test "what fails again and again is told once" do
     {handle, _pid} = supervised!(target: "ipv4:#{@id}", transport: {ScriptedTransport, self()})
     assert Connection.subscribe(handle) == {:ok, :connecting}
+    name = handle.name
+    ScriptedTransport.let_fail(@id)
+    # What comes together is told as one.
+    assert_receive {:grpc_lb_connection, ^name, :transient_failure}
     for _ <- 1..5, do: ScriptedTransport.let_fail(@id)
     ScriptedTransport.let_open(@id)
-    name = handle.name
-    assert_receive {:grpc_lb_connection, ^name, :ready}
-    assert flush() == [{:grpc_lb_connection, name, :transient_failure}]
+    assert_receive {:grpc_lb_connection, ^name, _state} = told
+    assert told == {:grpc_lb_connection, name, :ready}
+    assert flush() == []
   end
 
   defp flush do
@@ -138,7 +142,7 @@ defmodule GrpcLb.Connection.StatesTest do
     server = Loopback.start()
     {handle, _pid} = supervised!(target: static([server]))
     name = handle.name
-    :ok = Connection.await_ready(handle)
+    subscribe_ready!(handle)
     assert Connection.subscribe(handle) == {:ok, :ready}
     assert Connection.subscribe(name) == {:ok, :ready}
     assert map_size(subscribers(handle)) == 1

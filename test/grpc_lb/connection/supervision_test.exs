@@ -73,10 +73,11 @@ defmodule GrpcLb.Connection.SupervisionTest do
 
     test "one starts at once while its resolver hangs, and while its server does" do
       names = ScriptedResolver.start(fn -> Process.sleep(:infinity) end)
-      %{handle: handle} = start(target: names, resolver: ScriptedResolver)
+      opts = [target: names, resolver: ScriptedResolver, connect_timeout: 500]
+      %{handle: handle} = start(opts)
       assert Connection.pick(handle) == {:error, :no_backends}
       assert Connection.info(handle)
-      %{handle: handle} = start(target: static([Loopback.start(:stall)]))
+      %{handle: handle} = start(target: static([Loopback.start(:stall)]), connect_timeout: 500)
       assert Connection.pick(handle) == {:error, :no_backends}
       assert Connection.info(handle)
     end
@@ -132,9 +133,8 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Connection.await_ready(handle) == :ok
       assert Connection.disconnect(handle) == :ok
       await_clients([server], 0)
-      # Asked after it has seen its child's end.
-      refute Enum.any?(Supervisor.which_children(supervisor), fn {_, pid, _, _} -> is_pid(pid) end)
-
+      # Once that has seen its child's end.
+      eventually(fn -> child(supervisor) == :undefined end)
       assert Connection.handle(handle.name) == {:error, :not_found}
     end
   end
@@ -340,7 +340,7 @@ defmodule GrpcLb.Connection.SupervisionTest do
       assert Connection.pick(handle) == {:error, :closed}
       await_clients([server], 0)
       # In order, to a supervisor.
-      assert child(supervisor) == :undefined
+      eventually(fn -> child(supervisor) == :undefined end)
       assert Connection.handle(handle.name) == {:error, :not_found}
     end
   end

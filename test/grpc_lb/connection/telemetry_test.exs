@@ -2,6 +2,7 @@ defmodule GrpcLb.Connection.TelemetryTest do
   use ExUnit.Case, async: true
 
   import GrpcLb.Test.Connections
+  import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers, only: [kill: 1]
 
   alias GrpcLb.{Connection, Telemetry, Transport}
@@ -184,8 +185,9 @@ defmodule GrpcLb.Connection.TelemetryTest do
              await_event(name, [:connection, :connect_error])
 
     # It has none to pick now.
-    assert {_, _} = await_event(name, [:connection, :lost])
-    received()
+    eventually(fn -> not Connection.info(handle).ready end)
+    told = for {event, _measurements, %{name: ^name}} <- received(), do: event
+    assert [:grpc_lb, :connection, :lost] in told
     Loopback.become(server, :echo)
     assert {_, _} = await_event(name, [:connection, :connected])
   end
