@@ -504,7 +504,7 @@ defmodule GrpcLb.ElixirGrpcTest do
         end
 
         shrink = fn -> {:ok, ^state} = RoundRobin.update(state, Enum.take(all, 2)) end
-        seen = 30 |> picking_during(pick, shrink, 200) |> List.flatten() |> Enum.uniq()
+        seen = seen_during(30, pick, shrink, 200)
 
         assert Enum.sort(for {:before, channel} <- seen, do: channel) == Enum.sort(all)
         assert Enum.sort(for {:after, c} <- seen, do: c) == Enum.sort(Enum.take(all, 2))

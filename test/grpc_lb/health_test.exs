@@ -127,9 +127,7 @@ defmodule GrpcLb.HealthTest do
       {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b, :c])
       drain = fn -> GrpcLb.set_state(lb, :b, :draining) end
 
-      for seen <- picking_during(8, fn -> GrpcLb.pick(lb) end, drain) do
-        refute {:after, {:ok, :b}} in seen
-      end
+      refute {:after, {:ok, :b}} in seen_during(8, fn -> GrpcLb.pick(lb) end, drain)
     end
   end
 

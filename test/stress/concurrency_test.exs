@@ -63,7 +63,7 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
         assert {:ok, %{removed: 6, kept: 2}} = GrpcLb.reconcile(lb, Enum.take(all, 2))
       end
 
-      seen = 30 |> picking_during(pick, shrink, 200) |> List.flatten() |> MapSet.new()
+      seen = seen_during(30, pick, shrink, 200)
       assert for({:before, id} <- seen, uniq: true, do: id) |> Enum.sort() == Enum.to_list(1..8)
       assert for({:after, id} <- seen, uniq: true, do: id) |> Enum.sort() == [1, 2]
     end
@@ -113,7 +113,7 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
           assert {:ok, %{removed: 6, kept: 2}} = GrpcLb.reconcile(lb, Enum.map(1..2, &layered/1))
         end
 
-        seen = 30 |> picking_during(pick, shrink, 200) |> List.flatten() |> MapSet.new()
+        seen = seen_during(30, pick, shrink, 200)
         # The one of priority 0 serves, and with a subset, too, each priority has its own.
         assert for({:after, id} <- seen, uniq: true, do: id) == [2]
       end
@@ -356,10 +356,9 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
         {:ok, lb} = GrpcLb.new(:random, [:a])
         change = fn -> GrpcLb.configure(lb, panic_threshold: Enum.random(0..100)) end
 
-        for seen <- picking_during(8, change, fn -> GrpcLb.close(lb) end) do
-          assert List.last(seen) == {:after, {:error, :closed}}
-          refute Enum.any?(seen, &match?({:after, {:ok, _outcome}}, &1))
-        end
+        seen = seen_during(8, change, fn -> GrpcLb.close(lb) end)
+        assert {:after, {:error, :closed}} in seen
+        refute Enum.any?(seen, &match?({:after, {:ok, _outcome}}, &1))
       end
     end
   end
@@ -407,7 +406,7 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
       end
     end
 
-    seen = 8 |> picking_during(pick, churn) |> List.flatten()
+    seen = seen_during(8, pick, churn)
     assert {:before, :comes} in seen
     refute {:after, :comes} in seen
     assert [%{id: :stays}] = GrpcLb.info(lb).backends
@@ -427,7 +426,13 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
       end)
     end
 
-    picking_during(8, fn -> {:ok, _} = GrpcLb.pick(lb) end, deaths)
+    pick = fn -> with {:ok, _value} <- GrpcLb.pick(lb), do: :picked end
+
+    assert MapSet.subset?(
+             seen_during(8, pick, deaths),
+             MapSet.new(before: :picked, after: :picked)
+           )
+
     assert [%{id: :stays}] = GrpcLb.info(lb).backends
   end
 
@@ -458,7 +463,7 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
       end
     end
 
-    seen = 8 |> picking_during(pick, deaths) |> List.flatten()
+    seen = seen_during(8, pick, deaths)
     assert {:before, :owned} in seen
     refute {:after, :owned} in seen
   end

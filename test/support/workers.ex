@@ -27,15 +27,29 @@ defmodule GrpcLb.Test.Workers do
   phase is `:after` for a call that began after `change` had returned, and `:before` otherwise.
   """
   def picking_during(n, pick, change, after_change \\ 100) do
+    for seen <- seen_by_each(n, pick, change, after_change, []), do: Enum.reverse(seen)
+  end
+
+  @doc """
+  As `picking_during/4`. Returns the set of all that they saw: where results take turns, what they saw in
+  order is as long as the machine has `change` wait.
+  """
+  def seen_during(n, pick, change, after_change \\ 100) do
+    n
+    |> seen_by_each(pick, change, after_change, MapSet.new())
+    |> Enum.reduce(&MapSet.union/2)
+  end
+
+  defp seen_by_each(n, pick, change, after_change, none) do
     changed = :atomics.new(1, [])
     test = self()
 
     tasks =
       for _ <- 1..n do
         Task.async(fn ->
-          first = {:before, pick.()}
+          first = see({:before, pick.()}, none)
           send(test, {:picking, self()})
-          pick_until(changed, pick, after_change, [first])
+          pick_until(changed, pick, after_change, first)
         end)
       end
 
@@ -51,7 +65,7 @@ defmodule GrpcLb.Test.Workers do
     Task.await_many(tasks, :timer.minutes(1))
   end
 
-  defp pick_until(_changed, _pick, 0, seen), do: Enum.reverse(seen)
+  defp pick_until(_changed, _pick, 0, seen), do: seen
 
   defp pick_until(changed, pick, left, seen) do
     case :atomics.get(changed, 1) do
@@ -60,6 +74,7 @@ defmodule GrpcLb.Test.Workers do
     end
   end
 
+  defp see(one, %MapSet{} = seen), do: MapSet.put(seen, one)
   defp see(same, [same | _] = seen), do: seen
   defp see(other, seen), do: [other | seen]
 
