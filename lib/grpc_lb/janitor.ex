@@ -85,6 +85,12 @@ defmodule GrpcLb.Janitor do
     if pid in state.supervisors, do: {:noreply, orphaned(pid, state)}, else: ended(pid, state)
   end
 
+  # Where there is much to run it may begin late.
+  def handle_info({:cleaning_up, pid}, state) do
+    Process.send_after(self(), {:too_long, pid}, @clean_up_ms)
+    {:noreply, state}
+  end
+
   def handle_info({:too_long, pid}, state) do
     if is_map_key(state.watched, pid), do: Process.exit(pid, :kill)
     {:noreply, state}
@@ -119,9 +125,14 @@ defmodule GrpcLb.Janitor do
   end
 
   defp clean_up(%{clean_up: {module, function, arguments}} = watched, state) do
-    cleaning = fn -> Callback.call(module, function, Secret.reveal(arguments)) end
-    {pid, _monitor} = spawn_monitor(cleaning)
-    Process.send_after(self(), {:too_long, pid}, @clean_up_ms)
+    janitor = self()
+
+    {pid, _monitor} =
+      spawn_monitor(fn ->
+        send(janitor, {:cleaning_up, self()})
+        Callback.call(module, function, Secret.reveal(arguments))
+      end)
+
     put_in(state.watched[pid], %{watched | clean_up: nil, supervisor: nil})
   end
 

@@ -5,6 +5,7 @@ defmodule GrpcLb.JanitorTest do
   import GrpcLb.Test.Workers, only: [kill: 1]
 
   alias GrpcLb.Janitor
+  alias GrpcLb.Test.Peer
 
   # A process that is watched, and does what it is told.
   defp watched(group) do
@@ -39,45 +40,45 @@ defmodule GrpcLb.JanitorTest do
     result
   end
 
-  def clean_up(test, what) do
+  def clean_up(test, what), do: send(test, {:clean, what})
+
+  def hold_up(test, what) do
     send(test, {:cleaning, what, self()})
 
     receive do
-      :go_on -> send(test, {:clean, what})
+      :go_on -> :ok
     end
   end
 
-  defp clean_up_with(pid, what) do
-    mfa = {__MODULE__, :clean_up, [self(), what]}
+  defp clean_up_with(pid, function, what) do
+    mfa = {__MODULE__, function, [self(), what]}
     tell(pid, fn -> Janitor.clean_up_with(mfa) end)
   end
 
   test "cleans up after a process that was killed, with what it said last" do
     pid = watched(make_ref())
-    clean_up_with(pid, :first)
-    clean_up_with(pid, :second)
+    clean_up_with(pid, :clean_up, :first)
+    clean_up_with(pid, :clean_up, :second)
     Process.unlink(pid)
     kill([pid])
-    assert_receive {:cleaning, :second, cleaner}, 10_000
-    refute_received {:cleaning, :first, _cleaner}
-    send(cleaner, :go_on)
     assert Janitor.await(pid) == :ok
     assert_received {:clean, :second}
+    refute_received {:clean, :first}
   end
 
   test "does nothing after a process that has cleaned up" do
     pid = watched(make_ref())
-    clean_up_with(pid, :first)
+    clean_up_with(pid, :clean_up, :first)
     tell(pid, fn -> Janitor.clean_up_with(nil) end)
     send(pid, :end)
     assert Janitor.await(pid) == :ok
-    refute_received {:cleaning, _what, _cleaner}
+    refute_received {:clean, _what}
   end
 
   test "waits for a process, and for a group as it is now" do
     group = make_ref()
     [one, other] = for _ <- 1..2, do: watched(group)
-    clean_up_with(other, :other)
+    clean_up_with(other, :hold_up, :other)
     await = &Task.async(fn -> Janitor.await(&1) end)
     [for_one, for_all] = tasks = [await.(one), await.(group)]
 
@@ -116,7 +117,7 @@ defmodule GrpcLb.JanitorTest do
 
   test "ends what cleans up for too long, and passes over what fails" do
     pid = watched(make_ref())
-    clean_up_with(pid, :for_ever)
+    clean_up_with(pid, :hold_up, :for_ever)
     Process.unlink(pid)
     kill([pid])
     assert_receive {:cleaning, :for_ever, cleaner}, 10_000
@@ -128,6 +129,11 @@ defmodule GrpcLb.JanitorTest do
     Process.unlink(pid)
     kill([pid])
     assert Janitor.await(pid) == :ok
+  end
+
+  test "gives what cleans up its time, however late it begins" do
+    peer = Peer.start([~c"+S", ~c"1:1"])
+    assert Peer.run(peer, Peer.Cleaning, :after_a_wait_of, [1_500])
   end
 
   test "passes over what it does not know" do
