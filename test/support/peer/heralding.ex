@@ -87,42 +87,42 @@ defmodule GrpcLb.Test.Peer.Heralding do
     :ok
   end
 
-  @doc "Has a handler hang. Says of whom is logged meanwhile, and what is logged of the handler."
+  @doc "Has a handler hang. Says of whom is logged until it is ended, and what is logged of that."
   def hang do
     Application.put_env(:grpc_lb, :log, hung: :error)
     :logger.remove_handler(:default)
     GrpcLb.Test.Telemetry.install()
     GrpcLb.Test.Telemetry.attach_all()
     GrpcLb.Test.Logs.attach()
-    stuck("first")
+    stuck("first", self())
     refuse("first")
-    first = logged()
+    receive do: (:stuck -> :ok)
     kept = for name <- ["second", "third"], do: refuse(name)
-    meanwhile = [logged(), logged()]
-
-    text =
-      receive do
-        {:log, %{level: :error, msg: {:string, text}, meta: %{domain: [:grpc_lb]}}} -> text
-      after
-        20_000 -> "nothing"
-      end
-
+    told = logged([])
     [:ok, :ok] = for {name, lb} <- Enum.zip(["second", "third"], kept), do: await(name, lb)
-    {[first | meanwhile], text}
+    told
   end
 
-  defp logged do
+  # In the order in which it was.
+  defp logged(names) do
     receive do
-      {:log, %{meta: %{domain: [:grpc_lb], name: name}}} -> name
+      {:log, %{meta: %{domain: [:grpc_lb], name: name}}} ->
+        logged(names ++ [name])
+
+      {:log, %{level: :error, msg: {:string, text}, meta: %{domain: [:grpc_lb]}}} ->
+        {names, text}
     after
-      4_000 -> :late
+      20_000 -> {names, "nothing"}
     end
   end
 
-  # Hangs for the events of a balancer with this name.
-  defp stuck(name) do
+  # Hangs for the events of a balancer with this name, and says when it does.
+  defp stuck(name, test) do
     hang = fn _event, _measurements, metadata, _config ->
-      if metadata[:name] == name, do: Process.sleep(:infinity)
+      if metadata[:name] == name do
+        send(test, :stuck)
+        Process.sleep(:infinity)
+      end
     end
 
     apply(:telemetry, :attach, [:stuck, :_, hang, nil])
