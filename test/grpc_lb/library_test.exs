@@ -2,6 +2,8 @@ defmodule GrpcLb.LibraryTest do
   # In a VM of its own, with a copy of the package that has another library.
   use ExUnit.Case, async: true
 
+  alias GrpcLb.Test.Peer
+
   setup do
     root = Path.join(System.tmp_dir!(), "grpc_lb_library_#{System.unique_integer([:positive])}")
     copy = Path.join(root, "grpc_lb")
@@ -49,10 +51,11 @@ defmodule GrpcLb.LibraryTest do
     paths = for path <- :code.get_path(), not String.contains?("#{path}", "/grpc_lb/"), do: path
 
     args = Enum.flat_map([~c"#{copy}/ebin" | paths], &[~c"-pa", &1])
-    {:ok, peer, _node} = :peer.start_link(%{connection: :standard_io, args: args})
-    :ok = :peer.call(peer, :logger, :set_primary_config, [:level, :none])
+    opts = %{connection: :standard_io, args: args, wait_boot: 60_000}
+    {:ok, peer, _node} = :peer.start_link(opts)
+    :ok = Peer.run(peer, :logger, :set_primary_config, [:level, :none])
 
-    case :peer.call(peer, :application, :ensure_all_started, [:grpc_lb]) do
+    case Peer.run(peer, :application, :ensure_all_started, [:grpc_lb]) do
       {:error, {:grpc_lb, {message, {GrpcLb.Application, :start, _arguments}}}} -> message
       {:ok, started} -> {:ok, started}
     end

@@ -38,10 +38,11 @@ defmodule GrpcLb.Test.Nodes do
         wait_boot: 60_000
       })
 
-    {:ok, _apps} = :peer.call(peer, :application, :ensure_all_started, [:grpc_lb])
+    node = %{peer: peer, name: name}
+    {:ok, _apps} = run(node, :application, :ensure_all_started, [:grpc_lb])
     # It would print what tests have it go through.
-    :ok = :peer.call(peer, :logger, :set_primary_config, [:level, :none])
-    %{peer: peer, name: name}
+    :ok = run(node, :logger, :set_primary_config, [:level, :none])
+    node
   end
 
   @doc "Runs `module.function(args)` over there."

@@ -11,12 +11,12 @@ defmodule GrpcLb.Test.Peer do
     {:ok, peer, _node} =
       :peer.start_link(%{connection: :standard_io, args: paths ++ args, wait_boot: 60_000})
 
-    {:ok, _apps} = :peer.call(peer, :application, :ensure_all_started, [:grpc_lb])
+    {:ok, _apps} = run(peer, :application, :ensure_all_started, [:grpc_lb])
     peer
   end
 
   @doc "Runs `module.function(args)` over there. Exits if the VM dies."
   def run(peer, module, function, args \\ []) do
-    :peer.call(peer, module, function, args, :timer.minutes(2))
+    :peer.call(peer, module, function, args, :timer.minutes(5))
   end
 end
