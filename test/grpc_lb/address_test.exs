@@ -187,7 +187,12 @@ defmodule GrpcLb.AddressTest do
   defp unix, do: Address.new!(unix(Enum.random(1..103)))
 
   defp socket_path do
-    path = Path.join(System.tmp_dir!(), "address-#{System.unique_integer([:positive])}.sock")
+    path =
+      Path.join(
+        System.tmp_dir!(),
+        "address-#{System.pid()}-#{System.unique_integer([:positive])}.sock"
+      )
+
     on_exit(fn -> File.rm(path) end)
     path
   end

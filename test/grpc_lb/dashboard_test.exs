@@ -181,11 +181,20 @@ defmodule GrpcLb.DashboardTest do
     supervised = start_supervised!({Dashboard, port: 0})
     %URI{port: port} = URI.parse(Dashboard.url(supervised))
     assert {200, _, _} = get(port, "/")
+    monitor = Process.monitor(:sys.get_state(supervised).httpd)
     Process.exit(supervised, :kill)
-    # httpd ends with who started it, and another is started.
-    eventually(fn ->
-      match?({:error, :econnrefused}, :gen_tcp.connect({127, 0, 0, 1}, port, []))
-    end)
+    # httpd ends with who started it, and another is started, which may be given the same port.
+    assert_receive {:DOWN, ^monitor, :process, _httpd, _reason}
+    eventually(fn -> is_pid(restarted(supervised)) end)
+    %URI{port: other} = URI.parse(Dashboard.url(restarted(supervised)))
+    assert {200, _, _} = get(other, "/")
+    if other != port, do: assert({:error, _} = :gen_tcp.connect({127, 0, 0, 1}, port, []))
+  end
+
+  defp restarted(before) do
+    {:ok, supervisor} = ExUnit.fetch_test_supervisor()
+    [{_id, pid, _type, _modules}] = Supervisor.which_children(supervisor)
+    if pid != before, do: pid
   end
 
   test "nothing of it runs unless it is asked for" do
@@ -249,6 +258,8 @@ defmodule GrpcLb.DashboardTest do
       looks = looks!()
       asking = for _ <- 1..20, do: Task.async(fn -> Looks.at(looks, {:balancer, 1}) end)
       assert_receive {:asked, {:balancer, 1}, looking}
+      # The look is fresh for a moment only: nobody is to be asked anything else in between.
+      eventually(fn -> Process.info(looks, :message_queue_len) == {:message_queue_len, 19} end)
       other = Task.async(fn -> Looks.at(looks, :list) end)
       eventually(fn -> Process.info(looks, :message_queue_len) == {:message_queue_len, 20} end)
       refute_received {:asked, _what, _looking}

@@ -5,7 +5,12 @@ defmodule GrpcLb.LibraryTest do
   alias GrpcLb.Test.Peer
 
   setup do
-    root = Path.join(System.tmp_dir!(), "grpc_lb_library_#{System.unique_integer([:positive])}")
+    root =
+      Path.join(
+        System.tmp_dir!(),
+        "grpc_lb_library_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
+
     copy = Path.join(root, "grpc_lb")
     on_exit(fn -> File.rm_rf!(root) end)
 

@@ -18,7 +18,11 @@ defmodule GrpcLb.Test.Browser do
 
   @doc "Starts it. It ends with the calling process."
   def start! do
-    folder = Path.join(System.tmp_dir!(), "grpc_lb_browser_#{System.unique_integer([:positive])}")
+    folder =
+      Path.join(
+        System.tmp_dir!(),
+        "grpc_lb_browser_#{System.pid()}_#{System.unique_integer([:positive])}"
+      )
 
     args =
       ~w(--headless --no-sandbox --disable-gpu --disable-dev-shm-usage --no-first-run
