@@ -53,6 +53,9 @@ defmodule GrpcLb.Waiters do
   defp wait(waiters, ref, deadline, attempt) do
     receive do
       {^ref, :try} ->
+        with :wait <- attempt.(), do: wait(waiters, ref, deadline, attempt)
+
+      {^ref, :turn} ->
         with :wait <- attempt.() do
           send(waiters, {:still, ref})
           wait(waiters, ref, deadline, attempt)
@@ -68,7 +71,7 @@ defmodule GrpcLb.Waiters do
 
   defp flush(ref) do
     receive do
-      {^ref, :try} -> flush(ref)
+      {^ref, _try_or_turn} -> flush(ref)
     after
       0 -> :ok
     end
@@ -113,8 +116,6 @@ defmodule GrpcLb.Waiters do
     do: {:noreply, left_by(state, ref)}
 
   def handle_info({:still, ref}, %{turn: %{ref: ref}} = state), do: {:noreply, next(state)}
-  # It tried as it came, and nobody waits for it to do so.
-  def handle_info({:still, _ref}, state), do: {:noreply, state}
 
   def handle_info({:enough, count}, %{turn: nil} = state), do: {:noreply, begin(state, count)}
 
@@ -142,7 +143,7 @@ defmodule GrpcLb.Waiters do
   defp next(%{turn: %{place: place, count: count}} = state) do
     case :gb_trees.next(:gb_trees.iterator_from(place + 1, state.places)) do
       {place, {ref, n}, _rest} when n <= count ->
-        send(ref, {ref, :try})
+        send(ref, {ref, :turn})
         put_in(state.turn, %{ref: ref, place: place, count: count})
 
       {place, _waits_for_more, _rest} ->

@@ -29,20 +29,26 @@ defmodule GrpcLb.WaitersTest do
   end
 
   test "only those wake up for whom there are enough", context do
+    test = self()
+
+    attempt = fn ->
+      send(test, :tried)
+      context.until.(3).()
+    end
+
     one = await(context, 1)
-    three = await(context, 3)
+    three = Task.async(fn -> Waiters.await(context.waiters, 3, :infinity, attempt) end)
+    # As it came.
+    assert_receive :tried
     waiting(context.waiters, 2)
-    # Whoever is not told cannot wake up.
-    :erlang.trace(three.pid, true, [:receive])
     add(context, 2)
     assert Task.await(one) == {:ok, 1}
     waiting(context.waiters, 1)
     add(context, 1)
     assert Task.await(three) == {:ok, 3}
-    delivered = :erlang.trace_delivered(three.pid)
-    assert_receive {:trace_delivered, _three, ^delivered}
-    assert_received {:trace, _three, :receive, {_ref, :try}}
-    refute_received {:trace, _three, :receive, {_ref, :try}}
+    # Whoever is told tries.
+    assert_received :tried
+    refute_received :tried
   end
 
   test "they try in the order in which they came, one at a time", context do
@@ -122,13 +128,45 @@ defmodule GrpcLb.WaitersTest do
     assert Task.await(two) == :served
   end
 
+  test "the turn of one who still tries as it came is not over before it has tried in turn",
+       context do
+    test = self()
+
+    attempt = fn ->
+      send(test, {:trying, self()})
+      receive(do: ({:answer, answer} -> answer))
+    end
+
+    [one, two] =
+      for _ <- 1..2 do
+        task = Task.async(fn -> Waiters.await(context.waiters, 1, :infinity, attempt) end)
+        assert_receive {:trying, pid}
+        assert pid == task.pid
+        task
+      end
+
+    send(two.pid, {:answer, :wait})
+    Waiters.notify(context.waiters, 1)
+    send(one.pid, {:answer, :wait})
+    assert_receive {:trying, pid}
+    assert pid == one.pid
+    # What it said before that has been heard by now.
+    assert %{turn: %{place: 1}} = :sys.get_state(context.waiters)
+    send(one.pid, {:answer, :served})
+    assert_receive {:trying, pid}
+    assert pid == two.pid
+    send(two.pid, {:answer, :served})
+    assert Task.await_many([one, two]) == [:served, :served]
+  end
+
   test "one that is killed while it waits leaves nothing, and while it tries holds up nobody",
        context do
     test = self()
 
     hang = fn ->
+      there = :counters.get(context.there, 1)
       send(test, {:trying, self()})
-      if :counters.get(context.there, 1) == 0, do: :wait, else: Process.sleep(:infinity)
+      if there == 0, do: :wait, else: Process.sleep(:infinity)
     end
 
     [one, hanging] =
@@ -151,6 +189,17 @@ defmodule GrpcLb.WaitersTest do
 
   test "each tries once when it stands in line, and once when its time is over", context do
     test = self()
+    assert Waiters.await(context.waiters, 1, :infinity, fn -> :found end) == :found
+
+    # While others who are ahead of it have their turn it does not try as it comes.
+    hang = fn ->
+      send(test, :hanging)
+      Process.sleep(:infinity)
+    end
+
+    hanging = spawn(fn -> Waiters.await(context.waiters, 1, :infinity, hang) end)
+    assert_receive :hanging
+    Waiters.notify(context.waiters, 1)
 
     attempt = fn ->
       send(test, :tried)
@@ -159,8 +208,9 @@ defmodule GrpcLb.WaitersTest do
 
     assert Waiters.await(context.waiters, 1, 20, attempt) == {:error, :timeout}
     assert_received :tried
-    assert_received :tried
+    refute_received :tried
     assert Waiters.await(context.waiters, 1, 0, fn -> :found end) == :found
+    kill([hanging])
     waiting(context.waiters, 0)
   end
 
