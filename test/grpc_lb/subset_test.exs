@@ -70,8 +70,8 @@ defmodule GrpcLb.SubsetTest do
           Enum.reduce(used(lb), counts, fn id, counts -> Map.update(counts, id, 1, &(&1 + 1)) end)
       end
 
-    # 300 are expected for each, with a standard deviation of 14.
-    assert Enum.all?(counts, fn {_id, count} -> count in 230..370 end), inspect(counts)
+    # 300 are expected for each, with a standard deviation of 14.5: one is beyond once in 10^8 runs.
+    assert Enum.all?(counts, fn {_id, count} -> count in 210..390 end), inspect(counts)
   end
 
   test "must have a size, and numbers" do

@@ -122,15 +122,13 @@ defmodule GrpcLb.Pool.SupervisorTest do
         %{pool: pool, outsider: outsider} = context
         supervisor = Process.whereis(pool)
 
-        # One more than the pool's supervisor lets pass.
-        for _ <- 1..4 do
-          workers = child(pool, :workers)
-          kill([workers])
-          eventually(fn -> child(pool, :workers) not in [workers, nil] end)
-        end
+        # More than it lets pass in five seconds.
+        eventually(fn ->
+          with workers when workers != nil <- child(pool, :workers), do: kill([workers])
+          Process.whereis(pool) != supervisor
+        end)
 
-        eventually(fn -> Process.whereis(pool) not in [nil, supervisor] end)
-        eventually(fn -> length(workers(pool)) == 3 end)
+        await_successor(pool, supervisor)
         assert outsider not in pids(pool)
       end
     end
@@ -139,7 +137,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
   describe "workers that take their time to end:" do
     defmodule Slow do
       # Has a name, as its successor has, and ends when it is told to.
-      use GenServer
+      use GenServer, shutdown: :infinity
 
       def start_link(test), do: GenServer.start_link(__MODULE__, test, name: __MODULE__)
 
@@ -348,6 +346,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
       test "the #{victim} is killed: nobody notices", context do
         %{pool: pool, members: members, entry: entry} = context
         victim = victim(pool, unquote(victim))
+        feed = Process.whereis(entry.feed)
 
         seen =
           picking_during(
@@ -355,7 +354,9 @@ defmodule GrpcLb.Pool.SupervisorTest do
             fn -> elem(Pool.pick(pool), 0) end,
             fn ->
               kill([victim])
-              eventually(fn -> up?(entry) and announced(entry) == Enum.sort(members) end)
+              # Whoever is killed, the feed is the last to be back.
+              eventually(fn -> Process.whereis(entry.feed) not in [nil, feed] end)
+              eventually(fn -> announced(entry) == Enum.sort(members) end)
             end,
             100
           )
@@ -447,14 +448,9 @@ defmodule GrpcLb.Pool.SupervisorTest do
       :atomics.put(stop, 1, 1)
       Task.await_many(churners, 30_000)
 
-      expected = fn -> pids(pool) |> Enum.sort() end
-      eventually(fn -> up?(entry) and announced(entry) == expected.() end)
-
-      {:ok, listed} = Pool.members(pool)
-
-      assert Enum.sort(groups(entry)) ==
-               Enum.sort(for m <- listed, do: {m.pid, m.value, m.weight})
-
+      {:ok, left} = Pool.members(pool)
+      listed = Enum.sort(for m <- left, do: {m.pid, m.value, m.weight})
+      eventually(fn -> Enum.sort(groups(entry)) == listed end)
       assert pids(pool) -- (staying ++ context.members) == []
       kill(staying)
     end
@@ -465,10 +461,6 @@ defmodule GrpcLb.Pool.SupervisorTest do
       fun.()
       churn(stop, fun)
     end
-  end
-
-  defp up?(entry) do
-    Process.whereis(entry.feed) != nil and Process.whereis(entry.scope) != nil
   end
 
   defp entry(pool) do

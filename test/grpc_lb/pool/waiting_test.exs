@@ -2,10 +2,10 @@ defmodule GrpcLb.Pool.WaitingTest do
   use ExUnit.Case, async: true
 
   import GrpcLb.Test.Eventually
-  import GrpcLb.Test.Workers, only: [kill: 1]
+  import GrpcLb.Test.Workers, only: [idle: 0, kill: 1]
 
   alias GrpcLb.Pool
-  alias GrpcLb.Test.PoolWorker
+  alias GrpcLb.Pool.Membership
 
   setup context do
     start_supervised!({Pool, name: context.test})
@@ -71,8 +71,8 @@ defmodule GrpcLb.Pool.WaitingTest do
       for i <- 1..50 do
         pid =
           spawn(fn ->
-            {:ok, _value} = Pool.pick(pool, nil, wait_for_ready: :infinity)
-            send(test, {:served, i})
+            {:ok, turn} = Pool.pick(pool, nil, wait_for_ready: :infinity)
+            send(test, {:served, turn, i})
           end)
 
         waiting(pool, i)
@@ -81,16 +81,19 @@ defmodule GrpcLb.Pool.WaitingTest do
 
     kill(for {pid, i} <- Enum.with_index(pids, 1), rem(i, 2) == 0, do: pid)
     waiting(pool, 25)
-    [member] = PoolWorker.start_members(pool, 1)
-    assert is_pid(member)
+    # All at once, so that the value of each, in a rotation, says whose turn it was.
+    {:ok, handle} = Pool.Handle.fetch(pool)
+    members = for turn <- 1..25, do: {idle(), turn, 1}
+    {:ok, %{added: 25}} = Membership.add_remote(handle, members)
 
     served =
       for _ <- 1..25 do
-        assert_receive {:served, i}
-        i
+        assert_receive {:served, turn, i}
+        {turn, i}
       end
 
-    assert served == Enum.to_list(1..50//2)
+    assert Enum.sort(served) == Enum.zip(1..25, 1..50//2)
+    kill(for {member, _turn, _weight} <- members, do: member)
   end
 
   test "who waits and then finds no room waits in line for that", context do
