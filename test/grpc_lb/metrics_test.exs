@@ -20,8 +20,17 @@ defmodule GrpcLb.MetricsTest do
     end
   end
 
-  # For as long as the test runs.
-  defp kept({:ok, lb}), do: Process.put(lb, lb) || lb
+  # For as long as the test runs, and no longer: the next one would not be shown beside so many.
+  defp kept({:ok, lb}) do
+    on_exit(fn -> GrpcLb.close(lb) end)
+    lb
+  end
+
+  defp attach_all do
+    test = self()
+    GrpcLb.Test.Telemetry.attach_all()
+    on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, test}]) end)
+  end
 
   test "the parser finds what is wrong" do
     for {text, wrong} <- [
@@ -142,8 +151,7 @@ defmodule GrpcLb.MetricsTest do
     assert e =~ ~r/^#{two} #\d+$/
 
     # The same in events, and what they are tagged with.
-    GrpcLb.Test.Telemetry.attach_all()
-    on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, self()}]) end)
+    attach_all()
     GrpcLb.Telemetry.measure()
     event = [:grpc_lb, :backend, :measured]
     assert_received {:event, ^event, _measured, %{name: ^name, id: "b", label: label} = metadata}
@@ -199,8 +207,7 @@ defmodule GrpcLb.MetricsTest do
   end
 
   test "what is measured is emitted as it is documented", %{name: name} do
-    GrpcLb.Test.Telemetry.attach_all()
-    on_exit(fn -> apply(:telemetry, :detach, [{GrpcLb.Test.Telemetry, self()}]) end)
+    attach_all()
     {:ok, lb} = GrpcLb.new(:least_request, [:a, :b], name: name)
     GrpcLb.run(lb, fn _value -> :ok end)
     assert GrpcLb.Telemetry.measure() == :ok

@@ -102,8 +102,8 @@ defmodule GrpcLb.TicketTest do
       GrpcLb.run(lb, fn 1 -> :ok end)
       most = System.monotonic_time(:nanosecond) - before
       assert [%{latency_ns: latency}] = GrpcLb.info(lb).backends
-      # By another clock, which the VM may just be correcting its own by.
-      assert latency in 1..(most + 1_000_000)
+      # By another clock, which the VM may just be correcting its own by, by one in a hundred at most.
+      assert latency in 1..(most + div(most, 50) + 1_000_000)
 
       clock = Clock.manual()
       {:ok, lb} = GrpcLb.new(:least_request, [a: 1], clock: clock)
@@ -151,10 +151,9 @@ defmodule GrpcLb.TicketTest do
       Clock.advance(clock, 1_000)
       Process.exit(caller, :kill)
       assert_receive {:DOWN, ^monitor, :process, ^caller, :killed}
-      eventually(fn -> match?(%{in_flight: 0}, counts(lb)) end)
-      assert [%{latency_ns: latency, failures: 0}] = GrpcLb.info(lb).backends
       # One alone is not believed whole.
-      assert latency > 1_000_000
+      eventually(fn -> hd(GrpcLb.info(lb).backends).latency_ns > 1_000_000 end)
+      assert %{in_flight: 0, failures: 0} = counts(lb)
     end
 
     test "work on when the backend is gone from the list, or the balancer closed" do
@@ -344,8 +343,7 @@ defmodule GrpcLb.TicketTest do
 
       # Until this one is gone, too, that one is.
       elsewhere(fn -> {:ok, 1, _ticket} = GrpcLb.checkout(lb) end)
-      eventually(fn -> counts(lb).in_flight == 0 end)
-      assert counts(lb) == %{in_flight: 0, picks: 2, successes: 0, failures: 1}
+      eventually(fn -> counts(lb) == %{in_flight: 0, picks: 2, successes: 0, failures: 1} end)
     end
 
     defp check_out_and_forget(lb) do

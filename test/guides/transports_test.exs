@@ -21,7 +21,7 @@ defmodule GrpcLb.Guides.TransportsTest do
     {:ok, port} = :inet.port(listening)
     start_supervised!({Task, fn -> listening |> :gen_tcp.accept() |> pong() end})
 
-    opts = [transport: {MyApp.Lines, timeout: 1_000}]
+    opts = [transport: {MyApp.Lines, timeout: 10_000}]
     {:ok, lb} = Connection.connect("ipv4:127.0.0.1:#{port}", opts)
     assert {:ok, "pong\n"} = Connection.run(lb, &apply(MyApp.Lines, :call, [&1, "hello"]))
     Connection.disconnect(lb)

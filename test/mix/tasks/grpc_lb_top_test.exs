@@ -12,8 +12,9 @@ defmodule Mix.Tasks.GrpcLb.TopTest do
   @traffic """
   test = self()
   call = fn call, lb ->
-    {:ok, _value} = GrpcLb.pick(lb)
-    Process.sleep(10)
+    # Of both, whenever it has its turn.
+    for _ <- 1..2, do: {:ok, _value} = GrpcLb.pick(lb)
+    Process.sleep(1)
     call.(call, lb)
   end
   spawn(fn ->
