@@ -102,6 +102,7 @@ defmodule GrpcLb.TicketTest do
       GrpcLb.run(lb, fn 1 -> :ok end)
       most = System.monotonic_time(:nanosecond) - before
       assert [%{latency_ns: latency}] = GrpcLb.info(lb).backends
+
       # By another clock, which the VM may just be correcting its own by, by one in a hundred at most.
       assert latency in 1..(most + div(most, 50) + 1_000_000)
 

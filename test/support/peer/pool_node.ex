@@ -4,6 +4,7 @@ defmodule GrpcLb.Test.Peer.PoolNode do
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.Pool
+  alias GrpcLb.Pool.{Feed, Membership}
   alias GrpcLb.Test.PoolWorker
 
   @doc "Starts a pool under a supervisor that nobody is linked to."
@@ -111,13 +112,25 @@ defmodule GrpcLb.Test.Peer.PoolNode do
     Process.whereis(Map.fetch!(entry, part))
   end
 
-  @doc "Kills the scope. Returns who is listed when the next feed has read what the next one knows."
-  def pids_after_kill_of_scope(pool) do
-    feed = whereis(pool, :feed)
+  @doc """
+  Kills the scope. Returns what the next feed does first of two things, and then: it waits no longer for
+  answers of other nodes, and it takes members of theirs from the list.
+  """
+  def after_kill_of_scope(pool) do
+    :erlang.trace_pattern({Feed, :handle_info, 2}, [{[:answers_due, :_], [], []}], [])
+    :erlang.trace_pattern({Membership, :remove_remote, 2}, true, [])
+    # The feed is its child.
+    :erlang.trace(cluster(pool), true, [:call, :set_on_spawn])
     kill_part(pool, :scope)
-    eventually(fn -> whereis(pool, :feed) not in [nil, feed] end)
-    _state = :sys.get_state(whereis(pool, :feed))
-    pids(pool)
+
+    for _ <- 1..2 do
+      receive do
+        {:trace, _feed, :call, {Feed, :handle_info, _arguments}} -> :answers_due
+        {:trace, _feed, :call, {Membership, :remove_remote, [_handle, pids]}} -> {:removed, pids}
+      after
+        30_000 -> :nothing
+      end
+    end
   end
 
   @doc "Has a process of this node join and leave the group by which another one is a member."
