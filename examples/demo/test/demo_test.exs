@@ -35,8 +35,9 @@ defmodule DemoTest do
       assert_narrow(output)
     end
 
+    # It must not be over before the server is killed.
     test "fails when a server dies that should not" do
-      demo = start_demo(~w(--scene balancer --seconds 0))
+      demo = start_demo(~w(--scene balancer --seconds 5))
       output = await_output(demo, ~r/a (\d+), b \d+.*\n/)
       [_line, os_pid] = Regex.run(~r/a (\d+), b/, output)
       kill(os_pid)
@@ -53,7 +54,7 @@ defmodule DemoTest do
           {"while a pool's server serves", "pool", "e has joined"},
           {"while a connection's servers serve", "connection", "b was killed"},
           {"while one of them restarts", "restart", "a ended as process"},
-          {"in a contest", "contest", ~r/1\.0 s/}
+          {"in a contest", "contest", "p99 "}
         ] do
       test "leaves no server behind when it is killed itself #{time}" do
         args =
@@ -75,7 +76,8 @@ defmodule DemoTest do
     # What it shows of errors it judges itself. Of latency too, but how long calls take on a machine
     # that does other work says nothing of the demo.
     test "shows what peak_ewma with outlier detection is good for" do
-      args = ~w(--policy peak_ewma --slow 1 --flaky 1 --seconds 6)
+      # Less than an ejection takes: a flaky server that is back fails a share of few calls that is a matter of luck.
+      args = ~w(--policy peak_ewma --slow 1 --flaky 1 --seconds 5)
       {output, status} = args |> start_demo() |> await_end()
 
       slow? = output =~ ~r/(✗|FAILED) p99 /u

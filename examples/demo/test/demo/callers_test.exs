@@ -139,7 +139,8 @@ defmodule Demo.CallersTest do
       {:ok, balancer} = GrpcLb.new(:round_robin, Fleet.backends(members))
       {:ok, empty} = GrpcLb.new(:round_robin, [])
       tables = [CallLog.new(), CallLog.new()]
-      assert Traffic.run(Enum.zip([balancer, empty], tables), 100) == :ok
+      # At least one call a run: the first is to fail, the second is not.
+      for _ <- 1..2, do: assert(Traffic.run(Enum.zip([balancer, empty], tables), 50) == :ok)
       [log, none] = Enum.map(tables, &CallLog.calls/1)
 
       assert log != [] and length(log) == length(none)

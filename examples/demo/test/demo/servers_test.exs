@@ -36,8 +36,10 @@ defmodule Demo.ServersTest do
     end
 
     test "ends when nobody reads what it says, though its stdin is open" do
-      # Which a server sees first of a parent that is killed is a matter of luck.
-      pipeline = ["-c", ~s("$@" | true), "sh" | ServerProcess.command(0, nil)]
+      # Which a server sees first of a parent that is killed is a matter of luck. It begins when the reader is
+      # gone: until then there is something to read.
+      gone = "(while echo; do :; done) 2>/dev/null"
+      pipeline = ["-c", ~s({ #{gone}; "$@"; } | true), "sh" | ServerProcess.command(0, nil)]
       opts = [:binary, :exit_status, args: pipeline]
       shell = Port.open({:spawn_executable, System.find_executable("sh")}, opts)
       assert_receive {^shell, {:exit_status, 0}}, 30_000
@@ -52,7 +54,7 @@ defmodule Demo.ServersTest do
       outcomes =
         1..400
         |> Enum.map(&Task.async(fn -> {&1, Client.request(member.client, <<&1>>)} end))
-        |> Task.await_many()
+        |> Task.await_many(:infinity)
 
       {failed, answered} = Enum.split_with(outcomes, &match?({_, {:error, :server_failed}}, &1))
       assert length(failed) == 120

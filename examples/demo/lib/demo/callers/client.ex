@@ -8,7 +8,8 @@ defmodule Demo.Callers.Client do
 
   alias Demo.Callers.Meter
 
-  @request_ms 5_000
+  # On a machine that does much else besides an answer takes seconds.
+  @request_ms 20_000
 
   @type failure :: :connection_lost | :not_connected | :timeout | :server_failed
 
@@ -114,7 +115,8 @@ defmodule Demo.Callers.Client do
 
   defp count_if_idle(%{drain: from, waiting: waiting} = state)
        when from != nil and waiting == %{} do
-    :ok = :gen_tcp.send(state.socket, <<?C, 0::64>>)
+    # When the server is gone, the message comes that ends this process.
+    _sent = :gen_tcp.send(state.socket, <<?C, 0::64>>)
     state
   end
 

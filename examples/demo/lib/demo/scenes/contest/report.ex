@@ -11,8 +11,10 @@ defmodule Demo.Scenes.Contest.Report do
 
   # Of the calls after the first sweeps.
   @most_errors 0.02
-  # How far round robin's errors may be from the flaky servers' share, as a part of it.
+  # How far round robin's errors may be from the flaky servers' share, as a part of it; and where calls were few,
+  # in calls of each of them: it has had one of its turns more or less, and failed one more or less of these.
   @even_within 0.25
+  @even_within_calls 2
   @times_faster 3
 
   @columns [7, 8, 8, 7, 7, 7, 8, 6]
@@ -167,8 +169,11 @@ defmodule Demo.Scenes.Contest.Report do
 
   defp even_errors(facts) do
     even = Lineup.even_errors(facts.lineup)
-    rate = CallLog.error_rate(settled(facts, facts.round_robin))
-    {least, most} = {even * (1 - @even_within), even * (1 + @even_within)}
+    log = settled(facts, facts.round_robin)
+    rate = CallLog.error_rate(log)
+    calls = @even_within_calls * Lineup.count(facts.lineup, :flaky)
+    within = max(even * @even_within, calls / max(length(log), 1))
+    {least, most} = {max(even - within, 0), even + within}
 
     {"errors, round_robin", rate >= least and rate <= most,
      "#{Text.percent(rate)} from #{Text.seconds(facts.settled_ms)} on, the even share is #{Text.percent(even)}: " <>
