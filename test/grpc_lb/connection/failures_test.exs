@@ -134,7 +134,7 @@ defmodule GrpcLb.Connection.FailuresTest do
       stalled = Loopback.start(:stall)
       server = Loopback.start()
 
-      {handle, _pid} = supervised!(target: static([stalled, server]), connect_timeout: 50)
+      {handle, _pid} = supervised!(target: static([stalled, server]), connect_timeout: 200)
 
       await_ids(handle, [server])
       eventually(fn -> Loopback.accepted(stalled) > 2 end)
