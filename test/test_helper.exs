@@ -8,6 +8,13 @@ if function_exported?(Mix, :ensure_application!, 1),
 
 # Not started otherwise: the package does not need it, and tests capture what others log.
 {:ok, _} = Application.ensure_all_started(:logger)
+
+# The first tests run while the others are compiled, and nobody is to wait then for a module to be loaded: on a busy
+# machine that takes seconds.
+for app <- [:kernel, :stdlib, :elixir, :logger, :grpc_lb],
+    {:ok, modules} = :application.get_key(app, :modules),
+    do: :ok = :code.ensure_modules_loaded(modules)
+
 GrpcLb.Test.Telemetry.install()
 
 # As long as a message may take on a busy machine; a test that waits in vain fails a little later.

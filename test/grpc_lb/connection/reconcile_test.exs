@@ -294,8 +294,8 @@ defmodule GrpcLb.Connection.ReconcileTest do
       for n <- [3, 1], do: ScriptedTransport.let_open("127.0.0.1:#{n}")
       await_ids(handle, ["127.0.0.1:2", "127.0.0.1:1", "127.0.0.1:3"])
       ScriptedTransport.answer(closing, fn -> :ok end)
-      eventually(fn -> not Process.alive?(closing) end)
-      assert length(Connection.info(handle).backends) == 3
+      eventually(fn -> length(Connection.info(handle).backends) == 3 end)
+      refute Process.alive?(closing)
     end
 
     test "a transport that dies meanwhile is not opened again" do
@@ -470,8 +470,10 @@ defmodule GrpcLb.Connection.ReconcileTest do
   test "round_robin begins anywhere" do
     servers = for _ <- 1..3, do: Loopback.start()
 
+    # A start is drawn with each transport that opens before the first pick, so that it is a matter of chance: none
+    # is missing but once in 10^8.
     firsts =
-      for seed <- 1..20 do
+      for seed <- 1..50 do
         handle = connect!(servers, seed: seed)
         await_ids(handle, servers)
         hd(picked(handle, 1))
