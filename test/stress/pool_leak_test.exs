@@ -15,9 +15,6 @@ defmodule GrpcLb.Stress.PoolLeakTest do
       peer = Peer.start()
       :ok = Peer.run(peer, :logger, :set_primary_config, [:level, :none])
 
-      # The first round loads code and makes atoms.
-      Peer.run(peer, PoolLeaks, :cycle, [unquote(scenario)])
-      eventually(fn -> Peer.run(peer, PoolLeaks, :inventory).counts.balancers == 0 end)
       before = Peer.run(peer, PoolLeaks, :inventory)
       for _ <- 1..@rounds, do: Peer.run(peer, PoolLeaks, :cycle, [unquote(scenario)])
 
