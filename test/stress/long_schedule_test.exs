@@ -11,7 +11,7 @@ defmodule GrpcLb.Stress.LongScheduleTest do
   alias GrpcLb.Native
 
   @moduletag :concurrency
-  @moduletag timeout: 120_000
+  @moduletag timeout: 600_000
 
   # On a busy machine most turns are held up. What is not bounded is found by any number of tries.
   @tries 200
