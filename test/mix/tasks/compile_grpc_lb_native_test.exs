@@ -359,7 +359,7 @@ defmodule Mix.Tasks.Compile.GrpcLbNativeTest do
   end
 
   describe "grpc_lb as a dependency of a new project" do
-    @describetag timeout: :timer.minutes(5)
+    @describetag timeout: :timer.minutes(15)
 
     test "by path", %{dir: dir} do
       assert_usable(dir, [path: File.cwd!()], prebuilt())
