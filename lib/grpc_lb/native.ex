@@ -648,10 +648,12 @@ defmodule GrpcLb.Native do
 
   Runs on a dirty CPU scheduler.
 
-      iex> {:ok, _lb} = GrpcLb.new(:random, a: 1)
+      iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> [listed | _before] = GrpcLb.Native.all()
       iex> listed |> hd() |> Map.keys() |> Enum.sort()
       [:balancer, :closed, :name, :number, :owner, :policy, :size]
+      iex> GrpcLb.close(lb)
+      :ok
   """
   @spec all() :: [[GrpcLb.listed()]]
   def all, do: not_loaded()
