@@ -93,7 +93,10 @@ defmodule GrpcLb.Pool.Feed do
 
   @impl true
   def handle_call({:join, {pid, _value, _weight} = member} = change, _from, state) do
-    {:reply, Membership.make(state.handle, change), announce(state, pid, member)}
+    case Membership.make(state.handle, change) do
+      {:ok, _changes} = made -> {:reply, made, announce(state, pid, member)}
+      {:error, :closed} = closed -> {:reply, closed, state}
+    end
   end
 
   def handle_call({:leave, pid} = change, _from, state) do

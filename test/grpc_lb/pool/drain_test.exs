@@ -76,6 +76,19 @@ defmodule GrpcLb.Pool.DrainTest do
     assert Task.await(stop, 10_000) == :ok
   end
 
+  test "other nodes do not hear of a process that meets its stop as it joins", %{pool: pool} do
+    start(pool, drain_timeout: :infinity, scope: :cluster)
+    {:ok, handle} = Pool.Handle.fetch(pool)
+    call = call(pool)
+    stop = stopping(pool)
+    eventually(fn -> :pg.which_local_groups(handle.scope) == [] end)
+    # It had found the pool before.
+    assert Pool.Membership.join(handle, {self(), :late, 1}) == {:error, :not_running}
+    assert :pg.which_local_groups(handle.scope) == []
+    assert is_pid(go_on(call))
+    assert Task.await(stop, 10_000) == :ok
+  end
+
   test "with no call in flight it stops at once", %{pool: pool} do
     start(pool, drain_timeout: :infinity)
     assert is_pid(Pool.run(pool, & &1))
