@@ -4,9 +4,15 @@ defmodule GrpcLb.ElixirGrpc.Owner do
   # yet, and a supervisor may start another in its place.
 
   @enforce_keys [:name]
-  defstruct @enforce_keys ++ [:pid, :monitor]
+  defstruct @enforce_keys ++ [:pid, :monitor, :ended_ms]
 
-  @type t :: %__MODULE__{name: term(), pid: pid() | nil, monitor: reference() | nil}
+  # `ended_ms` says when the last one ended, by the VM's clock.
+  @type t :: %__MODULE__{
+          name: term(),
+          pid: pid() | nil,
+          monitor: reference() | nil,
+          ended_ms: integer() | nil
+        }
 
   # A supervisor that starts a killed connection anew does that at once.
   @grace_ms 1_000
@@ -14,12 +20,13 @@ defmodule GrpcLb.ElixirGrpc.Owner do
   @doc "The process of the connection of this name, if there is one at the moment."
   @spec find(name :: term()) :: pid() | nil
   def find(name) do
-    with registry when registry != nil <- Process.whereis(GRPC.Client.Registry),
-         [{pid, _value}] <- Registry.lookup(GRPC.Client.Registry, {GRPC.Client.Connection, name}) do
-      pid
-    else
-      _none -> nil
+    case Registry.lookup(GRPC.Client.Registry, {GRPC.Client.Connection, name}) do
+      [{pid, _value}] -> pid
+      [] -> nil
     end
+  rescue
+    # elixir-grpc is not running, or has just been stopped.
+    ArgumentError -> nil
   end
 
   @doc """
@@ -36,17 +43,23 @@ defmodule GrpcLb.ElixirGrpc.Owner do
   @doc "It has ended: `:look_for_owner` comes when another one has had time to take its place."
   @spec ended(t()) :: t()
   def ended(owner) do
+    ended_ms = now()
     look_later()
-    %{owner | pid: nil, monitor: nil}
+    %{owner | pid: nil, monitor: nil, ended_ms: ended_ms}
   end
 
-  @doc "On `:look_for_owner`: `:gone` if nobody has taken its place."
+  @doc """
+  On `:look_for_owner`: `:gone` if nobody has taken its place. One that has just ended is looked for again:
+  the message may be that of an earlier look.
+  """
   @spec look(t()) :: {:ok, t()} | :gone
   def look(owner) do
     case find(owner.name) do
-      nil when owner.pid == nil -> :gone
-      nil -> {:ok, owner}
-      pid -> {:ok, monitor(owner, pid)}
+      nil ->
+        if owner.pid == nil and now() - owner.ended_ms >= @grace_ms, do: :gone, else: {:ok, owner}
+
+      pid ->
+        {:ok, monitor(owner, pid)}
     end
   end
 
@@ -56,6 +69,8 @@ defmodule GrpcLb.ElixirGrpc.Owner do
     if owner.monitor, do: Process.demonitor(owner.monitor, [:flush])
     %{owner | pid: pid, monitor: Process.monitor(pid)}
   end
+
+  defp now, do: System.monotonic_time(:millisecond)
 
   defp look_later, do: Process.send_after(self(), :look_for_owner, @grace_ms)
 end

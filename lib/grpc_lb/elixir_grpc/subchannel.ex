@@ -22,7 +22,7 @@ defmodule GrpcLb.ElixirGrpc.Subchannel do
   # callers read what was answered.
   @gone {:shutdown, :gone}
   @linger_ms 1_000
-  @stop_ms 1_000
+  @stop_ms 5_000
 
   @doc """
   Begins to connect, as `:first` with an attempt that ends this process with
