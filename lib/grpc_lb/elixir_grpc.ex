@@ -74,7 +74,7 @@ defmodule GrpcLb.ElixirGrpc do
       @doc "Makes the balancer of a connection, see `GrpcLb.ElixirGrpc.init/2`."
       @spec init(keyword()) :: {:ok, GrpcLb.ElixirGrpc.state()} | {:error, :no_addresses}
       def init(opts),
-        do: GrpcLb.ElixirGrpc.init(@balancer.policy, [values: @balancer.values] ++ opts)
+        do: GrpcLb.ElixirGrpc.init(@balancer.policy, opts, @balancer.values)
 
       @doc "Picks a channel, see `GrpcLb.ElixirGrpc.pick/1`."
       @spec pick(GrpcLb.ElixirGrpc.state()) ::
@@ -126,7 +126,7 @@ defmodule GrpcLb.ElixirGrpc do
 
   @doc """
   Makes a balancer over the option `:channels`, which the calling process owns. The option `:values` is
-  `:interned` by default, or `:copied`.
+  `:interned` by default, or `:copied`; a policy module has the default that it was given.
 
     * `{:ok, state}`
     * `{:error, :no_addresses}` - there are no channels
@@ -145,13 +145,16 @@ defmodule GrpcLb.ElixirGrpc do
       ** (ArgumentError) channels must be a list of structs, got: ["10.0.0.1"]
   """
   @spec init(Policy.t(), keyword()) :: {:ok, state()} | {:error, :no_addresses}
-  def init(policy, opts) do
+  def init(policy, opts), do: init(policy, opts, :interned)
+
+  @doc false
+  def init(policy, opts, values) do
     case "options" |> GrpcLb.Options.argument!(:keyword, opts) |> Keyword.get(:channels, []) do
       [] ->
         {:error, :no_addresses}
 
       channels ->
-        settings = [owner: self(), values: Keyword.get(opts, :values, :interned)]
+        settings = [owner: self(), values: Keyword.get(opts, :values, values)]
         {:ok, balancer} = GrpcLb.new(policy, backends(channels), settings)
         {:ok, %{balancer: balancer}}
     end

@@ -454,6 +454,25 @@ defmodule GrpcLb.ElixirGrpcTest do
     end
   end
 
+  describe "values" do
+    test "are what init/1 says, and else what the module says" do
+      list = channels([{"a", 1}])
+      interned? = fn {:ok, state} -> GrpcLb.Native.summary(state.balancer).interned end
+
+      for policy <- @policies do
+        assert interned?.(policy.init(channels: list))
+        refute interned?.(policy.init(channels: list, values: :copied))
+
+        assert_raise ArgumentError, ~r/^option :values must be/, fn ->
+          policy.init(channels: list, values: :shared)
+        end
+      end
+
+      refute interned?.(Copying.init(channels: list))
+      assert interned?.(Copying.init(channels: list, values: :interned))
+    end
+  end
+
   describe "concurrently" do
     @describetag :concurrency
 
