@@ -375,6 +375,13 @@ defmodule GrpcLbTest do
       assert %{generation: 3, closed: true, backends: []} = GrpcLb.info(lb)
     end
 
+    test "shows neither backends nor layers of one that is closed" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [:a, {:b, 2, priority: 1}])
+      assert [_, _] = GrpcLb.info(lb).layers
+      GrpcLb.close(lb)
+      assert %{closed: true, backends: [], layers: []} = GrpcLb.info(lb)
+    end
+
     test "shows how old the oldest call in flight is" do
       clock = GrpcLb.Clock.manual()
       {:ok, lb} = GrpcLb.new(:round_robin, [:a], clock: clock)

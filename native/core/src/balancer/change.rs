@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 
 use super::compare::{Changed, Difference, Who};
+use super::layers::Layers;
 use super::results::{ChangeError, Changes};
 use super::writer::Writer;
 use crate::backend::{Backend, Offer, OnOwnerDeath, Owner, Owners};
@@ -510,6 +511,7 @@ impl<'a, T: Clone + Eq + Hash + Send + Sync, O: Owners> Change<'a, T, O> {
             }
             self.gone.extend([member.id, member.value]);
         }
+        self.writer.layers = Layers::new();
         self.gone.extend(self.writer.memory.forget_all());
         for owner in released {
             self.unwatch_idle(owner);
