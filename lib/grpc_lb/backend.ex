@@ -53,7 +53,7 @@ defmodule GrpcLb.Backend do
       """
     ],
     hash_key: [
-      type: {:or, :binary, nil},
+      type: {:or, {:reader, "a binary of #{Key.max_bytes()} bytes at most", &Key.text/1}, nil},
       default: nil,
       doc: """
       for policies that hash and for `:subset` of `GrpcLb.new/3`, the text by which the backend finds its place among the others, such as
@@ -221,21 +221,36 @@ defmodule GrpcLb.Backend do
     do: if(pairs?(backends), do: backends, else: to_native(backends, backends, 0, []))
 
   def to_native(backends, hashed?: false), do: to_native(backends)
-  def to_native(backends, hashed?: true), do: backends |> to_native() |> Enum.map(&with_text/1)
+
+  def to_native(backends, hashed?: true) do
+    backends |> to_native() |> Enum.with_index() |> Enum.map(fn {it, n} -> with_text(it, n) end)
+  end
 
   defp pairs?([{_id, _value} | rest]), do: pairs?(rest)
   defp pairs?(rest), do: rest == []
 
-  defp with_text({id, value}) when not is_binary(id),
-    do: {id, value, %{hash_key: Key.external(id)}}
-
-  defp with_text({id, _value, %{hash_key: text}} = backend) when is_binary(id) or text != nil,
+  defp with_text({_id, _value, %{hash_key: text}} = backend, _position) when text != nil,
     do: backend
 
-  defp with_text({id, value, opts}) when not is_binary(id),
-    do: {id, value, Map.put(opts, :hash_key, Key.external(id))}
+  # A binary is its own text.
+  defp with_text(backend, position) when is_binary(elem(backend, 0)) do
+    with :error <- Key.text(elem(backend, 0)), do: no_text!(position)
+    backend
+  end
 
-  defp with_text(backend), do: backend
+  defp with_text({id, value}, position), do: {id, value, %{hash_key: text!(id, position)}}
+
+  defp with_text({id, value, opts}, position),
+    do: {id, value, Map.put(opts, :hash_key, text!(id, position))}
+
+  defp text!(id, position), do: with(:error <- Key.spell_out(id), do: no_text!(position))
+
+  @spec no_text!(non_neg_integer()) :: no_return()
+  defp no_text!(position) do
+    raise ArgumentError,
+          "the id of backend #{position} takes more than #{Key.max_bytes()} bytes when it is spelled " <>
+            "out, too many to be hashed: it needs a :hash_key"
+  end
 
   defp to_native([form | rest], all, position, done) do
     to_native(rest, all, position + 1, [one_to_native(form, position) | done])
@@ -265,10 +280,15 @@ defmodule GrpcLb.Backend do
       else: {value, value}
   end
 
-  defp one_to_native([{key, _} | _] = value, position) when key in @looks,
-    do: no_form!(value, position)
+  defp one_to_native([{_key, _value} | _] = value, position) do
+    if looks_like_one?(value), do: no_form!(value, position), else: {value, value}
+  end
 
   defp one_to_native(value, _position), do: {value, value}
+
+  # Only the first pair of a list need be one.
+  defp looks_like_one?([{key, _value} | rest]), do: key in @looks or looks_like_one?(rest)
+  defp looks_like_one?(_rest), do: false
 
   defp no_form!(value, position) do
     raise ArgumentError,

@@ -7,6 +7,15 @@ defmodule GrpcLb.Key do
 
   @hashes -0x8000000000000000..0xFFFFFFFFFFFFFFFF
 
+  @doc "How many bytes are hashed at most."
+  @spec max_bytes() :: pos_integer()
+  def max_bytes, do: @max_bytes
+
+  @doc "Reads a text that is hashed as it is."
+  @spec text(term()) :: {:ok, binary()} | :error
+  def text(text) when is_binary(text) and byte_size(text) <= @max_bytes, do: {:ok, text}
+  def text(_other), do: :error
+
   @doc """
   What is hashed of a key. Terms that are neither binaries nor integers become their external form, which
   is the same on every node and in every release of OTP: atoms in UTF-8, maps with their keys in order.
@@ -42,8 +51,15 @@ defmodule GrpcLb.Key do
   """
   @spec external(term()) :: binary()
   def external(term) do
-    unless fits?(term, @max_bytes), do: too_long!("one that is longer when it is spelled out")
-    :erlang.term_to_binary(term, [:deterministic, minor_version: 2])
+    with :error <- spell_out(term), do: too_long!("one that is longer when it is spelled out")
+  end
+
+  @doc "As `external/1`, or `:error`."
+  @spec spell_out(term()) :: binary() | :error
+  def spell_out(term) do
+    if fits?(term, @max_bytes),
+      do: :erlang.term_to_binary(term, [:deterministic, minor_version: 2]),
+      else: :error
   end
 
   @doc """

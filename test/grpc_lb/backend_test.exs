@@ -18,6 +18,7 @@ defmodule GrpcLb.BackendTest do
           quote(do: %{id: :a}),
           quote(do: %{"id" => "a", "value" => 1}),
           quote(do: [id: :a, value: 1]),
+          quote(do: [weight: 2, id: :a]),
           quote(do: {"a", 1, 2, 3}),
           quote(do: {:a, 1, [weight: 2], :more, :still})
         ] do

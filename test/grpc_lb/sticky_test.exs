@@ -197,10 +197,24 @@ defmodule GrpcLb.StickyTest do
 
     test "that are none are named" do
       assert_raise ArgumentError,
-                   ~r/:hash_key of backend 1 must be a binary, or nil, got: :a/,
+                   ~r/:hash_key of backend 1 must be a binary of 1048576 bytes at most, or nil, got: :a/,
                    fn ->
                      new!(:ring_hash, ["a", {:b, 2, hash_key: :a}])
                    end
+
+      large = String.duplicate("a", 1_048_577)
+
+      assert_raise ArgumentError, ~r/:hash_key of backend 0 must be a binary of 1048576/, fn ->
+        new!(:ring_hash, [{:b, 2, hash_key: large}])
+      end
+
+      for id <- [large, {:at, large}], backend <- [{id, 2}, {id, 2, weight: 2}] do
+        assert_raise ArgumentError, ~r/^the id of backend 1 takes more than 1048576 bytes/, fn ->
+          new!(:ring_hash, ["a", backend])
+        end
+      end
+
+      assert %{} = new!(:ring_hash, ["a", {large, 2, hash_key: "b"}]) |> GrpcLb.info()
 
       policy = GrpcLb.Policy.to_native(:maglev)
 
