@@ -195,7 +195,7 @@ defmodule GrpcLb.Address do
       "unix:/run/app.sock"
   """
   @spec id(t()) :: String.t()
-  def id(%__MODULE__{} = address), do: address |> located!() |> text()
+  def id(address), do: address |> located!() |> text()
 
   defp text(%{ip: {:local, <<0, name::binary>>}}), do: "unix-abstract:" <> name
   defp text(%{ip: {:local, path}}), do: "unix:" <> path
@@ -204,12 +204,16 @@ defmodule GrpcLb.Address do
   defp text(%{ip: ip, port: port, zone: zone}), do: "[#{:inet.ntoa(ip)}%#{zone}]:#{port}"
 
   # Anybody can write a struct.
-  defp located!(%{ip: ip, port: port, zone: zone} = address) do
+  defp located!(%__MODULE__{ip: ip, port: port, zone: zone} = address) do
     unless endpoint?(ip, port) and zone?(zone, ip) do
       raise ArgumentError, "the address has no valid ip, port and zone: #{Text.show(address)}"
     end
 
     address
+  end
+
+  defp located!(other) do
+    raise ArgumentError, "address must be a %GrpcLb.Address{}, got: #{Text.show(other)}"
   end
 
   @doc """
@@ -238,7 +242,7 @@ defmodule GrpcLb.Address do
       {:ok, %{family: :inet, addr: {10, 0, 0, 1}, port: 50051}}
   """
   @spec sockaddr(t()) :: {:ok, :socket.sockaddr()} | {:error, :inet.posix()}
-  def sockaddr(%__MODULE__{} = address) do
+  def sockaddr(address) do
     case located!(address) do
       %{ip: {:local, path}} ->
         {:ok, %{family: :local, path: path}}

@@ -1,7 +1,7 @@
 defmodule GrpcLb.Dashboard do
   alias GrpcLb.Dashboard.Server
   alias GrpcLb.Look.Sample
-  alias GrpcLb.Options
+  alias GrpcLb.{Options, Text}
 
   @options [
     port: [
@@ -93,11 +93,18 @@ defmodule GrpcLb.Dashboard do
 
   @doc "The address of its page, on this machine."
   @spec url(pid()) :: String.t()
-  defdelegate url(dashboard), to: Server
+  def url(dashboard), do: Server.url(dashboard!(dashboard))
 
   @doc "Stops it. Pages that are open say that there is no answer."
   @spec stop(pid()) :: :ok
-  def stop(dashboard), do: GenServer.stop(dashboard)
+  def stop(dashboard), do: GenServer.stop(dashboard!(dashboard))
+
+  defp dashboard!(dashboard) when is_pid(dashboard), do: dashboard
+
+  defp dashboard!(other) do
+    raise ArgumentError,
+          "dashboard must be the pid that start/1 returned, got: #{Text.show(other)}"
+  end
 
   defp options!(opts), do: Options.validate!(opts, @prepared, __MODULE__)
 end

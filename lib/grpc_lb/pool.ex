@@ -787,6 +787,8 @@ defmodule GrpcLb.Pool do
     * `{:error, {:exit, :timeout}}` - none came in so many milliseconds; it is thrown away when it comes
     * `{:error, {:exit, reason}}` - the member died, or was dead
 
+  Raises `ArgumentError` when an argument is malformed.
+
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :receive_response_doc)
       iex> GrpcLb.Pool.join(:receive_response_doc)
       iex> {:ok, request} = GrpcLb.Pool.send_request(:receive_response_doc, :to_myself)
@@ -795,13 +797,13 @@ defmodule GrpcLb.Pool do
   """
   @spec receive_response(Request.t(), timeout()) ::
           {:ok, reply :: term()} | {:error, {:exit, reason :: term()} | (reason :: term())}
-  def receive_response(%Request{} = request, timeout \\ 5_000) do
-    Request.wait(request, timeout!(timeout))
+  def receive_response(request, timeout \\ 5_000) do
+    Request.wait(Request.check!(request), timeout!(timeout))
   end
 
   @doc """
   Whether a message is the answer to a request of the calling process: `:no_reply`, or what
-  `receive_response/2` returns, and the call is completed then.
+  `receive_response/2` returns, and the call is completed then. Raises `ArgumentError` when `request` is none.
 
       iex> {:ok, _supervisor} = GrpcLb.Pool.start_link(name: :check_response_doc)
       iex> {:ok, agent} = Agent.start_link(fn -> 7 end)
@@ -816,7 +818,7 @@ defmodule GrpcLb.Pool do
           :no_reply
           | {:ok, reply :: term()}
           | {:error, {:exit, reason :: term()} | (reason :: term())}
-  def check_response(message, %Request{} = request), do: Request.check(message, request)
+  def check_response(message, request), do: Request.check(message, Request.check!(request))
 
   @doc """
   Sends a message to every member's process, whatever its value is. Returns `:ok`, also when there

@@ -41,9 +41,15 @@ defmodule GrpcLb.Top do
     show(View.of(balancer, number), @prepared.defaults.interval)
   end
 
-  def run(opts) do
+  def run(opts) when is_list(opts) do
     options = options!(opts)
     show(View.new(options.node || node()), options.interval)
+  end
+
+  def run(other) do
+    raise ArgumentError,
+          "argument 1 must be a balancer, a view of one, or options, got: #{Text.show(other)}; " <>
+            "without a balancer those of the node are listed, by name"
   end
 
   @doc "Options of `run/1`, or an error."

@@ -115,7 +115,7 @@ defmodule GrpcLb.Transport do
     * `{:bad_return, term}`
   """
 
-  alias GrpcLb.Address
+  alias GrpcLb.{Address, Text}
 
   @doc """
   Says that the transport of a subchannel takes no new calls, and ends with those that it has. The
@@ -129,10 +129,7 @@ defmodule GrpcLb.Transport do
       :draining
   """
   @spec draining(subchannel :: pid()) :: :ok
-  def draining(subchannel) when is_pid(subchannel) do
-    send(subchannel, :draining)
-    :ok
-  end
+  def draining(subchannel), do: tell(subchannel, :draining)
 
   @doc """
   Opens a transport to an address.
@@ -185,10 +182,7 @@ defmodule GrpcLb.Transport do
       {:unhealthy, :not_serving}
   """
   @spec unhealthy(subchannel :: pid(), reason :: term()) :: :ok
-  def unhealthy(subchannel, reason) when is_pid(subchannel) do
-    send(subchannel, {:unhealthy, reason})
-    :ok
-  end
+  def unhealthy(subchannel, reason), do: tell(subchannel, {:unhealthy, reason})
 
   @doc """
   Says that the transport of a subchannel can be picked again. The subchannel gets the message `:healthy`.
@@ -200,9 +194,16 @@ defmodule GrpcLb.Transport do
       :healthy
   """
   @spec healthy(subchannel :: pid()) :: :ok
-  def healthy(subchannel) when is_pid(subchannel) do
-    send(subchannel, :healthy)
+  def healthy(subchannel), do: tell(subchannel, :healthy)
+
+  defp tell(subchannel, message) when is_pid(subchannel) do
+    send(subchannel, message)
     :ok
+  end
+
+  defp tell(other, _message) do
+    raise ArgumentError,
+          "subchannel must be the pid of the process in which open/2 has run, got: #{Text.show(other)}"
   end
 
   @optional_callbacks check: 1, close: 1, close: 2

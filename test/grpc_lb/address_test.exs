@@ -32,6 +32,13 @@ defmodule GrpcLb.AddressTest do
       assert_raise ArgumentError, ~r/no valid ip, port and zone/, fn -> ask.(address) end
     end
 
+    for other <- ["10.0.0.1:1", %{ip: {1, 2, 3, 4}, port: 1}, nil],
+        ask <- [&Address.id/1, &Address.sockaddr/1] do
+      assert_raise ArgumentError, ~r/^address must be a %GrpcLb.Address{}, got: /, fn ->
+        ask.(other)
+      end
+    end
+
     address = %Address{ip: {0, 0, 0, 0, 0, 0, 0, 1}, port: 1, zone: <<0xFF>>}
     assert_raise ArgumentError, fn -> Address.sockaddr(address) end
   end

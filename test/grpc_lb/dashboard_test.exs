@@ -236,6 +236,17 @@ defmodule GrpcLb.DashboardTest do
     assert {200, _, _} = get(port, "/", ["Sec-Fetch-Site: cross-site"])
   end
 
+  test "url/1 and stop/1 name what is no dashboard" do
+    for other <- [nil, 4040, "http://127.0.0.1:4040/"],
+        ask <- [&GrpcLb.Dashboard.url/1, &GrpcLb.Dashboard.stop/1] do
+      assert_raise ArgumentError,
+                   ~r/^dashboard must be the pid that start\/1 returned, got: /,
+                   fn ->
+                     ask.(other)
+                   end
+    end
+  end
+
   describe "looks" do
     # A look that waits until it is told what it sees.
     defp looks! do

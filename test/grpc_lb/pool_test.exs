@@ -659,6 +659,19 @@ defmodule GrpcLb.PoolTest do
       assert counts(pool) == {0, 1, 0}
     end
 
+    test "is named where its answer is asked of something else" do
+      for other <- [:request, make_ref(), nil],
+          ask <- [
+            &Pool.receive_response/1,
+            &Pool.receive_response(&1, 10),
+            &Pool.check_response(:message, &1)
+          ] do
+        assert_raise ArgumentError,
+                     ~r/^request must be what GrpcLb.Pool.send_request\/3 returned, got: /,
+                     fn -> ask.(other) end
+      end
+    end
+
     test "answers without nesting", %{pool: pool} do
       for {reply, answer} <- [{{:ok, 1}, {:ok, 1}}, {{:error, 1}, {:error, 1}}, {nil, {:ok, nil}}] do
         {:ok, request} = Pool.send_request(pool, {:echo, reply})

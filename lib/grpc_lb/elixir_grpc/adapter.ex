@@ -1,5 +1,6 @@
 defmodule GrpcLb.ElixirGrpc.Adapter do
   alias GrpcLb.ElixirGrpc.{AdapterOptions, Call, Holder}
+  alias GrpcLb.Text
 
   @moduledoc """
   A client adapter for elixir-grpc (`GRPC.Client.Adapter`) that chooses the server of every call with a
@@ -137,6 +138,10 @@ defmodule GrpcLb.ElixirGrpc.Adapter do
       {:ok, connection} -> {:ok, connection.balancer}
       :error -> {:error, :closed}
     end
+  end
+
+  def balancer(other) do
+    raise ArgumentError, "channel must be a GRPC.Channel, got: #{Text.show(other)}"
   end
 
   defp begin(stream, opts, whole?, send) do

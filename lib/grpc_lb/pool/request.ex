@@ -39,6 +39,15 @@ defmodule GrpcLb.Pool.Request do
   end
 
   @doc false
+  @spec check!(term()) :: t()
+  def check!(%__MODULE__{} = request), do: request
+
+  def check!(other) do
+    raise ArgumentError,
+          "request must be what GrpcLb.Pool.send_request/3 returned, got: #{Text.show(other)}"
+  end
+
+  @doc false
   def wait(%__MODULE__{id: id} = request, timeout) do
     ended(:gen_server.receive_response(id, timeout), request)
   end

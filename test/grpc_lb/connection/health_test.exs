@@ -12,6 +12,15 @@ defmodule GrpcLb.Connection.HealthTest do
   doctest Health
   doctest Transport
 
+  test "whoever is told of has to be a process" do
+    for other <- [nil, :subchannel, make_ref()],
+        tell <- [&Transport.draining/1, &Transport.healthy/1, &Transport.unhealthy(&1, :reason)] do
+      assert_raise ArgumentError, ~r/^subchannel must be the pid of the process/, fn ->
+        tell.(other)
+      end
+    end
+  end
+
   @moduletag :capture_log
 
   @id "127.0.0.1:1"

@@ -82,6 +82,10 @@ defmodule GrpcLb.ElixirGrpc.AdapterTest do
       assert connect_one(context, 2) == {:error, :econnrefused}
       assert Adapter.balancer(%{ref: context.name}) == {:error, :closed}
 
+      assert_raise ArgumentError, ~r/^channel must be a GRPC.Channel/, fn ->
+        Adapter.balancer(:a)
+      end
+
       [first] = connect(context, [1])
       assert connect_one(context, 2) == {:error, :econnrefused}
       assert [%{id: {"10.0.0.1", 1}}] = info(first).backends

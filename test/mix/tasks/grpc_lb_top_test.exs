@@ -122,6 +122,12 @@ defmodule Mix.Tasks.GrpcLb.TopTest do
   test "top/1 refuses what is neither a balancer nor options" do
     assert_raise ArgumentError, ~r/argument 1 is not a balancer/, fn -> GrpcLb.top(make_ref()) end
 
+    for other <- [:payments, "payments", %{node: node()}, self()] do
+      assert_raise ArgumentError,
+                   ~r/argument 1 must be a balancer, a view of one, or options, got: /,
+                   fn -> GrpcLb.top(other) end
+    end
+
     assert_raise ArgumentError, ~r/unknown option :sort of top\/1/, fn ->
       GrpcLb.top(sort: :id)
     end
