@@ -202,7 +202,7 @@ defmodule GrpcLb do
       {:error, :no_backends}
 
       iex> GrpcLb.pick("oops")
-      ** (ArgumentError) argument 1 is not a balancer: expected the reference that GrpcLb.new/3 returned on this node, got a binary
+      ** (ArgumentError) argument 1 is not a balancer: expected the reference that GrpcLb.new/3 returned on this node, got a binary; GrpcLb.Connection.handle!/1 finds a connection by name
   """
   @spec pick(balancer()) :: {:ok, value :: term()} | {:error, :no_backends | :closed}
   defdelegate pick(balancer), to: Native

@@ -213,6 +213,27 @@ defmodule GrpcLbTest do
         assert error.message =~ "got " <> kind
       end
     end
+
+    test "says where the balancer is of what leads to one" do
+      {:ok, lb} = GrpcLb.new(:round_robin, [])
+      handle = %GrpcLb.Connection{name: "payments", balancer: lb}
+
+      for {argument, hint} <- [
+            {:payments, "GrpcLb.Connection.handle!/1 finds a connection by name"},
+            {:payments, "a pool is called by name with GrpcLb.Pool"},
+            {"payments", "GrpcLb.Connection.handle!/1 finds a connection by name"},
+            {handle, "a handle of GrpcLb.Connection has its balancer in the field :balancer"}
+          ],
+          call <- [
+            &GrpcLb.pick/1,
+            &GrpcLb.info/1,
+            &GrpcLb.describe/1,
+            &GrpcLb.run(&1, fn v -> v end)
+          ] do
+        error = assert_raise ArgumentError, fn -> call.(argument) end
+        assert error.message =~ hint
+      end
+    end
   end
 
   describe "reconcile/2" do

@@ -151,6 +151,12 @@ impl Resource for Balancer {
                 "an atom; a pool is called by name with GrpcLb.Pool, and \
                  GrpcLb.Connection.handle!/1 finds a connection by name"
             }
+            None if term.is_binary() => {
+                "a binary; GrpcLb.Connection.handle!/1 finds a connection by name"
+            }
+            None if term.is_map() => {
+                "a map; a handle of GrpcLb.Connection has its balancer in the field :balancer"
+            }
             None => kind(term),
         }
     }
