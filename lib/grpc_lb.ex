@@ -379,8 +379,8 @@ defmodule GrpcLb do
   @doc """
   Begins a call of a backend, calls `fun` with its value, and ends the call.
 
-  It does what `checkout/1` and `complete/3` do, at a fifth of their cost: the call stays in this process,
-  and needs no ticket. `fun` may run other calls. With `:checkout_wait` it may wait for room first, see
+  It does what `checkout/1` and `complete/3` do, at less than half of their cost: the call stays in this
+  process, and needs no ticket. `fun` may run other calls. With `:checkout_wait` it may wait for room first, see
   `new/3`.
 
   Returns what `fun` returned, or the error of `checkout/1`: `{:error, :no_backends}`,

@@ -121,7 +121,8 @@ defmodule GrpcLb.Backend do
     * `:total_words` - how many words of 8 bytes all that is interned may take, listed or waiting, of all
       balancers of the node; 128 megabytes
 
-  These are the defaults. As long as more than one such batch waits, values that are new are copied as
+  These are the defaults. What is set while the application runs counts at once, but `:every` from the next
+  batch on. As long as more than one such batch waits, values that are new are copied as
   with `:copied`. So are those for which `:total_words` leaves no room, and one that would take more than an
   eighth of it, with its binaries. A value that was copied stays so for as long as it is listed. `slots` of
   `GrpcLb.Native.live_counts/0` counts the values that are there.
