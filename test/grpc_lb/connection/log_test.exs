@@ -30,10 +30,11 @@ defmodule GrpcLb.Connection.LogTest do
   defp text(%{msg: {:string, text}}), do: IO.chardata_to_string(text)
 
   # Nothing else has been logged, by the connection or about its processes.
-  defp silent do
+  defp silent(but \\ fn _event -> false end) do
     assert [] =
              for(
                %{level: level} = event when level not in [:info, :debug] <- Logs.flush(),
+               not but.(event),
                do: event
              )
   end
@@ -75,12 +76,22 @@ defmodule GrpcLb.Connection.LogTest do
   test "a server that does not answer in time is no error of a supervisor" do
     server = Loopback.start(:stall)
     id = Loopback.id(server)
-    {handle, _pid} = supervised!(target: static([server]), connect_timeout: 20)
-    assert {:warning, %{backend: ^id, reason: :timeout}, _text} = logged(handle.name)
+    {handle, _pid} = supervised!(target: static([server]), connect_timeout: 100)
+    assert {:warning, %{backend: ^id, reason: :timeout}, _text} = logged_of_backend(handle.name)
     eventually(fn -> Loopback.accepted(server) > 5 end)
-    silent()
+    silent(&of_resolution?/1)
     Loopback.become(server, :echo)
-    assert {:notice, %{backend: ^id}, _text} = logged(handle.name)
+    assert {:notice, %{backend: ^id}, _text} = logged_of_backend(handle.name)
+  end
+
+  # On a busy machine the time of a transport may be too short for the resolver, too.
+  defp of_resolution?(%{meta: meta}), do: meta[:domain] == [:grpc_lb] and meta[:backend] == nil
+
+  defp logged_of_backend(name) do
+    case logged(name) do
+      {_level, %{backend: _id}, _text} = logged -> logged
+      _of_resolution -> logged_of_backend(name)
+    end
   end
 
   test "an address that goes while it is connected to is no error either, and not logged" do
