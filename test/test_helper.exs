@@ -17,6 +17,6 @@ for app <- [:kernel, :stdlib, :elixir, :logger, :grpc_lb],
 
 GrpcLb.Test.Telemetry.install()
 
-# As long as a message may take on a busy machine; a test that waits in vain fails a little later.
+# As long as a message, and a test, may take on a busy machine; a test that waits in vain fails a little later.
 # Connections log what fails, which is what many tests are about.
-ExUnit.start(assert_receive_timeout: 10_000, capture_log: true)
+ExUnit.start(assert_receive_timeout: 10_000, timeout: 300_000, capture_log: true)

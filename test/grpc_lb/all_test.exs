@@ -119,7 +119,7 @@ defmodule GrpcLb.AllTest do
       end
 
       :atomics.put(stop, 1, 1)
-      Task.await_many(churning)
+      Task.await_many(churning, :infinity)
       Enum.each(kept, &let_go/1)
       pids = MapSet.new(churning, & &1.pid)
       eventually(fn -> not Enum.any?(GrpcLb.all(), &(&1.owner in pids)) end)

@@ -152,7 +152,7 @@ defmodule GrpcLb.DrainTest do
     end
 
     for %{pid: pid} <- callers, do: send(pid, :stop)
-    Task.await_many(callers)
+    Task.await_many(callers, :infinity)
     assert :atomics.get(counts, 2) > 500
     assert :atomics.get(counts, 3) == 0
   end

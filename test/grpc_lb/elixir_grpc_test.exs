@@ -437,7 +437,6 @@ defmodule GrpcLb.ElixirGrpcTest do
       end
     end
 
-    @tag timeout: 120_000
     test "nothing leaks, though channels carry the balancer's reference" do
       peer = Peer.start()
       Peer.run(peer, Peer.Connections, :killed_cycles)

@@ -3,7 +3,6 @@ defmodule GrpcLb.Stress.AttackTest do
 
   alias GrpcLb.Test.Peer
 
-  @moduletag timeout: 300_000
   @calls 1_000_000
 
   test "a million random calls with random arguments leave the VM up" do

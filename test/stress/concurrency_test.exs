@@ -5,7 +5,6 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
   import GrpcLb.Test.Workers
 
   @moduletag :concurrency
-  @moduletag timeout: 120_000
 
   test "16 processes x 250 picks differ by at most 1, and info knows the counts" do
     {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b, :c])

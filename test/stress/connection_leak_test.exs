@@ -4,8 +4,6 @@ defmodule GrpcLb.Stress.ConnectionLeakTest do
 
   alias GrpcLb.Test.Peer
 
-  @moduletag timeout: 180_000
-
   setup do
     %{peer: Peer.start()}
   end

@@ -4,7 +4,6 @@ defmodule GrpcLb.Stress.KilledCallersTest do
   alias GrpcLb.Test.Peer
 
   @moduletag :concurrency
-  @moduletag timeout: 300_000
 
   for how <- [:checkout, :run] do
     test "10,000 callers that are killed at any moment leave nothing in flight: #{how}" do

@@ -6,7 +6,6 @@ defmodule GrpcLb.Stress.LeakTest do
 
   alias GrpcLb.Test.Peer
 
-  @moduletag timeout: 180_000
   @rounds 20
   @nothing %{balancers: 0, snapshots: 0, values: 0, slots: 0, tickets: 0}
 

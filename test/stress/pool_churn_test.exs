@@ -10,7 +10,6 @@ defmodule GrpcLb.Stress.PoolChurnTest do
 
   @moduletag :concurrency
   @moduletag :capture_log
-  @moduletag timeout: 180_000
 
   @callers 50
   @churners 4

@@ -7,7 +7,6 @@ defmodule GrpcLb.Stress.PoolLeakTest do
   alias GrpcLb.Test.Peer
   alias GrpcLb.Test.Peer.PoolLeaks
 
-  @moduletag timeout: 180_000
   @rounds 10
 
   for scenario <- PoolLeaks.scenarios() do

@@ -16,7 +16,7 @@ defmodule GrpcLb.Test.Workers do
       end
 
     Enum.each(tasks, &send(&1.pid, :go))
-    Task.await_many(tasks, :timer.minutes(1))
+    Task.await_many(tasks, :infinity)
   end
 
   @doc """
@@ -62,7 +62,7 @@ defmodule GrpcLb.Test.Workers do
 
     change.()
     :atomics.put(changed, 1, 1)
-    Task.await_many(tasks, :timer.minutes(1))
+    Task.await_many(tasks, :infinity)
   end
 
   defp pick_until(_changed, _pick, 0, seen), do: seen
