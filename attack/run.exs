@@ -3,7 +3,7 @@
 # Everything that attacks is compiled: the modules below are required, never evaluated.
 
 for name <-
-      ~w(types ledger screen stash hostile rogue values catalogue burst session actor witness builds killer remains campaign) do
+      ~w(ledger screen stash hostile types rogue values catalogue burst session actor witness builds killer remains campaign) do
   Code.require_file("#{name}.ex", __DIR__)
 end
 

@@ -6,6 +6,8 @@ defmodule GrpcLb.Attack.Types do
   Read once, and kept where all actors find it without a copy.
   """
 
+  alias GrpcLb.Attack.Hostile
+
   @key {__MODULE__, :types}
 
   # How deep types of types are followed.
@@ -123,7 +125,8 @@ defmodule GrpcLb.Attack.Types do
     for {:type, _, kind, [key, value]} <- fields,
         kind == :map_field_exact or :rand.uniform(3) == 1,
         into: %{} do
-      {generate(key, clause, special, any, depth - 1),
+      # The VM compares keys: two that share their parts would take it for ever.
+      {generate(key, clause, special, &Hostile.term/0, depth - 1),
        generate(value, clause, special, any, depth - 1)}
     end
   end

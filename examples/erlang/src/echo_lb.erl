@@ -25,7 +25,7 @@ connection() ->
     Addresses = ["127.0.0.1:" ++ integer_to_list(Port) || {_Pid, Port} <- Servers],
     Target = iolist_to_binary(["ipv4:", lists:join(",", Addresses)]),
     Options = [
-        {transport, {echo_transport, 1000}},
+        {transport, {echo_transport, 5000}},
         {policy, round_robin},
         {outlier_detection, [{consecutive_failures, 5}]}
     ],

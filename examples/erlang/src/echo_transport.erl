@@ -14,6 +14,6 @@ close(Socket) ->
 %% One call at a time on a socket: enough for an example.
 call(Socket, Line) ->
     case gen_tcp:send(Socket, [Line, $\n]) of
-        ok -> gen_tcp:recv(Socket, 0, 1000);
+        ok -> gen_tcp:recv(Socket, 0, 5000);
         Error -> Error
     end.
