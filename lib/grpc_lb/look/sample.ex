@@ -83,16 +83,17 @@ defmodule GrpcLb.Look.Sample do
   @spec of(GrpcLb.balancer() | GrpcLb.view()) :: t()
   def of(balancer) do
     summary = Native.summary(balancer)
+    info = GrpcLb.info(balancer)
     same = &(&1.policy == summary.policy)
 
-    # Where builds disagree about whose number it is, nobody knows its name.
-    known =
+    # Where builds disagree about whose number it is, nobody knows its owner, and of one that has gone neither.
+    owner =
       case summary.number |> Native.find() |> Enum.concat() |> Enum.filter(same) do
-        [one] -> one
-        _none_or_several -> %{name: nil, owner: nil}
+        [one] -> one.owner
+        _none_or_several -> nil
       end
 
-    of(Map.merge(summary, Map.take(known, [:name, :owner])), GrpcLb.info(balancer))
+    of(Map.merge(summary, %{name: info[:name], owner: owner}), info)
   end
 
   defp of(listed, info) do
@@ -180,7 +181,8 @@ defmodule GrpcLb.Look.Sample do
   defp weighs(%{state: :ready, in_subset: true, table_share: share}) when is_number(share),
     do: share
 
-  defp weighs(%{state: :ready, in_subset: true} = backend), do: backend.current_weight || 0.0
+  # Those whose reports are awaited are alike.
+  defp weighs(%{state: :ready, in_subset: true} = backend), do: backend.current_weight || 1.0
   defp weighs(_other), do: 0.0
 
   defp backend(backend, due) do

@@ -150,7 +150,9 @@ defmodule GrpcLb.Top.View do
   # The lines above the table, its rows, and how they become lines.
   defp body(%{error: nil, now: nil} = view) do
     open = Enum.count(view.list, &(not &1.closed))
-    {["#{view.node}  #{open} balancers"], view.list, &list/3}
+
+    {["#{view.node}  #{open} #{if open == 1, do: "balancer", else: "balancers"}"], view.list,
+     &list/3}
   end
 
   defp body(%{now: nil} = view),

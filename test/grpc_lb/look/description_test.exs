@@ -2,6 +2,7 @@ defmodule GrpcLb.Look.DescriptionTest do
   use ExUnit.Case, async: true
 
   import ExUnit.CaptureIO
+  import GrpcLb.Test.Eventually
 
   alias GrpcLb.Clock
 
@@ -75,6 +76,26 @@ defmodule GrpcLb.Look.DescriptionTest do
 
     {:ok, lb} = GrpcLb.new({:maglev, table_size: 5}, ["a"])
     assert ["balancer N  maglev  1 ready", _, "table of 5 entries in " <> _ | _] = described(lb)
+  end
+
+  test "takes backends for alike whose load reports are awaited" do
+    {:ok, lb} = GrpcLb.new({:weighted_round_robin, weights: :reported}, [:a, {:b, 2, weight: 9}])
+
+    assert [_, _, _, _titles, a, b, ""] = described(lb)
+    assert a =~ ~r/^:a +awaits reports +1→- +~50%/
+    assert b =~ ~r/^:b +awaits reports +9→- +~50%/
+  end
+
+  test "has the name of one that has gone" do
+    owner = fn ->
+      {:ok, lb} = GrpcLb.new(:random, [:a], name: "gone")
+      [%{balancer: view}] = for %{name: "gone"} = it <- GrpcLb.all(), do: it
+      {view, GrpcLb.size(lb)}
+    end
+
+    {view, 1} = owner |> Task.async() |> Task.await()
+    eventually(fn -> GrpcLb.closed?(view) end)
+    assert ["balancer N gone  random  closed" | _] = described(view)
   end
 
   test "says that there is nothing, and nothing any more" do

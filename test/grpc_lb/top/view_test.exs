@@ -180,6 +180,9 @@ defmodule GrpcLb.Top.ViewTest do
                "     3 payments least_request closed -"
              ]
 
+      only = View.listed([@listed, closed], View.new(:shop@host))
+      assert ["shop@host  1 balancer" | _] = shown(%{only | chosen: nil, now: nil}, {60, :all})
+
       typed = Enum.reduce(["1", "3", "\d", "2"], view, &View.press(&2, &1))
       assert List.last(shown(typed, {80, 10}, :keys)) =~ ~r/ 12$/
       assert %{chosen: 12, now: nil} = picked = View.press(typed, :enter)
