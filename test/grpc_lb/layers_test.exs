@@ -254,6 +254,22 @@ defmodule GrpcLb.LayersTest do
     end
   end
 
+  # Where each layer looked for an empty one among all before it, this took minutes.
+  test "as many as there are backends come and go" do
+    layered = fn priorities -> for i <- priorities, do: {i, i, priority: i} end
+    {:ok, lb} = GrpcLb.new(:round_robin, layered.(1..200_000))
+    assert GrpcLb.pick(lb) == {:ok, 1}
+
+    assert GrpcLb.reconcile(lb, layered.(200_000..399_999)) ==
+             {:ok, %{added: 199_999, removed: 199_999, kept: 1}}
+
+    assert GrpcLb.pick(lb) == {:ok, 200_000}
+    assert GrpcLb.reconcile(lb, []) == {:ok, %{added: 0, removed: 200_000, kept: 0}}
+    assert %{layers: []} = GrpcLb.info(lb)
+    assert GrpcLb.reconcile(lb, layered.([7])) == {:ok, %{added: 1, removed: 0, kept: 0}}
+    assert [%{priority: 7, backends: 1}] = GrpcLb.info(lb).layers
+  end
+
   describe "under load" do
     # The layers come and go while 50 processes pick 100 backends.
     test "every pick is of one whole list" do

@@ -16,6 +16,8 @@ pub(super) struct Layers {
     layers: Vec<Layer>,
     /// Indices by priority, and by locality in one priority.
     sorted: SmallVec<[u32; 2]>,
+    /// How many of them have nobody listed: who looks for such a one walks past all others.
+    empty: u32,
     /// Of all layers.
     census: Census,
     /// The turns of all, taken by picks while several serve. Made when several first do.
@@ -66,6 +68,7 @@ impl Layers {
         Layers {
             layers: Vec::new(),
             sorted: SmallVec::new(),
+            empty: 0,
             census: Census::default(),
             turns: None,
         }
@@ -102,7 +105,10 @@ impl Layers {
             locality: offered.locality.clone(),
             ..Layer::default()
         };
-        let empty = self.sorted.iter().position(|it| self.get(*it).listed == 0);
+        let empty = match self.empty {
+            0 => None,
+            _ => self.sorted.iter().position(|it| self.get(*it).listed == 0),
+        };
         let (index, place) = match empty {
             Some(empty) => {
                 let index = self.sorted.remove(empty);
@@ -115,6 +121,7 @@ impl Layers {
                     self.layers.reserve_exact(1);
                 }
                 self.layers.push(layer);
+                self.empty += 1;
                 (self.layers.len() as u32 - 1, place)
             }
         };
@@ -130,9 +137,15 @@ impl Layers {
     /// Counts one that is listed from now on, or not any more.
     pub(super) fn count(&mut self, layer: u32, listed: bool) {
         let count = &mut self.layers[layer as usize].listed;
+        let was_empty = *count == 0;
         match listed {
             true => *count += 1,
             false => *count -= 1,
+        }
+        match (was_empty, *count == 0) {
+            (true, false) => self.empty -= 1,
+            (false, true) => self.empty += 1,
+            _ => {}
         }
     }
 
@@ -144,10 +157,14 @@ impl Layers {
 
     /// Drops layers at the end that are empty. A balancer that has had several has one again.
     pub(super) fn trim(&mut self) {
+        let before = self.layers.len();
         while self.layers.len() > 1 && self.layers.last().is_some_and(|last| last.listed == 0) {
             self.layers.pop();
-            let dropped = self.layers.len() as u32;
-            self.sorted.retain(|layer| *layer != dropped);
+            self.empty -= 1;
+        }
+        let kept = self.layers.len();
+        if kept < before {
+            self.sorted.retain(|layer| (*layer as usize) < kept);
         }
     }
 
