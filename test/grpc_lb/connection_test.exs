@@ -436,7 +436,7 @@ defmodule GrpcLb.ConnectionTest do
       Process.exit(gone, :kill)
       eventually(fn -> Enum.all?(waiting, &waiting?(&1.pid)) end)
       Loopback.become(server, :echo)
-      assert Enum.uniq(Task.await_many(waiting)) == [:ok]
+      assert Enum.uniq(Task.await_many(waiting, 20_000)) == [:ok]
       assert Process.alive?(pid)
     end
 
