@@ -194,7 +194,7 @@ defmodule GrpcLb.Connection.WaitingTest do
     # The turn of each, with which it is served. It may run on while the next one has its own.
     turns =
       for pid <- callers do
-        assert_receive {:trace_ts, ^pid, :receive, {_ref, :try}, turn}
+        assert_receive {:trace_ts, ^pid, :receive, {_ref, :turn}, turn}
         turn
       end
 
