@@ -99,7 +99,7 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
         end
 
         assert counts(channel) == %{successes: 1, failures: 1, in_flight: 0}
-        assert {:error, error} = one(channel, [sleep_ms: 500], timeout: 50)
+        assert {:error, error} = one(channel, [sleep_ms: 20_000], timeout: 50)
         assert %GRPC.RPCError{status: 4} = error
         assert counts(channel) == %{successes: 1, failures: 2, in_flight: 0}
 
@@ -241,7 +241,7 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
     {channel, _target} = connect([server], adapter: Gun)
     # Cowboy closes one that has not begun yet.
     assert one(channel) == {:ok, 1}
-    long = Task.async(fn -> one(channel, sleep_ms: 1_500) end)
+    long = Task.async(fn -> one(channel, sleep_ms: 2_500) end)
     eventually(fn -> counts(channel).in_flight == 1 end)
     Servers.go_away(server)
     {:ok, balancer} = Adapter.balancer(channel)

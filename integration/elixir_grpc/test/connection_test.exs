@@ -160,7 +160,8 @@ defmodule GrpcLbElixirGrpc.ConnectionTest do
         before = inventory()
         for _ <- 1..500, do: cycle(addresses)
 
-        eventually(fn -> inventory() == before end, fn ->
+        # Less is what earlier tests had left to end by itself.
+        eventually(fn -> nothing_more?(before, inventory()) end, fn ->
           "before: #{inspect(before)}, now: #{inspect(inventory())}"
         end)
       end
@@ -175,6 +176,11 @@ defmodule GrpcLbElixirGrpc.ConnectionTest do
     {channel, _target} = connect(addresses)
     {:ok, _} = Whoami.ask(channel)
     disconnect(channel)
+  end
+
+  defp nothing_more?(before, now) do
+    now.native == before.native and
+      Enum.all?(Map.delete(now, :native), fn {key, n} -> n <= before[key] end)
   end
 
   # Whatever it is that is counted.
