@@ -386,6 +386,7 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
 
   test "adds and removes from many processes are each done, and picks see them in order" do
     {:ok, lb} = GrpcLb.new(:round_robin, [{:stays, :stays}])
+    seen_coming = :atomics.new(1, [])
 
     churn = fn ->
       together(8, fn i ->
@@ -393,6 +394,8 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
           ids = for n <- 1..rem(i * round, 9)//1, do: {i, n}
           assert {:ok, %{added: added}} = GrpcLb.add(lb, for(id <- ids, do: {id, {:comes, id}}))
           assert added == length(ids)
+          # None goes before one of them was picked.
+          if added > 0, do: eventually(fn -> :atomics.get(seen_coming, 1) == 1 end)
           assert {:ok, %{removed: ^added}} = GrpcLb.remove(lb, ids)
         end
       end)
@@ -400,8 +403,12 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
 
     pick = fn ->
       case GrpcLb.pick(lb) do
-        {:ok, :stays} -> :stays
-        {:ok, {:comes, {_i, _n}}} -> :comes
+        {:ok, :stays} ->
+          :stays
+
+        {:ok, {:comes, {_i, _n}}} ->
+          :atomics.put(seen_coming, 1, 1)
+          :comes
       end
     end
 
@@ -445,9 +452,11 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
 
   test "owners that die under picks and reconciles are all taken out" do
     {:ok, lb} = GrpcLb.new(:round_robin, [:stays])
+    seen_owned = :atomics.new(1, [])
 
     pick = fn ->
       {:ok, picked} = GrpcLb.pick(lb)
+      if picked != :stays, do: :atomics.put(seen_owned, 1, 1)
       if picked == :stays, do: :stays, else: :owned
     end
 
@@ -456,6 +465,8 @@ defmodule GrpcLb.Stress.ConcurrencyTest do
         owners = for _ <- 1..25, do: idle()
         owned = for owner <- owners, do: {owner, owner, owner: owner}
         {:ok, %{added: 25}} = GrpcLb.reconcile(lb, [:stays | owned])
+        # They are picked, and die while they are.
+        eventually(fn -> :atomics.exchange(seen_owned, 1, 0) == 1 end)
         kill(owners)
         eventually(fn -> Enum.all?(1..26, fn _ -> GrpcLb.pick(lb) == {:ok, :stays} end) end)
         assert Enum.count(GrpcLb.info(lb).backends, &(&1.state == :down)) == 25

@@ -47,6 +47,8 @@ defmodule GrpcLb.Test.Workers do
     tasks =
       for _ <- 1..n do
         Task.async(fn ->
+          # So many busy processes would leave all others, of other tests as well, few turns.
+          Process.flag(:priority, :low)
           first = see({:before, pick.()}, none)
           send(test, {:picking, self()})
           pick_until(changed, pick, after_change, first)
