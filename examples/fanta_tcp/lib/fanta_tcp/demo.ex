@@ -12,7 +12,7 @@ defmodule FantaTCP.Demo do
   @callers 20
   @requests 1_000
   @retry_ms 10..200
-  @await_ms 10_000
+  @await_ms 30_000
 
   # Longer than the demo takes.
   @long_ms 60_000
