@@ -200,8 +200,16 @@ defmodule GrpcLb.Address do
   defp text(%{ip: {:local, <<0, name::binary>>}}), do: "unix-abstract:" <> name
   defp text(%{ip: {:local, path}}), do: "unix:" <> path
   defp text(%{ip: ip, port: port}) when tuple_size(ip) == 4, do: "#{:inet.ntoa(ip)}:#{port}"
-  defp text(%{ip: ip, port: port, zone: nil}), do: "[#{:inet.ntoa(ip)}]:#{port}"
-  defp text(%{ip: ip, port: port, zone: zone}), do: "[#{:inet.ntoa(ip)}%#{zone}]:#{port}"
+  defp text(%{ip: ip, port: port, zone: nil}), do: "[#{ipv6(ip)}]:#{port}"
+  defp text(%{ip: ip, port: port, zone: zone}), do: "[#{ipv6(ip)}%#{zone}]:#{port}"
+
+  # In a link-local address Erlang shows the second word as a zone, which would be read as another address.
+  defp ipv6(ip) do
+    text = to_string(:inet.ntoa(ip))
+    if text =~ "%", do: Enum.map_join(Tuple.to_list(ip), ":", &hex/1), else: text
+  end
+
+  defp hex(word), do: word |> Integer.to_string(16) |> String.downcase()
 
   # Anybody can write a struct.
   defp located!(%__MODULE__{ip: ip, port: port, zone: zone} = address) do

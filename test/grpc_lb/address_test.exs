@@ -13,6 +13,16 @@ defmodule GrpcLb.AddressTest do
     end
   end
 
+  test "so are they where Erlang sees a zone in the second word" do
+    for first <- [0xFE80, 0xFF01, 0xFF02], zone <- [nil, "eth0"] do
+      address = %Address{ip: {first, 1, 0, 0, 0, 0, 0, 0x8A}, port: 1, zone: zone}
+      assert address == address |> Address.id() |> Address.new!()
+    end
+
+    assert Address.id(%Address{ip: {0xFE80, 1, 0, 0, 0, 0, 0, 0x8A}, port: 1}) ==
+             "[fe80:1:0:0:0:0:0:8a]:1"
+  end
+
   test "the id has neither host nor weight in it" do
     address = %Address{ip: {10, 0, 0, 1}, port: 1, host: "a.example", weight: 7}
     assert Address.id(address) == "10.0.0.1:1"
