@@ -16,8 +16,8 @@ pub(super) struct Layers {
     layers: Vec<Layer>,
     /// Indices by priority, and by locality in one priority.
     sorted: SmallVec<[u32; 2]>,
-    /// How many of them have nobody listed: who looks for such a one walks past all others.
-    empty: u32,
+    /// Indices of those of which nobody is listed, and of some that were so.
+    empty: Vec<u32>,
     /// Of all layers.
     census: Census,
     /// The turns of all, taken by picks while several serve. Made when several first do.
@@ -31,6 +31,8 @@ pub(super) struct Layer {
     pub(super) locality: Option<Box<str>>,
     /// How many are listed.
     pub(super) listed: u32,
+    /// Whether it is among those that are taken for empty.
+    noted_empty: bool,
     pub(super) census: Census,
     /// Who is picked beside the healthy ones.
     pub(super) relief: Relief,
@@ -68,7 +70,7 @@ impl Layers {
         Layers {
             layers: Vec::new(),
             sorted: SmallVec::new(),
-            empty: 0,
+            empty: Vec::new(),
             census: Census::default(),
             turns: None,
         }
@@ -105,13 +107,10 @@ impl Layers {
             locality: offered.locality.clone(),
             ..Layer::default()
         };
-        let empty = match self.empty {
-            0 => None,
-            _ => self.sorted.iter().position(|it| self.get(*it).listed == 0),
-        };
-        let (index, place) = match empty {
-            Some(empty) => {
-                let index = self.sorted.remove(empty);
+        let (index, place) = match self.take_empty() {
+            Some(index) => {
+                let empty = self.place(self.get(index).key()).expect("it is there");
+                self.sorted.remove(empty);
                 self.layers[index as usize] = layer;
                 (index, place - usize::from(empty < place))
             }
@@ -121,7 +120,6 @@ impl Layers {
                     self.layers.reserve_exact(1);
                 }
                 self.layers.push(layer);
-                self.empty += 1;
                 (self.layers.len() as u32 - 1, place)
             }
         };
@@ -134,18 +132,27 @@ impl Layers {
             .binary_search_by(|layer| self.get(*layer).key().cmp(&wanted))
     }
 
+    fn take_empty(&mut self) -> Option<u32> {
+        while let Some(index) = self.empty.pop() {
+            let layer = &mut self.layers[index as usize];
+            layer.noted_empty = false;
+            if layer.listed == 0 {
+                return Some(index);
+            }
+        }
+        None
+    }
+
     /// Counts one that is listed from now on, or not any more.
     pub(super) fn count(&mut self, layer: u32, listed: bool) {
-        let count = &mut self.layers[layer as usize].listed;
-        let was_empty = *count == 0;
+        let it = &mut self.layers[layer as usize];
         match listed {
-            true => *count += 1,
-            false => *count -= 1,
+            true => it.listed += 1,
+            false => it.listed -= 1,
         }
-        match (was_empty, *count == 0) {
-            (true, false) => self.empty -= 1,
-            (false, true) => self.empty += 1,
-            _ => {}
+        if it.listed == 0 && !it.noted_empty {
+            it.noted_empty = true;
+            self.empty.push(layer);
         }
     }
 
@@ -160,11 +167,13 @@ impl Layers {
         let before = self.layers.len();
         while self.layers.len() > 1 && self.layers.last().is_some_and(|last| last.listed == 0) {
             self.layers.pop();
-            self.empty -= 1;
         }
         let kept = self.layers.len();
         if kept < before {
-            self.sorted.retain(|layer| (*layer as usize) < kept);
+            let is_kept = |layer: &u32| (*layer as usize) < kept;
+            self.sorted.retain(|layer| is_kept(layer));
+            self.empty.retain(is_kept);
+            self.empty.shrink_to_fit();
         }
     }
 
