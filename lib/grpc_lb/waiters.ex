@@ -52,10 +52,10 @@ defmodule GrpcLb.Waiters do
 
   defp wait(waiters, ref, deadline, attempt) do
     receive do
-      {^ref, :try} ->
+      {^ref, :first} ->
         with :wait <- attempt.(), do: wait(waiters, ref, deadline, attempt)
 
-      {^ref, :turn} ->
+      {^ref, :try} ->
         with :wait <- attempt.() do
           send(waiters, {:still, ref})
           wait(waiters, ref, deadline, attempt)
@@ -71,7 +71,7 @@ defmodule GrpcLb.Waiters do
 
   defp flush(ref) do
     receive do
-      {^ref, _try_or_turn} -> flush(ref)
+      {^ref, _first_or_try} -> flush(ref)
     after
       0 -> :ok
     end
@@ -96,7 +96,7 @@ defmodule GrpcLb.Waiters do
   @impl true
   def handle_info({:enter, ref, pid, n}, state) do
     # Unless those who are ahead of it have their turn now, and it has its own after them.
-    unless match?(%{count: count} when n <= count, state.turn), do: send(ref, {ref, :try})
+    unless match?(%{count: count} when n <= count, state.turn), do: send(ref, {ref, :first})
 
     place = state.last + 1
     monitor = :erlang.monitor(:process, pid, tag: {:gone, ref})
@@ -143,7 +143,7 @@ defmodule GrpcLb.Waiters do
   defp next(%{turn: %{place: place, count: count}} = state) do
     case :gb_trees.next(:gb_trees.iterator_from(place + 1, state.places)) do
       {place, {ref, n}, _rest} when n <= count ->
-        send(ref, {ref, :turn})
+        send(ref, {ref, :try})
         put_in(state.turn, %{ref: ref, place: place, count: count})
 
       {place, _waits_for_more, _rest} ->

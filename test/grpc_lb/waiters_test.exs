@@ -150,7 +150,7 @@ defmodule GrpcLb.WaitersTest do
     send(one.pid, {:answer, :wait})
     assert_receive {:trying, pid}
     assert pid == one.pid
-    # What it said before that has been heard by now.
+    # Its first try has not ended the turn.
     assert %{turn: %{place: 1}} = :sys.get_state(context.waiters)
     send(one.pid, {:answer, :served})
     assert_receive {:trying, pid}

@@ -45,7 +45,8 @@ defmodule GrpcLb.ElixirGrpc.Owner do
   def ended(owner) do
     ended_ms = now()
     look_later()
-    %{owner | pid: nil, monitor: nil, ended_ms: ended_ms}
+    # Made anew: one from before a hot upgrade may not have the field.
+    struct!(__MODULE__, name: owner.name, ended_ms: ended_ms)
   end
 
   @doc """

@@ -85,7 +85,7 @@ defmodule GrpcLb.Connection.WaitingTest do
         end
 
         names = ScriptedResolver.start(hang)
-        opts = [target: names, resolver: ScriptedResolver, connect_timeout: 500]
+        opts = [target: names, resolver: ScriptedResolver, connect_timeout: 3_000]
         {handle, _pid} = supervised!(opts)
         assert_receive :hangs
         assert unquote(call).(handle, []) == {:error, :no_backends}
@@ -194,7 +194,7 @@ defmodule GrpcLb.Connection.WaitingTest do
     # The turn of each, with which it is served. It may run on while the next one has its own.
     turns =
       for pid <- callers do
-        assert_receive {:trace_ts, ^pid, :receive, {_ref, :turn}, turn}
+        assert_receive {:trace_ts, ^pid, :receive, {_ref, :try}, turn}
         turn
       end
 
