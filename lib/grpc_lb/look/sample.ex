@@ -162,27 +162,32 @@ defmodule GrpcLb.Look.Sample do
     shares = Map.new(info.layers, &{layer.(&1), &1.share})
 
     weights =
-      Enum.reduce(info.backends, %{}, fn backend, weights ->
-        Map.update(weights, layer.(backend), weighs(backend), &(&1 + weighs(backend)))
-      end)
+      for {layer, backends} <- Enum.group_by(info.backends, layer, &weighs/1), into: %{} do
+        known = for weight <- backends, is_number(weight), weight > 0, do: weight
+        # Of whom reports are awaited each is an average one (gRFC A58).
+        average = if known == [], do: 1.0, else: Enum.sum(known) / length(known)
+        {layer, {average, Enum.sum(for weight <- backends, do: weight || average)}}
+      end
 
     for backend <- info.backends do
       due =
         case weights[layer.(backend)] do
-          sum when sum > 0 -> Map.get(shares, layer.(backend), 0.0) * weighs(backend) / sum
-          _nobody -> 0.0
+          {average, sum} when sum > 0 ->
+            Map.get(shares, layer.(backend), 0.0) * (weighs(backend) || average) / sum
+
+          _nobody ->
+            0.0
         end
 
       {backend, due}
     end
   end
 
-  # What a policy goes by that looks keys up in a table, or at weights alone.
+  # What a policy goes by that looks keys up in a table, or at weights alone; `nil` is not known.
   defp weighs(%{state: :ready, in_subset: true, table_share: share}) when is_number(share),
     do: share
 
-  # Those whose reports are awaited are alike.
-  defp weighs(%{state: :ready, in_subset: true} = backend), do: backend.current_weight || 1.0
+  defp weighs(%{state: :ready, in_subset: true} = backend), do: backend.current_weight
   defp weighs(_other), do: 0.0
 
   defp backend(backend, due) do

@@ -86,6 +86,23 @@ defmodule GrpcLb.Look.DescriptionTest do
     assert b =~ ~r/^:b +awaits reports +9→- +~50%/
   end
 
+  test "takes those whose load reports are awaited for average ones of those that have reported" do
+    clock = Clock.manual()
+
+    policy =
+      {:weighted_round_robin, weights: :reported, reports: :out_of_band, blackout_period: 0}
+
+    {:ok, lb} = GrpcLb.new(policy, [:a, :b, :c, :d], clock: clock)
+    :ok = GrpcLb.report(lb, :a, %{rps_fractional: 100, cpu_utilization: 0.5})
+    :ok = GrpcLb.report(lb, :b, %{rps_fractional: 300, cpu_utilization: 0.5})
+    Clock.advance(clock, 1_000)
+
+    assert [_, _, _, _titles, a, b, c, d, ""] = described(lb)
+    assert a =~ ~r/ ~13%/
+    assert b =~ ~r/ ~38%/
+    for awaited <- [c, d], do: assert(awaited =~ ~r/ awaits reports .* ~25%/)
+  end
+
   test "has the name of one that has gone" do
     owner = fn ->
       {:ok, lb} = GrpcLb.new(:random, [:a], name: "gone")
