@@ -223,9 +223,8 @@ defmodule GrpcLb.Backend do
 
   def to_native(backends, hashed?: false), do: to_native(backends)
 
-  def to_native(backends, hashed?: true) do
-    backends |> to_native() |> Enum.with_index() |> Enum.map(fn {it, n} -> with_text(it, n) end)
-  end
+  def to_native(backends, hashed?: true),
+    do: backends |> to_native() |> Enum.with_index(&with_text/2)
 
   defp pairs?([{_id, _value} | rest]), do: pairs?(rest)
   defp pairs?(rest), do: rest == []

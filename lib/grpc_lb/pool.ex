@@ -15,7 +15,7 @@ defmodule GrpcLb.Pool do
   A pool can look at the load, the latency and the failures of its members: with policies such as
   `:least_request`, and with `:outlier_detection` and the like. These see the calls that are made with
   `call/3`, `run/3`, or `checkout/1` and `GrpcLb.complete/3`. `run/3` costs a tenth of a microsecond more than
-  a pick, a ticket a third of one.
+  a pick, a ticket a third of a microsecond.
 
   ## In a supervision tree
 

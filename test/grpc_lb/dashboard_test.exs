@@ -248,7 +248,7 @@ defmodule GrpcLb.DashboardTest do
   end
 
   describe "looks" do
-    # A look that waits until it is told what it sees.
+    # A look that waits until it is told what it sees, and is young for as long as a test lasts.
     defp looks! do
       test = self()
 
@@ -260,7 +260,8 @@ defmodule GrpcLb.DashboardTest do
              fn what ->
                send(test, {:asked, what, self()})
                receive do: ({:saw, seen} -> seen)
-             end
+             end,
+             60_000
            ]}
       })
     end
@@ -269,7 +270,6 @@ defmodule GrpcLb.DashboardTest do
       looks = looks!()
       asking = for _ <- 1..20, do: Task.async(fn -> Looks.at(looks, {:balancer, 1}) end)
       assert_receive {:asked, {:balancer, 1}, looking}
-      # The look is fresh for a moment only: nobody is to be asked anything else in between.
       eventually(fn -> Process.info(looks, :message_queue_len) == {:message_queue_len, 19} end)
       other = Task.async(fn -> Looks.at(looks, :list) end)
       eventually(fn -> Process.info(looks, :message_queue_len) == {:message_queue_len, 20} end)

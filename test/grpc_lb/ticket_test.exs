@@ -103,7 +103,7 @@ defmodule GrpcLb.TicketTest do
       most = System.monotonic_time(:nanosecond) - before
       assert [%{latency_ns: latency}] = GrpcLb.info(lb).backends
 
-      # By another clock, which the VM may just be correcting its own by, by one in a hundred at most.
+      # By another clock, which the VM may just be correcting its own by, by one in fifty at most.
       assert latency in 1..(most + div(most, 50) + 1_000_000)
 
       clock = Clock.manual()

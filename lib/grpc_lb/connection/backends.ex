@@ -170,14 +170,19 @@ defmodule GrpcLb.Connection.Backends do
   """
   @spec unlisted(t(), [Rotation.wanted()]) :: {[Plan.id()], t()}
   def unlisted(backends, wanted) do
-    ids = Leaving.unlisted(backends.leaving, wanted)
+    case Leaving.unlisted(backends.leaving, wanted) do
+      [] -> {[], backends}
+      ids -> {ids, count_successes(backends, MapSet.new(ids))}
+    end
+  end
 
+  defp count_successes(backends, ids) do
     entries =
       for {key, %{state: :up} = entry} <- backends.entries, Plan.id(key) in ids, into: %{} do
         {key, %{entry | successes: successes(backends, entry)}}
       end
 
-    {ids, %{backends | entries: Map.merge(backends.entries, entries)}}
+    %{backends | entries: Map.merge(backends.entries, entries)}
   end
 
   @doc "What became of their calls."

@@ -14,9 +14,11 @@ defmodule GrpcLb.Dashboard.Looks do
 
   @type what :: :list | {:balancer, number :: pos_integer()}
 
-  @doc "Starts it, linked. `look` is what it looks with."
-  @spec start_link((what() -> {:ok, Json.value()} | :error)) :: GenServer.on_start()
-  def start_link(look \\ &look/1), do: GenServer.start_link(__MODULE__, look)
+  @doc "Starts it, linked. `look` is what it looks with, and a look is young for so many milliseconds."
+  @spec start_link((what() -> {:ok, Json.value()} | :error), pos_integer()) ::
+          GenServer.on_start()
+  def start_link(look \\ &look/1, young_ms \\ @young_ms),
+    do: GenServer.start_link(__MODULE__, {look, young_ms})
 
   @doc """
   What there is to see, as JSON.
@@ -32,7 +34,7 @@ defmodule GrpcLb.Dashboard.Looks do
   end
 
   @impl true
-  def init(look), do: {:ok, %{look: look, young: %{}}}
+  def init({look, young_ms}), do: {:ok, %{look: look, young_ms: young_ms, young: %{}}}
 
   @impl true
   def handle_call({:at, what, given_up}, _from, %{young: young} = state) do
@@ -49,7 +51,7 @@ defmodule GrpcLb.Dashboard.Looks do
 
       _old ->
         seen = see(state.look, what)
-        {:reply, seen, %{state | young: Map.put(young, what, {now() + @young_ms, seen})}}
+        {:reply, seen, %{state | young: Map.put(young, what, {now() + state.young_ms, seen})}}
     end
   end
 

@@ -137,7 +137,7 @@ defmodule GrpcLb.Pool.SupervisorTest do
   describe "workers that take their time to end:" do
     defmodule Slow do
       # Has a name, as its successor has, and ends when it is told to.
-      use GenServer, shutdown: :infinity
+      use GenServer, shutdown: 60_000
 
       def start_link(test), do: GenServer.start_link(__MODULE__, test, name: __MODULE__)
 
