@@ -296,6 +296,29 @@ defmodule GrpcLb.Stress.LongScheduleTest do
       assert {:error, :overloaded} = Native.checkout_except_thoroughly(lb, [1])
     end
 
+    test "of values has those passed over who have them" do
+      {:ok, lb} = GrpcLb.new(:round_robin, Enum.to_list(1..300), max_requests: 1)
+      {:ok, _value, ticket} = GrpcLb.checkout(lb)
+      values = Enum.to_list(2..@n)
+      slots = Native.slots()
+      assert_short(fn _ -> {:error, :unfinished} = Native.checkout_except(lb, values) end)
+      begin = fn _ -> {:error, :unfinished} = Native.begin_call_except(lb, slots, values, nil) end
+      assert_short(begin)
+      GrpcLb.complete(ticket, :ok)
+      assert {:ok, 1, _ticket} = Native.checkout_except_thoroughly(lb, values)
+    end
+
+    test "of values has those passed over in turn who have them" do
+      opts = [max_requests: 1, checkout_wait: 60_000]
+      {:ok, lb} = GrpcLb.new(:round_robin, Enum.to_list(1..300), opts)
+      {:ok, _value, ticket} = GrpcLb.checkout(lb)
+      {:ok, waiter, _place, _ms} = Native.line_up(lb)
+      values = Enum.to_list(2..@n)
+      assert_short(fn _ -> {:error, :overloaded} = Native.checkout_in_turn(waiter, values) end)
+      GrpcLb.complete(ticket, :ok)
+      assert {:ok, 1, _ticket} = Native.checkout_in_turn(waiter, values)
+    end
+
     test "of which most are full, or down, has a call with a key led on" do
       backends = Enum.map(1..20_000, &"backend #{&1}")
       ring = {:ring_hash, min_ring_size: 1_000_000, max_ring_size: 1_000_000}

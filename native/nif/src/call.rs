@@ -131,7 +131,7 @@ pub(crate) fn not_checked_out<'a>(
 }
 
 /// `checkout_except(balancer, values) -> as checkout`, and never one of these values; or
-/// `{:error, :unfinished}`, where most of a long list are full or dead.
+/// `{:error, :unfinished}`, where most of a long list are full or dead, or the values are many.
 pub(crate) fn checkout_except<'a>(
     env: Env<'a>,
     balancer: &Object<Balancer>,
@@ -147,7 +147,9 @@ pub(crate) fn except_with_key<'a>(
     values: Term<'a>,
     key: Option<u64>,
 ) -> Answer<'a> {
-    let values = decode::values(values, 2)?;
+    let Some(values) = decode::few_values(values, 2)? else {
+        return Ok(unfinished(env, balancer, key).to_term(env));
+    };
     Ok(
         match begin_except(env, balancer, &values, key, Search::Brief) {
             Err(Unavailable::Unfinished) => unfinished(env, balancer, key).to_term(env),
@@ -235,7 +237,8 @@ pub(crate) fn in_turn_thoroughly<'a>(
     Ok(answer.expect("a thorough search ends"))
 }
 
-/// `checkout_in_turn` on a normal scheduler. `None`, where most of a long list are full or dead.
+/// `checkout_in_turn` on a normal scheduler. `None`, where most of a long list are full or dead, or the values are
+/// many.
 pub(crate) fn try_checkout_in_turn<'a>(
     env: Env<'a>,
     waiter: &Object<Waiter>,
@@ -252,7 +255,13 @@ pub(crate) fn in_turn<'a>(
     key: Option<u64>,
     search: Search,
 ) -> Result<Option<Term<'a>>, ArgumentError> {
-    let values = decode::values(values, 2)?;
+    let values = match search {
+        Search::Brief => decode::few_values(values, 2)?,
+        Search::Thorough => Some(decode::values(values, 2)?),
+    };
+    let Some(values) = values else {
+        return Ok(None);
+    };
     let wanted = |value: &Value| !is_one_of(&values, value);
     let Waiter { balancer, place } = &**waiter;
     let monitors = Monitors::new(env, balancer);

@@ -179,7 +179,9 @@ pub(crate) fn begin_call_except<'a>(
 ) -> Answer<'a> {
     let hash = decode::key(key, 4)?;
     let begin = |env, balancer| {
-        let values = decode::values(values, 3)?;
+        let Some(values) = decode::few_values(values, 3)? else {
+            return Ok(unfinished(env, balancer, hash).to_term(env));
+        };
         let wanted = |value: &Value| !is_one_of(&values, value);
         begin_by::<true>(env, balancer, slots, hash, wanted, unfinished)
     };

@@ -17,7 +17,7 @@ use rustler::Term;
 use self::backends::{states, VALUE, WORDS};
 pub(crate) use self::backends::{Backends, Refused, LIST, TURN};
 use self::fields::one_of;
-use self::lists::{proper_list, ID};
+use self::lists::{is_longer, proper_list, ID};
 pub(crate) use self::policy::{policy, policy_name};
 pub(crate) use self::report::report;
 pub(crate) use self::settings::{changes, settings, Settings};
@@ -26,6 +26,9 @@ use crate::error::{kind, ArgumentError};
 use crate::value::Offered;
 use crate::vm::extent::{Bytes, Extent};
 use crate::vm::term::{bytes, untuple};
+
+/// As many values as a brief search passes over: it compares some hundred backends with each of them.
+const FEW: usize = 128;
 
 /// The bytes that a key may have: they are hashed on a normal scheduler.
 const KEY: usize = 1 << 20;
@@ -176,6 +179,18 @@ pub(crate) fn values<'a>(
 ) -> Result<Vec<Offered<'a>>, ArgumentError> {
     let (_, values) = proper_list(term, argument, "values")?;
     Ok(values.map(Offered::new).collect())
+}
+
+/// The same, of so few that they are looked through on a normal scheduler. `None` if there are more, which takes
+/// no longer to find out.
+pub(crate) fn few_values<'a>(
+    term: Term<'a>,
+    argument: usize,
+) -> Result<Option<Vec<Offered<'a>>>, ArgumentError> {
+    match is_longer(term, FEW) {
+        true => Ok(None),
+        false => values(term, argument).map(Some),
+    }
 }
 
 /// `:ready | :connecting | :transient_failure | :draining`
