@@ -27,9 +27,14 @@ defmodule GrpcLb.Janitor do
   def watch(group, supervisor \\ nil),
     do: GenServer.call(__MODULE__, {:watch, group, supervisor}, :infinity)
 
-  @doc "What to call when the calling process has ended; `nil` is nothing. Replaces what was said before."
-  @spec clean_up_with({module(), function :: atom(), arguments :: [term()]} | nil) :: :ok
-  def clean_up_with(mfa), do: GenServer.cast(__MODULE__, {:clean_up_with, self(), hidden(mfa)})
+  @doc """
+  What to call when the calling process has ended; `nil` is nothing. Replaces what was said before. It has so many
+  milliseconds from when it begins: what is a user's may never end.
+  """
+  @spec clean_up_with({module(), function :: atom(), arguments :: [term()]} | nil, timeout()) ::
+          :ok
+  def clean_up_with(mfa, ms \\ @clean_up_ms),
+    do: GenServer.cast(__MODULE__, {:clean_up_with, self(), hidden(mfa), ms})
 
   defp hidden(nil), do: nil
   defp hidden({module, function, arguments}), do: {module, function, Secret.hide(arguments)}
@@ -72,11 +77,14 @@ defmodule GrpcLb.Janitor do
   end
 
   @impl true
-  def handle_cast({:clean_up_with, pid, mfa}, state) do
+  def handle_cast({:clean_up_with, pid, mfa, ms}, state) do
     case state.watched do
-      %{^pid => _watched} -> {:noreply, put_in(state.watched[pid].clean_up, mfa)}
+      %{^pid => watched} ->
+        {:noreply, put_in(state.watched[pid], Map.merge(watched, %{clean_up: mfa, ms: ms}))}
+
       # The janitor before this one watched it.
-      _unknown -> {:noreply, state}
+      _unknown ->
+        {:noreply, state}
     end
   end
 
@@ -86,8 +94,8 @@ defmodule GrpcLb.Janitor do
   end
 
   # Where there is much to run it may begin late.
-  def handle_info({:cleaning_up, pid}, state) do
-    Process.send_after(self(), {:too_long, pid}, @clean_up_ms)
+  def handle_info({:cleaning_up, pid, ms}, state) do
+    if ms != :infinity, do: Process.send_after(self(), {:too_long, pid}, ms)
     {:noreply, state}
   end
 
@@ -126,10 +134,12 @@ defmodule GrpcLb.Janitor do
 
   defp clean_up(%{clean_up: {module, function, arguments}} = watched, state) do
     janitor = self()
+    # What was said before a hot upgrade has no time.
+    ms = Map.get(watched, :ms, @clean_up_ms)
 
     {pid, _monitor} =
       spawn_monitor(fn ->
-        send(janitor, {:cleaning_up, self()})
+        send(janitor, {:cleaning_up, self(), ms})
         Callback.call(module, function, Secret.reveal(arguments))
       end)
 

@@ -131,6 +131,22 @@ defmodule GrpcLb.JanitorTest do
     assert Janitor.await(pid) == :ok
   end
 
+  test "ends nothing that has all the time there is" do
+    [all, some] = for _ <- 1..2, do: watched(make_ref())
+    mfa = {__MODULE__, :hold_up, [self(), :all]}
+    tell(all, fn -> Janitor.clean_up_with(mfa, :infinity) end)
+    clean_up_with(some, :hold_up, :some)
+    for pid <- [all, some], do: Process.unlink(pid)
+    kill([all])
+    assert_receive {:cleaning, :all, cleaner}, 10_000
+    kill([some])
+    # Its time began later, and is over.
+    assert Janitor.await(some) == :ok
+    assert Process.alive?(cleaner)
+    send(cleaner, :go_on)
+    assert Janitor.await(all) == :ok
+  end
+
   test "gives what cleans up its time, however late it begins" do
     peer = Peer.start([~c"+S", ~c"1:1"])
     assert Peer.run(peer, Peer.Cleaning, :after_a_wait_of, [1_500])

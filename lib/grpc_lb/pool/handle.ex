@@ -37,7 +37,8 @@ defmodule GrpcLb.Pool.Handle do
       feed: local_name(options, :feed)
     }
 
-    Janitor.clean_up_with({__MODULE__, :erase, [name, self()]})
+    # To erase takes as long as others who change persistent terms, and what holds schedulers up.
+    Janitor.clean_up_with({__MODULE__, :erase, [name, self()]}, :infinity)
 
     :persistent_term.put(name, {GrpcLb.Pool, balancer, handle})
     handle
