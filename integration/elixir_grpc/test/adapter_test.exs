@@ -241,7 +241,7 @@ defmodule GrpcLbElixirGrpc.AdapterTest do
     {channel, _target} = connect([server], adapter: Gun)
     # Cowboy closes one that has not begun yet.
     assert one(channel) == {:ok, 1}
-    long = Task.async(fn -> one(channel, sleep_ms: 10_000) end)
+    long = Task.async(fn -> one(channel, sleep_ms: 2_500) end)
     eventually(fn -> counts(channel).in_flight == 1 end)
     Servers.go_away(server)
     {:ok, balancer} = Adapter.balancer(channel)
