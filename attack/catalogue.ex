@@ -9,7 +9,7 @@ defmodule GrpcLb.Attack.Catalogue do
   # Those whose work is not the library's, or cannot be done here.
   @exceptions %{
     {GrpcLb.Native, :intern, 4} =>
-      "the library alone calls it, with values of a bounded size, which the VM copies in one turn",
+      "the library alone calls it; the VM copies a value in one turn, which takes long for a large one",
     {GrpcLb.Native, :tick, 0} => "the ticker alone may call it, and calls it all the time",
     {GrpcLb.Pool.NoMembersError, :exception, 1} => "Elixir has made it, and prints warnings",
     {GrpcLb.Telemetry, :metrics, 0} => "it needs a package, and says so where that is not there"
