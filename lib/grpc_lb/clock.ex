@@ -47,7 +47,8 @@ defmodule GrpcLb.Clock do
   it is done when this returns. A step takes as long as its work does: a month over a balancer with an
   `interval` of a millisecond is three billion sweeps.
 
-  Processes that move one clock at once wait for each other. Returns `:ok`. Raises `ArgumentError` when
+  Processes that move one clock at once take turns, and it goes on by what they have moved it by together. Where
+  one is killed meanwhile, it stops. Returns `:ok`. Raises `ArgumentError` when
   `clock` is not a clock of this node, or `ms` no such number.
 
       iex> clock = GrpcLb.Clock.manual()

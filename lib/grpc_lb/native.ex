@@ -721,7 +721,7 @@ defmodule GrpcLb.Native do
   that is not listed, and when the balancer is closed.
 
   Runs on a dirty CPU scheduler. Raises `ArgumentError` when `balancer` is not a balancer of this
-  node.
+  node, and when `id` is larger than an id may be.
 
       iex> {:ok, lb} = GrpcLb.new(:random, a: 1)
       iex> GrpcLb.run(lb, fn 1 -> :ok end)

@@ -1,6 +1,8 @@
 defmodule GrpcLb.ClockTest do
   use ExUnit.Case, async: true
 
+  import GrpcLb.Test.Eventually
+
   alias GrpcLb.{Clock, Native}
 
   doctest GrpcLb.Clock
@@ -180,6 +182,56 @@ defmodule GrpcLb.ClockTest do
         error = assert_raise ArgumentError, fn -> GrpcLb.configure(lb, [{option, value}]) end
         assert error.message =~ "unknown option #{inspect(option)}"
       end
+    end
+
+    @tag :concurrency
+    test "is moved in turns, with as many others as there are" do
+      clock = Clock.manual()
+      opts = [clock: clock, outlier_detection: [interval: 1]]
+      {:ok, lb} = GrpcLb.new(:least_request, [:a], opts)
+      {:ok, :a, ticket} = GrpcLb.checkout(lb)
+
+      1..16
+      |> Enum.map(fn _ -> Task.async(fn -> Clock.advance(clock, 20_000) end) end)
+      |> Task.await_many(:infinity)
+
+      GrpcLb.complete(ticket, :ok)
+      # An average, of one.
+      assert_in_delta backend(lb, :a).latency_ns, 16 * 20_000 * 1_000_000, 1_000
+    end
+
+    @tag :concurrency
+    test "is moved by who can be killed, and leaves the dirty schedulers to others" do
+      movers =
+        for _ <- 1..(2 * :erlang.system_info(:dirty_cpu_schedulers_online)) do
+          clock = Clock.manual()
+          opts = [clock: clock, outlier_detection: [interval: 1]]
+          {:ok, lb} = GrpcLb.new(:least_request, [:a], opts)
+          # Fifty days, each with 86 million sweeps.
+          pid = spawn(fn -> Clock.advance(clock, 0xFFFFFFFF) end)
+
+          eventually(fn ->
+            GrpcLb.run(lb, fn :a -> GrpcLb.info(lb) end)
+            backend(lb, :a).latency_ns > 0
+          end)
+
+          pid
+        end
+
+      for pid <- movers, do: Process.exit(pid, :kill)
+
+      # What is erased is not freed as long as a NIF has not returned.
+      key = {__MODULE__, "is moved by who can be killed"}
+
+      fn ->
+        {:ok, lb} = GrpcLb.new(:random, [], name: key)
+        :persistent_term.put(key, lb)
+      end
+      |> Task.async()
+      |> Task.await()
+
+      :persistent_term.erase(key)
+      eventually(fn -> not Enum.any?(GrpcLb.all(), &(&1.name == key)) end)
     end
 
     @tag :concurrency

@@ -9,8 +9,9 @@ use grpc_lb_core::{
 use hashbrown::Equivalent;
 use rustler::{Encoder, Env, Term};
 
+use crate::advance::settle;
 use crate::balancer::Balancer;
-use crate::clock::{Clock, ClockReference};
+use crate::clock::Clock;
 use crate::error::{kind, ArgumentError};
 use crate::line::tell_of_change;
 use crate::pick::{as_caller, reason, with_key};
@@ -24,7 +25,7 @@ use crate::vm::scheduler::consume_timeslice;
 use crate::vm::term::{bytes, tuple, Word};
 use crate::vm::{Answer, Handle, Object};
 use crate::waiter::Waiter;
-use crate::{atoms, decode, events, ticker};
+use crate::{atoms, decode, ticker};
 
 /// `checkout(balancer) -> {:ok, value, ticket} | {:error, :no_backends | :closed | :overloaded}`
 #[inline]
@@ -407,23 +408,7 @@ pub(crate) fn after_end<'a>(
     let failed = [Outcome::Failure, Outcome::TransportFailure].contains(&outcome);
     match failed && call.is_urgent() {
         false => atoms::ok().to_term(env),
-        true => have_done(env, clock).to_term(env),
-    }
-}
-
-/// Has the work done that a call has made urgent.
-#[cold]
-#[inline(never)]
-fn have_done<'a>(env: Env<'a>, clock: &Clock) -> Word<'a> {
-    match clock {
-        Clock::System => {
-            ticker::wake_now(env);
-            atoms::ok().to_term(env).into()
-        }
-        Clock::Manual(clock) => {
-            let clock = Handle::new(ClockReference::of(clock));
-            go_on(env, &SETTLE, &clock, &[])
-        }
+        true => settle(env, clock).to_term(env),
     }
 }
 
@@ -445,17 +430,6 @@ fn decode_latency(latency: Term, argument: usize) -> Result<LatencySample, Argum
     } else {
         Err(not_a_latency(latency, argument))
     }
-}
-
-const SETTLE: Function = nif!(DirtyCpu, settle, 1, |env, [clock]| {
-    on_object::<ClockReference, 0>(env, Self::NAME, clock, [], settle)
-});
-
-/// Does what a call on a manual clock has made urgent, and ends the call's completion.
-fn settle<'a>(env: Env<'a>, clock: &Object<ClockReference>, []: [Term<'a>; 0]) -> Answer<'a> {
-    clock.clock().advance(Duration::ZERO);
-    events::ring(env);
-    Ok(atoms::ok().to_term(env))
 }
 
 /// Tells the VM how much of the caller's turn the decoding of so many bytes takes: the longest

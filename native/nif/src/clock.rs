@@ -80,10 +80,12 @@ impl ManualClock {
         self.balancers.add(balancer);
     }
 
-    /// Goes on by so long. Work is done in the order in which it falls due, each at its time, and
-    /// all of it before this returns.
-    pub(crate) fn advance(&self, by: Duration) {
+    /// Goes on by so long. Work is done in the order in which it falls due, each at its time, and all of it
+    /// before the clock shows a later one. When it has worked for a turn, and not come to the end, it returns by
+    /// how much it has to go on.
+    pub(crate) fn advance(&self, by: Duration, turn: Duration) -> Option<Duration> {
         let _moving = self.moving.lock();
+        let end = now() + turn;
         let target = self.now() + by;
         let known = self.balancers.known().into_iter();
         let mut balancers: Vec<Live> = known.filter_map(|known| known.upgrade()).collect();
@@ -95,11 +97,15 @@ impl ManualClock {
             };
             // What was due before is done now: it was requested meanwhile.
             self.set(due.max(self.now()));
-            if timed::tick(&balancers[at], self.now()).is_err() {
-                balancers.remove(at);
+            match timed::tick(&balancers[at], self.now()) {
+                // No more of this one, and the turn goes on: it is the first to be due in the next one, too.
+                Err(_panic) => drop(balancers.remove(at)),
+                Ok(()) if now() >= end => return Some(target.since(self.now())),
+                Ok(()) => {}
             }
         }
         self.set(target);
+        None
     }
 
     fn set(&self, time: Time) {

@@ -5,8 +5,6 @@
 //! it is done if it is one, and the lock is free; and what takes no lock, `live_counts` and `manual_clock`, runs
 //! there.
 
-use std::time::Duration;
-
 use grpc_lb_core::load::orca::LoadReport;
 use grpc_lb_core::{
     Busy, ChangeError, Changes, ConfigureError, Configured, Drained, Draws, Garbage, MemberError,
@@ -17,10 +15,10 @@ use rustler::{Atom, Encoder, Env, Term};
 use crate::balancer::{remove_dead, Balancer};
 use crate::clock::ClockReference;
 use crate::decode::{Backends, Refused, Settings, TURN};
-use crate::error::{kind, ArgumentError};
+use crate::error::ArgumentError;
 use crate::line::tell_of_change;
 use crate::turns::{charge, look, look_on, Purpose};
-use crate::value::{Core, Offered, Value};
+use crate::value::{Core, Value};
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
 use crate::vm::go_on::go_on_copied;
@@ -338,7 +336,8 @@ pub(crate) fn successes<'a>(
     balancer: &Object<Balancer>,
     [id]: [Term<'a>; 1],
 ) -> Answer<'a> {
-    let successes = balancer.successes(&Offered::new(id), &Monitors::new(env, balancer));
+    let id = decode::id(id, || "argument 2, the id,".into())?;
+    let successes = balancer.successes(&id, &Monitors::new(env, balancer));
     Ok(successes.unwrap_or(0).encode(env))
 }
 
@@ -372,26 +371,6 @@ pub(crate) fn close_draining<'a>(
 /// `manual_clock() -> clock`
 pub(crate) fn manual_clock<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     Ok(Handle::new(ClockReference::new()).to_term(env))
-}
-
-/// `advance(clock, milliseconds) -> :ok`
-pub(crate) fn advance<'a>(
-    env: Env<'a>,
-    clock: &Object<ClockReference>,
-    [milliseconds]: [Term<'a>; 1],
-) -> Answer<'a> {
-    let milliseconds: u32 = milliseconds.decode().map_err(|_| {
-        ArgumentError(format!(
-            "argument 2 must be a number of milliseconds from 0 to {}, got {}",
-            u32::MAX,
-            kind(milliseconds)
-        ))
-    })?;
-    clock
-        .clock()
-        .advance(Duration::from_millis(milliseconds.into()));
-    events::ring(env);
-    Ok(atoms::ok().encode(env))
 }
 
 /// `subset(texts, size, seed) -> indices`

@@ -22,10 +22,12 @@
 //! | `events` | what balancers have decided, until it is fetched |
 //! | `timed` | lists of balancers with work that time drives, and the doing of it |
 //! | `clock` | the clocks that are given to the core |
+//! | `advance` | the NIFs that move a clock of a test |
 //! | `error`, `atoms` | ArgumentError; the atoms |
 
 #![deny(unsafe_code)]
 
+mod advance;
 mod alarm;
 mod atoms;
 mod balancer;
@@ -123,6 +125,6 @@ vm::library! {
         Normal look::summary(Balancer | View);
         DirtyCpu control::close(Balancer);
         DirtyCpu control::close_draining(Balancer);
-        DirtyCpu control::advance(ClockReference, milliseconds);
+        DirtyCpu advance::advance(ClockReference, milliseconds);
     },
 }

@@ -46,9 +46,20 @@ defmodule GrpcLb.Test.Peer.OddTerms do
           bare: fn -> GrpcLb.add(lb, [%GrpcLb.Backend{id: term, value: term}]) end,
           remove: fn -> GrpcLb.remove(lb, [:a, term]) end,
           set_state: fn -> GrpcLb.set_state(lb, term, :ready) end,
-          report: fn -> GrpcLb.report(lb, term, %{}) end
+          report: fn -> GrpcLb.report(lb, term, %{}) end,
+          successes: fn -> GrpcLb.Native.successes(lb, term) end,
+          leaving: fn -> GrpcLb.Native.reconcile_draining(lb, [{:a, :a}], [:a, term]) end,
+          extent: fn -> GrpcLb.Native.extents([{term, 1}]) end,
+          extent_of_new: fn -> GrpcLb.Native.extents_of_new(lb, [{term, 1}]) end,
+          as_listed: fn -> as_listed(lb, term) end
         ],
         do: {{form, place}, call}
+  end
+
+  # That it is not as it is listed is found without an end, too, and then it is given to what refuses it.
+  defp as_listed(lb, term) do
+    :unfinished = GrpcLb.Native.reconcile_listed(lb, [{term, 1}])
+    GrpcLb.Native.reconcile(lb, [{term, 1}])
   end
 
   # In the place of what is listed and begins like it: it is compared with that.
