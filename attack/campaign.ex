@@ -23,9 +23,27 @@ defmodule GrpcLb.Attack.Campaign do
         do: IO.puts("not attacked: #{name(function)}: #{why}")
 
     builds = Builds.make()
+    watch(seconds)
     report = attack(functions, builds, seconds, seed)
     Builds.delete(builds)
     if report(report, functions), do: System.halt(0), else: System.halt(1)
+  end
+
+  # So much longer it may take, in seconds: calls are made again, and what is left is waited for.
+  @longer 300
+
+  # A hang is a find. What hangs may be a NIF of a process that was killed: only the VM knows of that still.
+  defp watch(seconds) do
+    spawn(fn ->
+      Process.flag(:priority, :max)
+      Process.sleep((seconds + @longer) * 1_000)
+
+      IO.puts(
+        "FOUND: it hangs. The crash dump has what runs: =scheduler and =dirty_cpu_scheduler.\nattack: FAILED"
+      )
+
+      :erlang.halt(~c"the campaign hangs")
+    end)
   end
 
   # make gives an empty text for what it was not given.

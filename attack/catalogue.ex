@@ -8,6 +8,9 @@ defmodule GrpcLb.Attack.Catalogue do
 
   # Those whose work is not the library's, or cannot be done here.
   @exceptions %{
+    {GrpcLb.Native, :forget_page, 1} =>
+      "the eraser alone calls it, once it has erased the page: the library knows no more of it then",
+    {GrpcLb.Native, :forget_page_of_build, 1} => "as forget_page/1",
     {GrpcLb.Native, :intern, 4} =>
       "the library alone calls it; the VM copies a value in one turn, which takes long for a large one",
     {GrpcLb.Native, :tick, 0} => "the ticker alone may call it, and calls it all the time",
