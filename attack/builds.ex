@@ -36,11 +36,9 @@ defmodule GrpcLb.Attack.Builds do
     end
   end
 
-  # What a pick has kept from being freed is freed by the next change, of any balancer. And what balancers of the
-  # other build have told waits with it: the library's process asks the one that is loaded.
+  # What a pick has kept from being freed is freed by the next change, of any balancer.
   defp free_what_waits do
     change = fn ->
-      fetch_events()
       {:ok, lb} = GrpcLb.new(:random, [1])
       for n <- 1..10, do: GrpcLb.reconcile(lb, [n])
       GrpcLb.close(lb)
@@ -48,10 +46,6 @@ defmodule GrpcLb.Attack.Builds do
 
     {pid, monitor} = spawn_monitor(change)
     receive(do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok))
-  end
-
-  defp fetch_events do
-    with {[_ | _], _lost} <- GrpcLb.Native.events(), do: fetch_events()
   end
 
   def delete(builds), do: builds.other |> Path.dirname() |> File.rm_rf!()

@@ -797,22 +797,40 @@ defmodule GrpcLb.Native do
   @doc """
   Says whether what balancers decide is to be kept for `events/0`. The package's process `GrpcLb.Herald`
   says so when it starts, and nobody else needs to call this. Of balancers on manual clocks those know
-  that are made from then on.
+  that are made from then on. A build that is loaded later knows it from the one before.
 
-  Runs on a dirty CPU scheduler.
+  Runs on a dirty CPU scheduler. Raises `ArgumentError` when `listens` is no boolean.
   """
-  @spec listen(boolean()) :: :ok
+  @spec listen(listens :: boolean()) :: :ok
   def listen(_listens), do: not_loaded()
 
+  # For one build, and whether it is so.
+  @doc false
+  @spec listen_to_build(boolean()) :: :ok
+  def listen_to_build(_listens), do: not_loaded()
+
+  @doc false
+  @spec listened_to() :: boolean()
+  def listened_to, do: not_loaded()
+
   @doc """
-  Takes some of what balancers have decided, the oldest first, and how many there were more than are kept.
-  The process with the name `GrpcLb.Herald`, which the package starts, is sent `:events` when there are
-  some. It emits them, see `GrpcLb.Telemetry`: who takes them in its place has nobody hear.
+  Takes some of what balancers have decided, those of each build the oldest first, and how many there were more
+  than are kept. The process with the name `GrpcLb.Herald`, which the package starts, is sent `:events` when there
+  are some. It emits them, see `GrpcLb.Telemetry`: who takes them in its place has nobody hear.
 
   Runs on a dirty CPU scheduler.
   """
   @spec events() :: {[event()], lost :: non_neg_integer()}
   def events, do: not_loaded()
+
+  # Those of one build, and the message that there are some.
+  @doc false
+  @spec events_of_build() :: {[event()], lost :: non_neg_integer()}
+  def events_of_build, do: not_loaded()
+
+  @doc false
+  @spec ring_of_build() :: :ok
+  def ring_of_build, do: not_loaded()
 
   @doc """
   Makes a clock that stands still. See `GrpcLb.Clock.manual/0`.

@@ -122,6 +122,18 @@ defmodule GrpcLb.ReloadTest do
     Peer.run(peer, Peer.Reload, :drop, [holder])
   end
 
+  test "another build has heard what balancers decide, those of the old one and its own", %{
+    peer: peer
+  } do
+    holder = Peer.run(peer, Peer.Reload, :hold_full)
+    directory = install_another_build()
+    assert {:module, GrpcLb.Native} = Peer.run(peer, Peer.Reload, :upgrade_to, [directory])
+    Peer.run(peer, Peer.Reload, :purge)
+    assert Peer.run(peer, Peer.Reload, :hear_of_both, [holder]) == [old: 1, new: 1]
+    assert Peer.run(peer, Peer.Reload, :unheard, [holder]) == {[], 0}
+    Peer.run(peer, Peer.Reload, :drop, [holder])
+  end
+
   test "deleting and purging the module ends its balancers, not the VM", %{peer: peer, lb: holder} do
     assert Peer.run(peer, Peer.Reload, :delete_and_load, [holder]) == :refused
     new_holder = Peer.run(peer, Peer.Reload, :hold_balancer)

@@ -319,7 +319,7 @@ pub(crate) fn report<'a>(
 /// `tick() -> milliseconds | :infinity`
 pub(crate) fn tick<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     let left = tick_all(env);
-    events::ring(env);
+    events::ring_all(env);
     Ok(match left {
         None => atoms::infinity().encode(env),
         // A process cannot wait longer; to look early does no harm.

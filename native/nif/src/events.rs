@@ -1,6 +1,7 @@
 //! What balancers have decided, for the library's process that tells others of it.
 
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
+use crate::error::ArgumentError;
 use crate::value::Value;
+use crate::vm::library::ask_all;
 use crate::vm::scheduler::notify;
 use crate::vm::Answer;
 
@@ -135,15 +138,48 @@ pub(crate) fn ring(env: Env) {
     }
 }
 
+/// The same of what has come in all builds.
+pub(crate) fn ring_all(env: Env) {
+    ask_all(env, c"ring_of_build", &[]);
+}
+
+/// `ring_of_build() -> :ok`
+pub(crate) fn ring_of_build<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    ring(env);
+    Ok(atoms::ok().to_term(env))
+}
+
 /// From now on, for balancers that are made. Whether there are others to be told is for the caller.
 pub(crate) fn listen_to(listens: bool) {
     // Relaxed: see `are_listened_to`.
     LISTENED_TO.store(listens, Ordering::Relaxed);
 }
 
-/// `events() -> {[{about, event, fields}], lost}`: some of those that wait, the oldest first.
+/// `listened_to() -> boolean`: whether anybody wants to know of the balancers of this build.
+pub(crate) fn listened_to<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    Ok(are_listened_to().encode(env))
+}
+
+/// Who wants to know of the build before wants to know of this one.
+pub(crate) fn take_over(ask_last: &dyn Fn(&CStr) -> Option<bool>) {
+    if let Some(listens) = ask_last(c"listened_to") {
+        listen_to(listens);
+    }
+}
+
+/// `events() -> {[{about, event, fields}], lost}`: some of those that wait, of each build the oldest first.
 /// `[]` when there is none left.
 pub(crate) fn events<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
+    let builds: Vec<(Vec<Term>, u64)> = ask_all(env, c"events_of_build", &[])
+        .decode()
+        .map_err(|_| ArgumentError("a build tells of its events in a way of its own".into()))?;
+    let lost: u64 = builds.iter().map(|(_told, lost)| lost).sum();
+    let told: Vec<Term> = builds.into_iter().flat_map(|(told, _lost)| told).collect();
+    Ok((told, lost).encode(env))
+}
+
+/// `events_of_build() -> {[{about, event, fields}], lost}`
+pub(crate) fn events_of_build<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
     let mut queue = QUEUE.lock();
     let some = queue.told.len().min(AT_A_TIME);
     let told: Vec<_> = queue.told.drain(..some).collect();

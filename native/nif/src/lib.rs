@@ -66,6 +66,7 @@ vm::library! {
     module: c"Elixir.GrpcLb.Native",
     types: [Balancer, Ticket, Slots, Waiter, ClockReference, View, Reserved],
     tick: ticker::tick,
+    take_over: events::take_over,
     functions: {
         DirtyCpu control::new(policy, backends, settings);
         DirtyCpu control::tick();
@@ -75,7 +76,11 @@ vm::library! {
         DirtyCpu look::listed_as(number);
         DirtyCpu control::subset(texts, size, seed);
         DirtyCpu events::events();
+        DirtyCpu events::events_of_build();
+        Normal events::listened_to();
+        Normal events::ring_of_build();
         DirtyCpu ticker::listen(listens);
+        DirtyCpu ticker::listen_to_build(listens);
         DirtyCpu interned::extents(backends);
         Normal interned::reserve_page(number, words, most);
         Normal interned::retired_pages(at_most);

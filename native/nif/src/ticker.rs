@@ -14,6 +14,7 @@ use crate::clock::{self, Clock};
 use crate::error::ArgumentError;
 use crate::events;
 use crate::timed::{self, Driven, Live, Timed};
+use crate::vm::library::ask_all;
 use crate::vm::scheduler::notify;
 use crate::vm::{Answer, Handle, Object};
 
@@ -109,11 +110,16 @@ pub(crate) fn wake(env: Env, balancer: &Balancer) {
     }
 }
 
-/// `listen(boolean) -> :ok`
+/// `listen(boolean) -> :ok`, to all builds.
 pub(crate) fn listen<'a>(env: Env<'a>, [listens]: [Term<'a>; 1]) -> Answer<'a> {
-    let listens: bool = listens
-        .decode()
-        .map_err(|_| ArgumentError("argument 1 must be true or false".into()))?;
+    decode_listens(listens)?;
+    ask_all(env, c"listen_to_build", &[listens]);
+    Ok(atoms::ok().to_term(env))
+}
+
+/// `listen_to_build(boolean) -> :ok`
+pub(crate) fn listen_to_build<'a>(env: Env<'a>, [listens]: [Term<'a>; 1]) -> Answer<'a> {
+    let listens = decode_listens(listens)?;
     events::listen_to(listens);
     for balancer in BALANCERS.known() {
         if let Some(core) = balancer.core.upgrade() {
@@ -121,4 +127,10 @@ pub(crate) fn listen<'a>(env: Env<'a>, [listens]: [Term<'a>; 1]) -> Answer<'a> {
         }
     }
     Ok(atoms::ok().to_term(env))
+}
+
+fn decode_listens(listens: Term) -> Result<bool, ArgumentError> {
+    listens
+        .decode()
+        .map_err(|_| ArgumentError("argument 1 must be true or false".into()))
 }

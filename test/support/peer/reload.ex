@@ -158,6 +158,53 @@ defmodule GrpcLb.Test.Peer.Reload do
     end)
   end
 
+  @doc "Has the holder keep two balancers that have no room."
+  def hold_full do
+    :logger.set_primary_config(:level, :none)
+    both = {full(:old), full(:left)}
+    {:holder, spawn(fn -> hold(both) end)}
+  end
+
+  defp full(name) do
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a], name: name, max_requests: 0)
+    lb
+  end
+
+  @doc "Who hears what a balancer of the old build decides, and one of the new build."
+  def hear_of_both(holder) do
+    GrpcLb.Test.Telemetry.install()
+    GrpcLb.Test.Telemetry.attach_all()
+    herald = Process.whereis(GrpcLb.Herald)
+    with_balancer(holder, fn {old, _left} -> {:error, :overloaded} = GrpcLb.checkout(old) end)
+    old = hear_of(:old)
+    new = full(:new)
+    {:error, :overloaded} = GrpcLb.checkout(new)
+    heard = [old, hear_of(:new)]
+    # It was not started again.
+    ^herald = Process.whereis(GrpcLb.Herald)
+    heard
+  end
+
+  defp hear_of(name) do
+    receive do
+      {:event, [:grpc_lb, :balancer, :overloaded], %{count: count}, %{name: ^name}} ->
+        {name, count}
+    after
+      10_000 -> {name, :nothing_told}
+    end
+  end
+
+  @doc "What is kept of both once nobody listens."
+  def unheard(holder) do
+    :ok = Supervisor.terminate_child(GrpcLb.Supervisor, GrpcLb.Herald)
+    :ok = GrpcLb.Native.listen(false)
+    with_balancer(holder, fn {_old, left} -> {:error, :overloaded} = GrpcLb.checkout(left) end)
+    new = full(:new)
+    {:error, :overloaded} = GrpcLb.checkout(new)
+    GrpcLb.Native.tick()
+    GrpcLb.Native.events()
+  end
+
   @doc "As `hold_call/0`, on a clock that is kept, too."
   def hold_clock do
     clock = GrpcLb.Clock.manual()

@@ -12,7 +12,7 @@ use rustler::sys::{ErlNifEntry, ErlNifEnv, ErlNifResourceFlags, ErlNifTerm};
 
 use super::dirty;
 use super::function::Function;
-use super::library::{remember, Functions, Loaded, Parts, PARTS};
+use super::library::{remember, take_over, Functions, Loaded, Parts, PARTS};
 use super::nif::Scheduler;
 use crate::atoms;
 
@@ -26,6 +26,7 @@ macro_rules! library {
         module: $module:expr,
         types: [$($type:ty),* $(,)?],
         tick: $tick:expr,
+        take_over: $take_over:expr,
         functions: { $($function:tt)* },
         methods: { $($method:tt)* } $(,)?
     ) => {
@@ -38,6 +39,7 @@ macro_rules! library {
                 NIFS,
                 &[$($crate::vm::resource::open::<$type>),*],
                 $tick,
+                $take_over,
             );
 
             /// What the VM looks for in the file.
@@ -218,6 +220,8 @@ unsafe fn start(
         let mut types = PARTS.get()?.types.iter();
         // SAFETY: the caller vouches for `env`.
         let all_open = types.all(|open| unsafe { open(env, ways) });
+        // SAFETY: the caller vouches for both.
+        all_open.then(|| unsafe { take_over(env, before) });
         all_open.then_some(loaded)
     });
     let Ok(Some(loaded)) = started else {

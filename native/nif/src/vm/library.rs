@@ -63,7 +63,12 @@ pub(crate) struct Parts {
     /// Does what is due in all objects. Returns in how long there is more; `None` as long as there
     /// is nothing.
     pub(super) tick: fn() -> Option<Duration>,
+    /// Takes over what was said to the build before, if there is one. It answers what takes no argument with a
+    /// boolean; `None` is what it does not know.
+    take_over: TakeOver,
 }
+
+type TakeOver = fn(ask_last: &dyn Fn(&CStr) -> Option<bool>);
 
 /// Opens a type of resources, if the VM lets it.
 type OpenType = unsafe fn(*mut ErlNifEnv, &[ErlNifResourceFlags]) -> bool;
@@ -74,12 +79,14 @@ impl Parts {
         nifs: &'static [Function],
         types: &'static [OpenType],
         tick: fn() -> Option<Duration>,
+        take_over: TakeOver,
     ) -> Self {
         Parts {
             module,
             nifs,
             types,
             tick,
+            take_over,
         }
     }
 }
@@ -244,6 +251,23 @@ pub(super) unsafe fn remember(before: *const Loaded) -> Option<*const Loaded> {
             before,
         })),
     })
+}
+
+/// Has this build take over what was said to the last one of a list.
+///
+/// # Safety
+///
+/// `env` must be that of a load that is under way, and `before` such a list, or null.
+pub(super) unsafe fn take_over(env: *mut ErlNifEnv, before: *const Loaded) {
+    // SAFETY: the caller vouches for the list.
+    let Some(last) = (unsafe { libraries(before) }).next() else {
+        return;
+    };
+    let lifetime = ();
+    // SAFETY: the caller vouches for it, and this is its only name.
+    let env = unsafe { Env::new(&lifetime, env) };
+    // SAFETY: there are no arguments.
+    (parts().take_over)(&|nif| unsafe { last.call(env, nif, &[]) }?.decode().ok());
 }
 
 /// The builds of a list.
