@@ -38,11 +38,9 @@ defmodule GrpcLb.Attack.Campaign do
       Process.flag(:priority, :max)
       Process.sleep((seconds + @longer) * 1_000)
 
-      IO.puts(
-        "FOUND: it hangs. The crash dump has what runs: =scheduler and =dirty_cpu_scheduler.\nattack: FAILED"
+      :erlang.halt(
+        ~c"attack: FAILED, it hangs: the crash dump has what runs, see =scheduler and =dirty_cpu_scheduler"
       )
-
-      :erlang.halt(~c"the campaign hangs")
     end)
   end
 

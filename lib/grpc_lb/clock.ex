@@ -48,7 +48,7 @@ defmodule GrpcLb.Clock do
   `interval` of a millisecond is three billion sweeps.
 
   Processes that move one clock at once take turns, and it goes on by what they have moved it by together. Where
-  one is killed meanwhile, it stops. Returns `:ok`. Raises `ArgumentError` when
+  one is killed meanwhile, the clock stays where it has come to. Returns `:ok`. Raises `ArgumentError` when
   `clock` is not a clock of this node, or `ms` no such number.
 
       iex> clock = GrpcLb.Clock.manual()

@@ -267,9 +267,9 @@ defmodule GrpcLb.Native do
   @doc """
   As `checkout/1`, of backends whose value is none of these.
 
-  Runs on the calling scheduler. `{:error, :unfinished}` where none was found among some hundreds, or
-  there are more than 128 values: `checkout_except_thoroughly/2` looks at all. Raises `ArgumentError` when `balancer` is not a balancer of
-  this node, or `values` is no proper list.
+  Runs on the calling scheduler. `{:error, :unfinished}` where none was found among some hundreds, or there are more
+  than 128 values, or they take more than 4,096 words: `checkout_except_thoroughly/2` looks at all. Raises
+  `ArgumentError` when `balancer` is not a balancer of this node, or `values` is no proper list.
 
       iex> {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b])
       iex> {:ok, :b, _ticket} = GrpcLb.Native.checkout_except(lb, [:a])

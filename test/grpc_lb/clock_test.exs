@@ -215,10 +215,13 @@ defmodule GrpcLb.ClockTest do
             backend(lb, :a).latency_ns > 0
           end)
 
-          pid
+          {pid, lb}
         end
 
-      for pid <- movers, do: Process.exit(pid, :kill)
+      for {pid, lb} <- movers do
+        Process.exit(pid, :kill)
+        GrpcLb.close(lb)
+      end
 
       # What is erased is not freed as long as a NIF has not returned.
       key = {__MODULE__, "is moved by who can be killed"}

@@ -193,6 +193,10 @@ defmodule GrpcLb.HeraldTest do
     assert Peer.run(Peer.start(), Peer.Heralding, :tell_after_death) == :ok
   end
 
+  test "it hears what those decide who are killed meanwhile" do
+    assert Peer.run(Peer.start(), Peer.Heralding, :kill_who_decides) == nil
+  end
+
   test "whatever ends it, again and again, ends nothing else" do
     assert Peer.run(Peer.start(), Peer.Heralding, :outlive) == :ok
   end

@@ -28,6 +28,18 @@ defmodule GrpcLb.OddTermsTest do
     end
   end
 
+  test "are ids that take too much together" do
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a])
+    ids = List.duplicate(:erlang.make_tuple(2_000_000, 0), 68)
+    leave = &GrpcLb.Native.reconcile_draining(&1, [{:a, :a}], &2)
+
+    for change <- [&GrpcLb.remove/2, leave] do
+      error = assert_raise ArgumentError, fn -> change.(lb, [:a | ids]) end
+      assert error.message =~ "words"
+      assert %{backends: [%{id: :a}]} = GrpcLb.info(lb)
+    end
+  end
+
   test "are a balancer in its own list: refused, and another's is not" do
     {:ok, other} = GrpcLb.new(:round_robin, [])
     {:ok, lb} = GrpcLb.new(:round_robin, [:a])

@@ -11,7 +11,7 @@ use crate::clock::{Clock, ClockReference};
 use crate::error::{kind, ArgumentError};
 use crate::vm::dispatch::on_object;
 use crate::vm::function::{nif, Function};
-use crate::vm::go_on::go_on;
+use crate::vm::go_on::{go_on, go_on_again};
 use crate::vm::term::Word;
 use crate::vm::{Answer, Handle, Object};
 use crate::{atoms, events, ticker};
@@ -32,27 +32,42 @@ pub(crate) fn advance<'a>(
             kind(milliseconds)
         ))
     })?;
-    take_turn(env, clock, Duration::from_millis(milliseconds.into()))
+    let by = Duration::from_millis(milliseconds.into());
+    Ok(take_turn(env, clock, by, |left| {
+        go_on(env, &ADVANCE_ON, clock, &[encode(env, left)])
+    }))
 }
 
 /// `advance_on(clock, nanoseconds) -> :ok`
-const ADVANCE_ON: Function = nif!(DirtyCpu, advance_on, 2, |env, [clock, left]| {
-    on_object::<ClockReference, 1>(env, Self::NAME, clock, [left], |env, clock, [left]| {
-        let left = left.decode().expect("it was put down");
-        take_turn(env, clock, Duration::from_nanos(left))
+const ADVANCE_ON: Function = nif!(DirtyCpu, advance_on, 2, |env, [reference, left]| {
+    let go_on = |left| {
+        go_on_again(
+            env,
+            &ADVANCE_ON,
+            &[reference.to_term(env), encode(env, left)],
+        )
+    };
+    on_object::<ClockReference, 1>(env, Self::NAME, reference, [left], |env, clock, [left]| {
+        let by = Duration::from_nanos(left.decode().expect("it was put down"));
+        Ok(take_turn(env, clock, by, go_on))
     })
 });
 
-fn take_turn<'a>(env: Env<'a>, clock: &Object<ClockReference>, by: Duration) -> Answer<'a> {
+fn take_turn<'a>(
+    env: Env<'a>,
+    clock: &Object<ClockReference>,
+    by: Duration,
+    go_on: impl FnOnce(Duration) -> Word<'a>,
+) -> Term<'a> {
     let left = clock.clock().advance(by, TURN);
     events::ring(env);
-    Ok(match left {
+    match left {
         None => atoms::ok().to_term(env),
-        Some(left) => go_on(env, &ADVANCE_ON, clock, &[encode(env, left)]).to_term(env),
-    })
+        Some(left) => go_on(left).to_term(env),
+    }
 }
 
-/// At most some weeks, for that is what a clock is moved by.
+/// At most some weeks, for that is what a clock is moved by: so it is a small integer, which takes no memory.
 fn encode(env: Env, left: Duration) -> Term {
     (left.as_nanos() as u64).encode(env)
 }

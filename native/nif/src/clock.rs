@@ -85,10 +85,10 @@ impl ManualClock {
     /// how much it has to go on.
     pub(crate) fn advance(&self, by: Duration, turn: Duration) -> Option<Duration> {
         let _moving = self.moving.lock();
-        let end = now() + turn;
         let target = self.now() + by;
         let known = self.balancers.known().into_iter();
         let mut balancers: Vec<Live> = known.filter_map(|known| known.upgrade()).collect();
+        let end = now() + turn;
         loop {
             let dues = balancers.iter().map(|balancer| balancer.core.due());
             let due = dues.enumerate().filter_map(|(at, due)| Some((due?, at)));
@@ -98,7 +98,7 @@ impl ManualClock {
             // What was due before is done now: it was requested meanwhile.
             self.set(due.max(self.now()));
             match timed::tick(&balancers[at], self.now()) {
-                // No more of this one, and the turn goes on: it is the first to be due in the next one, too.
+                // No more of this one in this turn, which goes on: in the next it is the first to be due again.
                 Err(_panic) => drop(balancers.remove(at)),
                 Ok(()) if now() >= end => return Some(target.since(self.now())),
                 Ok(()) => {}

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
-use crate::error::ArgumentError;
 use crate::value::Value;
 use crate::vm::library::ask_all;
 use crate::vm::scheduler::notify;
@@ -170,12 +169,17 @@ pub(crate) fn take_over(ask_last: &dyn Fn(&CStr) -> Option<bool>) {
 /// `events() -> {[{about, event, fields}], lost}`: some of those that wait, of each build the oldest first.
 /// `[]` when there is none left.
 pub(crate) fn events<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
-    let builds: Vec<(Vec<Term>, u64)> = ask_all(env, c"events_of_build", &[])
+    let builds: Vec<Term> = ask_all(env, c"events_of_build", &[])
         .decode()
-        .map_err(|_| ArgumentError("a build tells of its events in a way of its own".into()))?;
-    let lost: u64 = builds.iter().map(|(_told, lost)| lost).sum();
-    let told: Vec<Term> = builds.into_iter().flat_map(|(told, _lost)| told).collect();
-    Ok((told, lost).encode(env))
+        .unwrap_or_default();
+    let (mut all, mut all_lost) = (Vec::new(), 0);
+    // One that tells of them in another way keeps nobody from hearing of the others.
+    for (told, lost) in builds.iter().filter_map(|build| build.decode().ok()) {
+        let (mut told, lost): (Vec<Term>, u64) = (told, lost);
+        all.append(&mut told);
+        all_lost += lost;
+    }
+    Ok((all, all_lost).encode(env))
 }
 
 /// `events_of_build() -> {[{about, event, fields}], lost}`
@@ -184,7 +188,8 @@ pub(crate) fn events_of_build<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a>
     let some = queue.told.len().min(AT_A_TIME);
     let told: Vec<_> = queue.told.drain(..some).collect();
     let lost = std::mem::take(&mut queue.lost);
-    queue.rung = !told.is_empty();
+    // Who had some asks again. Who has not been told and had some has not either.
+    queue.rung &= !told.is_empty();
     drop(queue);
     let told: Vec<Term> = told.iter().map(|told| encode(env, told)).collect();
     Ok((told, lost).encode(env))

@@ -8,14 +8,24 @@ use rustler::{Encoder, Env, OwnedEnv, Term};
 use crate::atoms;
 use crate::value::Core;
 use crate::vm::owner::pid_of;
+use crate::vm::scheduler::on_normal_scheduler;
 use crate::vm::worker::hand_over;
 
 /// Tells a process that it is the first in line, and that there may be room.
 pub(crate) fn tell(env: Env<'_>) -> impl FnOnce(Owner, u64) + '_ {
     move |who, place| {
         // Who is dead has a place that goes with it.
-        let _ = env.send(&pid_of(who), message(env, place));
+        let sent = env.send(&pid_of(who), message(env, place)).is_ok();
+        if !sent && !on_normal_scheduler() {
+            // The VM lets nobody send who is killed while its dirty NIF runs.
+            hand_over(move || send(who, place));
+        }
     }
+}
+
+/// For a thread that is none of the VM's.
+fn send(who: Owner, place: u64) {
+    let _ = OwnedEnv::new().send_and_clear(&pid_of(who), |env| message(env, place));
 }
 
 fn message(env: Env, place: u64) -> Term {
@@ -36,9 +46,5 @@ pub(crate) fn tell_of_event(balancer: &Arc<Core>) {
     }
     let balancer = Arc::clone(balancer);
     // A message without a process that sends it has to come from a thread that is none of the VM's.
-    hand_over(move || {
-        balancer.tell_first(|who, place| {
-            let _ = OwnedEnv::new().send_and_clear(&pid_of(who), |env| message(env, place));
-        });
-    });
+    hand_over(move || balancer.tell_first(send));
 }

@@ -213,6 +213,7 @@ defmodule GrpcLb.Connection.LogTest do
     kill([before])
     restarted(handle, before)
     assert {:ok, _} = Connection.run(handle, &TcpTransport.call(&1, "hello"))
+
     assert [] =
              for(
                %{meta: %{domain: [:grpc_lb]}} = event <- Logs.flush(),

@@ -30,6 +30,44 @@ defmodule GrpcLb.Test.Peer.Heralding do
     await(:right, refuse(:right))
   end
 
+  @doc """
+  Has events decided by processes that are killed in the middle of it, each time at another moment. Says of which
+  nothing was told first, or `nil`.
+  """
+  def kill_who_decides do
+    :logger.set_primary_config(:level, :none)
+    GrpcLb.Test.Telemetry.install()
+    GrpcLb.Test.Telemetry.attach_all()
+    Enum.find(1..300, &(decide(&1) == :nothing_told))
+  end
+
+  defp decide(n) do
+    clock = GrpcLb.Clock.manual()
+    detection = [consecutive_failures: 1, base_ejection_time: 1_000, interval: 1]
+    opts = [name: n, clock: clock, outlier_detection: [max_ejection_percent: 100] ++ detection]
+    {:ok, lb} = GrpcLb.new(:round_robin, [:a, :b], opts)
+    GrpcLb.run(lb, fn :a -> :error end)
+    {pid, monitor} = spawn_monitor(fn -> GrpcLb.Clock.advance(clock, 2_000) end)
+    spin(System.monotonic_time(:microsecond) + :rand.uniform(1_500))
+    Process.exit(pid, :kill)
+    receive(do: ({:DOWN, ^monitor, :process, ^pid, _reason} -> :ok))
+    # What is left of it. It waits for a turn that was under way.
+    GrpcLb.Clock.advance(clock, 2_000)
+
+    told =
+      receive do
+        {:event, [:grpc_lb, :backend, :unejected], _measurements, %{name: ^n}} -> :ok
+      after
+        10_000 -> :nothing_told
+      end
+
+    # It was held until now: a clock holds none.
+    :ok = GrpcLb.close(lb)
+    told
+  end
+
+  defp spin(until), do: System.monotonic_time(:microsecond) > until or spin(until)
+
   defp await(name, lb) do
     receive do
       {:event, [:grpc_lb, :balancer, :overloaded], _count, %{name: ^name, balancer: ^lb}} -> :ok

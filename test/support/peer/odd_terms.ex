@@ -56,7 +56,7 @@ defmodule GrpcLb.Test.Peer.OddTerms do
         do: {{form, place}, call}
   end
 
-  # That it is not as it is listed is found without an end, too, and then it is given to what refuses it.
+  # That it is not as it is listed is found without a look at all of it; and then it is given to what refuses it.
   defp as_listed(lb, term) do
     :unfinished = GrpcLb.Native.reconcile_listed(lb, [{term, 1}])
     GrpcLb.Native.reconcile(lb, [{term, 1}])

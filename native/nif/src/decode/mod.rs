@@ -30,14 +30,26 @@ use crate::vm::term::{bytes, untuple};
 /// As many values as a brief search passes over: it compares some hundred backends with each of them.
 const FEW: usize = 128;
 
+/// The words that they may take together: where a backend's value is the same it is compared to its end.
+const FEW_WORDS: usize = 1 << 12;
+
 /// The bytes that a key may have: they are hashed on a normal scheduler.
 const KEY: usize = 1 << 20;
 
 /// A list of ids.
 pub(crate) fn ids<'a>(term: Term<'a>, argument: usize) -> Result<Vec<Offered<'a>>, ArgumentError> {
     let (_, ids) = proper_list(term, argument, "ids")?;
+    let mut left = LIST;
     ids.enumerate()
-        .map(|(position, term)| id(term, || format!("id {position}")))
+        .map(|(position, term)| {
+            let (id, words) = measured_id(term, || format!("id {position}"))?;
+            left = left.checked_sub(words).ok_or_else(|| {
+                ArgumentError(format!(
+                    "the ids take more than {LIST} words when nothing in them is shared"
+                ))
+            })?;
+            Ok(id)
+        })
         .collect()
 }
 
@@ -181,16 +193,21 @@ pub(crate) fn values<'a>(
     Ok(values.map(Offered::new).collect())
 }
 
-/// The same, of so few that they are looked through on a normal scheduler. `None` if there are more, which takes
-/// no longer to find out.
+/// The same, of so few and so small ones that they are looked through on a normal scheduler. `None` if there is more,
+/// which takes no longer to find out.
 pub(crate) fn few_values<'a>(
     term: Term<'a>,
     argument: usize,
 ) -> Result<Option<Vec<Offered<'a>>>, ArgumentError> {
-    match is_longer(term, FEW) {
-        true => Ok(None),
-        false => values(term, argument).map(Some),
+    if is_longer(term, FEW) {
+        return Ok(None);
     }
+    let values = values(term, argument)?;
+    let mut extent = Extent::new(FEW_WORDS, Bytes::Read);
+    Ok(values
+        .iter()
+        .all(|value| extent.take(value.term))
+        .then_some(values))
 }
 
 /// `:ready | :connecting | :transient_failure | :draining`

@@ -51,6 +51,19 @@ pub(crate) fn go_on_copied<'a, T: Resource>(
     schedule(env, function, scheduler, run, object, others)
 }
 
+/// Has the VM go on with a NIF, on the kind of scheduler that it is for, with the arguments of the one that is under
+/// way. They must have been made by one before it: none is a literal. Where turns follow each other on a dirty
+/// scheduler the VM collects no garbage between them, so that none must be made.
+#[cold]
+#[inline(never)]
+pub(crate) fn go_on_again<'a>(
+    env: Env<'a>,
+    function: &Function,
+    arguments: &[Term<'a>],
+) -> Word<'a> {
+    schedule_with(env, function, function.scheduler, function.run, arguments)
+}
+
 fn schedule<'a, T: Resource>(
     env: Env<'a>,
     function: &Function,
@@ -60,8 +73,18 @@ fn schedule<'a, T: Resource>(
     others: &[Term<'a>],
 ) -> Word<'a> {
     let object = Handle::keep(object).to_term(env);
-    let arguments = [object].into_iter().chain(others.iter().copied());
-    let arguments: Vec<_> = arguments.map(|term| term.as_c_arg()).collect();
+    let arguments: Vec<Term> = [object].iter().chain(others).copied().collect();
+    schedule_with(env, function, scheduler, run, &arguments)
+}
+
+fn schedule_with<'a>(
+    env: Env<'a>,
+    function: &Function,
+    scheduler: Scheduler,
+    run: Run,
+    arguments: &[Term<'a>],
+) -> Word<'a> {
+    let arguments: Vec<_> = arguments.iter().map(|term| term.as_c_arg()).collect();
     let count = arguments.len();
     assert_eq!(function.arity as usize, count, "it takes so many");
     let flags = scheduler.flags() as c_int;

@@ -10,6 +10,8 @@ use rustler::sys::{
 };
 use rustler::{Atom, Env};
 
+use super::worker::hand_over;
+
 /// Tells the VM how much of the caller's turn the call takes, in percent.
 pub(crate) fn consume_timeslice(env: Env, percent: u8) {
     let percent = percent.clamp(1, 100);
@@ -33,16 +35,19 @@ pub(super) unsafe fn notify_from(env: *mut ErlNifEnv, name: Atom, message: Atom)
     let mut process = MaybeUninit::<ErlNifPid>::uninit();
     // SAFETY: there is room for the answer.
     let found = unsafe { enif_whereis_pid(env, name.as_c_arg(), process.as_mut_ptr()) != 0 };
-    if found {
-        let (process, no_env) = (process.as_ptr(), ptr::null_mut());
-        // SAFETY: the call has written the pid; an atom belongs to no environment.
-        unsafe { enif_send(env, process, no_env, message.as_c_arg()) };
+    // SAFETY: the call has written the pid; an atom belongs to no environment.
+    let send = || unsafe { enif_send(env, process.as_ptr(), ptr::null_mut(), message.as_c_arg()) };
+    let sent = found && send() != 0;
+    if !sent && !env.is_null() && !on_normal_scheduler() {
+        // The VM finds nobody for a process that is killed while its dirty NIF runs, and sends nothing of it.
+        // SAFETY: the worker is none of the VM's threads.
+        hand_over(move || unsafe { notify_from(ptr::null_mut(), name, message) });
     }
 }
 
 /// Whether this thread is a scheduler, and no dirty one.
 #[inline]
-pub(super) fn on_normal_scheduler() -> bool {
+pub(crate) fn on_normal_scheduler() -> bool {
     thread_local! {
         // A thread stays what it is. `None`: the VM was not asked yet.
         static IS_NORMAL: Cell<Option<bool>> = const { Cell::new(None) };
