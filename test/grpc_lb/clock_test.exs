@@ -4,6 +4,7 @@ defmodule GrpcLb.ClockTest do
   import GrpcLb.Test.Eventually
 
   alias GrpcLb.{Clock, Native}
+  alias GrpcLb.Test.Peer
 
   doctest GrpcLb.Clock
 
@@ -235,6 +236,11 @@ defmodule GrpcLb.ClockTest do
 
       :persistent_term.erase(key)
       eventually(fn -> not Enum.any?(GrpcLb.all(), &(&1.name == key)) end)
+    end
+
+    test "is moved in turns that leave no garbage" do
+      # In a VM of its own: the VM does not count this for the process.
+      assert Peer.run(Peer.start(), Peer.Ticking, :grown_by_moving) < 1_000_000
     end
 
     @tag :concurrency

@@ -174,9 +174,11 @@ pub(crate) fn events<'a>(env: Env<'a>, []: [Term<'a>; 0]) -> Answer<'a> {
         .unwrap_or_default();
     let (mut all, mut all_lost) = (Vec::new(), 0);
     // One that tells of them in another way keeps nobody from hearing of the others.
-    for (told, lost) in builds.iter().filter_map(|build| build.decode().ok()) {
-        let (mut told, lost): (Vec<Term>, u64) = (told, lost);
-        all.append(&mut told);
+    for (told, lost) in builds
+        .iter()
+        .filter_map(|build| build.decode::<(Vec<Term>, u64)>().ok())
+    {
+        all.extend(told);
         all_lost += lost;
     }
     Ok((all, all_lost).encode(env))

@@ -1,5 +1,5 @@
 defmodule GrpcLb.Test.Peer.Ticking do
-  @moduledoc "What `GrpcLb.TickerTest` has done in a VM of its own, where nobody else's time passes."
+  @moduledoc "What tests of the ticker and of clocks have done in a VM of its own, where nobody else's time passes."
 
   import GrpcLb.Test.Eventually
   import GrpcLb.Test.Workers, only: [kill: 1]
@@ -132,5 +132,25 @@ defmodule GrpcLb.Test.Peer.Ticking do
   defp balancer(opts \\ []) do
     opts = Keyword.merge([consecutive_failures: 1, interval: 3_600_000], opts)
     GrpcLb.new(:round_robin, [:a, :b], outlier_detection: opts)
+  end
+
+  @doc "Has a clock moved in more than a thousand turns. Says by how many bytes processes have grown meanwhile."
+  def grown_by_moving do
+    clock = GrpcLb.Clock.manual()
+    opts = [clock: clock, outlier_detection: [interval: 1]]
+    {:ok, lb} = GrpcLb.new(:random, [:a], opts)
+    {:ok, :a, ticket} = GrpcLb.checkout(lb)
+    before = :erlang.memory(:processes)
+    mover = spawn(fn -> GrpcLb.Clock.advance(clock, 0xFFFFFFFF) end)
+    # There are some ten thousand sweeps in a turn.
+    eventually(fn ->
+      [%{in_flight: 1, oldest_in_flight: ms}] = GrpcLb.info(lb).backends
+      ms > 20_000_000
+    end)
+
+    grown = :erlang.memory(:processes) - before
+    Process.exit(mover, :kill)
+    :ok = GrpcLb.complete(ticket, :ok)
+    grown
   end
 end
