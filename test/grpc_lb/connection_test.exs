@@ -422,6 +422,8 @@ defmodule GrpcLb.ConnectionTest do
       assert {:ok, _value} = Connection.pick(handle)
       assert Connection.state(handle) == :connecting
       assert Connection.await_ready(handle, 0) == {:error, :timeout}
+      # Once: what it does later, and when it ends, nobody would let go on.
+      :ok = apply(:telemetry, :detach, [{__MODULE__, name}])
       send(server, :go_on)
       assert Connection.await_ready(handle) == :ok
       assert Connection.state(handle) == :ready
